@@ -1,0 +1,169 @@
+/* moec runtime: what a compiled model links, and how a program uses one.
+ *
+ * A compiled model is one constant, `const moec_program *PREFIX_program(void)`: tables that describe its functions
+ * and pointers to the generated code. An instance joins a program with its mapped weights file, an adapter, an
+ * arena and a thread pool. Nothing is allocated between moec_open and moec_close; nothing prints or exits.
+ *
+ * Threads: an instance serves one call at a time; several instances of one program are independent and share the
+ * mapped weights. Results do not depend on the number of threads.
+ *
+ * The first half is for users, the second half is what generated code and the runtime agree on. */
+#ifndef MOEC_RT_H
+#define MOEC_RT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MOEC_ABI 1
+
+typedef enum moec_status {
+    MOEC_OK = 0,
+    MOEC_E_ARGUMENT, /* a null pointer, an unknown function or name */
+    MOEC_E_RANGE,    /* an extent outside the bounds the model was compiled for */
+    MOEC_E_INDEX,    /* an index that is data (a token id) outside its table */
+    MOEC_E_OPEN,     /* a file cannot be opened or is no regular file */
+    MOEC_E_FORMAT,   /* a file is not what its name promises */
+    MOEC_E_MISMATCH, /* a file belongs to another model, adapter shape or ABI */
+    MOEC_E_MEMORY,
+    MOEC_E_IO,
+    MOEC_E_STATUS_COUNT
+} moec_status;
+
+const char *moec_status_text(moec_status s); /* one lower-case line, never NULL */
+
+typedef enum moec_dtype {
+    MOEC_BOOL, MOEC_U8, MOEC_I8, MOEC_U16, MOEC_I16, MOEC_I32, MOEC_I64, MOEC_F16, MOEC_F32, MOEC_F64
+} moec_dtype;
+
+typedef struct moec_program moec_program;
+typedef struct moec_instance moec_instance;
+
+typedef struct moec_options {
+    const char *weights; /* path of the weights file; NULL: the program's embedded weights */
+    const char *adapter; /* safetensors to load over the compiled-in adapter; NULL: none */
+    int threads;         /* 0: one a core */
+    char *message;       /* where open and load explain a failure, message_room bytes; may be NULL */
+    size_t message_room;
+} moec_options;
+
+/* Maps and checks the weights, sizes the arena, starts the threads, loads and prepares the adapter. */
+moec_status moec_open(const moec_program *p, const moec_options *o, moec_instance **out);
+void moec_close(moec_instance *m);
+/* Replaces the adapter's tensors (names, types and shapes must agree exactly) and prepares it; on failure the old
+ * one stays in force. */
+moec_status moec_load_adapter(moec_instance *m, const char *path, char *message, size_t room);
+
+/* Runs one function. sym: a value for each of the program's symbols (unused ones ignored). arg: a buffer for each
+ * input, then each output, in the order of the function's values; a grown output (alias >= 0) is its input's buffer. */
+moec_status moec_run(moec_instance *m, uint32_t function, const int64_t *sym, void *const *arg);
+/* Index of a function, symbol or adapter tensor by name; -1 when there is none. */
+int moec_find_function(const moec_program *p, const char *name);
+int moec_find_symbol(const moec_program *p, const char *name);
+
+/* ---- sequence to sequence models ------------------------------------------------------------- */
+
+typedef struct moec_generate_options {
+    int64_t max_length; /* tokens after the start token; 0: as many as the caches hold */
+    int64_t eos;        /* -1: the model's */
+} moec_generate_options;
+
+/* Greedy decoding. ids, mask: [batch, length] right padded; sentence: [batch, width] for routers that read one,
+ * else NULL. tokens: [batch, max_length], pad after eos; *steps: tokens made. `each` (may be NULL) is called after
+ * every step with the batch's new tokens; returning nonzero stops. Buffers of the whole decoding are allocated at
+ * moec_open for the bounds of the program. */
+moec_status moec_generate(moec_instance *m, int64_t batch, int64_t length, const int64_t *ids, const int64_t *mask,
+                          const float *sentence, const moec_generate_options *o, int64_t *tokens, int64_t *steps,
+                          int (*each)(void *ctx, int64_t step, const int64_t *token), void *ctx);
+
+/* ---- shared with generated code ---------------------------------------------------------------- */
+
+typedef struct moec_pool moec_pool;
+
+/* Calls task(arg, i, worker) for every i in 0..n-1 on the pool's workers and returns when all are done. Which worker
+ * takes which i is not fixed: tasks must not depend on it. */
+typedef void moec_task(void *arg, int64_t i, int worker);
+void moec_parallel(moec_pool *pool, int64_t n, moec_task *task, void *arg);
+
+/* What a running function sees. */
+typedef struct moec_frame {
+    moec_pool *pool;
+    const unsigned char *weights; /* mapped file; tensors at the offsets in the program */
+    unsigned char *adapter;       /* adapter tensors, at moec_tensor.offset */
+    unsigned char *derived;       /* what `prepare` computed from them */
+    unsigned char *arena;
+    unsigned char *scratch;       /* scratch_bytes for each worker */
+    const int64_t *sym;
+    void *const *arg;
+    int *fault;                   /* generated code stores a moec_status here when it meets a bad index */
+} moec_frame;
+
+typedef struct moec_symbol {
+    const char *name;
+    int64_t lo, hi; /* inclusive */
+} moec_symbol;
+
+typedef struct moec_value {
+    const char *name;
+    uint8_t dtype; /* moec_dtype */
+    uint8_t rank;
+    int16_t alias;     /* outputs: the input whose storage this result takes, else -1 */
+    int16_t grow_axis; /* an axis whose storage holds `capacity` elements whatever its extent is, else -1 */
+    int64_t capacity;
+} moec_value;
+
+typedef struct moec_function {
+    const char *name;
+    uint32_t n_inputs, n_outputs;
+    const moec_value *value; /* inputs, then outputs */
+    /* Extents of value i for the given symbols. */
+    void (*shape)(const int64_t *sym, uint32_t i, int64_t *extent);
+    void (*run)(const moec_frame *f);
+} moec_function;
+
+typedef struct moec_tensor {
+    const char *name;
+    uint8_t dtype, rank;
+    int64_t extent[4];
+    uint64_t offset, bytes; /* in the adapter block, 64-byte aligned */
+} moec_tensor;
+
+typedef struct moec_seq2seq {
+    int64_t pad, eos, start, vocab, width, sentence_width; /* sentence_width 0: no sentence input */
+    int encode, cross, step, score;                        /* function indices */
+    int batch, source, target, past;                       /* symbol indices: B, S, T, P; -1 where constant */
+} moec_seq2seq;
+
+struct moec_program {
+    uint32_t abi; /* MOEC_ABI */
+    const char *name;
+    uint64_t weights_hash, weights_bytes; /* of the weights file, header included */
+    uint64_t adapter_init;                /* offset in the weights file of the compiled-in adapter block */
+    uint64_t adapter_bytes, derived_bytes, arena_bytes, scratch_bytes;
+    uint32_t n_symbols, n_functions, n_tensors;
+    const moec_symbol *symbol;
+    const moec_function *function;
+    const moec_tensor *tensor;            /* the adapter's tensors */
+    void (*prepare)(const moec_frame *f); /* fills `derived`; NULL without an adapter */
+    const moec_seq2seq *seq2seq;          /* NULL for other graphs */
+    const unsigned char *embedded;        /* the weights file's bytes when linked in, else NULL */
+    const char *spec;                     /* adapter spec as JSON, "" without one */
+    uint64_t parameters, trainable;
+};
+
+/* Weights file: this header, then data at 64-byte aligned offsets counted from the file's start. */
+typedef struct moec_weights_header {
+    char magic[8]; /* "MOECWTS\n" */
+    uint32_t abi, reserved;
+    uint64_t hash;  /* FNV-1a (64 bit) of everything after the header */
+    uint64_t bytes; /* of the whole file */
+    unsigned char pad[32];
+} moec_weights_header;
+
+#ifdef __cplusplus
+}
+#endif
+#endif
