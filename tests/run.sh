@@ -1,0 +1,10 @@
+#!/bin/sh
+# Installs what is missing, builds, runs every test. Usage: sh tests/run.sh [cmake options]
+set -e
+root=$(cd "$(dirname "$0")/.." && pwd)
+. "$root/tests/install.inc"
+build=${BUILD_DIR:-$root/build}
+cmake -S "$root" -B "$build" -DMOEC_WERROR=ON "$@"
+cmake --build "$build" -j2
+cd "$build"
+exec ctest --output-on-failure
