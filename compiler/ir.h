@@ -277,6 +277,8 @@ bool module_verify(const Module *m, Diag *d, bool bound);
 bool func_eval(const Module *m, FuncId f, const int64_t *syms, const Tensor *in, Tensor *out, Arena *a, Diag *d);
 /* Evaluates a parameter: its data, or its init function. */
 bool param_eval(const Module *m, ParamId p, Tensor *out, Arena *a, Diag *d);
+/* The same straight into the caller's buffer; `bytes` is what the parameter's type takes. */
+bool param_eval_into(const Module *m, ParamId p, void *dst, size_t bytes, Diag *d);
 /* Binds symbols from input tensors' extents (a Dim that is a plain symbol); checks all the others. */
 bool func_bind_dims(const Module *m, const Func *f, const Tensor *in, int64_t *syms, Diag *d);
 
