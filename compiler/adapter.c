@@ -276,7 +276,7 @@ static bool tensor_fits(const AdapterTensor *have, const SiteTensor *want, const
     bool same = have->rank == want->rank;
     for (int i = 0; same && i < want->rank; i++)
         same = have->dim[i] == want->dim[i];
-    if (same && have->data != NULL)
+    if (same && have->kind != FK_NONE)
         return true;
     if (same)
         return diag_error(d, file, "tensor '%s': dtype %s; floating point is needed (F32, F16, BF16, F64)",
@@ -291,6 +291,30 @@ static bool tensor_fits(const AdapterTensor *have, const SiteTensor *want, const
     return false;
 }
 
+/* Element by element through memcpy: the file's data need not be aligned. Hosts are little-endian. */
+static float *tensor_floats(const AdapterTensor *t, int64_t count, Arena *a)
+{
+    float *out = arena_array(a, (size_t)count, sizeof *out);
+    const unsigned char *p = t->data;
+    for (int64_t i = 0; i < count && t->kind == FK_F64; i++) {
+        double v;
+        memcpy(&v, p + 8 * i, sizeof v);
+        out[i] = (float)v;
+    }
+    for (int64_t i = 0; i < count && (t->kind == FK_F16 || t->kind == FK_BF16); i++) {
+        uint16_t v;
+        memcpy(&v, p + 2 * i, sizeof v);
+        uint32_t wide = (uint32_t)v << 16;
+        if (t->kind == FK_F16)
+            out[i] = f16_to_f32(v);
+        else
+            memcpy(&out[i], &wide, sizeof wide);
+    }
+    if (t->kind == FK_F32 && count > 0)
+        memcpy(out, p, (size_t)count * sizeof *out);
+    return out;
+}
+
 enum { REPORT_EACH = 4 }; /* missing, misfit and surplus tensors named one by one before only being counted */
 
 static void report_rest(const char *file, const char *what, uint32_t count, Diag *d)
@@ -302,6 +326,7 @@ static void report_rest(const char *file, const char *what, uint32_t count, Diag
 static bool values_load(const AdapterSpec *spec, const AdapterPlan *plan, Arena *a, const float **value, Diag *d)
 {
     const AdapterTensor **sorted = arena_array(a, (size_t)spec->n_tensors + 1, sizeof *sorted);
+    const AdapterTensor **found = arena_array(a, (size_t)plan->n_sites * TR_COUNT + 1, sizeof *found);
     bool *used = arena_array(a, (size_t)spec->n_tensors + 1, sizeof *used);
     for (uint32_t i = 0; i < spec->n_tensors; i++)
         sorted[i] = &spec->tensor[i];
@@ -323,7 +348,7 @@ static bool values_load(const AdapterSpec *spec, const AdapterPlan *plan, Arena 
             used[*at - spec->tensor] = true;
             if (misfit >= REPORT_EACH || !tensor_fits(*at, &t[j], spec->tensor_file, d))
                 misfit++;
-            value[k] = (*at)->data;
+            found[k] = *at;
         }
     }
     for (uint32_t i = 0; i < spec->n_tensors; i++) {
@@ -334,7 +359,15 @@ static bool values_load(const AdapterSpec *spec, const AdapterPlan *plan, Arena 
     report_rest(spec->tensor_file, "tensors are missing", missing, d);
     report_rest(spec->tensor_file, "tensors may not fit", misfit, d);
     report_rest(spec->tensor_file, "tensors belong to no site the spec adapts", surplus, d);
-    return missing == 0 && misfit == 0 && surplus == 0;
+    if (missing > 0 || misfit > 0 || surplus > 0)
+        return false;
+    while (k-- > 0) {
+        int64_t count = 1;
+        for (int i = 0; i < found[k]->rank; i++)
+            count *= found[k]->dim[i];
+        value[k] = tensor_floats(found[k], count, a);
+    }
+    return true;
 }
 
 bool adapter_values(const AdapterSpec *spec, const AdapterPlan *plan, Arena *a, const float ***out, Diag *d)

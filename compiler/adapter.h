@@ -44,13 +44,15 @@ typedef struct AdapterRule {
     uint32_t line; /* where it stands in the spec file; 0: unknown */
 } AdapterRule;
 
-/* A tensor somebody loaded. Values are f32; data is NULL where `dtype` could not be converted. */
+/* A tensor somebody loaded; `data` holds little-endian values, at any alignment, and is borrowed. */
+typedef enum FloatKind { FK_NONE, FK_F32, FK_F16, FK_BF16, FK_F64 } FloatKind;
 typedef struct AdapterTensor {
     Str name;
     Str dtype; /* as the file spells it */
+    FloatKind kind; /* FK_NONE: not of a type an adapter can have */
     int rank;
     int64_t dim[MOEC_MAX_RANK];
-    const float *data;
+    const void *data;
 } AdapterTensor;
 
 typedef struct AdapterSpec {
@@ -66,6 +68,8 @@ typedef struct AdapterSpec {
     const char *tensor_file;
     AdapterTensor *tensor;
     uint32_t n_tensors;
+    void *map; /* the tensor file, mapped; frontends/spec.c unmaps it */
+    size_t map_bytes;
 } AdapterSpec;
 
 typedef struct ModelSite {
