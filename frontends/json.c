@@ -83,8 +83,9 @@ JsonPath json_path_index(JsonPath p, size_t index)
 }
 
 /* Walks the text, which is known to be well-formed, keeping how many of the path's steps enclose the position.
- * `depth` counts open containers, of which the first `inside` + 1 lie on the path. */
-uint32_t json_line(const JsonDoc *doc, const JsonPath *p)
+ * `depth` counts open containers, of which the first `inside` + 1 lie on the path. With `lines` the last step is an
+ * index that does not count: the lines of all the elements are stored. */
+static uint32_t json_walk(const JsonDoc *doc, const JsonPath *p, uint32_t *lines, size_t n_lines)
 {
     const char *s = doc->text.p;
     size_t n = doc->text.n, index = 0;
@@ -100,9 +101,12 @@ uint32_t json_line(const JsonDoc *doc, const JsonPath *p)
         bool level = depth == inside + 1;
         if (c == ' ' || c == '\t' || c == '\r' || c == '\n')
             continue;
-        if (level && !hit && p->step[inside].key == NULL && c != ',' && c != ']' && index == p->step[inside].index)
+        if (lines != NULL && level && inside == p->n - 1 && c != ',' && c != ']') {
+            if (index < n_lines && lines[index] == 0)
+                lines[index] = line;
+        } else if (level && !hit && p->step[inside].key == NULL && c != ',' && c != ']' && index == p->step[inside].index)
             hit = true;
-        if (level && hit && p->step[inside].key == NULL && inside == p->n - 1)
+        if (lines == NULL && level && hit && p->step[inside].key == NULL && inside == p->n - 1)
             return line;
         if (c == '"') {
             size_t begin = i + 1;
@@ -137,6 +141,18 @@ uint32_t json_line(const JsonDoc *doc, const JsonPath *p)
         }
     }
     return 0;
+}
+
+uint32_t json_line(const JsonDoc *doc, const JsonPath *p)
+{
+    return json_walk(doc, p, NULL, 0);
+}
+
+void json_lines(const JsonDoc *doc, const JsonPath *array, uint32_t *lines, size_t n)
+{
+    JsonPath first = json_path_index(*array, 0);
+    memset(lines, 0, n * sizeof *lines);
+    json_walk(doc, &first, lines, n);
 }
 
 static void path_print(const JsonPath *p, Diag *d, Text *t)

@@ -37,6 +37,8 @@ JsonPath json_path_key(JsonPath p, const char *key);
 JsonPath json_path_index(JsonPath p, size_t index);
 /* Line of the key or element in the text, counted from 1; 0 when it cannot be told. */
 uint32_t json_line(const JsonDoc *doc, const JsonPath *p);
+/* The lines of an array's first n elements, in one go. */
+void json_lines(const JsonDoc *doc, const JsonPath *array, uint32_t *lines, size_t n);
 
 /* Reports `file:line: error: key 'a.b[1]': message`; returns false. */
 bool json_error(const JsonDoc *doc, const JsonPath *p, const char *fmt, ...) MOEC_PRINTF(3, 4);
