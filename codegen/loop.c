@@ -1,0 +1,261 @@
+/* Constructors of the loop IR. Index arithmetic folds here, so lowering code may be written plainly and the printed
+ * kernels still read as if by hand. */
+#include "loop.h"
+
+#include <string.h>
+
+LoopKernel *loop_kernel_new(Module *m, Arena *a, Str name) {
+    LoopKernel *k = arena_alloc(a, sizeof *k);
+    k->m = m;
+    k->arena = a;
+    k->name = name;
+    return k;
+}
+
+LBuf *loop_buf(LoopKernel *k, LBufKind kind, DType t, Str hint) {
+    LBuf *b = arena_alloc(k->arena, sizeof *b);
+    b->kind = kind;
+    b->dtype = t;
+    b->id = (uint32_t)k->buf.count;
+    b->hint = hint;
+    vec_push(&k->buf, b);
+    return b;
+}
+
+LBuf *loop_scratch(LoopKernel *k, DType t, int64_t bytes, Str hint) {
+    int64_t rounded, end;
+    if (bytes < 0 || !add_i64(bytes, 63, &rounded) || !add_i64(k->scratch, rounded & ~(int64_t)63, &end) ||
+        end >= MOEC_MAX_TENSOR)
+        return NULL;
+    LBuf *b = loop_buf(k, LB_SCRATCH, t, hint);
+    b->offset = k->scratch;
+    k->scratch = end;
+    return b;
+}
+
+/* ---- expressions ------------------------------------------------------------------------------ */
+
+static LExpr *expr(LoopKernel *k, LExprKind kind, DType t) {
+    LExpr *e = arena_alloc(k->arena, sizeof *e);
+    e->kind = kind;
+    e->type = t;
+    return e;
+}
+
+const LExpr *le_int(LoopKernel *k, int64_t v) {
+    LExpr *e = expr(k, LE_INT, DT_I64);
+    e->i = v;
+    return e;
+}
+
+const LExpr *le_num(LoopKernel *k, DType t, double v) {
+    LExpr *e = expr(k, dtype_is_float(t) ? LE_FLOAT : LE_INT, t);
+    e->f = v;
+    e->i = dtype_is_float(t) ? 0 : (int64_t)v;
+    return e;
+}
+
+const LExpr *le_dim(LoopKernel *k, Dim d) {
+    int64_t v;
+    if (dim_is_const(k->m->dims, d, &v)) return le_int(k, v);
+    LExpr *e = expr(k, LE_DIM, DT_I64);
+    e->dim = d;
+    return e;
+}
+
+const LExpr *le_var(LoopKernel *k, uint32_t var) {
+    LExpr *e = expr(k, LE_VAR, k->var.item[var].type);
+    e->var = var;
+    return e;
+}
+
+const LExpr *le_op1(LoopKernel *k, LOp op, DType t, const LExpr *a) {
+    LExpr *e = expr(k, LE_OP, t);
+    e->op = op;
+    e->a = a;
+    return e;
+}
+
+const LExpr *le_op2(LoopKernel *k, LOp op, DType t, const LExpr *a, const LExpr *b) {
+    LExpr *e = (LExpr *)le_op1(k, op, t, a);
+    e->b = b;
+    return e;
+}
+
+const LExpr *le_cast(LoopKernel *k, DType t, const LExpr *a) {
+    if (a->type == t) return a;
+    LExpr *e = expr(k, LE_CAST, t);
+    e->a = a;
+    return e;
+}
+
+const LExpr *le_select(LoopKernel *k, const LExpr *c, const LExpr *a, const LExpr *b) {
+    LExpr *e = expr(k, LE_SELECT, a->type);
+    e->a = c;
+    e->b = a;
+    e->c = b;
+    return e;
+}
+
+const LExpr *le_load(LoopKernel *k, const LBuf *b, const LExpr *index) {
+    LExpr *e = expr(k, LE_LOAD, b->dtype);
+    e->buf = b;
+    e->a = index;
+    return e;
+}
+
+bool le_is_int(const LExpr *e, int64_t v) {
+    return e->kind == LE_INT && e->i == v;
+}
+
+/* Literals and Dims, the operands index arithmetic can compute with at compile time. */
+static bool as_dim(LoopKernel *k, const LExpr *e, Dim *d) {
+    if (e->kind == LE_DIM) *d = e->dim;
+    else if (e->kind == LE_INT) *d = dim_const(k->m->dims, e->i);
+    else return false;
+    return true;
+}
+
+typedef Dim DimRule(DimTable *t, Dim a, Dim b);
+
+static const LExpr *index_op(LoopKernel *k, LOp op, DimRule *rule, const LExpr *a, const LExpr *b) {
+    Dim x, y;
+    if (as_dim(k, a, &x) && as_dim(k, b, &y)) {
+        Dim r = rule(k->m->dims, x, y);
+        if (r != DIM_BAD) return le_dim(k, r);
+    }
+    LExpr *e = expr(k, LE_INDEX, DT_I64);
+    e->op = op;
+    e->a = a;
+    e->b = b;
+    return e;
+}
+
+const LExpr *li_add(LoopKernel *k, const LExpr *a, const LExpr *b) {
+    if (le_is_int(a, 0)) return b;
+    if (le_is_int(b, 0)) return a;
+    return index_op(k, LO_ADD, dim_add, a, b);
+}
+
+const LExpr *li_sub(LoopKernel *k, const LExpr *a, const LExpr *b) {
+    if (le_is_int(b, 0)) return a;
+    return index_op(k, LO_SUB, dim_sub, a, b);
+}
+
+const LExpr *li_mul(LoopKernel *k, const LExpr *a, const LExpr *b) {
+    if (le_is_int(a, 0) || le_is_int(b, 1)) return a;
+    if (le_is_int(b, 0) || le_is_int(a, 1)) return b;
+    return index_op(k, LO_MUL, dim_mul, a, b);
+}
+
+const LExpr *li_div(LoopKernel *k, const LExpr *a, const LExpr *b) {
+    if (le_is_int(b, 1) || le_is_int(a, 0)) return a;
+    return index_op(k, LO_DIV, dim_floordiv, a, b);
+}
+
+const LExpr *li_mod(LoopKernel *k, const LExpr *a, const LExpr *b) {
+    if (le_is_int(b, 1)) return le_int(k, 0);
+    if (le_is_int(a, 0)) return a;
+    return index_op(k, LO_MOD, dim_mod, a, b);
+}
+
+const LExpr *li_min(LoopKernel *k, const LExpr *a, const LExpr *b) {
+    return index_op(k, LO_MIN, dim_min, a, b);
+}
+
+const LExpr *li_max(LoopKernel *k, const LExpr *a, const LExpr *b) {
+    return index_op(k, LO_MAX, dim_max, a, b);
+}
+
+/* ---- statements -------------------------------------------------------------------------------- */
+
+static LStmt *stmt(LoopKernel *k, LBlock *b, LStmtKind kind) {
+    LStmt *s = arena_alloc(k->arena, sizeof *s);
+    s->kind = kind;
+    if (b->last) b->last->next = s;
+    else b->first = s;
+    b->last = s;
+    return s;
+}
+
+static uint32_t var_new(LoopKernel *k, DType t, const char *hint) {
+    LVar v = {t, str_c(hint)};
+    vec_push(&k->var, v);
+    return (uint32_t)(k->var.count - 1);
+}
+
+static LStmt *loop(LoopKernel *k, LBlock *b, LStmtKind kind, const LExpr *extent, const char *hint) {
+    LStmt *s = stmt(k, b, kind);
+    s->extent = extent;
+    s->var = var_new(k, DT_I64, hint);
+    return s;
+}
+
+LStmt *ls_for(LoopKernel *k, LBlock *b, const LExpr *extent, const char *hint) {
+    return loop(k, b, LS_FOR, extent, hint);
+}
+
+LStmt *ls_lanes(LoopKernel *k, LBlock *b, const LExpr *extent, const char *hint) {
+    LStmt *s = loop(k, b, LS_FOR, extent, hint);
+    s->lanes = true;
+    return s;
+}
+
+LStmt *ls_parallel(LoopKernel *k, LBlock *b, const LExpr *extent, const char *hint) {
+    return loop(k, b, LS_PARALLEL, extent, hint);
+}
+
+uint32_t ls_let(LoopKernel *k, LBlock *b, DType t, const LExpr *a, const char *hint) {
+    LStmt *s = stmt(k, b, LS_LET);
+    s->var = var_new(k, t, hint);
+    s->a = a;
+    return s->var;
+}
+
+void ls_set(LoopKernel *k, LBlock *b, uint32_t var, const LExpr *a) {
+    LStmt *s = stmt(k, b, LS_SET);
+    s->var = var;
+    s->a = a;
+}
+
+void ls_store(LoopKernel *k, LBlock *b, const LBuf *buf, const LExpr *index, const LExpr *a) {
+    LStmt *s = stmt(k, b, LS_STORE);
+    s->buf = buf;
+    s->index = index;
+    s->a = le_cast(k, buf->dtype, a);
+    ((LBuf *)buf)->written = true;
+}
+
+LStmt *ls_if(LoopKernel *k, LBlock *b, const LExpr *cond) {
+    LStmt *s = stmt(k, b, LS_IF);
+    s->a = cond;
+    return s;
+}
+
+LStmt *ls_matmul(LoopKernel *k, LBlock *b, LMatrix a, LMatrix w, LMatrix c, const LExpr *m, const LExpr *n,
+                 const LExpr *kk, bool accumulate) {
+    LStmt *s = stmt(k, b, LS_MATMUL);
+    s->ma = a;
+    s->mb = w;
+    s->mc = c;
+    s->m = m;
+    s->n = n;
+    s->k = kk;
+    s->accumulate = accumulate;
+    ((LBuf *)c.buf)->written = true;
+    k->uses_matmul = true;
+    return s;
+}
+
+uint32_t ls_check(LoopKernel *k, LBlock *b, const LExpr *a, const LExpr *extent, const char *hint) {
+    LStmt *s = stmt(k, b, LS_CHECK);
+    s->var = var_new(k, DT_I64, hint);
+    s->a = a;
+    s->extent = extent;
+    k->may_fault = true;
+    return s->var;
+}
+
+void ls_note(LoopKernel *k, LBlock *b, Str text) {
+    stmt(k, b, LS_NOTE)->note = text;
+}

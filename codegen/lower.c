@@ -1,0 +1,323 @@
+/* From a kernel's graph to one loop nest after another: decides what is stored, where, and over which tile. */
+#include "lower_ops.h"
+
+#include <string.h>
+
+/* ---- sums with matmuls in them: the accumulator starts as everything else ------------------------------ */
+
+static bool deferred(const Lower *l, ValueId v) {
+    const Node *n = value_node(l->f, v);
+    return n && l->uses[v] == 1 && lower_is_gemm(l, n);
+}
+
+static bool same_shape(const Lower *l, ValueId a, ValueId b) {
+    return type_eq(&l->f->value[a].type, &l->f->value[b].type);
+}
+
+/* Terms of the sum tree below v: single-use adds of v's own shape are opened. */
+static uint32_t sum_terms(const Lower *l, ValueId v, ValueId *term, uint32_t room) {
+    uint32_t n = 0, open = 0;
+    ValueId stack[16];
+    stack[open++] = v;
+    while (open) {
+        ValueId x = stack[--open];
+        const Node *node = value_node(l->f, x);
+        bool opens = node && node->op == OP_add && !l->view[x].buf && same_shape(l, x, v) && (x == v || l->uses[x] == 1);
+        if (opens && open + 2 <= 16 && n + open + 2 <= room) {
+            stack[open++] = node->in[1];
+            stack[open++] = node->in[0];
+        } else
+            term[n++] = x;
+    }
+    return n;
+}
+
+static bool is_sum(const Lower *l, ValueId v) {
+    const Node *n = value_node(l->f, v);
+    if (!n || n->op != OP_add || l->f->value[v].type.dtype != DT_F32) return false;
+    ValueId term[16];
+    uint32_t count = sum_terms(l, v, term, 16);
+    for (uint32_t i = 0; i < count; i++)
+        if (deferred(l, term[i]) && same_shape(l, term[i], v)) return true;
+    return false;
+}
+
+static bool store_elements(Lower *l, ValueId v, const View *to) {
+    const LExpr *idx[MOEC_MAX_RANK];
+    LBlock *back = lower_loops(l, v, 0, lower_rank(l, v), idx);
+    const Node *n = value_node(l->f, v);
+    const LExpr *e = lower_pull(l, v, idx);
+    (void)n;
+    ls_store(l->k, l->block, to->buf, view_index(l, to, idx), e);
+    l->block = back;
+    return true;
+}
+
+static bool lower_sum(Lower *l, ValueId v, const View *to) {
+    ValueId term[16];
+    uint32_t count = sum_terms(l, v, term, 16), rest = 0;
+    bool started = false;
+    const LExpr *idx[MOEC_MAX_RANK], *sum = NULL;
+    LBlock *back = l->block, *inner = NULL;
+    for (uint32_t i = 0; i < count; i++) {
+        if (deferred(l, term[i]) && same_shape(l, term[i], v)) continue;
+        if (!rest++) {
+            lower_loops(l, v, 0, lower_rank(l, v), idx);
+            inner = l->block;
+        }
+        const LExpr *at[MOEC_MAX_RANK];
+        lower_broadcast_index(l, term[i], v, idx, at);
+        const LExpr *e = lower_pull(l, term[i], at);
+        sum = sum ? le_op2(l->k, LO_ADD, DT_F32, sum, e) : e;
+    }
+    if (rest) {
+        ls_store(l->k, inner, to->buf, view_index(l, to, idx), sum);
+        started = true;
+    }
+    l->block = back;
+    for (uint32_t i = 0; i < count; i++) {
+        if (!deferred(l, term[i]) || !same_shape(l, term[i], v)) continue;
+        if (!lower_matmul(l, value_node(l->f, term[i]), to, started)) return false;
+        started = true;
+    }
+    return true;
+}
+
+/* ---- one value into its place ---------------------------------------------------------------------------- */
+
+static bool lower_matmul_store(Lower *l, const Node *n, const View *to) {
+    return lower_matmul(l, n, to, false);
+}
+
+static bool lower_append(Lower *l, const Node *n, const View *to) {
+    int axis = (int)node_int(n, AT_axis, 0);
+    const LExpr *idx[MOEC_MAX_RANK];
+    LBlock *back = lower_loops(l, n->in[1], 0, lower_rank(l, n->in[1]), idx);
+    const LExpr *e = lower_pull(l, n->in[1], idx);
+    idx[axis] = li_add(l->k, idx[axis], lower_extent(l, n->in[0], axis));
+    ls_store(l->k, l->block, to->buf, view_index(l, to, idx), e);
+    l->block = back;
+    return true;
+}
+
+typedef struct StoreRule {
+    Op op;
+    bool (*lower)(Lower *l, const Node *n, const View *to);
+} StoreRule;
+
+static const StoreRule store_rules[] = {
+    {OP_matmul, lower_matmul_store}, {OP_attention, lower_attention}, {OP_reduce_sum, lower_reduce},
+    {OP_reduce_mean, lower_reduce},  {OP_reduce_max, lower_reduce},   {OP_reduce_min, lower_reduce},
+    {OP_reduce_prod, lower_reduce},  {OP_softmax, lower_softmax},     {OP_log_softmax, lower_softmax},
+    {OP_argmax, lower_argmax},       {OP_top_k_mask, lower_top_k_mask}, {OP_cumsum, lower_cumsum},
+    {OP_rms_norm, lower_rms},        {OP_rms_factor, lower_rms},      {OP_gather, lower_gather},
+    {OP_gather_nd, lower_gather_nd}, {OP_scatter_nd, lower_scatter_nd}, {OP_concat, lower_concat},
+    {OP_append, lower_append},
+};
+
+static const StoreRule *store_rule(Op op) {
+    for (size_t i = 0; i < sizeof store_rules / sizeof *store_rules; i++)
+        if (store_rules[i].op == op) return &store_rules[i];
+    return NULL;
+}
+
+static void note(Lower *l, const Node *n) {
+    Text t = {0};
+    node_print(l->m, l->f, n, &t);
+    ls_note(l->k, l->block, (Str){arena_strndup(l->k->arena, t.p, t.n), t.n});
+    text_free(&t);
+}
+
+bool lower_into(Lower *l, ValueId v, const View *to) {
+    const Node *n = value_node(l->f, v);
+    if (!n) return store_elements(l, v, to);
+    View contiguous = lower_contiguous(l, v, to->buf, to->offset);
+    bool dense = memcmp(contiguous.stride, to->stride, (size_t)to->rank * sizeof(Dim)) == 0;
+    View old;
+    if (n->op == OP_reshape && dense && !lower_view(l, n->in[0], &old) && l->uses[n->in[0]] == 1) {
+        View inner = lower_contiguous(l, n->in[0], to->buf, to->offset);
+        if (!lower_into(l, n->in[0], &inner)) return false;
+        l->view[n->in[0]] = inner;
+        return true;
+    }
+    note(l, n);
+    if (is_sum(l, v)) return lower_sum(l, v, to);
+    const StoreRule *r = store_rule(n->op);
+    return r ? r->lower(l, n, to) : store_elements(l, v, to);
+}
+
+/* ---- what is stored ------------------------------------------------------------------------------------------ */
+
+/* Consumers read v's elements more often than once each. */
+static bool repeats(const Lower *l, ValueId v, const ValueId *user_of) {
+    if (user_of[v] == NONE || l->uses[v] != 1) return false;
+    const Node *u = &l->f->node[user_of[v]];
+    if (op_info(u->op)->klass != OC_POINTWISE && u->op != OP_broadcast) return false;
+    return !same_shape(l, u->out, v) && l->f->value[v].type.rank > 0 && l->f->value[u->out].type.dtype != DT_BOOL;
+}
+
+static bool cheap(const Node *n) {
+    return n->op == OP_cast || n->op == OP_neg || n->op == OP_not || op_info(n->op)->klass == OC_SOURCE;
+}
+
+static bool must_store(const Lower *l, const Node *n, const ValueId *user_of) {
+    ValueId v = n->out;
+    if (n->op == OP_matmul && deferred(l, v) && user_of[v] != NONE) {
+        const Node *u = &l->f->node[user_of[v]];
+        if (u->op == OP_add && same_shape(l, u->out, v)) return false;
+    }
+    if (store_rule(n->op)) return true;
+    if (op_info(n->op)->klass != OC_POINTWISE) return false;
+    if (is_sum(l, v)) {
+        const Node *u = user_of[v] == NONE ? NULL : &l->f->node[user_of[v]];
+        return !(u && l->uses[v] == 1 && u->op == OP_add && same_shape(l, u->out, v) && is_sum(l, u->out));
+    }
+    if (cheap(n)) return false;
+    return l->uses[v] > 1 || repeats(l, v, user_of);
+}
+
+static void table_for_const(Lower *l, const Node *n) {
+    const Tensor *t = &node_attr(n, AT_value)->t;
+    int64_t count;
+    if (!tensor_count(t, &count) || count == 1) return;
+    LBuf *b = loop_buf(l->k, LB_TABLE, t->dtype, str_c("table"));
+    b->data = t;
+    b->count = count;
+    l->view[n->out] = lower_contiguous(l, n->out, b, le_int(l->k, 0));
+}
+
+static bool lower_nodes(Lower *l, const View *out) {
+    const Func *f = l->f;
+    ValueId *user_of = arena_array(l->k->arena, f->n_values, sizeof *user_of);
+    memset(user_of, 0xff, f->n_values * sizeof *user_of);
+    for (uint32_t i = 0; i < f->n_nodes; i++)
+        for (uint32_t j = 0; j < f->node[i].n_in; j++)
+            if (f->node[i].in[j] != NONE) user_of[f->node[i].in[j]] = i;
+    for (uint32_t i = 0; i < f->n_nodes; i++) {
+        const Node *n = &f->node[i];
+        if (n->n_out != 1) return diag_error(l->d, NULL, "'%s' has no lowering", op_info(n->op)->name);
+        if (n->op == OP_const) table_for_const(l, n);
+        if (out[n->out].buf) {
+            if (l->view[n->out].buf) continue; /* a reshape of it has stored it in place */
+            if (!lower_into(l, n->out, &out[n->out])) return false;
+            l->view[n->out] = out[n->out];
+        } else if (must_store(l, n, user_of)) {
+            View w;
+            if (!lower_stored(l, n->out, &w)) return false;
+        } else if (op_info(n->op)->klass == OC_DYNAMIC || op_info(n->op)->klass == OC_CALL)
+            return diag_error(l->d, NULL, "'%s' has no lowering", op_info(n->op)->name);
+    }
+    return true;
+}
+
+/* ---- the kernel ------------------------------------------------------------------------------------------------ */
+
+/* Storage of a cache: the grown axis has room for as many elements as the appended result can ever have. */
+static void cache_view(Lower *l, ValueId cache, const Node *append) {
+    View *w = &l->view[cache];
+    int axis = (int)node_int(append, AT_axis, 0);
+    Dim room = dim_const(l->t, dim_upper(l->t, l->f->value[append->out].type.dim[axis]));
+    Dim step = dim_const(l->t, 1);
+    for (int a = w->rank - 1; a >= 0; a--) {
+        w->stride[a] = step;
+        step = dim_mul(l->t, step, a == axis ? room : l->f->value[cache].type.dim[a]);
+    }
+}
+
+static bool has_attention(const Func *f) {
+    for (uint32_t i = 0; i < f->n_nodes; i++)
+        if (f->node[i].op == OP_attention || f->node[i].op == OP_append) return true;
+    return false;
+}
+
+/* The most row axes under which the kernel is row-local; at least one axis stays inside. */
+static int choose_rows(Lower *l) {
+    if (has_attention(l->f)) return 0;
+    int rank = l->f->value[l->f->output[0]].type.rank;
+    for (int n = rank - 1; n > 0; n--)
+        if (rows_local(l->m, l->f, n, l->row)) return n;
+    memset(l->row, 0, l->f->n_values * sizeof *l->row);
+    return 0;
+}
+
+static void bind_args(Lower *l, View *out) {
+    const Func *f = l->f;
+    const LExpr *zero = le_int(l->k, 0);
+    for (uint32_t i = 0; i < f->n_inputs; i++) {
+        ValueId v = f->input[i];
+        LBuf *b = loop_buf(l->k, LB_ARG, f->value[v].type.dtype, f->value[v].name);
+        l->view[v] = lower_contiguous(l, v, b, zero);
+    }
+    for (uint32_t i = 0; i < f->n_outputs; i++) {
+        ValueId v = f->output[i];
+        LBuf *b = loop_buf(l->k, LB_ARG, f->value[v].type.dtype, f->value[v].name);
+        b->written = true;
+        if (!out[v].buf) out[v] = lower_contiguous(l, v, b, zero);
+    }
+    l->k->n_args = f->n_inputs + f->n_outputs;
+}
+
+static void bind_caches(Lower *l, View *out) {
+    const Func *f = l->f;
+    for (uint32_t i = 0; i < f->n_nodes; i++) {
+        const Node *n = &f->node[i];
+        if (n->op != OP_append) continue;
+        cache_view(l, n->in[0], n);
+        if (out[n->out].buf) memcpy(out[n->out].stride, l->view[n->in[0]].stride, sizeof out[n->out].stride);
+    }
+}
+
+/* Offsets of row-carrying arguments move with the tile. */
+static void tile_args(Lower *l, View *out) {
+    const Func *f = l->f;
+    for (uint32_t i = 0; i < f->n_inputs; i++) {
+        View *w = &l->view[f->input[i]];
+        if (l->row[f->input[i]]) w->offset = li_mul(l->k, l->row0, le_dim(l->k, w->stride[0]));
+    }
+    for (uint32_t i = 0; i < f->n_outputs; i++) {
+        View *w = &out[f->output[i]];
+        w->offset = li_mul(l->k, l->row0, le_dim(l->k, w->stride[0]));
+    }
+}
+
+/* Row axes hold several extents: a value's stride over the flattened rows is that of the last row axis. */
+static bool open_tile(Lower *l, View *out) {
+    LoopKernel *k = l->k;
+    const Type *t = &l->f->value[l->f->output[0]].type;
+    l->rows = dim_const(l->t, 1);
+    for (int i = 0; i < l->n_row; i++) l->rows = dim_mul(l->t, l->rows, t->dim[i]);
+    int64_t most = dim_upper(l->t, l->rows);
+    l->tile_max = most < l->o->tile_rows ? most : l->o->tile_rows;
+    const LExpr *rows = le_dim(k, l->rows), *size = le_int(k, l->o->tile_rows);
+    const LExpr *tiles = li_div(k, li_add(k, rows, le_int(k, l->o->tile_rows - 1)), size);
+    LStmt *p = ls_parallel(k, &k->body, tiles, "tile");
+    l->block = &p->body;
+    l->row0 = le_var(k, ls_let(k, l->block, DT_I64, li_mul(k, le_var(k, p->var), size), "row0"));
+    l->tile = le_var(k, ls_let(k, l->block, DT_I64, li_min(k, size, li_sub(k, rows, l->row0)), "rows"));
+    tile_args(l, out);
+    return true;
+}
+
+LoopKernel *lower_kernel(Module *m, const Func *f, const LowerOptions *o, Arena *a, Diag *d) {
+    Lower l = {.k = loop_kernel_new(m, a, f->name), .m = m, .t = m->dims, .f = f, .d = d, .o = o};
+    l.uses = func_uses(a, f);
+    l.view = arena_array(a, f->n_values, sizeof *l.view);
+    l.row = arena_array(a, f->n_values, sizeof *l.row);
+    l.block = &l.k->body;
+    View *out = arena_array(a, f->n_values, sizeof *out);
+    l.n_row = choose_rows(&l);
+    bind_args(&l, out);
+    if (l.n_row) open_tile(&l, out);
+    bind_caches(&l, out);
+    if (!lower_nodes(&l, out)) return NULL;
+    /* outputs that are inputs, or that stand twice in the list */
+    for (uint32_t i = 0; i < f->n_outputs; i++) {
+        ValueId v = f->output[i];
+        LBuf *b = l.k->buf.item[f->n_inputs + i];
+        if (out[v].buf == b && l.view[v].buf == b) continue;
+        View to = out[v];
+        to.buf = b;
+        if (!store_elements(&l, v, &to)) return NULL;
+    }
+    return l.k;
+}

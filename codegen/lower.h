@@ -1,0 +1,71 @@
+/* Shared by the files that lower a kernel's graph to loop IR.
+ *
+ * A value of the kernel is either stored (it has a View) or inlined into its consumers by lower_pull, which computes
+ * one element as an expression. Contractions, reductions, gathers, concatenations and the kernel's outputs are
+ * stored; pointwise and movement ops are inlined unless that would repeat work.
+ *
+ * A row-local kernel is one all of whose values either share the same leading extents (the rows: tokens) and depend
+ * row by row on each other, or do not depend on rows at all (weights). It runs over tiles of rows, its inner values in
+ * scratch. In such a kernel the row axes of a value are collapsed to one: axis 0 of its "collapsed" shape. Other
+ * kernels run once over whole tensors, with nothing collapsed. */
+#ifndef MOEC_LOWER_H
+#define MOEC_LOWER_H
+
+#include "loop.h"
+
+typedef struct View {
+    const LBuf *buf; /* NULL: not stored */
+    const LExpr *offset;
+    int rank;                    /* collapsed */
+    Dim stride[MOEC_MAX_RANK];   /* in elements */
+} View;
+
+typedef struct Lower {
+    LoopKernel *k;
+    Module *m;
+    DimTable *t;
+    const Func *f;
+    Diag *d;
+    const LowerOptions *o;
+    uint32_t *uses;
+    View *view;
+    bool *row;            /* value carries the row axes */
+    int n_row;            /* row axes, 0 when not row-local */
+    Dim rows;             /* their product */
+    const LExpr *row0;    /* first row of the tile */
+    const LExpr *tile;    /* rows in this tile */
+    int64_t tile_max;
+    LBlock *block;        /* where statements go */
+} Lower;
+
+/* rows.c: can f run row by row over its first n_row output axes? Fills row[] (n_values). */
+bool rows_local(const Module *m, const Func *f, int n_row, bool *row);
+
+/* Collapsed shape. */
+int lower_rank(const Lower *l, ValueId v);
+const LExpr *lower_extent(const Lower *l, ValueId v, int axis);
+/* Extent as a Dim; DIM_BAD for the collapsed row axis. */
+Dim lower_dim(const Lower *l, ValueId v, int axis);
+View lower_contiguous(const Lower *l, ValueId v, const LBuf *buf, const LExpr *offset);
+/* Scratch for the whole of v (a tile of it in a row-local kernel). */
+bool lower_scratch(Lower *l, ValueId v, View *out);
+const LExpr *view_index(const Lower *l, const View *w, const LExpr *const *idx);
+/* The storage of v, looking through reshapes, transposes and slices. False when there is none. */
+bool lower_view(Lower *l, ValueId v, View *out);
+/* The same, storing v first when it has none. */
+bool lower_stored(Lower *l, ValueId v, View *out);
+
+/* One element of v at collapsed index idx. */
+const LExpr *lower_pull(Lower *l, ValueId v, const LExpr *const *idx);
+/* Index of an operand's element under broadcasting to result r at index idx. */
+void lower_broadcast_index(const Lower *l, ValueId operand, ValueId r, const LExpr *const *idx, const LExpr **out);
+/* Loops over all of v's collapsed axes, innermost `lanes`; fills idx and moves l->block inside. Returns the block to
+ * restore. */
+LBlock *lower_loops(Lower *l, ValueId v, int from, int to, const LExpr **idx);
+
+/* Stores node n's result (lower_ops.c). `to` is its storage. */
+bool lower_into(Lower *l, ValueId v, const View *to);
+bool lower_matmul(Lower *l, const Node *n, const View *to, bool accumulate);
+bool lower_attention(Lower *l, const Node *n, const View *to);
+
+#endif

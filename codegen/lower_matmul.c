@@ -1,0 +1,211 @@
+/* Contractions: matmul in all its shapes, and attention. Both end in LS_MATMUL statements over matrices in buffers
+ * where shapes allow, in plain loops elsewhere. */
+#include "lower_ops.h"
+
+/* ---- matmul --------------------------------------------------------------------------------------- */
+
+/* One axis of the result with the distance between its elements in the result and both operands. */
+typedef struct Axis {
+    const LExpr *extent;
+    Dim c, a, b; /* strides; constant 0 where an operand is broadcast */
+} Axis;
+
+typedef struct Contraction {
+    View c, a, b;
+    int n_batch;
+    Axis batch[MOEC_MAX_RANK], m, n;
+    const LExpr *k;
+    Dim ak, bk;
+} Contraction;
+
+bool lower_is_gemm(const Lower *l, const Node *n) {
+    if (n->op != OP_matmul || l->f->value[n->out].type.dtype != DT_F32) return false;
+    const Type *b = &l->f->value[n->in[1]].type;
+    Dim per_row = dim_mul(l->t, b->dim[b->rank - 2], b->dim[b->rank - 1]);
+    return dim_upper(l->t, per_row) >= 64;
+}
+
+/* Distance along result axis `axis` of rank `rank` in an operand stored as w, 0 where the operand repeats. */
+static Dim along(const Lower *l, ValueId operand, const View *w, int axis, int rank) {
+    int at = axis - rank + w->rank;
+    if (at < 0) return dim_const(l->t, 0);
+    Dim d = lower_dim(l, operand, at);
+    return d != DIM_BAD && dim_is(l->t, d, 1) ? dim_const(l->t, 0) : w->stride[at];
+}
+
+static bool contraction(Lower *l, const Node *n, const View *to, Contraction *x) {
+    if (!lower_stored(l, n->in[0], &x->a) || !lower_stored(l, n->in[1], &x->b)) return false;
+    x->c = *to;
+    int rank = to->rank, ta = (int)node_int(n, AT_ta, 0), tb = (int)node_int(n, AT_tb, 0);
+    Dim zero = dim_const(l->t, 0);
+    x->n_batch = rank - 2;
+    for (int i = 0; i < rank - 2; i++)
+        x->batch[i] = (Axis){lower_extent(l, n->out, i), to->stride[i], along(l, n->in[0], &x->a, i, rank),
+                             along(l, n->in[1], &x->b, i, rank)};
+    int ra = x->a.rank, rb = x->b.rank;
+    x->m = (Axis){lower_extent(l, n->out, rank - 2), to->stride[rank - 2], x->a.stride[ra - (ta ? 1 : 2)], zero};
+    x->n = (Axis){lower_extent(l, n->out, rank - 1), to->stride[rank - 1], zero, x->b.stride[rb - (tb ? 2 : 1)]};
+    x->k = lower_extent(l, n->in[0], ra - (ta ? 2 : 1));
+    x->ak = x->a.stride[ra - (ta ? 2 : 1)];
+    x->bk = x->b.stride[rb - (tb ? 1 : 2)];
+    return true;
+}
+
+/* Folds batch axes that continue the M axis in the result and the left operand and do not move the right one; and
+ * where M is a single row lets another axis take its place. */
+static void merge_rows(Lower *l, Contraction *x) {
+    Dim zero = dim_const(l->t, 0);
+    for (int i = x->n_batch - 1; i >= 0; i--) {
+        Axis *o = &x->batch[i], *m = &x->m;
+        if (o->b != zero) continue;
+        bool single = le_is_int(m->extent, 1);
+        Dim extent;
+        if (!single) {
+            if (i != x->n_batch - 1) break;
+            if (m->extent->kind == LE_INT) extent = dim_const(l->t, m->extent->i);
+            else if (m->extent->kind == LE_DIM) extent = m->extent->dim;
+            else break;
+            if (o->c != dim_mul(l->t, m->c, extent) || o->a != dim_mul(l->t, m->a, extent)) break;
+            m->extent = li_mul(l->k, o->extent, m->extent);
+        } else
+            *m = *o;
+        for (int j = i; j + 1 < x->n_batch; j++) x->batch[j] = x->batch[j + 1];
+        x->n_batch--;
+    }
+}
+
+static const LExpr *step(Lower *l, const LExpr *base, const LExpr *i, Dim stride) {
+    return li_add(l->k, base, li_mul(l->k, i, le_dim(l->k, stride)));
+}
+
+/* A matrix with distances `down` and `across`; false unless one of them is 1. */
+static bool matrix(Lower *l, const LBuf *buf, const LExpr *offset, Dim down, Dim across, LMatrix *out) {
+    bool rows = dim_is(l->t, across, 1), cols = !rows && dim_is(l->t, down, 1);
+    *out = (LMatrix){buf, offset, le_dim(l->k, rows ? down : across), cols};
+    return rows || cols;
+}
+
+static void plain_loops(Lower *l, const Contraction *x, const LExpr *c, const LExpr *a, const LExpr *b, bool accumulate) {
+    LoopKernel *k = l->k;
+    DType t = x->c.buf->dtype;
+    LStmt *m = ls_for(k, l->block, x->m.extent, "m"), *n = ls_for(k, &m->body, x->n.extent, "n");
+    const LExpr *im = le_var(k, m->var), *in = le_var(k, n->var);
+    const LExpr *at = step(l, step(l, c, im, x->m.c), in, x->n.c);
+    uint32_t sum = ls_let(k, &n->body, t, accumulate ? le_load(k, x->c.buf, at) : le_num(k, t, 0), "sum");
+    LStmt *kk = ls_for(k, &n->body, x->k, "k");
+    const LExpr *ik = le_var(k, kk->var);
+    const LExpr *ea = le_load(k, x->a.buf, step(l, step(l, a, im, x->m.a), ik, x->ak));
+    const LExpr *eb = le_load(k, x->b.buf, step(l, step(l, b, in, x->n.b), ik, x->bk));
+    ls_set(k, &kk->body, sum, le_op2(k, LO_ADD, t, le_var(k, sum), le_op2(k, LO_MUL, t, ea, eb)));
+    ls_store(k, &n->body, x->c.buf, at, le_var(k, sum));
+}
+
+bool lower_matmul(Lower *l, const Node *n, const View *to, bool accumulate) {
+    Contraction x;
+    if (!contraction(l, n, to, &x)) return false;
+    merge_rows(l, &x);
+    LBlock *back = l->block;
+    const LExpr *c = x.c.offset, *a = x.a.offset, *b = x.b.offset;
+    for (int i = 0; i < x.n_batch; i++) {
+        if (le_is_int(x.batch[i].extent, 1)) continue;
+        LStmt *s = ls_for(l->k, l->block, x.batch[i].extent, "h");
+        const LExpr *v = le_var(l->k, s->var);
+        l->block = &s->body;
+        c = step(l, c, v, x.batch[i].c);
+        a = step(l, a, v, x.batch[i].a);
+        b = step(l, b, v, x.batch[i].b);
+    }
+    LMatrix ma, mb, mc;
+    bool flat = to->buf->dtype == DT_F32 && matrix(l, x.a.buf, a, x.m.a, x.ak, &ma) &&
+                matrix(l, x.b.buf, b, x.bk, x.n.b, &mb) && matrix(l, x.c.buf, c, x.m.c, x.n.c, &mc) && !mc.transposed;
+    if (flat) ls_matmul(l->k, l->block, ma, mb, mc, x.m.extent, x.n.extent, x.k, accumulate);
+    else plain_loops(l, &x, c, a, b, accumulate);
+    l->block = back;
+    return true;
+}
+
+/* ---- attention -------------------------------------------------------------------------------------- */
+
+enum { QUERY_BLOCK = 32 };
+
+/* What the score at (query i0 + i, key j) of head h in example b becomes before the softmax. */
+typedef struct ScoreCtx {
+    const Node *n;
+    const LBuf *scores;
+    const LExpr *b, *h, *row, *query, *keys; /* query = i0 + i + offset */
+    View bias;
+    ValueId keep;
+} ScoreCtx;
+
+static const LExpr *score_at(Lower *l, void *ctx, const LExpr *j) {
+    ScoreCtx *c = ctx;
+    LoopKernel *k = l->k;
+    const LExpr *s = le_load(k, c->scores, li_add(k, li_mul(k, c->row, c->keys), j));
+    if (c->bias.buf) {
+        const LExpr *last = li_sub(k, lower_extent(l, c->n->in[3], 1), le_int(k, 1));
+        const LExpr *d = li_add(k, li_sub(k, j, c->query), le_int(k, node_int(c->n, AT_center, 0)));
+        const LExpr *at[2] = {c->h, li_max(k, li_min(k, d, last), le_int(k, 0))};
+        s = le_op2(k, LO_ADD, DT_F32, s, le_load(k, c->bias.buf, view_index(l, &c->bias, at)));
+    }
+    const LExpr *lowest = le_num(k, DT_F32, -3.4028234663852886e+38);
+    if (c->keep != NONE) {
+        const LExpr *at[2] = {c->b, j};
+        s = le_select(k, lower_pull(l, c->keep, at), s, lowest);
+    }
+    if (node_int(c->n, AT_causal, 0)) s = le_select(k, le_op2(k, LO_LE, DT_BOOL, j, c->query), s, lowest);
+    return s;
+}
+
+bool lower_attention(Lower *l, const Node *n, const View *to) {
+    LoopKernel *k = l->k;
+    View q, kk, v;
+    ScoreCtx c = {.n = n, .keep = n->n_in > 4 ? n->in[4] : NONE};
+    const Type *tq = &l->f->value[n->in[0]].type;
+    if (tq->dtype != DT_F32) return diag_error(l->d, NULL, "attention in %s is not supported: only f32", dtype_name(tq->dtype));
+    if (!lower_stored(l, n->in[0], &q) || !lower_stored(l, n->in[1], &kk) || !lower_stored(l, n->in[2], &v)) return false;
+    if (n->n_in > 3 && n->in[3] != NONE && !lower_stored(l, n->in[3], &c.bias)) return false;
+    const LExpr *heads = le_int(k, node_int(n, AT_heads, 1)), *block = le_int(k, QUERY_BLOCK);
+    const LExpr *batch = lower_extent(l, n->in[0], 0), *queries = lower_extent(l, n->in[0], 1);
+    const LExpr *width = li_div(k, lower_extent(l, n->in[0], 2), heads);
+    const LExpr *width_v = li_div(k, lower_extent(l, n->in[2], 2), heads);
+    c.keys = lower_extent(l, n->in[1], 1);
+    int64_t bytes, hi = dim_upper(l->t, l->f->value[n->in[1]].type.dim[1]);
+    LBuf *scores = hi != DIM_UNBOUNDED && mul_i64(hi, QUERY_BLOCK * 4, &bytes) ? loop_scratch(k, DT_F32, bytes, str_c("scores")) : NULL;
+    if (!scores) return diag_error(l->d, NULL, "attention over an unbounded length; give it a bound with --dim NAME=1..N");
+    c.scores = scores;
+
+    const LExpr *blocks = li_div(k, li_add(k, queries, le_int(k, QUERY_BLOCK - 1)), block);
+    LBlock *back = l->block;
+    LStmt *p = ls_parallel(k, back, li_mul(k, li_mul(k, batch, heads), blocks), "p");
+    l->block = &p->body;
+    const LExpr *t = le_var(k, p->var);
+    c.b = le_var(k, ls_let(k, l->block, DT_I64, li_div(k, t, li_mul(k, heads, blocks)), "b"));
+    c.h = le_var(k, ls_let(k, l->block, DT_I64, li_mod(k, li_div(k, t, blocks), heads), "h"));
+    const LExpr *i0 = le_var(k, ls_let(k, l->block, DT_I64, li_mul(k, li_mod(k, t, blocks), block), "i0"));
+    const LExpr *mq = le_var(k, ls_let(k, l->block, DT_I64, li_min(k, block, li_sub(k, queries, i0)), "mq"));
+
+    const LExpr *zero = le_int(k, 0), *hd = li_mul(k, c.h, width), *hv = li_mul(k, c.h, width_v);
+    const LExpr *at_q[3] = {c.b, i0, hd}, *at_k[3] = {c.b, zero, hd}, *at_v[3] = {c.b, zero, hv}, *at_o[3] = {c.b, i0, hv};
+    LMatrix mq_ = {q.buf, view_index(l, &q, at_q), le_dim(k, q.stride[1]), false};
+    LMatrix mk = {kk.buf, view_index(l, &kk, at_k), le_dim(k, kk.stride[1]), true};
+    LMatrix ms = {scores, zero, c.keys, false};
+    LMatrix mv = {v.buf, view_index(l, &v, at_v), le_dim(k, v.stride[1]), false};
+    LMatrix mo = {to->buf, view_index(l, to, at_o), le_dim(k, to->stride[1]), false};
+    ls_matmul(k, l->block, mq_, mk, ms, mq, c.keys, width, false);
+
+    LStmt *i = ls_for(k, l->block, mq, "i");
+    LBlock *task = l->block;
+    l->block = &i->body;
+    c.row = le_var(k, i->var);
+    const Attr *offset = node_attr(n, AT_offset);
+    c.query = li_add(k, i0, c.row);
+    if (offset) c.query = li_add(k, c.query, le_dim(k, offset->d));
+    c.query = le_var(k, ls_let(k, l->block, DT_I64, c.query, "query"));
+    View rows = {.buf = scores, .offset = li_mul(k, c.row, c.keys), .rank = 1, .stride = {dim_const(l->t, 1)}};
+    const LExpr *none[1] = {zero};
+    lower_softmax_of(l, &rows, none, 0, c.keys, score_at, &c);
+    l->block = task;
+    ls_matmul(k, l->block, ms, mv, mo, mq, width_v, c.keys, false);
+    l->block = back;
+    return true;
+}

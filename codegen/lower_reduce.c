@@ -1,0 +1,355 @@
+/* Reductions, softmax and their kin: one row of elements folded at a time.
+ *
+ * Sums and maxima of a row run in LANES independent accumulators joined in a fixed order, so that compilers vectorise
+ * them without being allowed to reorder floating point, and results do not depend on the vector width. */
+#include "lower_ops.h"
+
+#include <math.h>
+
+enum { LANES = 16 };
+
+typedef struct Fold {
+    LOp op; /* LO_ADD, LO_MUL, LO_MAX, LO_MIN */
+    double start;
+} Fold;
+
+static const LExpr *fold_start(Lower *l, DType t, const Fold *f) {
+    if (dtype_is_float(t) || !isinf(f->start)) return le_num(l->k, t, f->start);
+    int64_t lo = t == DT_I64 ? INT64_MIN : t == DT_I32 ? INT32_MIN : t == DT_I8 ? INT8_MIN : 0;
+    int64_t hi = t == DT_I64 ? INT64_MAX : t == DT_I32 ? INT32_MAX : t == DT_I8 ? INT8_MAX : t == DT_BOOL ? 1 : UINT8_MAX;
+    LExpr *e = (LExpr *)le_num(l->k, t, 0);
+    e->i = f->start < 0 ? lo : hi;
+    return e;
+}
+
+/* Folds extent elements and returns a variable that holds the result. */
+static const LExpr *fold_row(Lower *l, const Fold *f, DType t, const LExpr *extent, RowScore *element, void *ctx) {
+    LoopKernel *k = l->k;
+    LBlock *back = l->block;
+    LBuf *acc = loop_buf(k, LB_LOCAL, t, str_c("acc"));
+    acc->count = LANES;
+    LStmt *s = ls_lanes(k, back, le_int(k, LANES), "l");
+    ls_store(k, &s->body, acc, le_var(k, s->var), fold_start(l, t, f));
+
+    LStmt *blocks = ls_for(k, back, li_div(k, extent, le_int(k, LANES)), "v");
+    s = ls_lanes(k, &blocks->body, le_int(k, LANES), "l");
+    l->block = &s->body;
+    const LExpr *lane = le_var(k, s->var);
+    const LExpr *at = li_add(k, li_mul(k, le_var(k, blocks->var), le_int(k, LANES)), lane);
+    const LExpr *x = element(l, ctx, at);
+    ls_store(k, l->block, acc, lane, le_op2(k, f->op, t, le_load(k, acc, lane), x));
+
+    const LExpr *rest = li_mod(k, extent, le_int(k, LANES));
+    if (!le_is_int(rest, 0)) {
+        s = ls_for(k, back, rest, "l");
+        l->block = &s->body;
+        lane = le_var(k, s->var);
+        x = element(l, ctx, li_add(k, li_sub(k, extent, rest), lane));
+        ls_store(k, l->block, acc, lane, le_op2(k, f->op, t, le_load(k, acc, lane), x));
+    }
+    for (int half = LANES / 2; half > 0; half /= 2) {
+        s = ls_lanes(k, back, le_int(k, half), "l");
+        lane = le_var(k, s->var);
+        ls_store(k, &s->body, acc, lane,
+                 le_op2(k, f->op, t, le_load(k, acc, lane), le_load(k, acc, li_add(k, lane, le_int(k, half)))));
+    }
+    l->block = back;
+    return le_var(k, ls_let(k, back, t, le_load(k, acc, le_int(k, 0)), "r"));
+}
+
+static const Fold fold_sum = {LO_ADD, 0}, fold_max = {LO_MAX, -INFINITY};
+
+/* Extent of one or several axes as a number of type t. */
+static const LExpr *as_number(Lower *l, DType t, const LExpr *extent) {
+    return le_cast(l->k, t, extent);
+}
+
+/* ---- reduce_* ------------------------------------------------------------------------------------ */
+
+typedef struct ReduceRule {
+    Op op;
+    Fold fold;
+} ReduceRule;
+
+static const ReduceRule reduce_rules[] = {
+    {OP_reduce_sum, {LO_ADD, 0}},          {OP_reduce_mean, {LO_ADD, 0}},        {OP_reduce_max, {LO_MAX, -INFINITY}},
+    {OP_reduce_min, {LO_MIN, INFINITY}},   {OP_reduce_prod, {LO_MUL, 1}},
+};
+
+typedef struct RowCtx {
+    ValueId x;
+    int axis;
+    const LExpr *idx[MOEC_MAX_RANK];
+} RowCtx;
+
+static const LExpr *row_element(Lower *l, void *ctx, const LExpr *i) {
+    RowCtx *c = ctx;
+    c->idx[c->axis] = i;
+    return lower_pull(l, c->x, c->idx);
+}
+
+bool lower_reduce(Lower *l, const Node *n, const View *to) {
+    LoopKernel *k = l->k;
+    const Fold *f = NULL;
+    for (size_t i = 0; i < sizeof reduce_rules / sizeof *reduce_rules; i++)
+        if (reduce_rules[i].op == n->op) f = &reduce_rules[i].fold;
+    ValueId x = n->in[0];
+    DType t = l->f->value[n->out].type.dtype;
+    const Attr *axes = node_attr(n, AT_axes);
+    int rank = lower_rank(l, x), drop = l->row[x] ? l->n_row - 1 : 0;
+    bool reduced[MOEC_MAX_RANK] = {false}, keep = node_int(n, AT_keep, 0) != 0;
+    int innermost = -1;
+    for (uint32_t i = 0; i < axes->ints.n; i++) reduced[axes->ints.v[i] - drop] = true;
+
+    RowCtx c = {.x = x};
+    const LExpr *out[MOEC_MAX_RANK];
+    int o = 0;
+    LBlock *back = l->block;
+    for (int a = 0; a < rank; a++) {
+        if (reduced[a]) {
+            if (keep) out[o++] = le_int(k, 0);
+            innermost = a;
+            continue;
+        }
+        LStmt *s = ls_for(k, l->block, lower_extent(l, x, a), "i");
+        c.idx[a] = out[o++] = le_var(k, s->var);
+        l->block = &s->body;
+    }
+    LBlock *row = l->block;
+    const LExpr *r, *count = le_int(k, 1);
+    if (innermost < 0) r = lower_pull(l, x, c.idx);
+    else {
+        /* outer reduced axes loop around rows; their partial results meet in one variable */
+        uint32_t sum = ls_let(k, row, t, fold_start(l, t, f), "sum");
+        for (int a = 0; a < rank; a++) {
+            if (!reduced[a]) continue;
+            count = li_mul(k, count, lower_extent(l, x, a));
+            if (a == innermost) continue;
+            LStmt *s = ls_for(k, l->block, lower_extent(l, x, a), "i");
+            c.idx[a] = le_var(k, s->var);
+            l->block = &s->body;
+        }
+        c.axis = innermost;
+        const LExpr *part = fold_row(l, f, t, lower_extent(l, x, innermost), row_element, &c);
+        ls_set(k, l->block, sum, le_op2(k, f->op, t, le_var(k, sum), part));
+        l->block = row;
+        r = le_var(k, sum);
+        if (n->op == OP_reduce_mean) r = le_op2(k, LO_DIV, t, r, as_number(l, t, count));
+    }
+    ls_store(k, l->block, to->buf, view_index(l, to, out), r);
+    l->block = back;
+    return true;
+}
+
+/* ---- softmax --------------------------------------------------------------------------------------- */
+
+/* Loops over all axes of x but one; idx of that one is left open. */
+static LBlock *loops_but(Lower *l, ValueId x, int axis, const LExpr **idx) {
+    LBlock *back = l->block;
+    for (int a = 0; a < lower_rank(l, x); a++) {
+        if (a == axis) continue;
+        LStmt *s = ls_for(l->k, l->block, lower_extent(l, x, a), "i");
+        idx[a] = le_var(l->k, s->var);
+        l->block = &s->body;
+    }
+    return back;
+}
+
+static int collapsed_axis(const Lower *l, ValueId x, int64_t axis) {
+    return (int)axis - (l->row[x] ? l->n_row - 1 : 0);
+}
+
+/* The element to store is evaluated once, into the result's storage, while the row's maximum is found. */
+typedef struct SoftmaxCtx {
+    const View *to;
+    const LExpr *idx[MOEC_MAX_RANK];
+    int axis;
+    const LExpr *max;
+    RowScore *score;
+    void *ctx;
+} SoftmaxCtx;
+
+static const LExpr *stored_at(Lower *l, SoftmaxCtx *c, const LExpr *i, const LExpr **at) {
+    c->idx[c->axis] = i;
+    *at = view_index(l, c->to, c->idx);
+    return le_load(l->k, c->to->buf, *at);
+}
+
+static const LExpr *store_score(Lower *l, void *ctx, const LExpr *i) {
+    SoftmaxCtx *c = ctx;
+    const LExpr *at, *x = c->score(l, c->ctx, i), *stored = stored_at(l, c, i, &at);
+    ls_store(l->k, l->block, c->to->buf, at, x);
+    return stored;
+}
+
+static const LExpr *exp_of(Lower *l, void *ctx, const LExpr *i) {
+    SoftmaxCtx *c = ctx;
+    const LExpr *at, *x = stored_at(l, c, i, &at);
+    return le_op1(l->k, LO_EXP, x->type, le_op2(l->k, LO_SUB, x->type, x, c->max));
+}
+
+static const LExpr *store_exp(Lower *l, void *ctx, const LExpr *i) {
+    SoftmaxCtx *c = ctx;
+    const LExpr *at, *e = exp_of(l, ctx, i), *stored = stored_at(l, c, i, &at);
+    ls_store(l->k, l->block, c->to->buf, at, e);
+    return stored;
+}
+
+/* stored = op(stored, y) along the row */
+static void apply_row(Lower *l, SoftmaxCtx *c, const LExpr *extent, LOp op, const LExpr *y) {
+    LStmt *s = ls_lanes(l->k, l->block, extent, "j");
+    const LExpr *at, *x = stored_at(l, c, le_var(l->k, s->var), &at);
+    ls_store(l->k, &s->body, c->to->buf, at, le_op2(l->k, op, x->type, x, y));
+}
+
+void lower_softmax_of(Lower *l, const View *to, const LExpr *const *idx, int axis, const LExpr *extent, RowScore *score,
+                      void *ctx) {
+    SoftmaxCtx c = {.to = to, .axis = axis, .score = score, .ctx = ctx};
+    for (int a = 0; a < to->rank; a++) c.idx[a] = idx[a];
+    DType t = to->buf->dtype;
+    c.max = fold_row(l, &fold_max, t, extent, store_score, &c);
+    const LExpr *sum = fold_row(l, &fold_sum, t, extent, store_exp, &c);
+    const LExpr *inv = le_op2(l->k, LO_DIV, t, le_num(l->k, t, 1), sum);
+    apply_row(l, &c, extent, LO_MUL, le_var(l->k, ls_let(l->k, l->block, t, inv, "inv")));
+}
+
+static void log_softmax_of(Lower *l, const View *to, const LExpr *const *idx, int axis, const LExpr *extent,
+                           RowScore *score, void *ctx) {
+    SoftmaxCtx c = {.to = to, .axis = axis, .score = score, .ctx = ctx};
+    for (int a = 0; a < to->rank; a++) c.idx[a] = idx[a];
+    DType t = to->buf->dtype;
+    c.max = fold_row(l, &fold_max, t, extent, store_score, &c);
+    const LExpr *sum = fold_row(l, &fold_sum, t, extent, exp_of, &c);
+    const LExpr *z = le_op2(l->k, LO_ADD, t, c.max, le_op1(l->k, LO_LOG, t, sum));
+    apply_row(l, &c, extent, LO_SUB, le_var(l->k, ls_let(l->k, l->block, t, z, "z")));
+}
+
+bool lower_softmax(Lower *l, const Node *n, const View *to) {
+    ValueId x = n->in[0];
+    RowCtx c = {.x = x, .axis = collapsed_axis(l, x, node_int(n, AT_axis, 0))};
+    LBlock *back = loops_but(l, x, c.axis, c.idx);
+    (n->op == OP_softmax ? lower_softmax_of : log_softmax_of)(l, to, c.idx, c.axis, lower_extent(l, x, c.axis), row_element, &c);
+    l->block = back;
+    return true;
+}
+
+/* ---- RMS norm ------------------------------------------------------------------------------------------ */
+
+static const LExpr *square_element(Lower *l, void *ctx, const LExpr *i) {
+    const LExpr *x = row_element(l, ctx, i);
+    if (x->kind != LE_LOAD && x->kind != LE_VAR) x = le_var(l->k, ls_let(l->k, l->block, x->type, x, "x"));
+    return le_op2(l->k, LO_MUL, x->type, x, x);
+}
+
+bool lower_rms(Lower *l, const Node *n, const View *to) {
+    ValueId x = n->in[0];
+    LoopKernel *k = l->k;
+    DType t = to->buf->dtype;
+    int last = lower_rank(l, x) - 1;
+    RowCtx c = {.x = x, .axis = last};
+    const LExpr *extent = lower_extent(l, x, last);
+    LBlock *back = loops_but(l, x, last, c.idx);
+    const LExpr *sum = fold_row(l, &fold_sum, t, extent, square_element, &c);
+    const LExpr *mean = le_op2(k, LO_DIV, t, sum, as_number(l, t, extent));
+    const LExpr *f = le_op1(k, LO_RSQRT, t, le_op2(k, LO_ADD, t, mean, le_num(k, t, node_float(n, AT_eps, 0))));
+    if (n->op == OP_rms_factor) {
+        c.idx[last] = le_int(k, 0);
+        ls_store(k, l->block, to->buf, view_index(l, to, c.idx), f);
+    } else {
+        f = le_var(k, ls_let(k, l->block, t, f, "f"));
+        LStmt *s = ls_lanes(k, l->block, extent, "j");
+        l->block = &s->body;
+        c.idx[last] = le_var(k, s->var);
+        const LExpr *g = lower_pull(l, n->in[1], &c.idx[last]);
+        const LExpr *y = le_op2(k, LO_MUL, t, le_op2(k, LO_MUL, t, lower_pull(l, x, c.idx), f), g);
+        ls_store(k, l->block, to->buf, view_index(l, to, c.idx), y);
+    }
+    l->block = back;
+    return true;
+}
+
+/* ---- argmax, top_k_mask, cumsum ------------------------------------------------------------------------ */
+
+bool lower_argmax(Lower *l, const Node *n, const View *to) {
+    ValueId x = n->in[0];
+    LoopKernel *k = l->k;
+    DType t = l->f->value[x].type.dtype;
+    const LExpr *idx[MOEC_MAX_RANK], *out[MOEC_MAX_RANK];
+    int axis = collapsed_axis(l, x, node_int(n, AT_axis, 0)), o = 0;
+    LBlock *back = loops_but(l, x, axis, idx);
+    for (int a = 0; a < lower_rank(l, x); a++)
+        if (a != axis) out[o++] = idx[a];
+        else if (node_int(n, AT_keep, 0)) out[o++] = le_int(k, 0);
+    idx[axis] = le_int(k, 0);
+    uint32_t best = ls_let(k, l->block, t, lower_pull(l, x, idx), "best");
+    uint32_t at = ls_let(k, l->block, DT_I64, le_int(k, 0), "at");
+    LStmt *s = ls_for(k, l->block, lower_extent(l, x, axis), "j");
+    LBlock *row = l->block;
+    l->block = &s->body;
+    idx[axis] = le_var(k, s->var);
+    const LExpr *e = le_var(k, ls_let(k, l->block, t, lower_pull(l, x, idx), "x"));
+    LOp than = node_int(n, AT_last, 0) ? LO_GE : LO_GT;
+    const LExpr *better = le_op2(k, than, DT_BOOL, e, le_var(k, best));
+    if (dtype_is_float(t)) {
+        const LExpr *nan = le_op1(k, LO_ISNAN, DT_BOOL, e);
+        const LExpr *new_nan = le_op2(k, LO_AND, DT_BOOL, nan, le_op1(k, LO_NOT, DT_BOOL, le_op1(k, LO_ISNAN, DT_BOOL, le_var(k, best))));
+        better = le_op2(k, LO_OR, DT_BOOL, better, new_nan);
+    }
+    LStmt *i = ls_if(k, l->block, better);
+    ls_set(k, &i->body, best, e);
+    ls_set(k, &i->body, at, le_var(k, s->var));
+    l->block = row;
+    ls_store(k, l->block, to->buf, view_index(l, to, out), le_var(k, at));
+    l->block = back;
+    return true;
+}
+
+/* An element is kept when fewer than k others come before it: larger ones, and equal ones of lower index. */
+bool lower_top_k_mask(Lower *l, const Node *n, const View *to) {
+    ValueId x = n->in[0];
+    LoopKernel *k = l->k;
+    DType t = l->f->value[x].type.dtype;
+    int last = lower_rank(l, x) - 1;
+    const LExpr *idx[MOEC_MAX_RANK], *other[MOEC_MAX_RANK];
+    LBlock *back = lower_loops(l, x, 0, last + 1, idx);
+    for (int a = 0; a < last; a++) other[a] = idx[a];
+    const LExpr *e = le_var(k, ls_let(k, l->block, t, lower_pull(l, x, idx), "x"));
+    uint32_t before = ls_let(k, l->block, DT_I64, le_int(k, 0), "before");
+    LStmt *s = ls_for(k, l->block, lower_extent(l, x, last), "o");
+    LBlock *inner = l->block;
+    l->block = &s->body;
+    other[last] = le_var(k, s->var);
+    const LExpr *y = le_var(k, ls_let(k, l->block, t, lower_pull(l, x, other), "y"));
+    const LExpr *tie = le_op2(k, LO_AND, DT_BOOL, le_op2(k, LO_EQ, DT_BOOL, y, e),
+                              le_op2(k, LO_LT, DT_BOOL, le_var(k, s->var), idx[last]));
+    const LExpr *first = le_op2(k, LO_OR, DT_BOOL, le_op2(k, LO_GT, DT_BOOL, y, e), tie);
+    ls_set(k, l->block, before, li_add(k, le_var(k, before), le_cast(k, DT_I64, first)));
+    l->block = inner;
+    ls_store(k, l->block, to->buf, view_index(l, to, idx),
+             le_op2(k, LO_LT, DT_BOOL, le_var(k, before), le_int(k, node_int(n, AT_k, 1))));
+    l->block = back;
+    return true;
+}
+
+bool lower_cumsum(Lower *l, const Node *n, const View *to) {
+    ValueId x = n->in[0];
+    LoopKernel *k = l->k;
+    DType t = to->buf->dtype;
+    const LExpr *idx[MOEC_MAX_RANK];
+    int axis = collapsed_axis(l, x, node_int(n, AT_axis, 0));
+    const LExpr *extent = lower_extent(l, x, axis);
+    LBlock *back = loops_but(l, x, axis, idx), *row = l->block;
+    uint32_t sum = ls_let(k, row, t, le_num(k, t, 0), "sum");
+    LStmt *s = ls_for(k, row, extent, "j");
+    l->block = &s->body;
+    idx[axis] = le_var(k, s->var);
+    if (node_int(n, AT_reverse, 0)) idx[axis] = li_sub(k, li_sub(k, extent, le_int(k, 1)), idx[axis]);
+    const LExpr *e = le_var(k, ls_let(k, l->block, t, lower_pull(l, x, idx), "x"));
+    const LExpr *next = le_op2(k, LO_ADD, t, le_var(k, sum), e), *at = view_index(l, to, idx);
+    bool exclusive = node_int(n, AT_exclusive, 0) != 0;
+    if (exclusive) ls_store(k, l->block, to->buf, at, le_var(k, sum));
+    ls_set(k, l->block, sum, next);
+    if (!exclusive) ls_store(k, l->block, to->buf, at, le_var(k, sum));
+    l->block = back;
+    return true;
+}

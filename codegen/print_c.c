@@ -1,0 +1,568 @@
+/* Loop IR as C99. A translation only: every decision has been made. No byte of a model file reaches the text but
+ * through lit(): identifiers are made of a kind and a number. */
+#include "print_c.h"
+
+#include <ctype.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+const char *c_type(DType t) {
+    static const char *const names[] = {
+#define X(id, text, bytes, ctype) #ctype,
+        DTYPES(X)
+#undef X
+    };
+    return names[t];
+}
+
+void c_comment(Text *out, Str s) {
+    static const char plain[] = " _.,:+-%@<>=()[]{}|;!#$&~^'";
+    for (size_t i = 0; i < s.n; i++) {
+        unsigned char ch = (unsigned char)s.p[i];
+        if ((ch < 128 && isalnum(ch)) || (ch && strchr(plain, ch))) text_add(out, s.p + i, 1);
+        else if (ch == '/' && (i == 0 || s.p[i - 1] != '*') && (i + 1 == s.n || s.p[i + 1] != '*')) text_add(out, "/", 1);
+        else if (ch == '"') text_add(out, "\"", 1);
+        else text_printf(out, "\\%03o", ch);
+    }
+}
+
+void c_string(Text *out, Str s) {
+    static const char plain[] = " _.,:+-{}[]()";
+    text_add(out, "\"", 1);
+    for (size_t i = 0; i < s.n; i++) {
+        unsigned char ch = (unsigned char)s.p[i];
+        if ((ch < 128 && isalnum(ch)) || (ch && strchr(plain, ch))) text_add(out, s.p + i, 1);
+        else text_printf(out, "\\%03o", ch);
+    }
+    text_add(out, "\"", 1);
+}
+
+/* A symbol keeps its name when that is one capital letter (no keyword or macro is; I is <complex.h>'s). */
+const char *c_symbol(void *ctx, uint32_t i) {
+    SymbolNames *s = ctx;
+    Str n = dim_sym_at(s->dims, i)->name;
+    char *at = s->text[s->turn++ % 4];
+    if (n.n == 1 && isupper((unsigned char)n.p[0]) && n.p[0] != 'I') snprintf(at, sizeof s->text[0], "%c", n.p[0]);
+    else snprintf(at, sizeof s->text[0], "d%u", i);
+    return at;
+}
+
+typedef struct CPrinter {
+    const LoopKernel *k;
+    Text *out;
+    SymbolNames names;
+    bool *declared; /* local arrays, by buffer id */
+    int depth;
+} CPrinter;
+
+static void line(CPrinter *p) {
+    text_printf(p->out, "%*s", p->depth * 4, "");
+}
+
+static void buf_name(CPrinter *p, const LBuf *b) {
+    static const char *const kind[] = {[LB_ARG] = "x", [LB_SCRATCH] = "t", [LB_LOCAL] = "acc", [LB_TABLE] = "table"};
+    text_printf(p->out, "%s%u", b->kind == LB_ARG && b->written ? "y" : kind[b->kind], b->id);
+}
+
+static void var_name(CPrinter *p, uint32_t v) {
+    Str h = p->k->var.item[v].hint;
+    text_printf(p->out, "%.*s%u", (int)h.n, h.p, v);
+}
+
+/* ---- expressions --------------------------------------------------------------------------------- */
+
+typedef struct OpText {
+    const char *infix;      /* for floats; for bool where `boolean` */
+    const char *name;       /* moec_<name>_<type> */
+    bool compare, boolean;
+} OpText;
+
+static const OpText op_text[LO_COUNT] = {
+    [LO_NEG] = {NULL, "neg", 0, 0},   [LO_ABS] = {NULL, "abs", 0, 0},     [LO_SQRT] = {NULL, "sqrt", 0, 0},
+    [LO_RSQRT] = {NULL, "rsqrt", 0, 0}, [LO_RECIP] = {NULL, "recip", 0, 0}, [LO_EXP] = {NULL, "exp", 0, 0},
+    [LO_LOG] = {NULL, "log", 0, 0},   [LO_TANH] = {NULL, "tanh", 0, 0},   [LO_ERF] = {NULL, "erf", 0, 0},
+    [LO_RELU] = {NULL, "relu", 0, 0}, [LO_SIGMOID] = {NULL, "sigmoid", 0, 0}, [LO_GELU] = {NULL, "gelu", 0, 0},
+    [LO_FLOOR] = {NULL, "floor", 0, 0}, [LO_CEIL] = {NULL, "ceil", 0, 0}, [LO_ROUND] = {NULL, "round", 0, 0},
+    [LO_SIGN] = {NULL, "sign", 0, 0}, [LO_NOT] = {"!", "not", 0, 1},      [LO_ISINF] = {NULL, "isinf", 1, 0},
+    [LO_ISNAN] = {NULL, "isnan", 1, 0}, [LO_ADD] = {"+", "add", 0, 0},    [LO_SUB] = {"-", "sub", 0, 0},
+    [LO_MUL] = {"*", "mul", 0, 0},    [LO_DIV] = {"/", "div", 0, 0},      [LO_MOD] = {NULL, "mod", 0, 0},
+    [LO_FMOD] = {NULL, "fmod", 0, 0}, [LO_POW] = {NULL, "pow", 0, 0},     [LO_MIN] = {NULL, "min", 0, 0},
+    [LO_MAX] = {NULL, "max", 0, 0},   [LO_EQ] = {"==", "eq", 1, 0},       [LO_NE] = {"!=", "ne", 1, 0},
+    [LO_LT] = {"<", "lt", 1, 0},      [LO_LE] = {"<=", "le", 1, 0},       [LO_GT] = {">", "gt", 1, 0},
+    [LO_GE] = {">=", "ge", 1, 0},     [LO_AND] = {"&", "and", 0, 1},      [LO_OR] = {"|", "or", 0, 1},
+    [LO_XOR] = {"^", "xor", 0, 1},
+};
+
+static void print_expr(CPrinter *p, const LExpr *e);
+
+static void print_int(Text *out, int64_t v) {
+    if (v == INT64_MIN) text_printf(out, "(-INT64_C(9223372036854775807) - 1)");
+    else if (v > INT32_MAX || v < INT32_MIN) text_printf(out, v < 0 ? "(-INT64_C(%" PRId64 "))" : "INT64_C(%" PRId64 ")", v < 0 ? -v : v);
+    else text_printf(out, v < 0 ? "(%" PRId64 ")" : "%" PRId64, v);
+}
+
+static void print_float(Text *out, DType t, double v) {
+    const char *suffix = t == DT_F64 ? "" : "f";
+    if (isnan(v)) text_printf(out, "NAN");
+    else if (isinf(v)) text_printf(out, v < 0 ? "(-INFINITY)" : "INFINITY");
+    else if (v == floor(v) && fabs(v) < 1e6 && !(v == 0 && signbit(v))) text_printf(out, v < 0 ? "(%d.0%s)" : "%d.0%s", (int)v, suffix);
+    else text_printf(out, v < 0 || signbit(v) ? "(%a%s)" : "%a%s", v, suffix);
+}
+
+static void print_infix(CPrinter *p, const char *op, const LExpr *a, const LExpr *b) {
+    text_add(p->out, "(", 1);
+    print_expr(p, a);
+    text_printf(p->out, " %s ", op);
+    print_expr(p, b);
+    text_add(p->out, ")", 1);
+}
+
+static void print_call(CPrinter *p, const char *name, const char *type, const LExpr *a, const LExpr *b) {
+    text_printf(p->out, "moec_%s_%s(", name, type);
+    print_expr(p, a);
+    if (b) {
+        text_add(p->out, ", ", 2);
+        print_expr(p, b);
+    }
+    text_add(p->out, ")", 1);
+}
+
+static void print_op(CPrinter *p, const LExpr *e) {
+    const OpText *o = &op_text[e->op];
+    DType t = o->compare ? e->a->type : e->type;
+    if (e->op == LO_ISNAN || e->op == LO_ISINF) {
+        text_printf(p->out, "(%s(", e->op == LO_ISNAN ? "isnan" : "isinf");
+        print_expr(p, e->a);
+        text_printf(p->out, ") != 0)");
+    } else if (e->op == LO_NOT) {
+        text_add(p->out, "(!", 2);
+        print_expr(p, e->a);
+        text_add(p->out, ")", 1);
+    } else if (e->op == LO_NEG && dtype_is_float(t)) {
+        text_add(p->out, "(-", 2);
+        print_expr(p, e->a);
+        text_add(p->out, ")", 1);
+    } else if (o->infix && (o->compare || o->boolean || dtype_is_float(t)))
+        print_infix(p, o->infix, e->a, e->b);
+    else if (dtype_is_float(t))
+        print_call(p, o->name, dtype_name(t), e->a, e->b);
+    else {
+        if (t != DT_I64) text_printf(p->out, "(%s)", c_type(t));
+        print_call(p, o->name, "i64", e->a, e->b);
+    }
+}
+
+static void print_index(CPrinter *p, const LExpr *e) {
+    static const struct {
+        LOp op;
+        const char *text;
+    } infix[] = {{LO_ADD, "+"}, {LO_SUB, "-"}, {LO_MUL, "*"}, {LO_DIV, "/"}, {LO_MOD, "%"}};
+    for (size_t i = 0; i < sizeof infix / sizeof *infix; i++)
+        if (infix[i].op == e->op) {
+            print_infix(p, infix[i].text, e->a, e->b);
+            return;
+        }
+    print_call(p, e->op == LO_MIN ? "min" : "max", "i64", e->a, e->b);
+}
+
+static void print_cast(CPrinter *p, const LExpr *e) {
+    DType from = e->a->type, to = e->type;
+    const char *close = ")";
+    if (to == DT_F16) text_printf(p->out, "moec_f16_from_f32((float)");
+    else if (from == DT_F16 && to != DT_F32) text_printf(p->out, "(%s)(", c_type(to));
+    else if (to == DT_BOOL) text_add(p->out, "(", 1), close = " != 0)";
+    else if (dtype_is_float(from) && !dtype_is_float(to)) {
+        static const char *const lo[] = {[DT_U8] = "0", [DT_I8] = "-128", [DT_U16] = "0", [DT_I16] = "-32768", [DT_I32] = "-2147483647 - 1", [DT_I64] = NULL};
+        static const char *const hi[] = {[DT_U8] = "255", [DT_I8] = "127", [DT_U16] = "65535", [DT_I16] = "32767", [DT_I32] = "2147483647", [DT_I64] = NULL};
+        if (to == DT_I64) text_printf(p->out, "moec_i64_from_f64(");
+        else {
+            text_printf(p->out, "(%s)moec_clamp_i64(moec_i64_from_f64(", c_type(to));
+            print_expr(p, e->a);
+            text_printf(p->out, "), %s, %s)", lo[to], hi[to]);
+            return;
+        }
+    } else if (from != DT_F16) text_printf(p->out, "((%s)", c_type(to));
+    else text_add(p->out, "(", 1);
+    if (from == DT_F16) text_printf(p->out, "moec_f32_from_f16(");
+    print_expr(p, e->a);
+    if (from == DT_F16) text_add(p->out, ")", 1);
+    text_printf(p->out, "%s", close);
+}
+
+static void print_expr(CPrinter *p, const LExpr *e) {
+    switch (e->kind) {
+    case LE_INT: print_int(p->out, e->i); break;
+    case LE_FLOAT:
+        if (e->type == DT_F16) text_printf(p->out, "0x%04xu", f16_from_f32((float)e->f));
+        else print_float(p->out, e->type, e->f);
+        break;
+    case LE_VAR: var_name(p, e->var); break;
+    case LE_DIM:
+        text_add(p->out, "(", 1);
+        dim_print_c(p->k->m->dims, e->dim, p->out, c_symbol, &p->names);
+        text_add(p->out, ")", 1);
+        break;
+    case LE_OP: print_op(p, e); break;
+    case LE_INDEX: print_index(p, e); break;
+    case LE_SELECT:
+        text_add(p->out, "(", 1);
+        print_expr(p, e->a);
+        text_printf(p->out, " ? ");
+        print_expr(p, e->b);
+        text_printf(p->out, " : ");
+        print_expr(p, e->c);
+        text_add(p->out, ")", 1);
+        break;
+    case LE_CAST: print_cast(p, e); break;
+    case LE_LOAD:
+        buf_name(p, e->buf);
+        text_add(p->out, "[", 1);
+        print_expr(p, e->a);
+        text_add(p->out, "]", 1);
+        break;
+    }
+}
+
+/* ---- statements ------------------------------------------------------------------------------------- */
+
+static void print_block(CPrinter *p, const LBlock *b);
+
+static void print_for(CPrinter *p, const LStmt *s) {
+    line(p);
+    text_printf(p->out, "for (int64_t ");
+    var_name(p, s->var);
+    text_printf(p->out, " = 0; ");
+    var_name(p, s->var);
+    text_printf(p->out, " < ");
+    print_expr(p, s->extent);
+    text_printf(p->out, "; ");
+    var_name(p, s->var);
+    text_printf(p->out, "++) {\n");
+    print_block(p, &s->body);
+    line(p);
+    text_printf(p->out, "}\n");
+}
+
+static void print_matrix(CPrinter *p, const LMatrix *m, bool result) {
+    buf_name(p, m->buf);
+    text_printf(p->out, " + ");
+    print_expr(p, m->offset);
+    text_printf(p->out, ", ");
+    print_expr(p, m->ld);
+    if (!result) text_printf(p->out, ", %d", m->transposed);
+    text_printf(p->out, ", ");
+}
+
+static void print_matmul(CPrinter *p, const LStmt *s) {
+    line(p);
+    text_printf(p->out, "moec_matmul(pool, ");
+    print_expr(p, s->m);
+    text_printf(p->out, ", ");
+    print_expr(p, s->n);
+    text_printf(p->out, ", ");
+    print_expr(p, s->k);
+    text_printf(p->out, ", ");
+    print_matrix(p, &s->ma, false);
+    print_matrix(p, &s->mb, false);
+    print_matrix(p, &s->mc, true);
+    text_printf(p->out, "%d);\n", s->accumulate);
+}
+
+static void print_let(CPrinter *p, const LStmt *s, bool constant) {
+    line(p);
+    text_printf(p->out, "%s%s ", constant ? "const " : "", c_type(p->k->var.item[s->var].type));
+    var_name(p, s->var);
+    text_printf(p->out, " = ");
+    print_expr(p, s->a);
+    text_printf(p->out, ";\n");
+}
+
+static void print_check(CPrinter *p, const LStmt *s) {
+    line(p);
+    text_printf(p->out, "int64_t ");
+    var_name(p, s->var);
+    text_printf(p->out, " = ");
+    print_expr(p, s->a);
+    text_printf(p->out, ";\n");
+    line(p);
+    text_printf(p->out, "if (");
+    var_name(p, s->var);
+    text_printf(p->out, " < 0 || ");
+    var_name(p, s->var);
+    text_printf(p->out, " >= ");
+    print_expr(p, s->extent);
+    text_printf(p->out, ") {\n");
+    line(p);
+    text_printf(p->out, "    moec_fault(f);\n");
+    line(p);
+    text_printf(p->out, "    ");
+    var_name(p, s->var);
+    text_printf(p->out, " = 0;\n");
+    line(p);
+    text_printf(p->out, "}\n");
+}
+
+static void print_stmt(CPrinter *p, const LStmt *s) {
+    switch (s->kind) {
+    case LS_FOR: print_for(p, s); break;
+    case LS_LET: print_let(p, s, false); break;
+    case LS_SET:
+        line(p);
+        var_name(p, s->var);
+        text_printf(p->out, " = ");
+        print_expr(p, s->a);
+        text_printf(p->out, ";\n");
+        break;
+    case LS_STORE:
+        line(p);
+        buf_name(p, s->buf);
+        text_add(p->out, "[", 1);
+        print_expr(p, s->index);
+        text_printf(p->out, "] = ");
+        print_expr(p, s->a);
+        text_printf(p->out, ";\n");
+        break;
+    case LS_IF:
+        line(p);
+        text_printf(p->out, "if (");
+        print_expr(p, s->a);
+        text_printf(p->out, ") {\n");
+        print_block(p, &s->body);
+        line(p);
+        if (s->other.first) {
+            text_printf(p->out, "} else {\n");
+            print_block(p, &s->other);
+            line(p);
+        }
+        text_printf(p->out, "}\n");
+        break;
+    case LS_MATMUL: print_matmul(p, s); break;
+    case LS_CHECK: print_check(p, s); break;
+    case LS_NOTE:
+        line(p);
+        text_printf(p->out, "/* ");
+        c_comment(p->out, s->note);
+        text_printf(p->out, " */\n");
+        break;
+    case LS_PARALLEL: BUG("a parallel loop inside another statement");
+    }
+}
+
+/* A local array is declared in front of the loop that first fills it. */
+static void declare_local(CPrinter *p, const LStmt *s) {
+    const LStmt *x = s->kind == LS_FOR ? s->body.first : NULL;
+    if (!x || x->kind != LS_STORE || x->buf->kind != LB_LOCAL || p->declared[x->buf->id]) return;
+    p->declared[x->buf->id] = true;
+    line(p);
+    text_printf(p->out, "%s ", c_type(x->buf->dtype));
+    buf_name(p, x->buf);
+    text_printf(p->out, "[%" PRId64 "];\n", x->buf->count);
+}
+
+static void print_block(CPrinter *p, const LBlock *b) {
+    p->depth++;
+    for (const LStmt *s = b->first; s; s = s->next) {
+        declare_local(p, s);
+        print_stmt(p, s);
+    }
+    p->depth--;
+}
+
+/* ---- functions ------------------------------------------------------------------------------------------ */
+
+typedef struct Used {
+    bool pool, worker, *sym, *buf;
+} Used;
+
+static void use_sym(void *ctx, uint32_t s) {
+    ((Used *)ctx)->sym[s] = true;
+}
+
+static void used_expr(const LoopKernel *k, const LExpr *e, Used *u) {
+    if (!e) return;
+    if (e->kind == LE_DIM) dim_visit(k->m->dims, e->dim, use_sym, u);
+    if (e->kind == LE_LOAD) u->buf[e->buf->id] = true;
+    used_expr(k, e->a, u);
+    used_expr(k, e->b, u);
+    used_expr(k, e->c, u);
+}
+
+static void used_matrix(const LoopKernel *k, const LMatrix *m, Used *u) {
+    u->buf[m->buf->id] = true;
+    used_expr(k, m->offset, u);
+    used_expr(k, m->ld, u);
+}
+
+static void used_block(const LoopKernel *k, const LBlock *b, Used *u) {
+    for (const LStmt *s = b->first; s; s = s->next) {
+        used_expr(k, s->a, u);
+        used_expr(k, s->index, u);
+        used_expr(k, s->extent, u);
+        if (s->kind == LS_STORE) u->buf[s->buf->id] = true;
+        if (s->kind == LS_MATMUL) {
+            u->pool = true;
+            used_matrix(k, &s->ma, u);
+            used_matrix(k, &s->mb, u);
+            used_matrix(k, &s->mc, u);
+            used_expr(k, s->m, u);
+            used_expr(k, s->n, u);
+            used_expr(k, s->k, u);
+        }
+        used_block(k, &s->body, u);
+        used_block(k, &s->other, u);
+    }
+}
+
+static void print_arg_types(CPrinter *p, const char *separator, const char *end) {
+    const LoopKernel *k = p->k;
+    for (uint32_t i = 0; i < k->n_args; i++) {
+        const LBuf *b = k->buf.item[i];
+        text_printf(p->out, "%s%s%s *", i ? separator : "", b->written ? "" : "const ", c_type(b->dtype));
+        buf_name(p, b);
+    }
+    text_printf(p->out, "%s", end);
+}
+
+/* Symbols and scratch pointers a body needs; `task`: arguments too, out of the task's struct. */
+static void print_prologue(CPrinter *p, const Used *u, bool task, int64_t stride) {
+    const LoopKernel *k = p->k;
+    bool scratch = false;
+    for (size_t i = 0; i < k->buf.count; i++) scratch = scratch || (u->buf[i] && k->buf.item[i]->kind == LB_SCRATCH);
+    if (task) {
+        text_printf(p->out, "    const struct %.*s *a = arg;\n    const moec_frame *f = a->f;\n", (int)k->name.n, k->name.p);
+        if (u->pool) text_printf(p->out, "    moec_pool *pool = a->pool;\n");
+        for (uint32_t i = 0; i < k->n_args; i++) {
+            const LBuf *b = k->buf.item[i];
+            if (!u->buf[i]) continue;
+            text_printf(p->out, "    %s%s *restrict ", b->written ? "" : "const ", c_type(b->dtype));
+            buf_name(p, b);
+            text_printf(p->out, " = a->");
+            buf_name(p, b);
+            text_printf(p->out, ";\n");
+        }
+    } else if (u->pool)
+        text_printf(p->out, "    moec_pool *pool = f->pool;\n");
+    if (scratch) text_printf(p->out, "    unsigned char *scratch = f->scratch%s", task ? " + worker * " : ";\n");
+    if (scratch && task) text_printf(p->out, "(int64_t)%" PRId64 ";\n", stride);
+    for (size_t i = 0; i < k->buf.count; i++) {
+        const LBuf *b = k->buf.item[i];
+        if (!u->buf[i] || b->kind != LB_SCRATCH) continue;
+        text_printf(p->out, "    %s *restrict ", c_type(b->dtype));
+        buf_name(p, b);
+        text_printf(p->out, " = (%s *)(void *)(scratch + %" PRId64 ");\n", c_type(b->dtype), b->offset);
+    }
+    for (uint32_t i = 0; i < dim_sym_count(k->m->dims); i++)
+        if (u->sym[i]) text_printf(p->out, "    const int64_t %s = f->sym[%u];\n", c_symbol(&p->names, i), i);
+    if (task) text_printf(p->out, "    (void)worker, (void)f;\n");
+    else text_printf(p->out, "    (void)f;\n");
+}
+
+static void print_table(CPrinter *p, const LBuf *b) {
+    text_printf(p->out, "static const %s ", c_type(b->dtype));
+    text_printf(p->out, "%.*s_", (int)p->k->name.n, p->k->name.p);
+    buf_name(p, b);
+    text_printf(p->out, "[%" PRId64 "] = {", b->count);
+    for (int64_t i = 0; i < b->count; i++) {
+        text_printf(p->out, i % 16 ? ", " : i ? ",\n    " : "\n    ");
+        if (b->dtype == DT_F16) text_printf(p->out, "0x%04xu", ((const uint16_t *)b->data->data)[i]);
+        else if (dtype_is_float(b->dtype)) print_float(p->out, b->dtype, tensor_get_f64(b->data, i));
+        else print_int(p->out, tensor_get_i64(b->data, i));
+    }
+    text_printf(p->out, "\n};\n");
+    text_printf(p->out, "#define ");
+    buf_name(p, b);
+    text_printf(p->out, " %.*s_", (int)p->k->name.n, p->k->name.p);
+    buf_name(p, b);
+    text_printf(p->out, "\n");
+}
+
+static Used used_new(const LoopKernel *k) {
+    Used u = {0};
+    u.sym = arena_array(k->arena, dim_sym_count(k->m->dims) + 1, sizeof *u.sym);
+    u.buf = arena_array(k->arena, k->buf.count + 1, sizeof *u.buf);
+    return u;
+}
+
+static void print_task(CPrinter *p, const LStmt *par, int64_t stride) {
+    const LoopKernel *k = p->k;
+    Used u = used_new(k);
+    used_block(k, &par->body, &u);
+    text_printf(p->out, "struct %.*s {\n    const moec_frame *f;\n    moec_pool *pool;\n    ", (int)k->name.n, k->name.p);
+    print_arg_types(p, ";\n    ", ";\n};\n\n");
+    text_printf(p->out, "static void %.*s_task(void *arg, int64_t ", (int)k->name.n, k->name.p);
+    var_name(p, par->var);
+    text_printf(p->out, ", int worker) {\n");
+    print_prologue(p, &u, true, stride);
+    print_block(p, &par->body);
+    text_printf(p->out, "}\n\n");
+}
+
+static void print_parallel(CPrinter *p, const LStmt *par) {
+    const LoopKernel *k = p->k;
+    text_printf(p->out, "    const int64_t tasks = ");
+    print_expr(p, par->extent);
+    text_printf(p->out, ";\n    struct %.*s a = {f, tasks == 1 ? f->pool : NULL", (int)k->name.n, k->name.p);
+    for (uint32_t i = 0; i < k->n_args; i++) {
+        text_printf(p->out, ", ");
+        buf_name(p, k->buf.item[i]);
+    }
+    text_printf(p->out, "};\n    if (tasks == 1) %.*s_task(&a, 0, 0);\n    else moec_parallel(f->pool, tasks, %.*s_task, &a);\n",
+                (int)k->name.n, k->name.p, (int)k->name.n, k->name.p);
+}
+
+void c_print_kernel(const LoopKernel *k, int64_t scratch_stride, Text *out) {
+    CPrinter p = {.k = k, .out = out, .names = {.dims = k->m->dims}};
+    p.declared = arena_array(k->arena, k->buf.count + 1, sizeof *p.declared);
+    const LStmt *par = NULL;
+    for (const LStmt *s = k->body.first; s; s = s->next)
+        if (s->kind == LS_PARALLEL) par = s;
+    for (size_t i = 0; i < k->buf.count; i++)
+        if (k->buf.item[i]->kind == LB_TABLE) print_table(&p, k->buf.item[i]);
+    if (par) print_task(&p, par, scratch_stride);
+
+    text_printf(out, "static void %.*s(const moec_frame *f, ", (int)k->name.n, k->name.p);
+    print_arg_types(&p, ", ", ") {\n");
+    Used u = used_new(k);
+    LBlock serial = k->body;
+    for (const LStmt *s = serial.first; s; s = s->next) {
+        if (s->kind == LS_PARALLEL) {
+            used_expr(k, s->extent, &u);
+            continue;
+        }
+        LStmt one = *s;
+        one.next = NULL;
+        LBlock b = {&one, &one};
+        used_block(k, &b, &u);
+    }
+    print_prologue(&p, &u, false, scratch_stride);
+    for (uint32_t i = 0; i < k->n_args; i++) {
+        if (u.buf[i] || par) continue;
+        text_printf(out, "    (void)");
+        buf_name(&p, k->buf.item[i]);
+        text_printf(out, ";\n");
+    }
+    p.depth = 1;
+    for (const LStmt *s = k->body.first; s; s = s->next) {
+        if (s->kind == LS_PARALLEL) {
+            print_parallel(&p, s);
+            continue;
+        }
+        LStmt one = *s;
+        one.next = NULL;
+        LBlock b = {&one, &one};
+        p.depth = 0;
+        print_block(&p, &b);
+        p.depth = 1;
+    }
+    text_printf(out, "}\n");
+    for (size_t i = 0; i < k->buf.count; i++) {
+        const LBuf *b = k->buf.item[i];
+        if (b->kind != LB_TABLE) continue;
+        text_printf(out, "#undef ");
+        buf_name(&p, b);
+        text_printf(out, "\n");
+    }
+    text_printf(out, "\n");
+}

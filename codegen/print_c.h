@@ -1,0 +1,22 @@
+/* The C printer: loop IR and literals as C99 text. */
+#ifndef MOEC_PRINT_C_H
+#define MOEC_PRINT_C_H
+
+#include "loop.h"
+
+typedef struct SymbolNames {
+    const DimTable *dims;
+    char text[4][16];
+    unsigned turn;
+} SymbolNames;
+
+const char *c_type(DType t);
+/* How generated code spells symbol i: a single capital letter, else d<i>. ctx is a SymbolNames. */
+const char *c_symbol(void *ctx, uint32_t i);
+/* Bytes inside a comment, or as a string literal with its quotes: nothing in them can end either. */
+void c_comment(Text *out, Str s);
+void c_string(Text *out, Str s);
+/* The kernel as static functions; scratch_stride: bytes of scratch between workers. */
+void c_print_kernel(const LoopKernel *k, int64_t scratch_stride, Text *out);
+
+#endif

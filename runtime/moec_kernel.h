@@ -1,0 +1,269 @@
+/* The vocabulary of generated kernels: scalar functions with the meaning of the graph ops, and the matrix product.
+ * Included by generated code only. C99; every function is static inline and free of undefined behaviour whatever the
+ * data. The float functions have no branches, so that compilers vectorise the loops they stand in. */
+#ifndef MOEC_KERNEL_H
+#define MOEC_KERNEL_H
+
+#include "moec_rt.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- float ----------------------------------------------------------------------------------------- */
+
+static inline float moec_min_f32(float a, float b) { return a < b || a != a ? a : b; }
+static inline float moec_max_f32(float a, float b) { return a > b || a != a ? a : b; }
+static inline double moec_min_f64(double a, double b) { return a < b || a != a ? a : b; }
+static inline double moec_max_f64(double a, double b) { return a > b || a != a ? a : b; }
+
+static inline float moec_bits_f32(uint32_t u) {
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+
+/* e^x to 1 ulp: x = n ln 2 + r, a polynomial on |r| <= ln 2 / 2 (Cephes' coefficients), 2^n in two factors so that
+ * the ends of the range come out as 0, subnormal and infinity. NaN passes through. */
+static inline float moec_exp_f32(float x) {
+    float c = x < -104.0f ? -104.0f : x;
+    c = c > 89.0f ? 89.0f : c;
+    float shifted = c * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the integer lands in the low bits */
+    float n = shifted - 12582912.0f;
+    float r = c - n * 0.693359375f;
+    r = r + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    uint32_t bits;
+    memcpy(&bits, &shifted, sizeof bits);
+    int32_t e = (int32_t)(bits & 0x7fffffu) - 0x400000;
+    e = e < -160 ? -160 : e > 160 ? 160 : e; /* NaN has arbitrary bits */
+    int32_t half = e / 2;
+    return p * moec_bits_f32((uint32_t)(half + 127) << 23) * moec_bits_f32((uint32_t)(e - half + 127) << 23);
+}
+
+/* A polynomial near 0, where 1 - 2/(e^2x + 1) would cancel (Cephes' coefficients). */
+static inline float moec_tanh_f32(float x) {
+    float a = fabsf(x), s = x * x;
+    float big = 1.0f - 2.0f / (moec_exp_f32(2.0f * a) + 1.0f);
+    float p = -5.70498872745e-3f;
+    p = p * s + 2.06390887954e-2f;
+    p = p * s - 5.37397155531e-2f;
+    p = p * s + 1.33314422036e-1f;
+    p = p * s - 3.33332819422e-1f;
+    p = p * s * x + x;
+    return a < 0.625f ? p : copysignf(big, x);
+}
+
+static inline float moec_sigmoid_f32(float x) { return 1.0f / (1.0f + moec_exp_f32(-x)); }
+static inline float moec_gelu_f32(float x) {
+    return 0.5f * x * (1.0f + moec_tanh_f32(0.7978845608f * (x + 0.044715f * x * x * x)));
+}
+static inline float moec_relu_f32(float x) { return x < 0.0f ? 0.0f : x; }
+static inline float moec_abs_f32(float x) { return fabsf(x); }
+static inline float moec_sqrt_f32(float x) { return sqrtf(x); }
+static inline float moec_rsqrt_f32(float x) { return 1.0f / sqrtf(x); }
+static inline float moec_recip_f32(float x) { return 1.0f / x; }
+static inline float moec_log_f32(float x) { return logf(x); }
+static inline float moec_erf_f32(float x) { return erff(x); }
+static inline float moec_floor_f32(float x) { return floorf(x); }
+static inline float moec_ceil_f32(float x) { return ceilf(x); }
+static inline float moec_round_f32(float x) { return rintf(x); }
+static inline float moec_sign_f32(float x) { return x > 0.0f ? 1.0f : x < 0.0f ? -1.0f : x; }
+static inline float moec_pow_f32(float a, float b) { return powf(a, b); }
+static inline float moec_fmod_f32(float a, float b) { return fmodf(a, b); }
+static inline float moec_mod_f32(float a, float b) {
+    float r = fmodf(a, b);
+    return r != 0.0f && (r < 0.0f) != (b < 0.0f) ? r + b : r;
+}
+
+static inline double moec_exp_f64(double x) { return exp(x); }
+static inline double moec_tanh_f64(double x) { return tanh(x); }
+static inline double moec_sigmoid_f64(double x) { return 1.0 / (1.0 + exp(-x)); }
+static inline double moec_gelu_f64(double x) {
+    return 0.5 * x * (1.0 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+}
+static inline double moec_relu_f64(double x) { return x < 0.0 ? 0.0 : x; }
+static inline double moec_abs_f64(double x) { return fabs(x); }
+static inline double moec_sqrt_f64(double x) { return sqrt(x); }
+static inline double moec_rsqrt_f64(double x) { return 1.0 / sqrt(x); }
+static inline double moec_recip_f64(double x) { return 1.0 / x; }
+static inline double moec_log_f64(double x) { return log(x); }
+static inline double moec_erf_f64(double x) { return erf(x); }
+static inline double moec_floor_f64(double x) { return floor(x); }
+static inline double moec_ceil_f64(double x) { return ceil(x); }
+static inline double moec_round_f64(double x) { return rint(x); }
+static inline double moec_sign_f64(double x) { return x > 0.0 ? 1.0 : x < 0.0 ? -1.0 : x; }
+static inline double moec_pow_f64(double a, double b) { return pow(a, b); }
+static inline double moec_fmod_f64(double a, double b) { return fmod(a, b); }
+static inline double moec_mod_f64(double a, double b) {
+    double r = fmod(a, b);
+    return r != 0.0 && (r < 0.0) != (b < 0.0) ? r + b : r;
+}
+
+/* ---- integers: arithmetic wraps, division by zero gives 0 ------------------------------------------- */
+
+static inline int64_t moec_add_i64(int64_t a, int64_t b) { return (int64_t)((uint64_t)a + (uint64_t)b); }
+static inline int64_t moec_sub_i64(int64_t a, int64_t b) { return (int64_t)((uint64_t)a - (uint64_t)b); }
+static inline int64_t moec_mul_i64(int64_t a, int64_t b) { return (int64_t)((uint64_t)a * (uint64_t)b); }
+static inline int64_t moec_neg_i64(int64_t a) { return (int64_t)(0u - (uint64_t)a); }
+static inline int64_t moec_abs_i64(int64_t a) { return a < 0 ? moec_neg_i64(a) : a; }
+static inline int64_t moec_div_i64(int64_t a, int64_t b) { return b == 0 ? 0 : b == -1 ? moec_neg_i64(a) : a / b; }
+static inline int64_t moec_fmod_i64(int64_t a, int64_t b) { return b == 0 || b == -1 ? 0 : a % b; }
+static inline int64_t moec_mod_i64(int64_t a, int64_t b) {
+    int64_t r = moec_fmod_i64(a, b);
+    return r != 0 && (r < 0) != (b < 0) ? r + b : r;
+}
+static inline int64_t moec_min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t moec_max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t moec_relu_i64(int64_t a) { return a < 0 ? 0 : a; }
+static inline int64_t moec_sign_i64(int64_t a) { return (a > 0) - (a < 0); }
+
+static inline int64_t moec_i64_from_f64(double x) {
+    if (!(x == x)) return 0;
+    if (x >= 9223372036854775808.0) return INT64_MAX;
+    if (x <= -9223372036854775808.0) return INT64_MIN;
+    return (int64_t)x;
+}
+static inline int64_t moec_clamp_i64(int64_t v, int64_t lo, int64_t hi) { return v < lo ? lo : v > hi ? hi : v; }
+/* a ^ b by squaring, wrapping; negative exponents truncate as integer division does. */
+static inline int64_t moec_pow_i64(int64_t a, int64_t b) {
+    if (b < 0) return a == 1 ? 1 : a == -1 ? (b % 2 ? -1 : 1) : 0;
+    int64_t r = 1;
+    for (; b > 0; b >>= 1) {
+        if (b & 1) r = moec_mul_i64(r, a);
+        a = moec_mul_i64(a, a);
+    }
+    return r;
+}
+
+/* ---- half precision, stored as its bits -------------------------------------------------------------- */
+
+static inline float moec_f32_from_f16(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, e = (h >> 10) & 31u, m = h & 0x3ffu;
+    if (e == 31) return moec_bits_f32(sign | 0x7f800000u | (m << 13));
+    if (e) return moec_bits_f32(sign | ((e + 112u) << 23) | (m << 13));
+    float f = (float)m * 5.9604644775390625e-8f; /* 2^-24 */
+    return sign ? -f : f;
+}
+
+static inline uint16_t moec_f16_from_f32(float f) {
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    uint32_t sign = (u >> 16) & 0x8000u, a = u & 0x7fffffffu;
+    if (a > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);
+    if (a >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u); /* rounds to 2^16 or more */
+    if (a < 0x38800000u) {                                    /* subnormal: the adder rounds */
+        float t = moec_bits_f32(a) + 0.5f;
+        uint32_t b;
+        memcpy(&b, &t, sizeof b);
+        return (uint16_t)(sign | (b - 0x3f000000u));
+    }
+    uint32_t r = a + 0xfffu + ((a >> 13) & 1u);
+    return (uint16_t)(sign | ((r - 0x38000000u) >> 13));
+}
+
+/* ---- running kernels ----------------------------------------------------------------------------------- */
+
+static inline void moec_fault(const moec_frame *f) { *f->fault = MOEC_E_INDEX; }
+
+/* ---- matrix product -------------------------------------------------------------------------------------- */
+
+typedef struct moec_gemm {
+    int64_t m, n, k, lda, ldb, ldc;
+    const float *a, *b;
+    float *c;
+    int ta, tb, add;
+} moec_gemm;
+
+#ifdef MOEC_MATMUL_OPENBLAS
+void cblas_sgemm(int order, int ta, int tb, int m, int n, int k, float alpha, const float *a, int lda, const float *b,
+                 int ldb, float beta, float *c, int ldc);
+enum { MOEC_SMALL_MATMUL = 4096 };
+#endif
+
+/* C (+)= A B by columns of C kept in accumulators; the order of additions along k never changes. */
+static void moec_gemm_plain(const moec_gemm *g) {
+    enum { COLS = 64 };
+    for (int64_t i = 0; i < g->m; i++) {
+        const float *a = g->a + (g->ta ? i : i * g->lda);
+        const int64_t ak = g->ta ? g->lda : 1;
+        float *c = g->c + i * g->ldc;
+        if (g->tb) {
+            for (int64_t j = 0; j < g->n; j++) {
+                const float *b = g->b + j * g->ldb;
+                float lane[16] = {0}, sum;
+                int64_t k = 0;
+                for (; k + 16 <= g->k; k += 16)
+                    for (int l = 0; l < 16; l++) lane[l] += a[(k + l) * ak] * b[k + l];
+                for (int l = 0; k < g->k; k++, l++) lane[l] += a[k * ak] * b[k];
+                for (int h = 8; h; h /= 2)
+                    for (int l = 0; l < h; l++) lane[l] += lane[l + h];
+                sum = lane[0];
+                c[j] = g->add ? c[j] + sum : sum;
+            }
+            continue;
+        }
+        int64_t j = 0;
+        for (; j + COLS <= g->n; j += COLS) {
+            float acc[COLS];
+            for (int l = 0; l < COLS; l++) acc[l] = g->add ? c[j + l] : 0.0f;
+            for (int64_t k = 0; k < g->k; k++) {
+                const float x = a[k * ak], *b = g->b + k * g->ldb + j;
+                for (int l = 0; l < COLS; l++) acc[l] += x * b[l];
+            }
+            for (int l = 0; l < COLS; l++) c[j + l] = acc[l];
+        }
+        for (int64_t l = j; l < g->n && !g->add; l++) c[l] = 0.0f;
+        for (int64_t k = 0; k < g->k && j < g->n; k++) {
+            const float x = a[k * ak], *b = g->b + k * g->ldb;
+            for (int64_t l = j; l < g->n; l++) c[l] += x * b[l];
+        }
+    }
+}
+
+static void moec_gemm_run(const moec_gemm *g) {
+#ifdef MOEC_MATMUL_OPENBLAS
+    if (g->m > 0 && g->n > 0 && g->k > 0 && g->n * g->k >= MOEC_SMALL_MATMUL) {
+        cblas_sgemm(101, g->ta ? 112 : 111, g->tb ? 112 : 111, (int)g->m, (int)g->n, (int)g->k, 1.0f, g->a, (int)g->lda,
+                    g->b, (int)g->ldb, g->add ? 1.0f : 0.0f, g->c, (int)g->ldc);
+        return;
+    }
+#endif
+    moec_gemm_plain(g);
+}
+
+/* Columns a worker takes when one tile is all there is: the split depends on the shape alone, so results do not
+ * depend on the number of threads. */
+enum { MOEC_GEMM_COLS = 256 };
+
+static void moec_gemm_task(void *arg, int64_t i, int worker) {
+    moec_gemm g = *(const moec_gemm *)arg;
+    const int64_t at = i * MOEC_GEMM_COLS;
+    (void)worker;
+    g.b += g.tb ? at * g.ldb : at;
+    g.c += at;
+    g.n = g.n - at < MOEC_GEMM_COLS ? g.n - at : MOEC_GEMM_COLS;
+    moec_gemm_run(&g);
+}
+
+/* C[m,n] (+)= A[m,k] B[k,n]; ta, tb: the stored array is the transpose. pool: NULL inside a parallel loop. */
+static void moec_matmul(moec_pool *pool, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, int ta,
+                        const float *b, int64_t ldb, int tb, float *c, int64_t ldc, int add) {
+    moec_gemm g;
+    g.m = m, g.n = n, g.k = k, g.lda = lda, g.ldb = ldb, g.ldc = ldc;
+    g.a = a, g.b = b, g.c = c, g.ta = ta, g.tb = tb, g.add = add;
+    if (pool && n > MOEC_GEMM_COLS && n * k >= 65536)
+        moec_parallel(pool, (n + MOEC_GEMM_COLS - 1) / MOEC_GEMM_COLS, moec_gemm_task, &g);
+    else
+        moec_gemm_run(&g);
+}
+
+/* A unit that uses only part of this vocabulary compiles without warnings. */
+static inline void moec_kernel_unused(void) { (void)moec_matmul; }
+
+#endif
