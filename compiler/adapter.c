@@ -370,7 +370,8 @@ static bool values_load(const AdapterSpec *spec, const AdapterPlan *plan, Arena 
     return true;
 }
 
-bool adapter_values(const AdapterSpec *spec, const AdapterPlan *plan, Arena *a, const float ***out, Diag *d)
+bool adapter_values(const AdapterSpec *spec, const AdapterPlan *plan, uint64_t seed, Arena *a, const float ***out,
+                    Diag *d)
 {
     const float **value = arena_array(a, (size_t)plan->n_sites * TR_COUNT + 1, sizeof *value);
     *out = value;
@@ -383,7 +384,7 @@ bool adapter_values(const AdapterSpec *spec, const AdapterPlan *plan, Arena *a, 
         for (uint32_t j = 0; j < n; j++, k++) {
             const char *name = arena_printf(a, "%s.%s", plan->site[i].at->name.p, suffixes[t[j].role]);
             float *data = arena_array(a, (size_t)t[j].count, sizeof *data);
-            adapter_init(spec->seed, str_c(name), t[j].role, data, t[j].count);
+            adapter_init(seed, str_c(name), t[j].role, data, t[j].count);
             value[k] = data;
         }
     }

@@ -63,8 +63,7 @@ typedef struct AdapterSpec {
     bool train_experts, train_router;
     Str weights;     /* the key's text, empty without it */
     Str json;        /* canonical: sorted keys, no blanks, without "weights" */
-    uint64_t seed;   /* of tensors that are not loaded */
-    bool loaded;     /* tensors below are the values; else they are drawn from the seed */
+    bool loaded;     /* tensors below are the values; else they are drawn from a seed */
     const char *tensor_file;
     AdapterTensor *tensor;
     uint32_t n_tensors;
@@ -125,7 +124,8 @@ int64_t adapter_site_count(const AdapterSpec *spec, const AdapterSite *s, bool t
 void adapter_init(uint64_t seed, Str name, TensorRole role, float *data, int64_t count);
 
 /* The values of every tensor of the plan, in the order of sites and adapter_site_tensors; arrays in `a`. From the
- * spec's loaded tensors, each of which must be used, or from its seed. */
-bool adapter_values(const AdapterSpec *spec, const AdapterPlan *plan, Arena *a, const float ***out, Diag *d);
+ * spec's loaded tensors, each of which must be used, or drawn from `seed`. */
+bool adapter_values(const AdapterSpec *spec, const AdapterPlan *plan, uint64_t seed, Arena *a, const float ***out,
+                    Diag *d);
 
 #endif
