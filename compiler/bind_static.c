@@ -1,0 +1,206 @@
+/* Static ops in `bind`: symbols that must agree are made to, what is known is not computed, the rest is emitted.
+ *
+ * Values that a model keeps in f16 are computed in f32 here. PyTorch's guard against f16 overflow (clamp to the
+ * finite range when anything is infinite) then does nothing, and is dropped. */
+#include "bind_impl.h"
+#include "const_eval.h"
+
+#include <math.h>
+
+/* Clamps beyond this do not touch a value that fitted f16: 65504 and PyTorch's 65504 - 1000. */
+#define HALF_GUARD 64504.0
+
+static bool agree_matmul(Binder *b, const BVal *in, const Attr *attrs, uint32_t n_attrs)
+{
+    const Attr *ta = attr_in(attrs, n_attrs, AT_ta), *tb = attr_in(attrs, n_attrs, AT_tb);
+    const Type x = bound_at(b, in[0])->type, y = bound_at(b, in[1])->type;
+    Dim one = dim_const(b->m->dims, 1);
+    if (x.rank < 2 || y.rank < 2)
+        return diag_error(b->d, NULL, "matmul: operands of rank %d and %d", x.rank, y.rank);
+    if (!bind_unify(b, x.dim[x.rank - (ta && ta->i ? 2 : 1)], y.dim[y.rank - (tb && tb->i ? 1 : 2)], "matmul"))
+        return false;
+    for (int i = 3; i <= x.rank && i <= y.rank; i++) {
+        Dim p = x.dim[x.rank - i], q = y.dim[y.rank - i];
+        if (p != one && q != one && !bind_unify(b, p, q, "matmul"))
+            return false;
+    }
+    return true;
+}
+
+static bool agree_concat(Binder *b, const BVal *in, uint32_t n, int64_t axis)
+{
+    const Type first = bound_at(b, in[0])->type;
+    for (uint32_t i = 1; i < n; i++) {
+        const Type ty = bound_at(b, in[i])->type;
+        if (ty.rank != first.rank)
+            return diag_error(b->d, NULL, "concat: operands of rank %d and %d", first.rank, ty.rank);
+        for (int k = 0; k < ty.rank; k++)
+            if (k != axis && !bind_unify(b, first.dim[k], ty.dim[k], "concat"))
+                return false;
+    }
+    return true;
+}
+
+/* Makes the operands' extents agree where the op asks for it. */
+static bool agree(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs)
+{
+    Dims out;
+    if (op_info(op)->klass == OC_POINTWISE)
+        return bind_broadcast_dims(b, in, n, &out);
+    if (op == OP_matmul)
+        return agree_matmul(b, in, attrs, n_attrs);
+    if (op == OP_concat || op == OP_append) {
+        const Attr *axis = attr_in(attrs, n_attrs, AT_axis);
+        return axis && agree_concat(b, in, n, axis->i);
+    }
+    return true;
+}
+
+/* The one value all elements have: the value itself when it has one element. */
+static BVal splat_of(Binder *b, BVal v)
+{
+    const Bound *x = bound_at(b, v);
+    Tensor t;
+    if (x->splat != BV_NONE)
+        return x->splat;
+    return type_small_count(b->m->dims, &x->type) == 1 && bound_constant(b, v, &t) ? v : BV_NONE;
+}
+
+static bool splat_number(Binder *b, BVal v, double *out)
+{
+    BVal s = splat_of(b, v);
+    Tensor t;
+    if (s == BV_NONE || !bound_constant(b, s, &t))
+        return false;
+    *out = tensor_get_f64(&t, 0);
+    return true;
+}
+
+static BVal filled(Binder *b, BVal scalar, const Type *type)
+{
+    Dims none = {.n = 0}, s = {.n = type->rank};
+    for (int i = 0; i < s.n; i++)
+        s.d[i] = type->dim[i];
+    scalar = bind_to_shape(b, scalar, &none);
+    return scalar == BV_NONE ? BV_NONE : bind_to_broadcast(b, scalar, &s);
+}
+
+static BVal zero_of(Binder *b, DType dtype)
+{
+    return bind_scalar(b, dtype, 0);
+}
+
+/* Results that follow from all elements being equal, or from f16 promotion. BV_NONE: nothing of the kind. */
+static BVal shortcut(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs,
+                     const Type *type)
+{
+    const Bound *x = n ? bound_at(b, in[0]) : NULL;
+    double c;
+    if (op == OP_isinf && x->half)
+        return filled(b, zero_of(b, DT_BOOL), type);
+    if ((op == OP_max || op == OP_min) && n == 2)
+        for (int i = 0; i < 2; i++) {
+            const Bound *v = bound_at(b, in[i]);
+            bool same = v->type.rank == type->rank && type_eq(&v->type, type);
+            if (same && v->half && splat_number(b, in[1 - i], &c) && (op == OP_max ? -c : c) >= HALF_GUARD)
+                return in[i];
+        }
+    if (op == OP_select && splat_number(b, in[0], &c)) {
+        Dims s = {.n = type->rank};
+        for (int i = 0; i < s.n; i++)
+            s.d[i] = type->dim[i];
+        return bind_to_broadcast(b, in[c != 0 ? 1 : 2], &s);
+    }
+    OpClass klass = op_info(op)->klass;
+    if (klass == OC_POINTWISE) {
+        BVal part[3], r;
+        bool spread = false;
+        for (uint32_t i = 0; i < n; i++) {
+            part[i] = splat_of(b, in[i]);
+            spread |= bound_at(b, in[i])->splat != BV_NONE;
+            if (part[i] == BV_NONE)
+                return BV_NONE;
+        }
+        if (!spread || !bind_static(b, op, part, n, attrs, n_attrs, NULL, false, &r, 1))
+            return BV_NONE;
+        return filled(b, r, type);
+    }
+    bool keeps = op == OP_reduce_max || op == OP_reduce_min || op == OP_reduce_mean;
+    if (!(keeps || op == OP_reduce_sum) || x->splat == BV_NONE || !splat_number(b, in[0], &c) || (!keeps && c != 0))
+        return BV_NONE;
+    for (int i = 0; i < x->type.rank; i++) /* nothing is folded over no elements */
+        if (dim_lower(b->m->dims, x->type.dim[i]) < 1)
+            return BV_NONE;
+    return filled(b, x->splat, type);
+}
+
+static bool evaluate(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs,
+                     const Type *type, BVal *out)
+{
+    Tensor *t = arena_array(b->scratch, n ? n : 1, sizeof *t), r;
+    if (op == OP_const || op == OP_dim || type_small_count(b->m->dims, type) < 0)
+        return false;
+    for (uint32_t i = 0; i < n; i++)
+        if (in[i] == BV_NONE || !bound_constant(b, in[i], &t[i]))
+            return false;
+    if (!const_eval(b->m, op, t, n, attrs, n_attrs, type, 1, &r))
+        return false;
+    Attr a = attr_t(AT_value, r);
+    *out = bind_emit(b, OP_const, NULL, 0, &a, 1);
+    return *out != BV_NONE;
+}
+
+static bool infer_one(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs, Type *type)
+{
+    ValueId *ids = arena_array(b->scratch, n ? n : 1, sizeof *ids);
+    const char *why = "operands do not fit";
+    uint32_t n_out = 0;
+    for (uint32_t i = 0; i < n; i++)
+        ids[i] = in[i] == BV_NONE ? NONE : bound_id(b, in[i]);
+    if (!node_infer(b->m, b->f, op, ids, n, attrs, n_attrs, type, &n_out, &why))
+        return diag_error(b->d, NULL, "%s: %s", op_info(op)->name, why);
+    return true;
+}
+
+bool bind_static(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs, const Type *given,
+                 bool half, BVal *out, uint32_t n_out)
+{
+    Type type;
+    Dim elem[CONTENT_MAX];
+    if (!agree(b, op, in, n, attrs, n_attrs))
+        return false;
+    if (n_out != 1)
+        return bind_emit_many(b, op, in, n, attrs, n_attrs, out);
+    if (given)
+        type = *given;
+    else if (!infer_one(b, op, in, n, attrs, n_attrs, &type))
+        return false;
+
+    if (evaluate(b, op, in, n, attrs, n_attrs, &type, out))
+        return true;
+    size_t errors = diag_errors(b->d);
+    *out = shortcut(b, op, in, n, attrs, n_attrs, &type);
+    if (*out != BV_NONE)
+        return true;
+    if (b->restart || diag_errors(b->d) != errors)
+        return false;
+
+    bool some = content_of(b, op, in, n, attrs, n_attrs, &type, elem), all = some;
+    int64_t count = some ? type_small_count(b->m->dims, &type) : 0;
+    for (int64_t i = 0; i < count; i++)
+        all &= elem[i] != ELEM_UNKNOWN;
+    if (all) {
+        *out = bound_content(b, type, elem);
+        return true;
+    }
+    *out = given ? bind_emit_typed(b, op, in, n, attrs, n_attrs, type) : bind_emit(b, op, in, n, attrs, n_attrs);
+    if (*out == BV_NONE)
+        return false;
+    Bound *r = bound_at(b, *out);
+    if (some)
+        r->elem = arena_copy(b->scratch, elem, (size_t)(count ? count : 1) * sizeof *elem);
+    r->half = half;
+    if (op == OP_broadcast || op == OP_reshape || op == OP_transpose || op == OP_slice)
+        r->splat = splat_of(b, in[0]);
+    return true;
+}
