@@ -1,4 +1,5 @@
-/* Passes: what they take besides the module, and their prototypes. A pass returns false after reporting. */
+/* Passes: what they take besides the module, their prototypes, and the runner that alone prints, verifies and
+ * times them. A pass returns false after reporting. */
 #ifndef MOEC_PASS_H
 #define MOEC_PASS_H
 
@@ -27,9 +28,45 @@ typedef struct PassOptions {
     bool plain; /* not a seq2seq model: one function */
 } PassOptions;
 
-bool pass_bind(Module *m, const PassOptions *o, Diag *d);
-bool pass_fold(Module *m, const PassOptions *o, Diag *d);
-bool pass_attach(Module *m, const PassOptions *o, Diag *d);
-bool pass_cse(Module *m, const PassOptions *o, Diag *d);
+#define PASS(name, function, doc) bool function(Module *m, const PassOptions *o, Diag *d);
+#include "passes.def"
+
+/* ---- runner ------------------------------------------------------------------------------------ */
+
+typedef enum PassId {
+#define PASS(name, function, doc) PASS_##name,
+#include "passes.def"
+    PASS_COUNT
+} PassId;
+
+const char *pass_name(PassId p);
+const char *pass_doc(PassId p);
+bool pass_find(Str name, PassId *out);
+
+enum { DUMP_BEFORE = 1, DUMP_AFTER = 2 };
+#define PASS_BIT(p) (1u << (p))
+
+typedef struct PassRun {
+    const PassOptions *options;
+    const PassId *list; /* what to run; NULL: the whole pipeline */
+    uint32_t n_list;
+    const char *stop_after;          /* name of a pass of the list, or NULL */
+    unsigned char dump[PASS_COUNT];  /* DUMP_BEFORE | DUMP_AFTER */
+    const char *dump_dir;            /* numbered files NN-PASS.ir (00-input.ir); NULL: dumps go to stdout */
+    bool time_passes;                /* table on stderr */
+    bool no_verify;
+    bool paranoid; /* print -> parse -> print identity; interpreter results before == after on seeded inputs */
+    bool bound;    /* the module is already past bind */
+    const char *bad_ir_dir; /* where the IR that fails verification is written; NULL: "." */
+} PassRun;
+
+/* Runs the list over m. False when a pass refused the input (reported in d). A module that does not verify after a
+ * pass is moec's bug: it is written to `moec-bad-<pass>.ir`, and the process exits 70. */
+bool passes_run(Module *m, const PassRun *run, Diag *d);
+
+/* Deterministic inputs for executing a function without any: integers in 0..range, floats in -1..1, masks of ones
+ * with a padded tail. Symbols get small values within their bounds. Fills in[], allocated in `a`. */
+bool seed_symbols(const Module *m, uint64_t seed, int64_t *syms);
+bool seed_inputs(const Module *m, const Func *f, const int64_t *syms, uint64_t seed, Tensor *in, Arena *a, Diag *d);
 
 #endif
