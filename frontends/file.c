@@ -1,6 +1,5 @@
 /* Files are opened first and judged by their descriptor: a name may be a FIFO, a device, a directory or
  * a link to any of them. Names that stand inside files cannot leave their directory. */
-#define _GNU_SOURCE
 #include "file.h"
 
 #include <errno.h>

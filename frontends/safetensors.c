@@ -3,7 +3,6 @@
  * The header is refused unless: its length fits the file and the format's limit; it begins with `{`; no
  * key stands twice; every dtype is known; the bytes of a shape, multiplied with checks, are end - begin;
  * and the ranges, sorted, start at 0, neither overlap nor leave a hole, and end at the end of the file. */
-#define _GNU_SOURCE
 #include "safetensors.h"
 
 #include "file.h"
