@@ -1,0 +1,163 @@
+/* The pass runner: the only place that prints, verifies and times passes. */
+#include "pass.h"
+#include "paranoid.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+typedef bool PassFunc(Module *m, const PassOptions *o, Diag *d);
+
+static const struct {
+    const char *name, *doc;
+    PassFunc *run;
+} passes[] = {
+#define PASS(name, function, doc) {#name, doc, function},
+#include "passes.def"
+};
+
+const char *pass_name(PassId p)
+{
+    return passes[p].name;
+}
+
+const char *pass_doc(PassId p)
+{
+    return passes[p].doc;
+}
+
+bool pass_find(Str name, PassId *out)
+{
+    for (int i = 0; i < PASS_COUNT; i++)
+        if (str_is(name, passes[i].name)) {
+            *out = (PassId)i;
+            return true;
+        }
+    return false;
+}
+
+/* ---- dumps ---------------------------------------------------------------------------------------- */
+
+static bool write_text(const char *path, const Text *text, Diag *d)
+{
+    FILE *f = fopen(path, "wb");
+    bool ok = f && fwrite(text->p, 1, text->n, f) == text->n;
+    int error = errno;
+    if (f && fclose(f) != 0) {
+        ok = false;
+        error = errno;
+    }
+    return ok || diag_error(d, path, "cannot be written: %s", strerror(error));
+}
+
+static bool dump(const Module *m, const PassRun *run, uint32_t number, const char *when, const char *pass, Diag *d)
+{
+    Text text = {0};
+    bool ok = true;
+    text_printf(&text, "# %s %s\n", when, pass);
+    module_print(m, &text);
+    if (run->dump_dir) {
+        Text path = {0};
+        if (mkdir(run->dump_dir, 0777) != 0 && errno != EEXIST)
+            ok = diag_error(d, run->dump_dir, "cannot be made: %s", strerror(errno));
+        text_printf(&path, "%s/%02u-%s-%s.ir", run->dump_dir, number, when, pass);
+        text_add(&path, "", 1);
+        ok = ok && write_text(path.p, &text, d);
+        text_free(&path);
+    } else {
+        fwrite(text.p, 1, text.n, stdout);
+        fputc('\n', stdout);
+    }
+    text_free(&text);
+    return ok;
+}
+
+/* ---- failures of moec itself --------------------------------------------------------------------------- */
+
+_Noreturn static void pass_broke(const Module *m, const PassRun *run, PassId p, const char *what, Diag *d)
+{
+    Text text = {0}, path = {0};
+    diag_flush(d);
+    text_printf(&text, "# bad: %s after %s\n", what, passes[p].name);
+    module_print(m, &text);
+    text_printf(&path, "%s/moec-bad-%s.ir", run->bad_ir_dir ? run->bad_ir_dir : ".", passes[p].name);
+    text_add(&path, "", 1);
+    if (write_text(path.p, &text, d))
+        fprintf(stderr, "moec: the IR is in %s\n", path.p);
+    diag_flush(d);
+    BUG("pass %s: %s", passes[p].name, what);
+}
+
+/* ---- the loop --------------------------------------------------------------------------------------------- */
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
+}
+
+static uint32_t module_nodes(const Module *m)
+{
+    uint32_t n = 0;
+    for (FuncId i = 0; i < m->n_funcs; i++)
+        n += m->func[i] ? m->func[i]->n_nodes : 0;
+    return n;
+}
+
+static void check_after(Module *m, const PassRun *run, PassId p, bool bound, const Snapshot *before, Diag *d)
+{
+    uint32_t compared;
+    if (!run->no_verify && !module_verify(m, d, bound))
+        pass_broke(m, run, p, "the IR does not verify", d);
+    if (!run->paranoid)
+        return;
+    if (!roundtrip_check(m, d))
+        pass_broke(m, run, p, "the IR's text does not round-trip", d);
+    if (!snapshot_compare(before, m, p == PASS_bind, &compared, d))
+        pass_broke(m, run, p, "results changed", d);
+    fprintf(stderr, "paranoid: %-7s round trip ok, %u functions compared\n", passes[p].name, compared);
+}
+
+static bool run_one(Module *m, const PassRun *run, PassId p, uint32_t number, bool bound, Diag *d)
+{
+    Snapshot *before = run->paranoid ? snapshot_take(m, run->options) : NULL;
+    size_t errors = diag_errors(d);
+    if ((run->dump[p] & DUMP_BEFORE) && !dump(m, run, number, "before", passes[p].name, d))
+        return false;
+    double start = now_ms();
+    bool ok = passes[p].run(m, run->options, d);
+    double ms = now_ms() - start;
+    if (!ok && diag_errors(d) == errors)
+        pass_broke(m, run, p, "it failed without saying why", d);
+    ok = ok && diag_errors(d) == errors;
+    if (ok) {
+        if (run->time_passes)
+            fprintf(stderr, "time: %-7s %9.3f ms %8u nodes\n", passes[p].name, ms, module_nodes(m));
+        if (run->dump[p] & DUMP_AFTER)
+            ok = dump(m, run, number, "after", passes[p].name, d);
+        check_after(m, run, p, bound, before, d);
+    }
+    snapshot_free(before);
+    return ok;
+}
+
+bool passes_run(Module *m, const PassRun *run, Diag *d)
+{
+    bool bound = run->bound;
+    uint32_t n = run->list ? run->n_list : PASS_COUNT;
+    if (!run->no_verify && !module_verify(m, d, bound))
+        return false;
+    for (uint32_t i = 0; i < n; i++) {
+        PassId p = run->list ? run->list[i] : (PassId)i;
+        bound = bound || p == PASS_bind;
+        if (!run_one(m, run, p, i + 1, bound, d))
+            return false;
+        if (run->stop_after && strcmp(run->stop_after, passes[p].name) == 0)
+            break;
+    }
+    return true;
+}
