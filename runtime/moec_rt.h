@@ -79,6 +79,9 @@ moec_status moec_generate(moec_instance *m, int64_t batch, int64_t length, const
                           const float *sentence, const moec_generate_options *o, int64_t *tokens, int64_t *steps,
                           int (*each)(void *ctx, int64_t step, const int64_t *token), void *ctx);
 
+/* The most tokens moec_generate makes for one sequence: what the caches hold. 0 for other models. */
+int64_t moec_generate_limit(const moec_program *p);
+
 /* ---- shared with generated code ---------------------------------------------------------------- */
 
 typedef struct moec_pool moec_pool;

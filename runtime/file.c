@@ -1,0 +1,161 @@
+/* Files: opened without trusting what lies under the name, read with pread, written under a temporary name. */
+#define _POSIX_C_SOURCE 200809L
+
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+moec_status moec_file_open(const char *path, uint64_t limit, int *fd, uint64_t *size, moec_sink sink) {
+    *fd = -1;
+    /* A FIFO or a device must neither hang nor be read: decide on the descriptor. */
+    int f = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (f < 0)
+        return moec_fail(sink, MOEC_E_OPEN, path, "cannot be opened: %s", strerror(errno));
+    struct stat st;
+    moec_status s = MOEC_OK;
+    if (fstat(f, &st) < 0)
+        s = moec_fail(sink, MOEC_E_IO, path, "cannot be examined: %s", strerror(errno));
+    else if (!S_ISREG(st.st_mode))
+        s = moec_fail(sink, MOEC_E_OPEN, path, "is not a regular file");
+    else if ((uint64_t)st.st_size > limit)
+        s = moec_fail(sink, MOEC_E_FORMAT, path, "has %lld bytes, more than the %llu allowed",
+                      (long long)st.st_size, (unsigned long long)limit);
+    if (s) {
+        close(f);
+        return s;
+    }
+    *fd = f;
+    *size = (uint64_t)st.st_size;
+    return MOEC_OK;
+}
+
+void moec_file_close(int fd) {
+    if (fd >= 0)
+        close(fd);
+}
+
+moec_status moec_file_read(int fd, const char *path, uint64_t offset, void *to, uint64_t n, moec_sink sink) {
+    unsigned char *p = to;
+    while (n > 0) {
+        size_t want = n < (1u << 30) ? (size_t)n : (size_t)1 << 30;
+        ssize_t got = pread(fd, p, want, (off_t)offset);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return moec_fail(sink, MOEC_E_IO, path, "cannot be read: %s", strerror(errno));
+        if (got == 0)
+            return moec_fail(sink, MOEC_E_IO, path, "became shorter while it was read");
+        p += got;
+        offset += (uint64_t)got;
+        n -= (uint64_t)got;
+    }
+    return MOEC_OK;
+}
+
+moec_status moec_file_load(const char *path, uint64_t limit, unsigned char **bytes, size_t *size, moec_sink sink) {
+    int fd;
+    uint64_t n = 0;
+    *bytes = NULL;
+    moec_status s = moec_file_open(path, limit, &fd, &n, sink);
+    if (s)
+        return s;
+    unsigned char *p = n < SIZE_MAX ? moec_mem_new((size_t)n + 1, 1) : NULL;
+    if (!p)
+        s = moec_fail(sink, MOEC_E_MEMORY, path, "out of memory");
+    else
+        s = moec_file_read(fd, path, 0, p, n, sink);
+    moec_file_close(fd);
+    if (s) {
+        moec_mem_free(p);
+        return s;
+    }
+    *bytes = p;
+    *size = (size_t)n;
+    return MOEC_OK;
+}
+
+/* ---- output ---- */
+
+static char *copy_string(const char *s, size_t n) {
+    char *p = moec_mem_new(n + 1, 1);
+    if (p)
+        memcpy(p, s, n);
+    return p;
+}
+
+static void output_forget(moec_output *f) {
+    moec_mem_free(f->path);
+    moec_mem_free(f->temporary);
+    f->path = f->temporary = NULL;
+    f->fd = -1;
+}
+
+moec_status moec_output_open(const char *path, moec_output *f, moec_sink sink) {
+    size_t n = strlen(path);
+    f->fd = -1;
+    f->path = copy_string(path, n);
+    f->temporary = moec_mem_new(n + 64, 1);
+    if (!f->path || !f->temporary) {
+        output_forget(f);
+        return moec_fail(sink, MOEC_E_MEMORY, path, "out of memory");
+    }
+    const char *slash = strrchr(path, '/');
+    size_t folder = slash ? (size_t)(slash - path) + 1 : 0;
+    for (int attempt = 0; attempt < 100; attempt++) {
+        memcpy(f->temporary, path, folder);
+        snprintf(f->temporary + folder, 64, ".moec-%ld-%d.tmp", (long)getpid(), attempt);
+        f->fd = open(f->temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+        if (f->fd >= 0 || errno != EEXIST)
+            break;
+    }
+    if (f->fd >= 0)
+        return MOEC_OK;
+    int e = errno;
+    output_forget(f);
+    return moec_fail(sink, MOEC_E_IO, path, "cannot be written: %s", strerror(e));
+}
+
+moec_status moec_output_write(moec_output *f, const void *p, uint64_t n, moec_sink sink) {
+    const unsigned char *at = p;
+    while (n > 0) {
+        ssize_t put = write(f->fd, at, n < (1u << 30) ? (size_t)n : (size_t)1 << 30);
+        if (put < 0 && errno == EINTR)
+            continue;
+        if (put <= 0)
+            return moec_fail(sink, MOEC_E_IO, f->path, "cannot be written: %s", strerror(errno));
+        at += put;
+        n -= (uint64_t)put;
+    }
+    return MOEC_OK;
+}
+
+moec_status moec_output_commit(moec_output *f, moec_sink sink) {
+    int bad = fsync(f->fd) < 0 && errno != EINVAL && errno != EROFS;
+    int e = errno;
+    if (close(f->fd) < 0 && !bad)
+        bad = 1, e = errno;
+    f->fd = -1;
+    if (!bad && rename(f->temporary, f->path) < 0)
+        bad = 1, e = errno;
+    moec_status s = MOEC_OK;
+    if (bad) {
+        unlink(f->temporary);
+        s = moec_fail(sink, MOEC_E_IO, f->path, "cannot be written: %s", strerror(e));
+    }
+    output_forget(f);
+    return s;
+}
+
+void moec_output_abandon(moec_output *f) {
+    if (f->fd >= 0)
+        close(f->fd);
+    if (f->temporary)
+        unlink(f->temporary);
+    output_forget(f);
+}

@@ -1,0 +1,258 @@
+/* Greedy decoding through encode, cross and step.
+ *
+ * Buffers for the program's bounds are laid out once, at open, in reserved pages; a call to moec_generate only sets
+ * symbols and runs functions. Arguments are bound by the names of the functions' values:
+ *   encode (input_ids, attention_mask) -> hidden         cross (hidden) -> cross_kv
+ *   step (token, cross_kv, attention_mask, self_*...) -> logits, token, self_*... (in the storage of their inputs)
+ * and `sentence` wherever a function has an input of that name. */
+#define _POSIX_C_SOURCE 200809L
+
+#include "internal.h"
+
+#include <string.h>
+
+typedef enum Role {
+    ROLE_OWN, /* a buffer of the value's own: the caches of step, logits nobody reads */
+    ROLE_IDS, ROLE_MASK, ROLE_SENTENCE, ROLE_HIDDEN, ROLE_CROSS, ROLE_TOKEN_IN, ROLE_TOKEN_OUT, ROLE_COUNT
+} Role;
+
+static const struct {
+    const char *name;
+    Role input, output;
+} roles[] = {
+    {"input_ids", ROLE_IDS, ROLE_OWN},   {"attention_mask", ROLE_MASK, ROLE_OWN},
+    {"sentence", ROLE_SENTENCE, ROLE_OWN}, {"hidden", ROLE_HIDDEN, ROLE_HIDDEN},
+    {"cross_kv", ROLE_CROSS, ROLE_CROSS}, {"token", ROLE_TOKEN_IN, ROLE_TOKEN_OUT},
+};
+
+/* One of the three functions with its argument list. `role` says which arguments are set for each call. */
+typedef struct Call {
+    const moec_function *function;
+    uint32_t index, n;
+    void **arg;
+    uint8_t *role;
+} Call;
+
+enum { ENCODE, CROSS, STEP, CALLS };
+
+struct moec_generator {
+    const moec_program *program;
+    Call call[CALLS];
+    unsigned char *block; /* all buffers */
+    uint64_t bytes;
+    void *shared[ROLE_COUNT];
+    int64_t *token_in, *token_out;
+    unsigned char *finished; /* a flag a row */
+    int64_t most_rows, most_steps;
+};
+
+static uint64_t round_up(uint64_t n) {
+    return (n + 63) & ~(uint64_t)63;
+}
+
+static Role role_of(const char *name, int output) {
+    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
+        if (!strcmp(roles[i].name, name))
+            return output ? roles[i].output : roles[i].input;
+    return ROLE_OWN;
+}
+
+static int role_is_callers(Role r) {
+    return r == ROLE_IDS || r == ROLE_MASK || r == ROLE_SENTENCE;
+}
+
+static moec_status bind_call(moec_generator *g, int which, int index, moec_sink sink) {
+    const moec_program *p = g->program;
+    if (index < 0 || (uint32_t)index >= p->n_functions)
+        return moec_fail(sink, MOEC_E_MISMATCH, NULL, "error: the program lacks a function for decoding");
+    Call *c = &g->call[which];
+    c->index = (uint32_t)index;
+    c->function = &p->function[index];
+    c->n = c->function->n_inputs + c->function->n_outputs;
+    c->arg = moec_mem_new(c->n, sizeof *c->arg);
+    c->role = moec_mem_new(c->n, 1);
+    if (!c->arg || !c->role)
+        return MOEC_E_MEMORY;
+    for (uint32_t i = 0; i < c->n; i++) {
+        const moec_value *v = &c->function->value[i];
+        int output = i >= c->function->n_inputs;
+        c->role[i] = (uint8_t)role_of(v->name, output);
+        if (!output && c->role[i] == ROLE_OWN && v->grow_axis < 0)
+            return moec_fail(sink, MOEC_E_MISMATCH, NULL, "error: function '%s' has an input '%s' that decoding does not know",
+                             c->function->name, v->name);
+    }
+    return MOEC_OK;
+}
+
+/* Gives every buffer its place from *at on; with a block, also its address. */
+static int lay_out(moec_generator *g, const int64_t *sym, uint64_t *at) {
+    uint64_t size[ROLE_COUNT] = {0}, bytes;
+    *at = 0;
+    for (int k = 0; k < CALLS; k++) {
+        Call *c = &g->call[k];
+        for (uint32_t i = 0; i < c->n; i++) {
+            const moec_value *v = &c->function->value[i];
+            Role r = (Role)c->role[i];
+            if (!moec_value_bytes(c->function, i, sym, &bytes))
+                return 0;
+            if (v->alias >= 0) {
+                c->arg[i] = c->arg[v->alias];
+            } else if (r != ROLE_OWN) {
+                size[r] = bytes > size[r] ? bytes : size[r];
+            } else {
+                c->arg[i] = g->block ? g->block + *at : NULL;
+                *at += round_up(bytes);
+            }
+        }
+    }
+    for (int r = 0; r < ROLE_COUNT; r++) {
+        if (r == ROLE_OWN || role_is_callers((Role)r))
+            continue;
+        g->shared[r] = g->block ? g->block + *at : NULL;
+        *at += round_up(size[r] ? size[r] : 64);
+    }
+    return *at < (uint64_t)1 << 47;
+}
+
+static int64_t highest(const moec_program *p, int symbol, int64_t otherwise) {
+    return symbol >= 0 ? p->symbol[symbol].hi : otherwise;
+}
+
+static moec_status set_up(moec_generator *g, moec_sink sink) {
+    const moec_program *p = g->program;
+    const moec_seq2seq *q = p->seq2seq;
+    const int index[CALLS] = {q->encode, q->cross, q->step};
+    for (int k = 0; k < CALLS; k++) {
+        moec_status s = bind_call(g, k, index[k], sink);
+        if (s)
+            return s;
+    }
+    int64_t sym[MOEC_SYMBOLS], e[MOEC_RANK];
+    for (uint32_t i = 0; i < p->n_symbols; i++)
+        sym[i] = p->symbol[i].hi;
+    if (!lay_out(g, sym, &g->bytes))
+        return moec_fail(sink, MOEC_E_MEMORY, NULL, "error: the buffers for decoding are too large");
+    g->block = moec_mem_reserve(g->bytes);
+    if (!g->block)
+        return moec_fail(sink, MOEC_E_MEMORY, NULL, "error: cannot reserve %llu bytes for decoding",
+                         (unsigned long long)g->bytes);
+    lay_out(g, sym, &g->bytes);
+    for (int k = 0; k < CALLS; k++)
+        for (uint32_t i = 0; i < g->call[k].n; i++)
+            if (g->call[k].role[i] != ROLE_OWN)
+                g->call[k].arg[i] = g->shared[g->call[k].role[i]];
+    g->token_in = g->shared[ROLE_TOKEN_IN];
+    g->token_out = g->shared[ROLE_TOKEN_OUT];
+    int ids = moec_find_input(g->call[ENCODE].function, "input_ids");
+    if (ids < 0 || g->call[ENCODE].function->value[ids].rank != 2)
+        return moec_fail(sink, MOEC_E_MISMATCH, NULL, "error: function 'encode' has no matrix input_ids");
+    g->call[ENCODE].function->shape(sym, (uint32_t)ids, e);
+    g->most_rows = highest(p, q->batch, e[0]);
+    g->most_steps = highest(p, q->past, 0) + 1;
+    g->finished = moec_mem_new((size_t)g->most_rows, 1);
+    return g->finished ? MOEC_OK : MOEC_E_MEMORY;
+}
+
+moec_status moec_generator_new(const moec_program *p, moec_generator **out, moec_sink sink) {
+    moec_generator *g = moec_mem_new(1, sizeof *g);
+    if (!g)
+        return MOEC_E_MEMORY;
+    *out = g; /* freed with the instance, whatever happens below */
+    g->program = p;
+    return set_up(g, sink);
+}
+
+void moec_generator_free(moec_generator *g) {
+    if (!g)
+        return;
+    for (int k = 0; k < CALLS; k++) {
+        moec_mem_free(g->call[k].arg);
+        moec_mem_free(g->call[k].role);
+    }
+    moec_mem_release(g->block, g->bytes);
+    moec_mem_free(g->finished);
+    moec_mem_free(g);
+}
+
+int64_t moec_generate_limit(const moec_program *p) {
+    return p && p->seq2seq ? highest(p, p->seq2seq->past, 0) + 1 : 0;
+}
+
+static moec_status run(moec_instance *m, Call *c, const int64_t *sym) {
+    return moec_run(m, c->index, sym, c->arg);
+}
+
+/* Points the arguments that belong to the caller at what this call brought. */
+static moec_status bind_callers(moec_generator *g, const int64_t *ids, const int64_t *mask, const float *sentence) {
+    void *const given[ROLE_COUNT] = {[ROLE_IDS] = (void *)(uintptr_t)ids, [ROLE_MASK] = (void *)(uintptr_t)mask,
+                                     [ROLE_SENTENCE] = (void *)(uintptr_t)sentence};
+    for (int k = 0; k < CALLS; k++)
+        for (uint32_t i = 0; i < g->call[k].n; i++)
+            if (role_is_callers((Role)g->call[k].role[i]) &&
+                !(g->call[k].arg[i] = given[g->call[k].role[i]]))
+                return MOEC_E_ARGUMENT;
+    return MOEC_OK;
+}
+
+static moec_status decode(moec_instance *m, int64_t *sym, int64_t batch, int64_t most, int64_t eos, int64_t *tokens,
+                          int64_t *steps, int (*each)(void *ctx, int64_t step, const int64_t *token), void *ctx) {
+    moec_generator *g = m->generator;
+    const moec_seq2seq *q = m->program->seq2seq;
+    int64_t open = batch;
+    memset(g->finished, 0, (size_t)batch);
+    for (int64_t i = 0; i < batch; i++)
+        g->token_in[i] = q->start;
+    for (int64_t i = 0; i < batch * most; i++)
+        tokens[i] = q->pad;
+    for (int64_t t = 0; t < most && open > 0; t++) {
+        if (q->past >= 0)
+            sym[q->past] = t;
+        moec_status s = run(m, &g->call[STEP], sym);
+        if (s)
+            return s;
+        for (int64_t i = 0; i < batch; i++) {
+            int64_t token = g->finished[i] ? q->pad : g->token_out[i];
+            tokens[i * most + t] = g->token_in[i] = token;
+            if (!g->finished[i] && token == eos) {
+                g->finished[i] = 1;
+                open--;
+            }
+        }
+        *steps = t + 1;
+        if (each && each(ctx, t, g->token_in))
+            break;
+    }
+    return MOEC_OK;
+}
+
+moec_status moec_generate(moec_instance *m, int64_t batch, int64_t length, const int64_t *ids, const int64_t *mask,
+                          const float *sentence, const moec_generate_options *o, int64_t *tokens, int64_t *steps,
+                          int (*each)(void *ctx, int64_t step, const int64_t *token), void *ctx) {
+    if (!m || !m->generator || !ids || !mask || !tokens || !steps)
+        return MOEC_E_ARGUMENT;
+    moec_generator *g = m->generator;
+    const moec_program *p = m->program;
+    const moec_seq2seq *q = p->seq2seq;
+    int64_t most = o && o->max_length ? o->max_length : g->most_steps;
+    int64_t eos = o && o->eos >= 0 ? o->eos : q->eos;
+    *steps = 0;
+    if (batch < 1 || batch > g->most_rows || length < 0 || most < 1 || most > g->most_steps)
+        return MOEC_E_RANGE;
+    moec_status s = bind_callers(g, ids, mask, sentence);
+    if (s)
+        return s;
+    int64_t sym[MOEC_SYMBOLS], e[MOEC_RANK];
+    for (uint32_t i = 0; i < p->n_symbols; i++)
+        sym[i] = p->symbol[i].lo;
+    if (q->batch >= 0)
+        sym[q->batch] = batch;
+    if (q->source >= 0)
+        sym[q->source] = length;
+    const moec_function *encode = g->call[ENCODE].function;
+    encode->shape(sym, (uint32_t)moec_find_input(encode, "input_ids"), e);
+    if (e[0] != batch || e[1] != length)
+        return MOEC_E_RANGE; /* constant extents */
+    if ((s = run(m, &g->call[ENCODE], sym)) || (s = run(m, &g->call[CROSS], sym)))
+        return s;
+    return decode(m, sym, batch, most, eos, tokens, steps, each, ctx);
+}

@@ -1,0 +1,147 @@
+/* What the runtime's files share with each other and with nobody else.
+ *
+ * Messages: every function that can explain a failure takes a moec_sink; what it writes there is one line of
+ * printable ASCII, `FILE: error: what is wrong`, with bytes of input passed through moec_show. */
+#ifndef MOEC_INTERNAL_H
+#define MOEC_INTERNAL_H
+
+#include "moec_rt.h"
+
+#if defined(__GNUC__)
+#define MOEC_FORMAT(fmt, args) __attribute__((format(printf, fmt, args)))
+#else
+#define MOEC_FORMAT(fmt, args)
+#endif
+
+/* ---- mem.c: the only file that allocates ---- */
+
+void *moec_mem_new(size_t count, size_t size); /* zeroed; checked product; NULL when there is no memory */
+void *moec_mem_grow(void *p, size_t bytes);    /* as realloc */
+void moec_mem_free(void *p);
+/* Zeroed pages that cost memory only when touched: sizes may come from upper bounds. NULL when refused. */
+void *moec_mem_reserve(uint64_t bytes);
+void moec_mem_release(void *p, uint64_t bytes);
+
+/* ---- message.c ---- */
+
+typedef struct moec_sink {
+    char *p; /* may be NULL */
+    size_t room;
+} moec_sink;
+
+enum { MOEC_SHOW = 256 }; /* room for a shown name */
+
+/* Printable, one-line form of n bytes of input in out[MOEC_SHOW]: cut at 200 bytes, the rest escaped. Returns out. */
+const char *moec_show(char *out, const void *s, size_t n);
+const char *moec_show_c(char *out, const char *s);
+/* Writes `FILE: error: ...` (file NULL: the text alone) and returns s. The first message wins. */
+moec_status moec_fail(moec_sink sink, moec_status s, const char *file, const char *fmt, ...) MOEC_FORMAT(4, 5);
+
+/* ---- file.c ---- */
+
+/* Opens a regular file of at most `limit` bytes for reading, never blocking on what is none; *fd is the caller's. */
+moec_status moec_file_open(const char *path, uint64_t limit, int *fd, uint64_t *size, moec_sink sink);
+/* Reads exactly n bytes at an offset. */
+moec_status moec_file_read(int fd, const char *path, uint64_t offset, void *to, uint64_t n, moec_sink sink);
+/* The whole of a regular file in memory of moec_mem_new, with one zero byte behind it. */
+moec_status moec_file_load(const char *path, uint64_t limit, unsigned char **bytes, size_t *size, moec_sink sink);
+void moec_file_close(int fd);
+
+/* A file that appears under its name only when complete: written beside it, synced, renamed. */
+typedef struct moec_output {
+    int fd;
+    char *path, *temporary;
+} moec_output;
+moec_status moec_output_open(const char *path, moec_output *f, moec_sink sink);
+moec_status moec_output_write(moec_output *f, const void *p, uint64_t n, moec_sink sink);
+moec_status moec_output_commit(moec_output *f, moec_sink sink); /* closes in any case */
+void moec_output_abandon(moec_output *f);
+
+/* ---- json.c: a strict pull reader ---- */
+
+enum { MOEC_JSON_DEPTH = 64 };
+
+typedef enum moec_json_event {
+    MOEC_JSON_END, /* the document is over; nothing but blanks followed */
+    MOEC_JSON_OBJECT, MOEC_JSON_OBJECT_END, MOEC_JSON_ARRAY, MOEC_JSON_ARRAY_END,
+    MOEC_JSON_KEY, MOEC_JSON_STRING, MOEC_JSON_INTEGER, MOEC_JSON_REAL, MOEC_JSON_BOOL, MOEC_JSON_NULL,
+    MOEC_JSON_ERROR /* final: j->error says what, j->at where */
+} moec_json_event;
+
+/* Strings are decoded in place, so the document's bytes are changed and must outlive what is read from them. */
+typedef struct moec_json {
+    unsigned char *p;
+    size_t n, at;
+    const char *error;
+    const char *string; /* of the last KEY or STRING: UTF-8, may hold NUL */
+    size_t length;
+    int64_t integer; /* of the last INTEGER; BOOL: 0 or 1 */
+    double real;     /* of the last INTEGER or REAL */
+    int depth, expect;
+    unsigned char in_object[MOEC_JSON_DEPTH];
+    uint64_t object[MOEC_JSON_DEPTH]; /* serial numbers of the open objects, for the key table */
+    uint64_t objects;
+    struct moec_json_key *key;
+    size_t keys, key_room;
+} moec_json;
+
+void moec_json_open(moec_json *j, void *bytes, size_t n);
+void moec_json_close(moec_json *j);
+moec_json_event moec_json_next(moec_json *j);
+/* Skips the value that begins with event e; false on an error. */
+int moec_json_skip(moec_json *j, moec_json_event e);
+/* Bytes of the UTF-8 character at p, 0 when it is none; left > 0. */
+size_t moec_utf8_length(const unsigned char *p, size_t left);
+
+/* ---- tables.c: questions about a program's tables ---- */
+
+enum { MOEC_RANK = 16, MOEC_SYMBOLS = 64 };
+
+size_t moec_dtype_bytes(unsigned dtype);
+const char *moec_dtype_name(unsigned dtype);
+
+/* One axis of a value as scale * symbol + base. symbol: -1 constant (base), -2 of another form. */
+typedef struct moec_axis {
+    int symbol;
+    int64_t scale, base;
+} moec_axis;
+moec_axis moec_axis_of(const moec_program *p, const moec_function *f, uint32_t value, int axis);
+/* Symbols that extents of f depend on, as a mask. */
+uint64_t moec_symbols_used(const moec_program *p, const moec_function *f);
+/* Bytes a value's storage takes for the given symbols (a grown axis counts its capacity); false on overflow. */
+int moec_value_bytes(const moec_function *f, uint32_t value, const int64_t *sym, uint64_t *bytes);
+/* Index of a named value among f's inputs (or outputs; counted from the first input), -1 when there is none. */
+int moec_find_input(const moec_function *f, const char *name);
+int moec_find_output(const moec_function *f, const char *name);
+
+/* ---- pool.c ---- */
+
+moec_pool *moec_pool_new(int threads); /* 0: one a core */
+void moec_pool_free(moec_pool *pool);
+int moec_pool_workers(const moec_pool *pool);
+
+/* ---- safetensors.c ---- */
+
+/* Reads the program's adapter tensors from a safetensors file into `block`, which is touched only by a file whose
+ * header is right in every respect; after MOEC_E_IO its contents are undefined. */
+moec_status moec_safetensors_read(const moec_program *p, const char *path, unsigned char *block, moec_sink sink);
+
+/* ---- generate.c ---- */
+
+typedef struct moec_generator moec_generator;
+moec_status moec_generator_new(const moec_program *p, moec_generator **out, moec_sink sink);
+void moec_generator_free(moec_generator *g);
+
+/* ---- rt.c ---- */
+
+struct moec_instance {
+    const moec_program *program;
+    const unsigned char *weights;
+    uint64_t mapped; /* bytes to unmap, 0 when the weights are embedded */
+    unsigned char *adapter, *spare, *derived, *arena, *scratch;
+    uint64_t *used; /* one mask of symbols a function */
+    moec_pool *pool;
+    moec_generator *generator;
+};
+
+#endif

@@ -1,0 +1,303 @@
+/* Adapter tensors from a safetensors file.
+ *
+ * Everything the format promises is checked before a byte of data is read: header length, strict JSON, no duplicate
+ * keys, known dtypes, shape product equal to the byte range, ranges that cover the data without hole or overlap.
+ * Names, dtypes and shapes must be exactly the program's: no tensor missing, none left over. */
+#define _POSIX_C_SOURCE 200809L
+
+#include "internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define HEADER_LIMIT ((uint64_t)100000000) /* the format's own */
+
+/* Names of the format's element types; those without a moec_dtype cannot belong to an adapter. */
+static const struct {
+    const char *name;
+    int dtype;
+} known[] = {
+    {"F32", MOEC_F32}, {"F16", MOEC_F16}, {"F64", MOEC_F64}, {"BF16", -1},     {"I64", MOEC_I64}, {"I32", MOEC_I32},
+    {"I16", MOEC_I16}, {"I8", MOEC_I8},   {"U8", MOEC_U8},   {"U16", MOEC_U16}, {"U32", -1},       {"U64", -1},
+    {"BOOL", MOEC_BOOL}, {"F8_E4M3", -1}, {"F8_E5M2", -1},
+};
+
+typedef struct Entry {
+    const moec_tensor *tensor;
+    int seen;
+    int64_t begin, end;
+} Entry;
+
+typedef struct Reader {
+    const moec_program *program;
+    const char *path;
+    moec_sink sink;
+    moec_json json;
+    Entry *entry; /* sorted by name, later by begin */
+    int64_t data; /* bytes of data in the file */
+    char shown[MOEC_SHOW];
+} Reader;
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const Entry *)a)->tensor->name, ((const Entry *)b)->tensor->name);
+}
+
+static int by_begin(const void *a, const void *b) {
+    const Entry *x = a, *y = b;
+    return x->begin != y->begin ? (x->begin > y->begin) - (x->begin < y->begin) : (x->end > y->end) - (x->end < y->end);
+}
+
+static Entry *find_entry(Reader *r, const char *name, size_t n) {
+    size_t lo = 0, hi = r->program->n_tensors;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        const char *have = r->entry[mid].tensor->name;
+        size_t have_n = strlen(have);
+        int order = memcmp(have, name, have_n < n ? have_n : n);
+        if (!order)
+            order = (have_n > n) - (have_n < n);
+        if (!order)
+            return &r->entry[mid];
+        if (order < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return NULL;
+}
+
+static moec_status bad_json(Reader *r) {
+    return moec_fail(r->sink, MOEC_E_FORMAT, r->path, "the header is wrong at byte %llu: %s",
+                     (unsigned long long)r->json.at + 8, r->json.error);
+}
+
+#define BAD(...) moec_fail(r->sink, MOEC_E_FORMAT, r->path, __VA_ARGS__)
+#define OTHER(...) moec_fail(r->sink, MOEC_E_MISMATCH, r->path, __VA_ARGS__)
+
+static moec_status read_metadata(Reader *r) {
+    moec_json_event e = moec_json_next(&r->json);
+    if (e == MOEC_JSON_ERROR)
+        return bad_json(r);
+    if (e != MOEC_JSON_OBJECT)
+        return BAD("__metadata__ is not an object");
+    while ((e = moec_json_next(&r->json)) == MOEC_JSON_KEY) {
+        e = moec_json_next(&r->json);
+        if (e == MOEC_JSON_ERROR)
+            return bad_json(r);
+        if (e != MOEC_JSON_STRING)
+            return BAD("a value of __metadata__ is not a string");
+    }
+    return e == MOEC_JSON_ERROR ? bad_json(r) : MOEC_OK;
+}
+
+static moec_status read_dtype(Reader *r, const moec_tensor *t) {
+    moec_json_event e = moec_json_next(&r->json);
+    if (e == MOEC_JSON_ERROR)
+        return bad_json(r);
+    if (e != MOEC_JSON_STRING)
+        return BAD("tensor '%s': its dtype is not a string", t->name);
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (strlen(known[i].name) != r->json.length || memcmp(known[i].name, r->json.string, r->json.length))
+            continue;
+        return known[i].dtype == (int)t->dtype
+                   ? MOEC_OK
+                   : OTHER("tensor '%s' has dtype %s, the model needs %s", t->name, known[i].name,
+                           moec_dtype_name(t->dtype));
+    }
+    return BAD("tensor '%s': unknown dtype '%s'", t->name, moec_show(r->shown, r->json.string, r->json.length));
+}
+
+/* Reads an array of at most `room` non-negative integers; *n counts all of them. */
+static moec_status read_integers(Reader *r, const moec_tensor *t, const char *key, int64_t *v, int room, int *n) {
+    moec_json_event e = moec_json_next(&r->json);
+    if (e == MOEC_JSON_ERROR)
+        return bad_json(r);
+    if (e != MOEC_JSON_ARRAY)
+        return BAD("tensor '%s': %s is not an array", t->name, key);
+    for (*n = 0; (e = moec_json_next(&r->json)) == MOEC_JSON_INTEGER; ++*n) {
+        if (r->json.integer < 0)
+            return BAD("tensor '%s': %s holds a negative number", t->name, key);
+        if (*n == room)
+            return OTHER("tensor '%s': %s has more than %d numbers", t->name, key, room);
+        v[*n] = r->json.integer;
+    }
+    if (e == MOEC_JSON_ERROR)
+        return bad_json(r);
+    return e == MOEC_JSON_ARRAY_END ? MOEC_OK : BAD("tensor '%s': %s holds something that is no integer", t->name, key);
+}
+
+static size_t shape_text(char *out, size_t room, const int64_t *v, int n) {
+    size_t used = 0;
+    out[0] = 0;
+    for (int i = 0; i < n && used < room - 24; i++) {
+        char digits[24];
+        size_t k = sizeof digits;
+        uint64_t u = (uint64_t)v[i];
+        do
+            digits[--k] = (char)('0' + u % 10);
+        while (u /= 10);
+        if (i)
+            out[used++] = ',';
+        memcpy(out + used, digits + k, sizeof digits - k);
+        used += sizeof digits - k;
+    }
+    out[used] = 0;
+    return used;
+}
+
+static moec_status read_shape(Reader *r, const moec_tensor *t) {
+    int64_t v[4];
+    int n;
+    moec_status s = read_integers(r, t, "shape", v, 4, &n);
+    if (s)
+        return s;
+    if (n == t->rank && !memcmp(v, t->extent, (size_t)n * sizeof *v))
+        return MOEC_OK;
+    char have[128], want[128];
+    shape_text(have, sizeof have, v, n);
+    shape_text(want, sizeof want, t->extent, t->rank);
+    return OTHER("tensor '%s' has shape [%s], the model needs [%s]", t->name, have, want);
+}
+
+static moec_status read_offsets(Reader *r, Entry *entry) {
+    int64_t v[2];
+    int n;
+    const moec_tensor *t = entry->tensor;
+    moec_status s = read_integers(r, t, "data_offsets", v, 2, &n);
+    if (s)
+        return s;
+    if (n != 2)
+        return BAD("tensor '%s': data_offsets has %d numbers instead of 2", t->name, n);
+    if (v[0] > v[1] || v[1] > r->data)
+        return BAD("tensor '%s': data_offsets lie outside the %lld bytes of data", t->name, (long long)r->data);
+    if ((uint64_t)(v[1] - v[0]) != t->bytes)
+        return BAD("tensor '%s' has %lld bytes, its shape needs %llu", t->name, (long long)(v[1] - v[0]),
+                   (unsigned long long)t->bytes);
+    entry->begin = v[0];
+    entry->end = v[1];
+    return MOEC_OK;
+}
+
+static int string_is(const moec_json *j, const char *s) {
+    return strlen(s) == j->length && !memcmp(s, j->string, j->length);
+}
+
+static moec_status read_entry(Reader *r) {
+    Entry *entry = find_entry(r, r->json.string, r->json.length);
+    if (!entry)
+        return OTHER("tensor '%s' belongs to no site of this model's adapter",
+                     moec_show(r->shown, r->json.string, r->json.length));
+    const moec_tensor *t = entry->tensor;
+    moec_json_event e = moec_json_next(&r->json);
+    if (e == MOEC_JSON_ERROR)
+        return bad_json(r);
+    if (e != MOEC_JSON_OBJECT)
+        return BAD("tensor '%s': its entry is not an object", t->name);
+    entry->seen = 1;
+    int have = 0;
+    while ((e = moec_json_next(&r->json)) == MOEC_JSON_KEY) {
+        moec_status s;
+        if (string_is(&r->json, "dtype"))
+            have |= 1, s = read_dtype(r, t);
+        else if (string_is(&r->json, "shape"))
+            have |= 2, s = read_shape(r, t);
+        else if (string_is(&r->json, "data_offsets"))
+            have |= 4, s = read_offsets(r, entry);
+        else
+            s = BAD("tensor '%s': unknown key '%s'", t->name, moec_show(r->shown, r->json.string, r->json.length));
+        if (s)
+            return s;
+    }
+    if (e == MOEC_JSON_ERROR)
+        return bad_json(r);
+    if (have != 7)
+        return BAD("tensor '%s': no %s", t->name, !(have & 1) ? "dtype" : !(have & 2) ? "shape" : "data_offsets");
+    return MOEC_OK;
+}
+
+static moec_status read_header(Reader *r) {
+    moec_json_event e = moec_json_next(&r->json);
+    if (e == MOEC_JSON_ERROR)
+        return bad_json(r);
+    while ((e = moec_json_next(&r->json)) == MOEC_JSON_KEY) {
+        moec_status s = string_is(&r->json, "__metadata__") ? read_metadata(r) : read_entry(r);
+        if (s)
+            return s;
+    }
+    if (e == MOEC_JSON_ERROR || moec_json_next(&r->json) != MOEC_JSON_END)
+        return bad_json(r);
+    return MOEC_OK;
+}
+
+static moec_status check_cover(Reader *r) {
+    uint32_t n = r->program->n_tensors;
+    for (uint32_t i = 0; i < n; i++)
+        if (!r->entry[i].seen)
+            return OTHER("tensor '%s' is missing", r->entry[i].tensor->name);
+    qsort(r->entry, n, sizeof *r->entry, by_begin);
+    int64_t at = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const Entry *x = &r->entry[i];
+        if (x->begin != at)
+            return BAD("tensor '%s': its data %s byte %lld of the data", x->tensor->name,
+                       x->begin < at ? "overlaps what lies before" : "leaves a hole at", (long long)at);
+        at = x->end;
+    }
+    return at == r->data ? MOEC_OK
+                         : BAD("%lld bytes follow the last tensor", (long long)(r->data - at));
+}
+
+static moec_status read_file(Reader *r, int fd, uint64_t size, unsigned char *block, unsigned char **header) {
+    unsigned char raw[8];
+    if (size < 8)
+        return BAD("is too short for a safetensors file");
+    moec_status s = moec_file_read(fd, r->path, 0, raw, 8, r->sink);
+    if (s)
+        return s;
+    uint64_t n = 0;
+    for (int i = 7; i >= 0; i--)
+        n = n << 8 | raw[i];
+    if (n > HEADER_LIMIT || n > size - 8)
+        return BAD("the header's length %llu does not fit the file of %llu bytes", (unsigned long long)n,
+                   (unsigned long long)size);
+    *header = moec_mem_new((size_t)n + 1, 1);
+    r->entry = moec_mem_new(r->program->n_tensors, sizeof *r->entry);
+    if (!*header || !r->entry)
+        return moec_fail(r->sink, MOEC_E_MEMORY, r->path, "out of memory");
+    s = moec_file_read(fd, r->path, 8, *header, n, r->sink);
+    if (s)
+        return s;
+    if (n == 0 || (*header)[0] != '{')
+        return BAD("the header does not begin with '{'");
+    for (uint32_t i = 0; i < r->program->n_tensors; i++)
+        r->entry[i].tensor = &r->program->tensor[i];
+    qsort(r->entry, r->program->n_tensors, sizeof *r->entry, by_name);
+    r->data = (int64_t)(size - 8 - n);
+    moec_json_open(&r->json, *header, (size_t)n);
+    if ((s = read_header(r)) || (s = check_cover(r)))
+        return s;
+    for (uint32_t i = 0; i < r->program->n_tensors; i++) {
+        const Entry *x = &r->entry[i];
+        s = moec_file_read(fd, r->path, 8 + n + (uint64_t)x->begin, block + x->tensor->offset, x->tensor->bytes,
+                           r->sink);
+        if (s)
+            return s;
+    }
+    return MOEC_OK;
+}
+
+moec_status moec_safetensors_read(const moec_program *p, const char *path, unsigned char *block, moec_sink sink) {
+    Reader r = {.program = p, .path = path, .sink = sink};
+    int fd;
+    uint64_t size = 0;
+    moec_status s = moec_file_open(path, (uint64_t)1 << 62, &fd, &size, sink);
+    if (s)
+        return s;
+    unsigned char *header = NULL;
+    s = read_file(&r, fd, size, block, &header);
+    moec_json_close(&r.json);
+    moec_mem_free(r.entry);
+    moec_mem_free(header);
+    moec_file_close(fd);
+    return s;
+}
