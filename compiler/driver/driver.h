@@ -1,0 +1,101 @@
+/* The command line program: options, what commands share, and the commands themselves.
+ *
+ * A command is `int cmd_NAME(const Options *o)` in cmd_NAME.c; it returns the exit code: EXIT_DONE, EXIT_INPUT (after
+ * reporting) or EXIT_USAGE. A bug in moec ends in BUG(), code 70. */
+#ifndef MOEC_DRIVER_H
+#define MOEC_DRIVER_H
+
+#include "../adapter.h"
+#include "../pass.h"
+#include "../../frontends/config.h"
+#include "../../frontends/onnx.h"
+
+enum { EXIT_DONE = 0, EXIT_INPUT = 1, EXIT_USAGE = 2 };
+
+/* ---- options (options.c; the table is options.def) -------------------------------------------- */
+
+typedef enum Command {
+#define COMMAND(name, argument, doc) COMMAND_##name,
+#include "options.def"
+    COMMAND_COUNT
+} Command;
+
+typedef struct TextList {
+    const char **item;
+    size_t count, room;
+} TextList;
+
+typedef struct Options {
+    Command command;
+    const char *program; /* argv[0] */
+    const char *model;   /* the one positional argument */
+#define FIELD_FLAG bool
+#define FIELD_TEXT const char *
+#define FIELD_NUMBER int64_t
+#define FIELD_LIST TextList
+#define OPTION(kind, field, spelling, argument, commands, doc) FIELD_##kind field;
+#include "options.def"
+} Options;
+
+/* Reads argv; *exit_code says what to do when it returns false (help was shown, or a usage error reported). */
+bool options_parse(int argc, char **argv, Options *o, int *exit_code);
+void options_free(Options *o);
+/* One line on stderr that ends a command over its arguments: `return usage_error(o, "...")`. */
+int usage_error(const Options *o, const char *fmt, ...) MOEC_PRINTF(2, 3);
+
+/* ---- models (load.c) -------------------------------------------------------------------------------- */
+
+/* What the positional argument and the options around it name, read and judged, passes not yet run. */
+typedef struct Model {
+    Arena *arena;
+    Module *m;
+    const char *path;
+    const char *dir;     /* the model's directory, for config.json and spiece.model; NULL for single files */
+    bool text;           /* text IR */
+    bool has_config;
+    T5Config config;
+    AdapterSpec *spec;   /* NULL without an adapter */
+    OnnxFiles *files;
+    PassOptions options; /* for the passes; points into the arena */
+} Model;
+
+/* MODEL is a directory as exporters leave it, an .onnx file, or an .ir file. False after reporting; *out is to be
+ * closed in either case. */
+bool model_load(const Options *o, Model *out, Diag *d);
+void model_close(Model *model);
+/* Runs the pipeline as the options say (--stop-after, --dump-ir, ...); `stop_after` where the option is not given;
+ * `list` NULL = all passes. */
+bool model_passes(Model *model, const Options *o, const char *stop_after, const PassId *list, uint32_t n, Diag *d);
+/* Whether every type is ranked and no dynamic op is left: what bind achieves. */
+bool module_is_bound(const Module *m);
+
+/* A tensor from an .npy file or an ONNX TensorProto (.pb). */
+bool tensor_load(const char *path, Arena *a, Tensor *out, Diag *d);
+/* Parses "a,b,c" into passes. */
+bool pass_list_parse(const char *text, PassId *list, uint32_t room, uint32_t *n, Diag *d);
+/* `NAME=REST`; false when there is no `=`. */
+bool split_assignment(const char *text, Str *name, const char **rest);
+
+/* Prints what was collected; EXIT_DONE when ok and no error was reported, else EXIT_INPUT. Frees d. */
+int diag_finish(Diag *d, bool ok);
+
+/* ---- files ---------------------------------------------------------------------------------------------- */
+
+/* Writes under a temporary name in the same directory, then renames; path "-" or NULL is stdout. */
+bool text_write(const char *path, const Text *text, Diag *d);
+
+/* The runtime's sources and archives that moec carries: names relative to runtime/, or lib*.a. Ends with a NULL name. */
+typedef struct EmbeddedFile {
+    const char *name;
+    const unsigned char *data;
+    uint64_t size;
+} EmbeddedFile;
+extern const EmbeddedFile driver_embedded[];
+const EmbeddedFile *embedded_find(const char *name); /* NULL when moec was built without it */
+
+/* ---- commands --------------------------------------------------------------------------------------------- */
+
+#define COMMAND(name, argument, doc) int cmd_##name(const Options *o);
+#include "options.def"
+
+#endif
