@@ -1,0 +1,96 @@
+/* Atomic creation of output files. */
+#include "outfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static bool fails(OutFile *o, const char *what) {
+    diag_error(o->d, o->path, "cannot %s: %s", what, strerror(errno));
+    outfile_abandon(o);
+    return false;
+}
+
+bool outfile_open(OutFile *o, const char *path, unsigned mode, Arena *a, Diag *d) {
+    *o = (OutFile){.fd = -1, .d = d, .a = a};
+    o->path = arena_strndup(a, path, strlen(path));
+    o->temporary = arena_printf(a, "%s.XXXXXX", path);
+    o->fd = mkostemp(o->temporary, O_CLOEXEC);
+    if (o->fd < 0) {
+        o->temporary = NULL;
+        return fails(o, "create");
+    }
+    mode_t mask = umask(0);
+    umask(mask);
+    if (fchmod(o->fd, mode & ~mask) != 0) return fails(o, "set the mode of");
+    return true;
+}
+
+bool outfile_write(OutFile *o, const void *p, size_t n) {
+    const char *s = p;
+    while (n) {
+        ssize_t w = write(o->fd, s, n);
+        if (w < 0 && errno == EINTR) continue;
+        if (w <= 0) return fails(o, "write");
+        s += w;
+        n -= (size_t)w;
+        o->at += (uint64_t)w;
+    }
+    return true;
+}
+
+bool outfile_write_at(OutFile *o, const void *p, size_t n, uint64_t offset) {
+    const char *s = p;
+    while (n) {
+        ssize_t w = pwrite(o->fd, s, n, (off_t)offset);
+        if (w < 0 && errno == EINTR) continue;
+        if (w <= 0) return fails(o, "write");
+        s += w;
+        n -= (size_t)w;
+        offset += (uint64_t)w;
+    }
+    return true;
+}
+
+static void sync_directory(const char *path) {
+    const char *slash = strrchr(path, '/');
+    char dir[4096];
+    size_t n = slash ? (size_t)(slash - path) : 1;
+    if (n >= sizeof dir) return;
+    memcpy(dir, slash ? path : ".", n);
+    dir[n] = 0;
+    int fd = open(n ? dir : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return;
+    (void)!fsync(fd); /* some file systems refuse; the rename itself has happened */
+    close(fd);
+}
+
+bool outfile_commit(OutFile *o) {
+    if (fsync(o->fd) != 0) return fails(o, "sync");
+    int fd = o->fd;
+    o->fd = -1;
+    if (close(fd) != 0) return fails(o, "close");
+    if (rename(o->temporary, o->path) != 0) return fails(o, "rename into place");
+    o->temporary = NULL;
+    sync_directory(o->path);
+    return true;
+}
+
+void outfile_abandon(OutFile *o) {
+    if (o->fd >= 0) close(o->fd);
+    if (o->temporary) unlink(o->temporary);
+    o->fd = -1;
+    o->temporary = NULL;
+}
+
+bool outfile_text(const char *path, const Text *t, Diag *d) {
+    OutFile o;
+    Arena *a = arena_new();
+    bool ok = outfile_open(&o, path, 0666, a, d) && outfile_write(&o, t->p ? t->p : "", t->n) && outfile_commit(&o);
+    arena_free(a);
+    return ok;
+}
