@@ -89,11 +89,23 @@ static bool infer_cast(Infer *x) {
     return one(x, t);
 }
 
+/* Whether two aligned extents are different constants: no binding of symbols can make these types broadcast. */
+static bool never_broadcast(const Infer *x, const Type *a, const Type *b) {
+    int64_t p, q;
+    for (int i = 1; i <= a->rank && i <= b->rank; i++)
+        if (dim_is_const(x->m->dims, a->dim[a->rank - i], &p) && dim_is_const(x->m->dims, b->dim[b->rank - i], &q) && p != q &&
+            p != 1 && q != 1)
+            return true;
+    return false;
+}
+
+/* Extents that only `bind` can prove equal leave the result unranked. */
 static bool broadcast_all(Infer *x, uint32_t from, DType dtype) {
     Type t = *operand(x, from);
     if (has_unranked(x)) return one(x, type_unranked(dtype));
     for (uint32_t i = 0; i < x->n_in; i++)
-        if (i != from && !type_broadcast(x->m->dims, &t, operand(x, i), &t)) return fail(x, "the operands' extents do not broadcast");
+        if (i != from && !type_broadcast(x->m->dims, &t, operand(x, i), &t))
+            return never_broadcast(x, &t, operand(x, i)) ? fail(x, "the operands' extents do not broadcast") : one(x, type_unranked(dtype));
     t.dtype = dtype;
     return one(x, t);
 }
