@@ -416,7 +416,7 @@ static bool parse_func(Parser *p)
 {
     Lex *x = &p->x;
     Str name;
-    FuncRole role;
+    FuncRole role = FR_ENTRY;
     if (!parse_signature(p, &name, &role))
         return false;
     for (;;) {

@@ -1,0 +1,309 @@
+/* From the command line to a module: directories as exporters leave them, single .onnx files, text IR; the adapter
+ * spec, bounds and constant inputs around them. */
+#include "driver.h"
+#include "../outfile.h"
+#include "../../frontends/file.h"
+#include "../../frontends/npy.h"
+#include "../../frontends/spec.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define MAX_TEXT ((int64_t)1 << 30)
+
+/* ---- small things ---------------------------------------------------------------------------------- */
+
+static bool ends_in(const char *path, const char *suffix)
+{
+    size_t n = strlen(path), k = strlen(suffix);
+    return n > k && strcmp(path + n - k, suffix) == 0;
+}
+
+static bool is_directory(const char *path)
+{
+    struct stat s;
+    return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
+}
+
+/* dir/name when there is something of that name, else NULL. */
+static const char *inside(Arena *a, const char *dir, const char *name)
+{
+    struct stat s;
+    const char *path = arena_printf(a, "%s/%s", dir, name);
+    return stat(path, &s) == 0 ? path : NULL;
+}
+
+bool split_assignment(const char *text, Str *name, const char **rest)
+{
+    const char *eq = strchr(text, '=');
+    if (!eq)
+        return false;
+    *name = (Str){text, (size_t)(eq - text)};
+    *rest = eq + 1;
+    return true;
+}
+
+bool tensor_load(const char *path, Arena *a, Tensor *out, Diag *d)
+{
+    return ends_in(path, ".npy") ? npy_read(path, a, out, d) : onnx_tensor_file(path, a, out, d);
+}
+
+bool pass_list_parse(const char *text, PassId *list, uint32_t room, uint32_t *n, Diag *d)
+{
+    *n = 0;
+    while (*text) {
+        size_t len = strcspn(text, ",");
+        Str name = {text, len};
+        if (*n == room || !pass_find(name, &list[*n]))
+            return diag_error(d, NULL, "there is no pass '%s'", diag_show(d, name));
+        ++*n;
+        text += len + (text[len] == ',');
+    }
+    return true;
+}
+
+int diag_finish(Diag *d, bool ok)
+{
+    ok = ok && diag_errors(d) == 0;
+    diag_flush(d);
+    diag_free(d);
+    return ok ? EXIT_DONE : EXIT_INPUT;
+}
+
+const EmbeddedFile *embedded_find(const char *name)
+{
+    for (const EmbeddedFile *f = driver_embedded; f->name; f++)
+        if (strcmp(f->name, name) == 0)
+            return f;
+    return NULL;
+}
+
+bool text_write(const char *path, const Text *text, Diag *d)
+{
+    if (!path || !strcmp(path, "-")) {
+        if (fwrite(text->p, 1, text->n, stdout) == text->n && fflush(stdout) == 0)
+            return true;
+        return diag_error(d, "standard output", "cannot be written: %s", strerror(errno));
+    }
+    return outfile_text(path, text, d);
+}
+
+/* ---- bounds and constant inputs ------------------------------------------------------------------------- */
+
+static bool parse_number(const char **p, int64_t *out)
+{
+    char *end;
+    errno = 0;
+    long long v = strtoll(*p, &end, 10);
+    if (errno || end == *p || v < 0)
+        return false;
+    *out = v;
+    *p = end;
+    return true;
+}
+
+static bool load_dims(const Options *o, Model *model, Diag *d)
+{
+    DimBound *bounds = arena_array(model->arena, o->dim.count + 1, sizeof *bounds);
+    for (size_t i = 0; i < o->dim.count; i++) {
+        const char *rest;
+        DimBound *b = &bounds[i];
+        bool ok = split_assignment(o->dim.item[i], &b->name, &rest) && b->name.n && parse_number(&rest, &b->lo);
+        b->hi = b->lo;
+        if (ok && rest[0] == '.' && rest[1] == '.') {
+            rest += 2;
+            ok = parse_number(&rest, &b->hi);
+        }
+        if (!ok || *rest || b->lo > b->hi)
+            return diag_error(d, NULL, "--dim '%s': NAME=LO..HI or NAME=N was expected",
+                              diag_show(d, str_c(o->dim.item[i])));
+    }
+    model->options.dim = bounds;
+    model->options.n_dims = (uint32_t)o->dim.count;
+    return true;
+}
+
+/* One more than the list: a merged decoder's branch is chosen by load_merged. */
+static bool load_values(const Options *o, Model *model, Diag *d)
+{
+    InputValue *values = arena_array(model->arena, o->value.count + 1, sizeof *values);
+    for (size_t i = 0; i < o->value.count; i++) {
+        const char *path;
+        if (!split_assignment(o->value.item[i], &values[i].input, &path) || !values[i].input.n)
+            return diag_error(d, NULL, "--value '%s': INPUT=FILE was expected",
+                              diag_show(d, str_c(o->value.item[i])));
+        if (!tensor_load(path, model->arena, &values[i].value, d))
+            return false;
+    }
+    model->options.value = values;
+    model->options.n_values = (uint32_t)o->value.count;
+    return true;
+}
+
+/* decoder_model_merged.onnx holds two decoders behind an `If`: the one without a cache has everything derive needs. */
+static void choose_branch(Model *model)
+{
+    InputValue *v = (InputValue *)&model->options.value[model->options.n_values];
+    if (!onnx_branch_input(model->m, "decoder", &v->input))
+        return;
+    v->func = str_c("decoder");
+    v->value = (Tensor){.dtype = DT_BOOL, .rank = 1, .dim = {1}};
+    CHECK(tensor_alloc(model->arena, &v->value));
+    model->options.n_values++;
+}
+
+/* ---- the model itself -------------------------------------------------------------------------------------- */
+
+static bool load_text(Model *model, Diag *d)
+{
+    Str text;
+    if (!file_read(model->arena, model->path, MAX_TEXT, &text, d))
+        return false;
+    model->text = true;
+    model->m = module_parse(d, model->path, text.p, text.n);
+    return model->m && module_verify(model->m, d, false);
+}
+
+static bool load_config(Model *model, Diag *d)
+{
+    const char *path = inside(model->arena, model->dir, "config.json");
+    Seq2Seq *s = &model->m->s2s;
+    s->pad = 0;
+    s->eos = 1;
+    s->start = 0;
+    if (!path)
+        return true;
+    if (!config_load(model->arena, path, &model->config, d))
+        return false;
+    model->has_config = true;
+    s->pad = model->config.pad >= 0 ? model->config.pad : s->pad;
+    s->eos = model->config.eos >= 0 ? model->config.eos : s->eos;
+    s->start = model->config.start >= 0 ? model->config.start : s->pad;
+    return true;
+}
+
+static bool load_directory(Model *model, Diag *d)
+{
+    Arena *a = model->arena;
+    model->dir = model->path;
+    if (!load_config(model, d))
+        return false;
+    const char *encoder = inside(a, model->dir, "encoder_model.onnx");
+    const char *decoder = inside(a, model->dir, "decoder_model.onnx");
+    const char *merged = decoder ? NULL : inside(a, model->dir, "decoder_model_merged.onnx");
+    const char *whole = inside(a, model->dir, "model.onnx");
+    if (encoder && (decoder || merged)) {
+        bool ok = onnx_import(model->m, encoder, "encoder", model->files, d);
+        ok &= onnx_import(model->m, decoder ? decoder : merged, "decoder", model->files, d);
+        if (ok && merged)
+            choose_branch(model);
+        return ok;
+    }
+    if (whole)
+        return onnx_import(model->m, whole, "main", model->files, d);
+    if (encoder)
+        return diag_error(d, model->dir, "encoder_model.onnx is there, but neither decoder_model.onnx nor "
+                                         "decoder_model_merged.onnx");
+    return diag_error(d, model->dir, "holds neither encoder_model.onnx and decoder_model.onnx nor model.onnx");
+}
+
+static bool load_adapter(const Options *o, Model *model, Diag *d)
+{
+    if (!o->adapter) {
+        if (o->adapter_weights)
+            return diag_error(d, o->adapter_weights, "--adapter-weights needs --adapter");
+        return true;
+    }
+    model->spec = spec_load(model->arena, o->adapter, d);
+    if (!model->spec)
+        return false;
+    model->options.adapter = model->spec;
+    return (model->spec->loaded && !o->adapter_weights) ||
+           spec_load_weights(model->arena, model->spec, o->adapter_weights, d);
+}
+
+bool model_load(const Options *o, Model *out, Diag *d)
+{
+    *out = (Model){.arena = arena_new(), .path = o->model};
+    out->options.seed = o->seed < 0 ? 0 : (uint64_t)o->seed;
+    out->options.opt_level = o->level < 0 ? 2 : o->level > 3 ? 3 : (int)o->level;
+    if (!load_dims(o, out, d) || !load_values(o, out, d))
+        return false;
+    if (ends_in(o->model, ".ir"))
+        return load_text(out, d) && load_adapter(o, out, d);
+    out->m = module_new();
+    out->files = onnx_files_new();
+    if (is_directory(o->model)) {
+        if (!load_directory(out, d))
+            return false;
+    } else if (!onnx_import(out->m, o->model, "main", out->files, d)) {
+        return false;
+    }
+    out->options.plain = !module_find(out->m, "decoder");
+    return load_adapter(o, out, d);
+}
+
+void model_close(Model *model)
+{
+    spec_close(model->spec);
+    module_free(model->m);
+    onnx_files_free(model->files);
+    arena_free(model->arena);
+    *model = (Model){0};
+}
+
+/* ---- passes ------------------------------------------------------------------------------------------------ */
+
+bool module_is_bound(const Module *m)
+{
+    for (FuncId i = 0; i < m->n_funcs; i++) {
+        const Func *f = m->func[i];
+        for (uint32_t k = 0; f && k < f->n_nodes; k++)
+            if (op_info(f->node[k].op)->klass == OC_DYNAMIC)
+                return false;
+        for (uint32_t k = 0; f && k < f->n_values; k++)
+            if (f->value[k].type.rank == UNRANKED)
+                return false;
+    }
+    return true;
+}
+
+static bool parse_dump(const char *text, PassRun *run, Diag *d)
+{
+    PassId p;
+    int when = !strncmp(text, "before:", 7) ? DUMP_BEFORE : !strncmp(text, "after:", 6) ? DUMP_AFTER : 0;
+    if (!strcmp(text, "all")) {
+        for (int i = 0; i < PASS_COUNT; i++)
+            run->dump[i] |= DUMP_AFTER;
+        run->dump[0] |= DUMP_BEFORE;
+        return true;
+    }
+    if (!when || !pass_find(str_c(strchr(text, ':') + 1), &p))
+        return diag_error(d, NULL, "--dump-ir '%s': before:PASS, after:PASS or all was expected",
+                          diag_show(d, str_c(text)));
+    run->dump[p] |= (unsigned char)when;
+    return true;
+}
+
+bool model_passes(Model *model, const Options *o, const char *stop_after, const PassId *list, uint32_t n, Diag *d)
+{
+    PassId stop;
+    PassRun run = {.options = &model->options,
+                   .list = list,
+                   .n_list = n,
+                   .stop_after = o->stop_after ? o->stop_after : stop_after,
+                   .dump_dir = o->dump_dir,
+                   .time_passes = o->time_passes,
+                   .no_verify = o->verify && !strcmp(o->verify, "none"),
+                   .paranoid = o->paranoid,
+                   .bound = module_is_bound(model->m)};
+    if (run.stop_after && !pass_find(str_c(run.stop_after), &stop))
+        return diag_error(d, NULL, "--stop-after: there is no pass '%s'", diag_show(d, str_c(run.stop_after)));
+    for (size_t i = 0; i < o->dump_ir.count; i++)
+        if (!parse_dump(o->dump_ir.item[i], &run, d))
+            return false;
+    return passes_run(model->m, &run, d);
+}
