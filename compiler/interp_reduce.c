@@ -260,7 +260,7 @@ static bool argmax_along(Step *s, int64_t given, bool keep) {
 }
 
 bool interp_argmax(Step *s) {
-    return argmax_along(s, node_int(s->n, AT_axis, 0), node_int(s->n, AT_keep, 0) != 0);
+    return argmax_along(s, node_int(s->n, AT_axis, -1), node_int(s->n, AT_keep, 0) != 0);
 }
 
 bool interp_dyn_argmax(Step *s) {
