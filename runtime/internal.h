@@ -34,6 +34,7 @@ enum { MOEC_SHOW = 256 }; /* room for a shown name */
 /* Printable, one-line form of n bytes of input in out[MOEC_SHOW]: cut at 200 bytes, the rest escaped. Returns out. */
 const char *moec_show(char *out, const void *s, size_t n);
 const char *moec_show_c(char *out, const char *s);
+const char *moec_show_path(char *out, const char *path); /* a long one loses its beginning, not its end */
 /* Writes `FILE: error: ...` (file NULL: the text alone) and returns s. The first message wins. */
 moec_status moec_fail(moec_sink sink, moec_status s, const char *file, const char *fmt, ...) MOEC_FORMAT(4, 5);
 

@@ -27,13 +27,21 @@ const char *moec_show_c(char *out, const char *s) {
     return moec_show(out, s, strlen(s));
 }
 
+const char *moec_show_path(char *out, const char *path) {
+    size_t n = strlen(path), cut = n > 180 ? n - 180 : 0;
+    if (cut)
+        memcpy(out, "...", 3);
+    moec_show(out + (cut ? 3 : 0), path + cut, n - cut);
+    return out;
+}
+
 moec_status moec_fail(moec_sink sink, moec_status s, const char *file, const char *fmt, ...) {
     if (!sink.p || !sink.room || sink.p[0])
         return s;
     size_t used = 0;
     if (file) {
         char shown[MOEC_SHOW];
-        int n = snprintf(sink.p, sink.room, "%s: error: ", moec_show_c(shown, file));
+        int n = snprintf(sink.p, sink.room, "%s: error: ", moec_show_path(shown, file));
         used = n < 0 ? 0 : (size_t)n < sink.room ? (size_t)n : sink.room - 1;
     }
     va_list args;

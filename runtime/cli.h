@@ -1,0 +1,97 @@
+/* What the files of the command line share (main.c, cli_*.c, npy.c). Nothing here is needed to embed a model. */
+#ifndef MOEC_CLI_H
+#define MOEC_CLI_H
+
+#include "internal.h"
+#include "moec_main.h"
+
+enum { EXIT_DONE = 0, EXIT_INPUT = 1, EXIT_USAGE = 2, EXIT_BUG = 70 };
+
+enum { MOEC_MESSAGE = 1000 };
+
+typedef struct moec_strings {
+    const char **item; /* borrowed from argv */
+    size_t count;
+} moec_strings;
+
+typedef struct moec_cli_options {
+    const char *weights, *adapter, *tokenizer, *jsonl, *sentence, *out;
+    moec_strings ids, targets, text, in, positional;
+    int64_t threads, max_length, eos, batch;
+    int help, version;
+} moec_cli_options;
+
+typedef struct moec_cli {
+    const moec_program *program;
+    const moec_tokenizer *tokenizer; /* NULL without one */
+    const char *self, *name;         /* the executable: argv[0]; its printable last component */
+    moec_cli_options o;
+    moec_instance *instance;
+    moec_text *text; /* opened when first needed */
+    char message[MOEC_MESSAGE];
+    char shown[MOEC_SHOW];
+} moec_cli;
+
+/* Prints `NAME: error: ...` (file NULL: the executable; line 0: none) and returns EXIT_INPUT. */
+int moec_cli_error(const moec_cli *c, const char *file, int64_t line, const char *fmt, ...) MOEC_FORMAT(4, 5);
+int moec_cli_usage(const moec_cli *c, const char *fmt, ...) MOEC_FORMAT(2, 3); /* returns EXIT_USAGE */
+/* Prints the message a runtime function left, or the status' own, and returns the exit code. */
+int moec_cli_status(const moec_cli *c, moec_status s);
+moec_sink moec_cli_sink(moec_cli *c); /* c->message, emptied */
+int moec_cli_no_memory(const moec_cli *c);
+/* Opens the instance (and the tokenizer); return an exit code. */
+int moec_cli_open(moec_cli *c);
+int moec_cli_open_text(moec_cli *c);
+/* Parses a decimal integer that takes all of s. */
+int moec_cli_integer(const char *s, int64_t *out);
+/* Prints text with control characters, bidi marks and bytes that are no UTF-8 escaped. */
+void moec_cli_print_text(const char *s, size_t n);
+
+/* ---- cli_examples.c: the sequences a command works on ---- */
+
+typedef struct moec_ids {
+    int64_t *id;
+    int64_t n;
+} moec_ids;
+
+typedef struct moec_example {
+    moec_ids input, target;
+    int64_t line; /* of the JSONL file, 0 from the command line */
+    int is_text;
+} moec_example;
+
+typedef struct moec_examples {
+    moec_example *item;
+    size_t count, room;
+} moec_examples;
+
+/* From --ids, --text and --jsonl, in that order, all checked; with_targets: each needs one. Returns an exit code. */
+int moec_examples_read(moec_cli *c, int with_targets, moec_examples *out);
+void moec_examples_free(moec_examples *e);
+/* Bounds of an axis of a function's input: the symbol's, or the constant extent twice when symbol is -1. */
+void moec_cli_range(const moec_cli *c, int symbol, int function, const char *input, int axis, int64_t *lo, int64_t *hi);
+
+/* ---- npy.c ---- */
+
+typedef struct moec_npy {
+    unsigned dtype;
+    int rank;
+    int64_t extent[MOEC_RANK];
+    unsigned char *file; /* to free */
+    const unsigned char *data;
+    uint64_t bytes;
+} moec_npy;
+
+moec_status moec_npy_read(const char *path, moec_npy *a, moec_sink sink);
+/* Writes the header of an array to come. */
+moec_status moec_npy_begin(moec_output *f, unsigned dtype, int rank, const int64_t *extent, moec_sink sink);
+
+/* ---- commands ---- */
+
+int moec_cmd_generate(moec_cli *c);
+int moec_cmd_encode(moec_cli *c);
+int moec_cmd_score(moec_cli *c);
+int moec_cmd_run(moec_cli *c);
+int moec_cmd_info(moec_cli *c);
+
+#endif

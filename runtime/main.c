@@ -1,0 +1,366 @@
+/* The command line of a compiled model: options, help, and what all commands need. One table drives both parsing
+ * and help. */
+#define _POSIX_C_SOURCE 200809L
+
+#include "cli.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { GENERATE = 1, ENCODE = 2, SCORE = 4, INFO = 8, RUN = 16, TEXTS = GENERATE | ENCODE | SCORE, WORK = TEXTS | RUN,
+       ALL = WORK | INFO };
+typedef enum OptionKind { OPTION_FLAG, OPTION_STRING, OPTION_INTEGER, OPTION_LIST } OptionKind;
+
+static const struct Command {
+    const char *name;
+    unsigned bit;
+    int (*run)(moec_cli *c);
+    int seq2seq, least, most; /* positional arguments */
+    const char *usage, *help;
+} commands[] = {
+    {"generate", GENERATE, moec_cmd_generate, 1, 0, 0, "", "decode greedily; prints a line of ids (or text) for each input"},
+    {"encode", ENCODE, moec_cmd_encode, 1, 0, 0, "", "encoder states: a line for each token, or an .npy file"},
+    {"score", SCORE, moec_cmd_score, 1, 0, 0, "", "log-probability of targets: a line with the sum, then each token's"},
+    {"run", RUN, moec_cmd_run, 0, 1, 1, " FUNCTION", "run one function on .npy files"},
+    {"info", INFO, moec_cmd_info, 0, 0, 0, "", "functions, bounds, sizes and adapter of this model"},
+};
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+#define AT(field) offsetof(moec_cli_options, field)
+static const struct Option {
+    const char *name, *meta;
+    OptionKind kind;
+    unsigned commands;
+    size_t at;
+    int64_t lo, hi; /* integers */
+    const char *help;
+} options[] = {
+    {"--ids", "IDS", OPTION_LIST, TEXTS, AT(ids), 0, 0, "token ids of one input, \"5 9 12 1\"; may be repeated"},
+    {"--targets", "IDS", OPTION_LIST, SCORE, AT(targets), 0, 0, "token ids of the target of the input in the same place"},
+    {"--text", "TEXT", OPTION_LIST, GENERATE | ENCODE, AT(text), 0, 0, "an input as text; may be repeated"},
+    {"--jsonl", "FILE", OPTION_STRING, TEXTS, AT(jsonl), 0, 0,
+     "inputs, one JSON object a line: \"input_ids\" or \"inputs\" (text); score: \"labels\" or \"targets\"; - for stdin"},
+    {"--sentence", "FILE", OPTION_STRING, TEXTS, AT(sentence), 0, 0,
+     "sentence vectors [inputs, width] as .npy, for routers that read them"},
+    {"--max-length", "N", OPTION_INTEGER, GENERATE, AT(max_length), 1, INT64_MAX, "most tokens to make (default: all that fit)"},
+    {"--eos", "ID", OPTION_INTEGER, GENERATE, AT(eos), 0, INT64_MAX, "token that ends a sequence (default: the model's)"},
+    {"--batch", "N", OPTION_INTEGER, TEXTS, AT(batch), 1, INT64_MAX, "inputs worked on together (default: 8, or fewer if bound)"},
+    {"--in", "NAME=FILE", OPTION_LIST, RUN, AT(in), 0, 0, "an input of the function as .npy; one for each"},
+    {"--out", "PATH", OPTION_STRING, RUN | ENCODE, AT(out), 0, 0, "encode: .npy file to write; run: folder for the outputs"},
+    {"--weights", "FILE", OPTION_STRING, WORK, AT(weights), 0, 0,
+     "weights file (default: beside the executable, its name + .weights)"},
+    {"--adapter", "FILE", OPTION_STRING, WORK, AT(adapter), 0, 0, "safetensors to use in place of the compiled-in adapter"},
+    {"--tokenizer", "FILE", OPTION_STRING, TEXTS, AT(tokenizer), 0, 0, "spiece.model to use in place of the compiled-in one"},
+    {"--threads", "N", OPTION_INTEGER, WORK, AT(threads), 1, 1024, "threads (default: one a core)"},
+    {"--help", NULL, OPTION_FLAG, ALL, AT(help), 0, 0, "this text"},
+    {"--version", NULL, OPTION_FLAG, ALL, AT(version), 0, 0, "version"},
+};
+enum { OPTIONS = sizeof options / sizeof *options };
+
+/* ---- messages ---- */
+
+int moec_cli_error(const moec_cli *c, const char *file, int64_t line, const char *fmt, ...) {
+    char text[MOEC_MESSAGE], where[MOEC_SHOW];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    fflush(stdout);
+    fprintf(stderr, "%s", file ? moec_show_path(where, file) : c->name);
+    if (line)
+        fprintf(stderr, ":%lld", (long long)line);
+    fprintf(stderr, ": error: %s\n", text);
+    return EXIT_INPUT;
+}
+
+int moec_cli_usage(const moec_cli *c, const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    fprintf(stderr, "%s: error: ", c->name);
+    vfprintf(stderr, fmt, args);
+    fprintf(stderr, " (see %s --help)\n", c->name);
+    va_end(args);
+    return EXIT_USAGE;
+}
+
+int moec_cli_status(const moec_cli *c, moec_status s) {
+    if (s == MOEC_OK)
+        return EXIT_DONE;
+    if (!c->message[0])
+        moec_cli_error(c, NULL, 0, "%s", moec_status_text(s));
+    else if (!strncmp(c->message, "error: ", 7))
+        moec_cli_error(c, NULL, 0, "%s", c->message + 7);
+    else
+        fflush(stdout), fprintf(stderr, "%s\n", c->message);
+    return s == MOEC_E_ARGUMENT ? EXIT_BUG : EXIT_INPUT;
+}
+
+moec_sink moec_cli_sink(moec_cli *c) {
+    c->message[0] = 0;
+    return (moec_sink){c->message, sizeof c->message};
+}
+
+int moec_cli_no_memory(const moec_cli *c) {
+    return moec_cli_error(c, NULL, 0, "out of memory");
+}
+
+int moec_cli_integer(const char *s, int64_t *out) {
+    int negative = *s == '-';
+    uint64_t v = 0;
+    s += negative;
+    if (!*s)
+        return 0;
+    for (; *s; s++) {
+        if (*s < '0' || *s > '9' || v > ((uint64_t)INT64_MAX - (uint64_t)(*s - '0')) / 10)
+            return 0;
+        v = v * 10 + (uint64_t)(*s - '0');
+    }
+    *out = negative ? -(int64_t)v : (int64_t)v;
+    return 1;
+}
+
+/* Characters that move the cursor, start terminal sequences or reorder text. */
+static int is_harmful(const unsigned char *p, size_t n) {
+    if (n == 1)
+        return *p < 0x20 || *p == 0x7f;
+    if (n == 2)
+        return (p[0] == 0xC2 && p[1] < 0xA0) || (p[0] == 0xD8 && p[1] == 0x9C); /* C1, U+061C */
+    if (n == 3 && p[0] == 0xE2)
+        return (p[1] == 0x80 && ((p[2] >= 0x8E && p[2] <= 0x8F) || (p[2] >= 0xA8 && p[2] <= 0xAE))) ||
+               (p[1] == 0x81 && p[2] >= 0xA6 && p[2] <= 0xA9); /* U+200E-F, 2028-2E, 2066-69 */
+    return 0;
+}
+
+void moec_cli_print_text(const char *s, size_t n) {
+    const unsigned char *p = (const unsigned char *)s;
+    for (size_t i = 0; i < n;) {
+        size_t k = moec_utf8_length(p + i, n - i);
+        if (k && !is_harmful(p + i, k)) {
+            fwrite(p + i, 1, k, stdout);
+        } else {
+            k = k ? k : 1;
+            for (size_t b = 0; b < k; b++) {
+                if (p[i + b] == '\n')
+                    printf("\\n");
+                else
+                    printf("\\x%02X", p[i + b]);
+            }
+        }
+        i += k;
+    }
+}
+
+/* ---- help ---- */
+
+static void print_help(const moec_cli *c) {
+    printf("usage: %s COMMAND [options]\n\n", c->name);
+    for (int i = 0; i < COMMANDS; i++)
+        if (!commands[i].seq2seq || c->program->seq2seq)
+            printf("  %s%-*s %s\n", commands[i].name, 18 - (int)strlen(commands[i].name), commands[i].usage,
+                   commands[i].help);
+    printf("\noptions (and the commands that take them):\n");
+    for (int i = 0; i < OPTIONS; i++) {
+        char left[64];
+        snprintf(left, sizeof left, "%s%s%s", options[i].name, options[i].meta ? " " : "",
+                 options[i].meta ? options[i].meta : "");
+        printf("  %-18s %s", left, options[i].help);
+        for (int k = 0, listed = 0; k < COMMANDS && options[i].commands != ALL; k++)
+            if (options[i].commands & commands[k].bit)
+                printf("%s%s", listed++ ? ", " : " [", commands[k].name);
+        printf("%s\n", options[i].commands != ALL ? "]" : "");
+    }
+    printf("\nexit status: 0 done, 1 the input is at fault, 2 usage, 70 a defect of moec\n");
+}
+
+/* ---- parsing ---- */
+
+static const struct Option *find_option(const char *arg, size_t n) {
+    for (int i = 0; i < OPTIONS; i++)
+        if (strlen(options[i].name) == n && !memcmp(options[i].name, arg, n))
+            return &options[i];
+    return NULL;
+}
+
+static int store(moec_cli *c, const struct Option *o, const char *value) {
+    char *at = (char *)&c->o + o->at;
+    if (o->kind == OPTION_FLAG) {
+        *(int *)(void *)at = 1;
+    } else if (o->kind == OPTION_STRING) {
+        *(const char **)(void *)at = value;
+    } else if (o->kind == OPTION_LIST) {
+        moec_strings *list = (moec_strings *)(void *)at;
+        list->item[list->count++] = value;
+    } else {
+        int64_t v;
+        char shown[MOEC_SHOW];
+        if (!moec_cli_integer(value, &v))
+            return moec_cli_usage(c, "%s needs an integer, not '%s'", o->name, moec_show_c(shown, value));
+        if (v < o->lo || v > o->hi)
+            return moec_cli_usage(c, "%s is %lld: the least is %lld, the most %lld", o->name, (long long)v,
+                                  (long long)o->lo, (long long)o->hi);
+        *(int64_t *)(void *)at = v;
+    }
+    return EXIT_DONE;
+}
+
+/* given: a bit for each option met; they may stand before the command, so what it takes is checked later. */
+static int parse(moec_cli *c, const struct Command **command, unsigned *given, int argc, char **argv) {
+    char shown[MOEC_SHOW];
+    for (int i = 1; i < argc; i++) {
+        const char *a = argv[i];
+        if (a[0] != '-' || !a[1]) {
+            for (int k = 0; k < COMMANDS && !*command; k++)
+                if (!strcmp(commands[k].name, a))
+                    *command = &commands[k], a = NULL;
+            if (a && !*command)
+                return moec_cli_usage(c, "unknown command '%s'", moec_show_c(shown, a));
+            if (a)
+                c->o.positional.item[c->o.positional.count++] = a;
+            continue;
+        }
+        const char *equals = strchr(a, '=');
+        const struct Option *o = find_option(!strcmp(a, "-h") ? "--help" : a, !strcmp(a, "-h") ? 6
+                                                            : equals ? (size_t)(equals - a)
+                                                                     : strlen(a));
+        if (!o || (o->kind == OPTION_FLAG && equals))
+            return moec_cli_usage(c, "unknown option '%s'", moec_show_c(shown, a));
+        const char *value = equals ? equals + 1 : NULL;
+        if (o->kind != OPTION_FLAG && !value) {
+            if (i + 1 == argc)
+                return moec_cli_usage(c, "%s needs a value: %s", o->name, o->meta);
+            value = argv[++i];
+        }
+        int code = store(c, o, value);
+        if (code)
+            return code;
+        *given |= 1u << (o - options);
+    }
+    return EXIT_DONE;
+}
+
+/* ---- opening ---- */
+
+/* PATH of the executable + suffix, in memory to be freed. /proc tells it even when argv[0] was found in PATH. */
+static char *beside(const char *argv0, const char *suffix) {
+    enum { ROOM = 4096 };
+    char *p = moec_mem_new(ROOM + 64, 1);
+    if (!p)
+        return NULL;
+    ssize_t n = readlink("/proc/self/exe", p, ROOM);
+    if (n <= 0 || n == ROOM) {
+        n = (ssize_t)strlen(argv0);
+        if (n >= ROOM) {
+            moec_mem_free(p);
+            return NULL;
+        }
+        memcpy(p, argv0, (size_t)n);
+    }
+    memcpy(p + n, suffix, strlen(suffix) + 1);
+    return p;
+}
+
+int moec_cli_open(moec_cli *c) {
+    moec_sink sink = moec_cli_sink(c);
+    const moec_program *p = c->program;
+    char *near = NULL;
+    if (!c->o.weights && !p->embedded && p->weights_bytes && !(near = beside(c->self, ".weights")))
+        return moec_cli_no_memory(c);
+    moec_options o = {.weights = c->o.weights ? c->o.weights : near, .adapter = c->o.adapter,
+                      .threads = (int)c->o.threads, .message = sink.p, .message_room = sink.room};
+    moec_status s = moec_open(p, &o, &c->instance);
+    if (s == MOEC_E_OPEN && near && strstr(c->message, ".weights")) {
+        size_t n = strlen(c->message);
+        snprintf(c->message + n, sizeof c->message - n, "; --weights names another place");
+    }
+    moec_mem_free(near);
+    return moec_cli_status(c, s);
+}
+
+int moec_cli_open_text(moec_cli *c) {
+    if (c->text)
+        return EXIT_DONE;
+    if (!c->tokenizer)
+        return moec_cli_error(c, NULL, 0,
+                              "this executable was built without a tokenizer: recompile with moec compile --text");
+    const moec_tokenizer *t = c->tokenizer;
+    const unsigned char *bytes = t->bytes;
+    unsigned char *loaded = NULL;
+    size_t size = t->size;
+    char *near = NULL;
+    const char *name = t->name ? t->name : "spiece.model";
+    moec_sink sink = moec_cli_sink(c);
+    moec_status s = MOEC_OK;
+    if (c->o.tokenizer || !bytes) {
+        name = c->o.tokenizer ? c->o.tokenizer : (near = beside(c->self, ".spiece.model"));
+        if (!name)
+            return moec_cli_no_memory(c);
+        s = moec_file_load(name, MOEC_SPIECE_LIMIT, &loaded, &size, sink);
+        bytes = loaded;
+    }
+    if (!s) {
+        c->text = t->api->open(bytes, size, name, c->program->seq2seq->vocab, c->message, sizeof c->message);
+        s = c->text ? MOEC_OK : MOEC_E_FORMAT;
+    }
+    moec_mem_free(loaded);
+    moec_mem_free(near);
+    return moec_cli_status(c, s);
+}
+
+/* ---- entry ---- */
+
+static int dispatch(moec_cli *c, int argc, char **argv) {
+    const struct Command *command = NULL;
+    unsigned given = 0;
+    int code = parse(c, &command, &given, argc, argv);
+    if (code)
+        return code;
+    if (c->o.version) {
+        printf("%s (moec, runtime ABI %d)\n", c->name, MOEC_ABI);
+        return EXIT_DONE;
+    }
+    if (c->o.help) {
+        print_help(c);
+        return EXIT_DONE;
+    }
+    if (!command)
+        return moec_cli_usage(c, "no command was given");
+    for (int i = 0; i < OPTIONS; i++)
+        if (given >> i & 1 && !(options[i].commands & command->bit))
+            return moec_cli_usage(c, "%s takes no %s", command->name, options[i].name);
+    int positional = (int)c->o.positional.count;
+    if (positional < command->least || positional > command->most)
+        return moec_cli_usage(c, "usage: %s %s%s [options]", c->name, command->name, command->usage);
+    if (command->seq2seq && !c->program->seq2seq)
+        return moec_cli_error(c, NULL, 0, "%s needs an encoder and a decoder, this model is a plain graph: use run",
+                              command->name);
+    return command->run(c);
+}
+
+static void set_name(moec_cli *c, const char *path) {
+    const char *slash = strrchr(path, '/');
+    c->name = moec_show_c(c->shown, slash ? slash + 1 : path);
+}
+
+int moec_main(const moec_program *p, const moec_tokenizer *tokenizer, int argc, char **argv) {
+    moec_cli c = {.program = p, .tokenizer = tokenizer, .o = {.eos = -1}};
+    c.self = argc > 0 ? argv[0] : "model";
+    set_name(&c, c.self);
+    size_t room = (size_t)argc + 1; /* each list may take all arguments */
+    const char **slots = moec_mem_new(5 * room, sizeof *slots);
+    if (!slots)
+        return moec_cli_no_memory(&c);
+    moec_strings *list[] = {&c.o.ids, &c.o.targets, &c.o.text, &c.o.in, &c.o.positional};
+    for (size_t i = 0; i < 5; i++)
+        list[i]->item = slots + i * room;
+    int code = dispatch(&c, argc, argv);
+    if (c.text)
+        c.tokenizer->api->close(c.text);
+    moec_close(c.instance);
+    moec_mem_free(slots);
+    if ((fflush(stdout) || ferror(stdout)) && code == EXIT_DONE)
+        code = moec_cli_error(&c, NULL, 0, "standard output cannot be written: %s", strerror(errno));
+    return code;
+}
