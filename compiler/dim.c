@@ -1,12 +1,13 @@
 /* Arithmetic of symbolic dimensions: interned canonical polynomials.
  *
- * Atoms refer to older Dims only, so recursion through them ends; its depth is that of nested min/max/div, which every
- * constructor bounds by refusing (DIM_BAD) once an expression is too large. */
+ * Atoms refer to older Dims only, so recursion through them ends; how deep and how wide it can become is bounded by
+ * refusing (DIM_BAD) to make an atom of an expression that is too large. Order is by structure, never by age, so that
+ * text read back into a fresh table prints the same. */
 #include "dim_impl.h"
 
 #include <string.h>
 
-enum { MAX_DEPTH = 32 };
+enum { MAX_DEPTH = 32, MAX_SIZE = 1024 };
 
 /* ---- interning ------------------------------------------------------------------------------- */
 
@@ -43,13 +44,41 @@ static void rehash(DimTable *t) {
     t->room = room;
 }
 
+/* Room for one more item in a table that lives in the arena. */
+static void *more(DimTable *t, void *items, size_t count, size_t *room, size_t size) {
+    if (count < *room) return items;
+    *room = *room ? *room * 2 : 32;
+    void *p = arena_array(t->arena, *room, size);
+    if (count) memcpy(p, items, count * size);
+    return p;
+}
+
+#define push(t, v, x) \
+    ((v)->item = more((t), (v)->item, (v)->count, &(v)->room, sizeof *(v)->item), (v)->item[(v)->count++] = (x))
+
+static void measure(const DimTable *t, Poly *p) {
+    p->size = 1;
+    p->depth = 0;
+    for (uint32_t i = 0; i < p->n; i++)
+        for (uint32_t j = 0; j < p->term[i].degree; j++) {
+            const Atom *x = &t->atom.item[p->term[i].atom[j]];
+            p->size++;
+            if (x->kind == ATOM_SYM) continue;
+            const Poly *a = dim_poly(t, x->a), *b = dim_poly(t, x->b);
+            uint32_t deeper = a->depth > b->depth ? a->depth : b->depth;
+            p->size += a->size + b->size;
+            if (p->depth <= deeper) p->depth = deeper + 1;
+        }
+}
+
 static Dim intern(DimTable *t, const Poly *p) {
     if ((t->poly.count + 1) * 2 > t->room) rehash(t);
     size_t at = poly_hash(p) & (t->room - 1);
     for (; t->bucket[at] != UINT32_MAX; at = (at + 1) & (t->room - 1))
         if (poly_same(&t->poly.item[t->bucket[at]], p)) return t->bucket[at];
-    Poly copy = {p->n, arena_copy(t->arena, p->term, p->n * sizeof *p->term)};
-    vec_push(&t->poly, copy);
+    Poly copy = {.n = p->n, .term = arena_copy(t->arena, p->term, p->n * sizeof *p->term)};
+    measure(t, &copy);
+    push(t, &t->poly, copy);
     return t->bucket[at] = (Dim)(t->poly.count - 1);
 }
 
@@ -62,18 +91,41 @@ DimTable *dim_table_new(Arena *a) {
 
 /* ---- polynomials -------------------------------------------------------------------------------- */
 
-static int term_order(const Term *a, const Term *b) {
+static int dim_order(const DimTable *t, Dim a, Dim b);
+
+/* Symbols in order of their numbers, then opaque atoms by kind and operands. */
+static int atom_order(const DimTable *t, uint32_t i, uint32_t j) {
+    if (i == j) return 0;
+    const Atom *a = &t->atom.item[i], *b = &t->atom.item[j];
+    if (a->kind != b->kind) return a->kind < b->kind ? -1 : 1;
+    if (a->kind == ATOM_SYM) return a->a < b->a ? -1 : 1;
+    int first = dim_order(t, a->a, b->a);
+    return first ? first : dim_order(t, a->b, b->b);
+}
+
+static int term_order(const DimTable *t, const Term *a, const Term *b) {
     if (a->degree != b->degree) return a->degree > b->degree ? -1 : 1;
     for (uint32_t i = 0; i < a->degree; i++)
-        if (a->atom[i] != b->atom[i]) return a->atom[i] < b->atom[i] ? -1 : 1;
+        if (a->atom[i] != b->atom[i]) return atom_order(t, a->atom[i], b->atom[i]);
     return 0;
 }
 
+static int dim_order(const DimTable *t, Dim a, Dim b) {
+    if (a == b) return 0;
+    const Poly *x = dim_poly(t, a), *y = dim_poly(t, b);
+    for (uint32_t i = 0; i < x->n && i < y->n; i++) {
+        int order = term_order(t, &x->term[i], &y->term[i]);
+        if (order) return order;
+        if (x->term[i].coef != y->term[i].coef) return x->term[i].coef < y->term[i].coef ? -1 : 1;
+    }
+    return x->n < y->n ? -1 : 1;
+}
+
 /* Adds a term into an ordered list in place. False on overflow or when the list is full. */
-static bool put_term(Term *list, uint32_t *n, const Term *x) {
+static bool put_term(const DimTable *t, Term *list, uint32_t *n, const Term *x) {
     uint32_t i = 0;
-    while (i < *n && term_order(&list[i], x) < 0) i++;
-    if (i < *n && term_order(&list[i], x) == 0) {
+    while (i < *n && term_order(t, &list[i], x) < 0) i++;
+    if (i < *n && term_order(t, &list[i], x) == 0) {
         if (!add_i64(list[i].coef, x->coef, &list[i].coef)) return false;
         if (list[i].coef == 0) memmove(&list[i], &list[i + 1], (--*n - i) * sizeof *list);
         return true;
@@ -88,7 +140,7 @@ static bool put_term(Term *list, uint32_t *n, const Term *x) {
 
 Dim dim_const(DimTable *t, int64_t v) {
     Term one = {.coef = v};
-    Poly p = {v != 0, &one};
+    Poly p = {.n = v != 0, .term = &one};
     return intern(t, &p);
 }
 
@@ -98,10 +150,10 @@ static Dim atom_dim(DimTable *t, AtomKind kind, uint32_t a, uint32_t b) {
         if (t->atom.item[i].kind == kind && t->atom.item[i].a == a && t->atom.item[i].b == b) break;
     if (i == t->atom.count) {
         Atom x = {kind, a, b};
-        vec_push(&t->atom, x);
+        push(t, &t->atom, x);
     }
     Term one = {.coef = 1, .degree = 1, .atom = {i}};
-    Poly p = {1, &one};
+    Poly p = {.n = 1, .term = &one};
     return intern(t, &p);
 }
 
@@ -109,7 +161,7 @@ Dim dim_sym(DimTable *t, Str name) {
     for (uint32_t i = 0; i < t->sym.count; i++)
         if (str_eq(t->sym.item[i].name, name)) return atom_dim(t, ATOM_SYM, i, 0);
     DimSym s = {{arena_strndup(t->arena, name.p, name.n), name.n}, 0, DIM_UNBOUNDED};
-    vec_push(&t->sym, s);
+    push(t, &t->sym, s);
     return atom_dim(t, ATOM_SYM, (uint32_t)(t->sym.count - 1), 0);
 }
 
@@ -128,17 +180,17 @@ Dim dim_add(DimTable *t, Dim a, Dim b) {
     memcpy(list, dim_poly(t, a)->term, n * sizeof *list);
     const Poly *pb = dim_poly(t, b);
     for (uint32_t i = 0; i < pb->n; i++)
-        if (!put_term(list, &n, &pb->term[i])) return DIM_BAD;
-    Poly p = {n, list};
+        if (!put_term(t, list, &n, &pb->term[i])) return DIM_BAD;
+    Poly p = {.n = n, .term = list};
     return intern(t, &p);
 }
 
-static bool term_mul(const Term *a, const Term *b, Term *out) {
+static bool term_mul(const DimTable *t, const Term *a, const Term *b, Term *out) {
     if (a->degree + b->degree > DIM_MAX_DEGREE || !mul_i64(a->coef, b->coef, &out->coef)) return false;
     uint32_t i = 0, j = 0;
     out->degree = 0;
     while (i < a->degree || j < b->degree) {
-        bool take = j == b->degree || (i < a->degree && a->atom[i] <= b->atom[j]);
+        bool take = j == b->degree || (i < a->degree && atom_order(t, a->atom[i], b->atom[j]) <= 0);
         out->atom[out->degree++] = take ? a->atom[i++] : b->atom[j++];
     }
     return true;
@@ -151,8 +203,8 @@ Dim dim_mul(DimTable *t, Dim a, Dim b) {
     const Poly *pa = dim_poly(t, a), *pb = dim_poly(t, b);
     for (uint32_t i = 0; i < pa->n; i++)
         for (uint32_t j = 0; j < pb->n; j++)
-            if (!term_mul(&pa->term[i], &pb->term[j], &x) || !put_term(list, &n, &x)) return DIM_BAD;
-    Poly p = {n, list};
+            if (!term_mul(t, &pa->term[i], &pb->term[j], &x) || !put_term(t, list, &n, &x)) return DIM_BAD;
+    Poly p = {.n = n, .term = list};
     return intern(t, &p);
 }
 
@@ -185,22 +237,9 @@ bool dim_as_sym(const DimTable *t, Dim d, uint32_t *sym) {
 
 /* ---- division, remainder, minimum, maximum --------------------------------------------------------- */
 
-static int depth_of(const DimTable *t, Dim d) {
-    int deepest = 0;
-    const Poly *p = dim_poly(t, d);
-    for (uint32_t i = 0; i < p->n; i++)
-        for (uint32_t j = 0; j < p->term[i].degree; j++) {
-            const Atom *a = &t->atom.item[p->term[i].atom[j]];
-            if (a->kind == ATOM_SYM) continue;
-            int da = depth_of(t, a->a), db = depth_of(t, a->b);
-            int here = 1 + (da > db ? da : db);
-            if (here > deepest) deepest = here;
-        }
-    return deepest;
-}
-
 static Dim opaque(DimTable *t, AtomKind kind, Dim a, Dim b) {
-    if (depth_of(t, a) + 1 > MAX_DEPTH || depth_of(t, b) + 1 > MAX_DEPTH) return DIM_BAD;
+    const Poly *x = dim_poly(t, a), *y = dim_poly(t, b);
+    if (x->depth >= MAX_DEPTH || y->depth >= MAX_DEPTH || x->size + y->size > MAX_SIZE) return DIM_BAD;
     return atom_dim(t, kind, a, b);
 }
 
@@ -225,9 +264,9 @@ static bool exact_div(DimTable *t, Dim a, Dim b, Dim *out) {
         for (uint32_t j = 0; j < x->degree; j++)
             if (k < d->degree && d->atom[k] == x->atom[j]) k++;
             else q.atom[q.degree++] = x->atom[j];
-        if (k != d->degree || !put_term(list, &n, &q)) return false;
+        if (k != d->degree || !put_term(t, list, &n, &q)) return false;
     }
-    Poly p = {n, list};
+    Poly p = {.n = n, .term = list};
     *out = intern(t, &p);
     return true;
 }
@@ -242,7 +281,7 @@ Dim dim_floordiv(DimTable *t, Dim a, Dim b) {
     /* a multi-term divisor that is a factor: try the quotient of the leading terms */
     const Poly *pa = dim_poly(t, a), *pb = dim_poly(t, b);
     if (pa->n && pb->n > 1) {
-        Poly la = {1, pa->term}, lb = {1, pb->term};
+        Poly la = {.n = 1, .term = pa->term}, lb = {.n = 1, .term = pb->term};
         Dim lead;
         if (exact_div(t, intern(t, &la), intern(t, &lb), &lead) && dim_mul(t, lead, b) == a) return lead;
     }
@@ -270,14 +309,14 @@ Dim dim_min(DimTable *t, Dim a, Dim b) {
     if (a == DIM_BAD || b == DIM_BAD) return DIM_BAD;
     int s = smaller(t, a, b);
     if (s) return s < 0 ? a : b;
-    return a < b ? opaque(t, ATOM_MIN, a, b) : opaque(t, ATOM_MIN, b, a);
+    return dim_order(t, a, b) < 0 ? opaque(t, ATOM_MIN, a, b) : opaque(t, ATOM_MIN, b, a);
 }
 
 Dim dim_max(DimTable *t, Dim a, Dim b) {
     if (a == DIM_BAD || b == DIM_BAD) return DIM_BAD;
     int s = smaller(t, a, b);
     if (s) return s < 0 ? b : a;
-    return a < b ? opaque(t, ATOM_MAX, a, b) : opaque(t, ATOM_MAX, b, a);
+    return dim_order(t, a, b) < 0 ? opaque(t, ATOM_MAX, a, b) : opaque(t, ATOM_MAX, b, a);
 }
 
 /* ---- evaluation --------------------------------------------------------------------------------------- */

@@ -13,8 +13,8 @@ typedef struct Atom {
     uint32_t a, b; /* SYM: symbol; else operand Dims */
 } Atom;
 
-/* coef * product of atoms; atoms ascend. Terms of a polynomial are ordered by degree (high first), then atoms, and no
- * coefficient is 0. */
+/* coef * product of atoms, in structural order. Terms of a polynomial are ordered by degree (high first), then atoms,
+ * and no coefficient is 0. */
 typedef struct Term {
     int64_t coef;
     uint32_t degree;
@@ -23,12 +23,13 @@ typedef struct Term {
 
 typedef struct Poly {
     uint32_t n;
+    uint32_t size, depth; /* all symbols and terms down through the atoms; nesting of opaque atoms */
     Term *term;
 } Poly;
 
 struct DimTable {
     Arena *arena;
-    Vec(Poly) poly; /* by Dim */
+    Vec(Poly) poly; /* by Dim; like the others in the arena, not on the heap */
     Vec(Atom) atom;
     Vec(DimSym) sym;
     uint32_t *bucket; /* open addressing over poly, UINT32_MAX = empty */

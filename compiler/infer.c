@@ -13,7 +13,7 @@ typedef struct Infer {
     const Attr *attrs;
     uint32_t n_attrs;
     Type *out;
-    uint32_t n_out;
+    uint32_t n_out, room;
     const char *why;
 } Infer;
 
@@ -295,6 +295,7 @@ static bool callee_types(Infer *x, AttrKey key, const Func **callee) {
     const Attr *a = attr(x, key);
     *callee = a ? module_func(x->m, (FuncId)a->i) : NULL;
     if (!*callee) return fail(x, "no such function");
+    if ((*callee)->n_outputs > x->room) return fail(x, "the callee has more results than the node");
     x->n_out = (*callee)->n_outputs;
     for (uint32_t i = 0; i < x->n_out; i++) x->out[i] = (*callee)->value[(*callee)->output[i]].type;
     return true;
@@ -333,13 +334,12 @@ static bool infer_shape(Infer *x) {
 
 static bool infer_unranked(Infer *x) {
     DType t = operand(x, 0)->dtype;
-    for (uint32_t i = 0; i < MOEC_MAX_RANK * 64u; i++) {
-        if (x->op != OP_dyn_split || (int64_t)i >= integer(x, AT_k, 1)) break;
-        x->out[i] = type_unranked(t);
-        x->n_out = i + 1;
-    }
-    if (x->op == OP_dyn_split) return true;
-    return one(x, type_unranked(x->op == OP_dyn_argmax ? DT_I64 : t));
+    if (x->op != OP_dyn_split) return one(x, type_unranked(x->op == OP_dyn_argmax ? DT_I64 : t));
+    int64_t parts = integer(x, AT_k, 1);
+    if (parts < 1 || parts > x->room) return fail(x, "k is not the number of results");
+    x->n_out = (uint32_t)parts;
+    for (uint32_t i = 0; i < x->n_out; i++) x->out[i] = type_unranked(t);
+    return true;
 }
 
 static bool infer_fill(Infer *x) {
@@ -374,17 +374,20 @@ static bool takes_unranked(Rule *r) {
 
 bool node_infer(Module *m, const Func *f, Op op, const ValueId *in, uint32_t n_in, const Attr *attrs, uint32_t n_attrs,
                 Type *out, uint32_t *n_out, const char **why) {
-    Infer x = {m, f, op, in, n_in, attrs, n_attrs, out, 0, NULL};
+    Infer x = {m, f, op, in, n_in, attrs, n_attrs, out, 0, *n_out > 8 ? *n_out : 8, NULL};
     const OpInfo *o = op_info(op);
     bool ok = true;
     if ((int64_t)n_in < o->in_min || (o->in_max >= 0 && (int64_t)n_in > o->in_max)) ok = fail(&x, "wrong number of operands");
     /* attention's last two operands and the optional ones of dynamic ops may be left out */
     for (uint32_t i = 0; ok && i < n_in; i++)
-        if (in[i] == NONE && (int)i < o->in_min) ok = fail(&x, "an operand is missing");
+        if (in[i] == NONE && ((int)i < o->in_min || o->in_max < 0)) ok = fail(&x, "an operand is missing");
     if (ok && has_unranked(&x) && !takes_unranked(rules[op]))
         ok = one(&x, type_unranked(op == OP_argmax ? DT_I64 : operand(&x, 0)->dtype));
     else if (ok)
         ok = rules[op](&x);
+    for (uint32_t i = 0; ok && i < x.n_out; i++)
+        for (int k = 0; k < out[i].rank; k++)
+            if (out[i].dim[k] == DIM_BAD) ok = fail(&x, "an extent overflows");
     *n_out = x.n_out;
     *why = x.why;
     return ok;

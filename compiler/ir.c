@@ -176,25 +176,33 @@ static ValueId node_new(Module *m, Func *f, Op op, const ValueId *in, uint32_t n
 
 enum { MAX_OUTS = 65536 };
 
+/* How many results a node of an op with any number of them has. */
+static uint32_t count_outs(const Module *m, const Attr *attrs, uint32_t n_attrs) {
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < n_attrs; i++) {
+        uint32_t n = 0;
+        if (attr_kind(attrs[i].key) == AK_FUNC) {
+            const Func *callee = module_func(m, (FuncId)attrs[i].i);
+            n = callee ? callee->n_outputs : 0;
+        } else if (attrs[i].key == AT_k && attrs[i].i > 0)
+            n = attrs[i].i < MAX_OUTS ? (uint32_t)attrs[i].i : MAX_OUTS;
+        if (n > most) most = n;
+    }
+    return most;
+}
+
 ValueId func_node(Module *m, Func *f, Op op, const ValueId *in, uint32_t n_in, const Attr *attrs, uint32_t n_attrs,
                   Str origin) {
     Type few[8], *types = few;
-    uint32_t n_out = 0;
     const char *why = NULL;
-    for (uint32_t i = 0; i < n_attrs && op == OP_call; i++) {
-        const Func *callee = attrs[i].key == AT_func ? module_func(m, (FuncId)attrs[i].i) : NULL;
-        if (callee && callee->n_outputs > 8) types = arena_array(m->arena, callee->n_outputs, sizeof *types);
-    }
-    for (uint32_t i = 0; i < n_attrs && op == OP_if; i++) {
-        const Func *callee = attrs[i].key == AT_then_func ? module_func(m, (FuncId)attrs[i].i) : NULL;
-        if (callee && callee->n_outputs > 8) types = arena_array(m->arena, callee->n_outputs, sizeof *types);
-    }
-    for (uint32_t i = 0; i < n_attrs && op == OP_dyn_split; i++)
-        if (attrs[i].key == AT_k && attrs[i].i > 8 && attrs[i].i <= MAX_OUTS)
-            types = arena_array(m->arena, (size_t)attrs[i].i, sizeof *types);
+    uint32_t n_out = op_info(op)->outs < 0 ? count_outs(m, attrs, n_attrs) : 0;
+    Arena *scratch = n_out > 8 ? arena_new() : NULL;
+    if (scratch) types = arena_array(scratch, n_out, sizeof *types);
     if (!node_infer(m, f, op, in, n_in, attrs, n_attrs, types, &n_out, &why))
         BUG("building '%s' in '%.*s': %s", op_info(op)->name, (int)f->name.n, f->name.p, why);
-    return node_new(m, f, op, in, n_in, attrs, n_attrs, types, n_out, origin);
+    ValueId v = node_new(m, f, op, in, n_in, attrs, n_attrs, types, n_out, origin);
+    arena_free(scratch);
+    return v;
 }
 
 ValueId func_node_typed(Module *m, Func *f, Op op, const ValueId *in, uint32_t n_in, const Attr *attrs,

@@ -208,7 +208,8 @@ void func_output(Module *m, Func *f, ValueId v, Str name);
 /* Puts f into the module under a new id, or in the place of function `replace`. Drops dead nodes. */
 FuncId func_end(Module *m, Func *f, FuncId replace);
 
-/* Result types of a node that is about to be made; false with a message in *why. */
+/* Result types of a node that is about to be made; false with a message in *why. `out` has room for *n_out types on
+ * entry, and for 8 at least. */
 bool node_infer(Module *m, const Func *f, Op op, const ValueId *in, uint32_t n_in, const Attr *attrs, uint32_t n_attrs,
                 Type *out, uint32_t *n_out, const char **why);
 
