@@ -197,6 +197,12 @@ static bool lower_nodes(Lower *l, const View *out) {
         const Node *n = &f->node[i];
         if (n->n_out != 1) return diag_error(l->d, NULL, "'%s' has no lowering", op_info(n->op)->name);
         if (n->op == OP_const) table_for_const(l, n);
+        if (n->op == OP_append && !out[n->out].buf) { /* lives on in the cache it was appended to */
+            View w = l->view[n->in[0]];
+            if (!lower_append(l, n, &w)) return false;
+            l->view[n->out] = w;
+            continue;
+        }
         if (out[n->out].buf) {
             if (l->view[n->out].buf) continue; /* a reshape of it has stored it in place */
             if (!lower_into(l, n->out, &out[n->out])) return false;

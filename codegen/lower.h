@@ -11,6 +11,7 @@
 #ifndef MOEC_LOWER_H
 #define MOEC_LOWER_H
 
+#include "../compiler/rows.h"
 #include "loop.h"
 
 typedef struct View {
@@ -37,9 +38,6 @@ typedef struct Lower {
     int64_t tile_max;
     LBlock *block;        /* where statements go */
 } Lower;
-
-/* rows.c: can f run row by row over its first n_row output axes? Fills row[] (n_values). */
-bool rows_local(const Module *m, const Func *f, int n_row, bool *row);
 
 /* Collapsed shape. */
 int lower_rank(const Lower *l, ValueId v);

@@ -1,16 +1,8 @@
 /* Row-locality: whether a kernel can run over tiles of its leading axes with everything between its inputs and
  * outputs staying inside a tile. One rule an op class; what no rule covers is not row-local. */
-#include "lower.h"
+#include "rows.h"
 
 #include <string.h>
-
-typedef struct Rows {
-    const Module *m;
-    const Func *f;
-    int n;
-    Dim dim[MOEC_MAX_RANK];
-    bool *row;
-} Rows;
 
 static const Type *type_of(const Rows *r, ValueId v) {
     return &r->f->value[v].type;
@@ -90,7 +82,7 @@ static bool contract(const Rows *r, const Node *n) {
     return true;
 }
 
-static bool node_ok(const Rows *r, const Node *n) {
+bool rows_node(Rows *r, const Node *n) {
     bool any = false;
     for (uint32_t i = 0; i < n->n_in; i++)
         if (n->in[i] != NONE && r->row[n->in[i]]) any = true;
@@ -111,8 +103,7 @@ static bool node_ok(const Rows *r, const Node *n) {
     return true;
 }
 
-/* An input that only ever stands where a row-invariant operand must. */
-static bool invariant_use(const Func *f, ValueId v) {
+bool rows_invariant_use(const Func *f, ValueId v) {
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         const Node *n = &f->node[i];
         bool second = n->op == OP_matmul || n->op == OP_rms_norm;
@@ -120,6 +111,10 @@ static bool invariant_use(const Func *f, ValueId v) {
         if (n->op == OP_gather && n->in[0] == v) return true;
     }
     return false;
+}
+
+bool rows_lead(const Rows *r, ValueId v) {
+    return leads(r, type_of(r, v));
 }
 
 bool rows_local(const Module *m, const Func *f, int n_row, bool *row) {
@@ -130,10 +125,10 @@ bool rows_local(const Module *m, const Func *f, int n_row, bool *row) {
     memcpy(r.dim, first->dim, (size_t)n_row * sizeof(Dim));
     for (uint32_t i = 0; i < f->n_inputs; i++) {
         ValueId v = f->input[i];
-        row[v] = leads(&r, type_of(&r, v)) && !invariant_use(f, v);
+        row[v] = leads(&r, type_of(&r, v)) && !rows_invariant_use(f, v);
     }
     for (uint32_t i = 0; i < f->n_nodes; i++)
-        if (!node_ok(&r, &f->node[i])) return false;
+        if (!rows_node(&r, &f->node[i])) return false;
     for (uint32_t i = 0; i < f->n_outputs; i++)
         if (!row[f->output[i]]) return false;
     return true;

@@ -1,0 +1,198 @@
+/* fuse: rewrites that let matmuls absorb what stands around them, then kernels.
+ *
+ *   norms into matmuls    norm(x) W = rsqrt(mean x^2 + eps) (x (g W)): the gain goes into the weight, the row factor is
+ *                         applied to the product; the normalised x is never stored
+ *   side by side          matmuls that share their left operand become one over concatenated columns; frozen weights
+ *                         and adapter tensors apart, since the latter change with the adapter
+ *   hoist                 what depends on parameters alone is computed once, not in a kernel
+ *   outline               nodes become kernels, equal kernels one */
+#include "fuse_impl.h"
+
+#include <string.h>
+
+/* ---- norms into matmuls ---------------------------------------------------------------------------- */
+
+/* lhs = rms_norm(x, g) times scalars: finds the norm and the product of the scalars. */
+static const Node *norm_behind(const Module *m, const Func *f, ValueId v, double *scale) {
+    *scale = 1;
+    for (int i = 0; i < 4; i++) {
+        const Node *n = value_node(f, v);
+        double c;
+        if (!n) return NULL;
+        if (n->op == OP_rms_norm) return n;
+        if (n->op != OP_mul) return NULL;
+        if (value_scalar(m, f, n->in[1], &c)) v = n->in[0];
+        else if (value_scalar(m, f, n->in[0], &c)) v = n->in[1];
+        else return NULL;
+        *scale *= c;
+    }
+    return NULL;
+}
+
+static bool is_linear(const Func *f, const Node *n, const bool *only) {
+    return n->op == OP_matmul && n->n_attrs == (node_attr(n, AT_site) ? 1u : 0u) && only[n->in[1]] && !only[n->in[0]] &&
+           f->value[n->in[1]].type.rank == 2 && f->value[n->in[0]].type.rank >= 2;
+}
+
+/* Values whose every use ends, through scalar products, in the left side of a linear. */
+static bool *feeds_linears(const Module *m, const Func *f, const bool *only, Arena *a) {
+    bool *yes = arena_array(a, f->n_values + 1, sizeof *yes);
+    memset(yes, 1, f->n_values + 1);
+    for (uint32_t i = 0; i < f->n_outputs; i++) yes[f->output[i]] = false;
+    for (uint32_t i = f->n_nodes; i-- > 0;) {
+        const Node *n = &f->node[i];
+        for (uint32_t j = 0; j < n->n_in; j++) {
+            double c;
+            if (n->in[j] == NONE) continue;
+            bool scaled = n->op == OP_mul && yes[n->out] && value_scalar(m, f, n->in[1 - j], &c);
+            if (!(j == 0 && is_linear(f, n, only)) && !scaled) yes[n->in[j]] = false;
+        }
+    }
+    return yes;
+}
+
+static ValueId folded_linear(Remap *r, const Node *n, const Node *norm, double scale) {
+    Module *m = r->m;
+    ValueId x = remap_value(r, norm->in[0]), g = remap_value(r, norm->in[1]), w = remap_value(r, n->in[1]);
+    Dim column[2] = {r->f->value[g].type.dim[0], dim_const(m->dims, 1)};
+    ValueId gw = build_binary(m, r->f, OP_mul, build_reshape(m, r->f, g, 2, column, norm->origin), w, n->origin);
+    Attr eps = attr_f(AT_eps, node_float(norm, AT_eps, 0));
+    ValueId factor = func_node(m, r->f, OP_rms_factor, &x, 1, &eps, 1, norm->origin);
+    if (scale != 1) factor = build_binary(m, r->f, OP_mul, factor, build_scalar(m, r->f, r->f->value[factor].type.dtype, scale), norm->origin);
+    ValueId in[2] = {x, gw};
+    ValueId y = func_node(m, r->f, OP_matmul, in, 2, n->attrs, n->n_attrs, n->origin);
+    return build_binary(m, r->f, OP_mul, y, factor, norm->origin);
+}
+
+static void fold_norms(Module *m, Func *f) {
+    Arena *scratch = arena_new();
+    bool *only = param_only(m, f, scratch), *folds = feeds_linears(m, f, only, scratch);
+    Remap r = remap_begin(m, scratch, f);
+    for (uint32_t i = 0; i < f->n_nodes; i++) {
+        const Node *n = &f->node[i], *norm;
+        double scale;
+        if (is_linear(f, n, only) && (norm = norm_behind(m, f, n->in[0], &scale)) && folds[norm->out] && only[norm->in[1]])
+            remap_set(&r, n->out, folded_linear(&r, n, norm, scale));
+        else remap_node(&r, n);
+    }
+    remap_end(&r);
+    arena_free(scratch);
+}
+
+/* ---- side by side ------------------------------------------------------------------------------------- */
+
+typedef struct Bundle {
+    ValueId x;
+    bool adapter;
+    Vec(const Node *) member;
+    ValueId product; /* in the new function */
+    Dim width;
+} Bundle;
+
+typedef Vec(Bundle) Bundles;
+
+static Bundle *bundle_of(Bundles *b, const Node *n, const bool *adapts) {
+    for (size_t i = 0; i < b->count; i++)
+        if (b->item[i].x == n->in[0] && b->item[i].adapter == adapts[n->in[1]]) return &b->item[i];
+    return NULL;
+}
+
+static ValueId bundle_product(Remap *r, Bundle *b) {
+    Module *m = r->m;
+    Vec(ValueId) w = {0};
+    for (size_t i = 0; i < b->member.count; i++) vec_push(&w, remap_value(r, b->member.item[i]->in[1]));
+    ValueId all = build_concat(m, r->f, w.item, (uint32_t)w.count, 1, b->member.item[0]->origin);
+    vec_free(&w);
+    return build_matmul(m, r->f, remap_value(r, b->x), all, b->member.item[0]->origin);
+}
+
+static ValueId member_slice(Remap *r, Bundle *b, const Node *n) {
+    Module *m = r->m;
+    Dim start = dim_const(m->dims, 0);
+    for (size_t i = 0; b->member.item[i] != n; i++) start = dim_add(m->dims, start, r->old->value[b->member.item[i]->in[1]].type.dim[1]);
+    int axis = r->f->value[b->product].type.rank - 1;
+    return build_slice(m, r->f, b->product, axis, start, r->old->value[n->in[1]].type.dim[1], n->origin);
+}
+
+static void side_by_side(Module *m, Func *f) {
+    Arena *scratch = arena_new();
+    bool *only = param_only(m, f, scratch), *adapts = adapter_only(m, f, only, scratch);
+    Bundles bundles = {0};
+    for (uint32_t i = 0; i < f->n_nodes; i++) {
+        const Node *n = &f->node[i];
+        if (!is_linear(f, n, only)) continue;
+        Bundle *b = bundle_of(&bundles, n, adapts);
+        if (!b) {
+            Bundle fresh = {.x = n->in[0], .adapter = adapts[n->in[1]], .product = NONE};
+            vec_push(&bundles, fresh);
+            b = &bundles.item[bundles.count - 1];
+        }
+        vec_push(&b->member, n);
+    }
+    Remap r = remap_begin(m, scratch, f);
+    /* weights first: a bundle stands at its first member and needs the last one's */
+    for (uint32_t i = 0; i < f->n_nodes; i++)
+        if (only[f->node[i].out] || op_info(f->node[i].op)->klass == OC_SOURCE) remap_node(&r, &f->node[i]);
+    for (uint32_t i = 0; i < f->n_nodes; i++) {
+        const Node *n = &f->node[i];
+        if (only[n->out] || op_info(n->op)->klass == OC_SOURCE) continue;
+        Bundle *b = is_linear(f, n, only) ? bundle_of(&bundles, n, adapts) : NULL;
+        if (!b || b->member.count < 2) {
+            remap_node(&r, n);
+            continue;
+        }
+        if (b->product == NONE) b->product = bundle_product(&r, b);
+        remap_set(&r, n->out, member_slice(&r, b, n));
+    }
+    for (size_t i = 0; i < bundles.count; i++) vec_free(&bundles.item[i].member);
+    vec_free(&bundles);
+    remap_end(&r);
+    arena_free(scratch);
+}
+
+/* ---- concat of the slices of one value, in order and complete, is the value ------------------------------ */
+
+static ValueId whole_behind(const Module *m, const Func *f, const Node *n) {
+    int64_t axis = node_int(n, AT_axis, 0);
+    ValueId whole = NONE;
+    Dim at = dim_const(m->dims, 0);
+    for (uint32_t i = 0; i < n->n_in; i++) {
+        const Node *s = value_node(f, n->in[i]);
+        if (!s || s->op != OP_slice || (whole != NONE && s->in[0] != whole)) return NONE;
+        whole = s->in[0];
+        const Attr *start = node_attr(s, AT_start), *step = node_attr(s, AT_step);
+        for (uint32_t a = 0; a < start->dims.n; a++)
+            if ((step && step->ints.v[a] != 1) || start->dims.v[a] != ((int64_t)a == axis ? at : dim_const(m->dims, 0))) return NONE;
+        at = dim_add(m->dims, at, f->value[n->in[i]].type.dim[axis]);
+    }
+    return whole != NONE && type_eq(&f->value[whole].type, &f->value[n->out].type) ? whole : NONE;
+}
+
+static void join_slices(Module *m, Func *f) {
+    Arena *scratch = arena_new();
+    Remap r = remap_begin(m, scratch, f);
+    for (uint32_t i = 0; i < f->n_nodes; i++) {
+        const Node *n = &f->node[i];
+        ValueId whole = n->op == OP_concat ? whole_behind(m, f, n) : NONE;
+        if (whole != NONE) remap_set(&r, n->out, remap_value(&r, whole));
+        else remap_node(&r, n);
+    }
+    remap_end(&r);
+    arena_free(scratch);
+}
+
+bool pass_fuse(Module *m, const PassOptions *o, Diag *d) {
+    uint32_t n = m->n_funcs;
+    typedef void Step(Module *m, Func *f);
+    static Step *const steps[] = {fold_norms, side_by_side, join_slices};
+    for (size_t s = 0; s < sizeof steps / sizeof *steps; s++) {
+        for (uint32_t i = 0; i < n && o->opt_level > 0; i++)
+            if (m->func[i] && m->func[i]->role == FR_ENTRY) steps[s](m, m->func[i]);
+        if (o->opt_level > 0 && !pass_cse(m, o, d)) return false;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        if (m->func[i] && m->func[i]->role == FR_ENTRY) hoist(m, m->func[i]);
+    for (uint32_t i = 0; i < n; i++)
+        if (m->func[i] && m->func[i]->role == FR_ENTRY && !outline(m, m->func[i], d)) return false;
+    return true;
+}

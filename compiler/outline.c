@@ -1,0 +1,303 @@
+/* Outlining: every node of an entry function ends up in a kernel.
+ *
+ * Groups are made in one walk. A node may join a group when none of its operands comes from a later group, so that
+ * groups in order of their making are a valid execution order; it joins the latest one that takes it:
+ *
+ *   row group        nodes that are row-local over the group's rows. A value that a norm reads closes its group: the
+ *                    residual stream is stored once, and a kernel starts from it
+ *   attention group  the appends to a layer's caches and its attention
+ *   single           anything else, alone
+ *
+ * Views (reshape, transpose, slice, broadcast) and literals belong to no group: every kernel that needs one has a copy.
+ * Kernels of equal graphs are one function; operands tell their calls apart. */
+#include "fuse_impl.h"
+#include "rows.h"
+
+#include <ctype.h>
+#include <string.h>
+
+typedef enum GroupKind { GROUP_ROWS, GROUP_ATTENTION, GROUP_SINGLE } GroupKind;
+
+typedef struct Group {
+    GroupKind kind;
+    bool closed;
+    Rows rows;
+    Vec(uint32_t) node;
+} Group;
+
+typedef struct Outline {
+    Module *m;
+    const Func *f;
+    Arena *a;
+    Vec(Group *) group;
+    uint32_t *of;   /* group of each node, NONE for views and literals */
+    bool *is_output;
+} Outline;
+
+static bool is_free(const Outline *x, const Node *n) {
+    if (op_info(n->op)->klass == OC_SOURCE && n->op != OP_iota) return true;
+    bool view = n->op == OP_reshape || n->op == OP_transpose || n->op == OP_slice || n->op == OP_broadcast;
+    return view && !x->is_output[n->out] && value_node(x->f, n->in[0]);
+}
+
+/* The latest group that v depends on, through views; -1 for inputs, parameters, literals. */
+static int64_t source_group(const Outline *x, ValueId v) {
+    for (;;) {
+        const Node *n = v == NONE ? NULL : value_node(x->f, v);
+        if (!n) return -1;
+        uint32_t g = x->of[n - x->f->node];
+        if (g != NONE) return g;
+        if (n->n_in == 0) return -1;
+        v = n->in[0];
+    }
+}
+
+static int64_t latest_source(const Outline *x, const Node *n) {
+    int64_t latest = -1;
+    for (uint32_t i = 0; i < n->n_in; i++) {
+        int64_t g = source_group(x, n->in[i]);
+        if (g > latest) latest = g;
+    }
+    return latest;
+}
+
+/* Marks v's rows for group g: what comes from outside carries rows when it leads with them. */
+static void note_operand(Outline *x, Group *g, uint32_t index, ValueId v) {
+    const Node *n = value_node(x->f, v);
+    if (n && x->of[n - x->f->node] == index) return; /* marked when it joined */
+    if (n && x->of[n - x->f->node] == NONE) {
+        for (uint32_t i = 0; i < n->n_in; i++) note_operand(x, g, index, n->in[i]);
+        if (n->n_in) {
+            if (!rows_node(&g->rows, n)) g->rows.row[n->out] = rows_lead(&g->rows, n->out);
+            return;
+        }
+        return;
+    }
+    g->rows.row[v] = x->f->value[v].kind != VK_PARAM && rows_lead(&g->rows, v);
+}
+
+static bool all_views_local(Outline *x, Group *g, uint32_t index, ValueId v) {
+    for (;;) {
+        const Node *n = value_node(x->f, v);
+        if (!n || x->of[n - x->f->node] != NONE || n->n_in == 0) return true;
+        bool was = g->rows.row[n->in[0]];
+        if (was && !rows_node(&g->rows, n)) return false;
+        (void)index;
+        v = n->in[0];
+    }
+}
+
+static bool row_takes(Outline *x, Group *g, uint32_t index, const Node *n) {
+    if (n->n_out != 1) return false;
+    for (uint32_t i = 0; i < n->n_in; i++)
+        if (n->in[i] != NONE) note_operand(x, g, index, n->in[i]);
+    for (uint32_t i = 0; i < n->n_in; i++)
+        if (n->in[i] != NONE && !all_views_local(x, g, index, n->in[i])) return false;
+    return rows_node(&g->rows, n) && g->rows.row[n->out];
+}
+
+/* A norm reads a stored value. */
+static bool reads_norm(const Node *n) {
+    return n->op == OP_rms_factor || n->op == OP_rms_norm;
+}
+
+static bool takes(Outline *x, uint32_t index, const Node *n) {
+    Group *g = x->group.item[index];
+    if (g->closed) return false;
+    if (g->kind == GROUP_ATTENTION) return n->op == OP_append || n->op == OP_attention;
+    if (g->kind != GROUP_ROWS || n->op == OP_append || n->op == OP_attention) return false;
+    if (reads_norm(n) && source_group(x, n->in[0]) == index) return false;
+    return row_takes(x, g, index, n);
+}
+
+/* Rows of a group that starts with n: all axes of the result but the last; the tokens of a gather's indices. */
+static uint32_t group_new(Outline *x, const Node *n) {
+    Group *g = arena_alloc(x->a, sizeof *g);
+    uint32_t index = (uint32_t)x->group.count;
+    const Type *t = &x->f->value[n->out].type;
+    g->kind = n->op == OP_append || n->op == OP_attention ? GROUP_ATTENTION : GROUP_ROWS;
+    g->rows = (Rows){.m = x->m, .f = x->f, .n = t->rank - 1};
+    g->rows.row = arena_array(x->a, x->f->n_values + 1, sizeof *g->rows.row);
+    memcpy(g->rows.dim, t->dim, sizeof g->rows.dim);
+    vec_push(&x->group, g);
+    if (g->kind == GROUP_ROWS && (t->rank < 2 || !row_takes(x, g, index, n))) g->kind = GROUP_SINGLE;
+    return index;
+}
+
+static void assign(Outline *x, uint32_t i) {
+    const Node *n = &x->f->node[i];
+    x->of[i] = NONE;
+    if (is_free(x, n)) return;
+    int64_t from = latest_source(x, n);
+    uint32_t home = NONE;
+    for (int64_t c = (int64_t)x->group.count - 1; c >= 0 && c >= from && home == NONE; c--)
+        if (takes(x, (uint32_t)c, n)) home = (uint32_t)c;
+    if (home == NONE) {
+        if (reads_norm(n))
+            for (int64_t c = 0; c < (int64_t)x->group.count; c++) x->group.item[c]->closed = true;
+        home = group_new(x, n);
+    }
+    x->of[i] = home;
+    vec_push(&x->group.item[home]->node, i);
+    if (n->op == OP_attention) x->group.item[home]->closed = true;
+}
+
+/* ---- kernels --------------------------------------------------------------------------------------- */
+
+typedef struct Kernel {
+    Func *f;
+    ValueId *map;   /* entry value -> kernel value */
+    Vec(ValueId) in; /* entry values that are its operands */
+} Kernel;
+
+static bool skip_attr(const Attr *a) {
+    return a->key == AT_site || a->key == AT_place;
+}
+
+static ValueId kernel_value(Outline *x, Kernel *k, ValueId v, uint32_t index);
+
+static void kernel_node(Outline *x, Kernel *k, const Node *n, uint32_t index) {
+    ValueId *in = arena_array(x->a, n->n_in + 1, sizeof *in);
+    Type *types = arena_array(x->a, n->n_out + 1, sizeof *types);
+    Attr *attrs = arena_array(x->a, n->n_attrs + 1, sizeof *attrs);
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < n->n_in; i++) in[i] = n->in[i] == NONE ? NONE : kernel_value(x, k, n->in[i], index);
+    for (uint32_t i = 0; i < n->n_out; i++) types[i] = x->f->value[n->out + i].type;
+    for (uint32_t i = 0; i < n->n_attrs; i++)
+        if (!skip_attr(&n->attrs[i])) attrs[kept++] = n->attrs[i];
+    ValueId v = func_node_typed(x->m, k->f, n->op, in, n->n_in, attrs, kept, types, n->n_out, (Str){NULL, 0});
+    for (uint32_t i = 0; i < n->n_out; i++) k->map[n->out + i] = v + i;
+}
+
+/* v inside kernel k: already there, a view to copy, or a new operand. Views nest a handful deep. */
+static ValueId kernel_value(Outline *x, Kernel *k, ValueId v, uint32_t index) {
+    if (k->map[v] != NONE) return k->map[v];
+    const Node *n = value_node(x->f, v);
+    if (n && x->of[n - x->f->node] == NONE) {
+        kernel_node(x, k, n, index);
+        return k->map[v];
+    }
+    vec_push(&k->in, v);
+    return k->map[v] = func_input(x->m, k->f, (Str){NULL, 0}, x->f->value[v].type);
+}
+
+/* encoder.3.self.q -> encoder_self_q; without a site the last op's name. */
+static Str kernel_name(Outline *x, const Group *g) {
+    const Node *last = &x->f->node[g->node.item[g->node.count - 1]];
+    Str site = {NULL, 0};
+    for (size_t i = 0; i < g->node.count && !site.n; i++) {
+        const Attr *a = node_attr(&x->f->node[g->node.item[i]], AT_site);
+        if (a) site = a->s;
+    }
+    if (g->kind == GROUP_ATTENTION) return str_c("attention");
+    if (!site.n) return str_c(op_info(last->op)->name);
+    char *name = arena_alloc(x->m->arena, site.n + 1);
+    size_t n = 0;
+    for (size_t i = 0; i < site.n; i++) {
+        bool layer = site.p[i] == '.' && i + 1 < site.n && isdigit((unsigned char)site.p[i + 1]);
+        if (layer)
+            while (i + 1 < site.n && isdigit((unsigned char)site.p[i + 1])) i++;
+        else name[n++] = site.p[i] == '.' ? '_' : site.p[i];
+    }
+    return (Str){name, n};
+}
+
+static FuncId shared_kernel(Module *m, Func *k) {
+    FuncId id = func_end(m, k, NONE);
+    k = module_func(m, id);
+    for (FuncId i = 0; i < id; i++)
+        if (m->func[i] && m->func[i]->role == FR_KERNEL && func_same(m->func[i], k)) {
+            m->func[id] = NULL;
+            return i;
+        }
+    k->name = str_c(arena_printf(m->arena, "%.*s_%u", (int)k->name.n, k->name.p, id));
+    return id;
+}
+
+/* func_end drops operands nothing reads; inputs stay in order, so calls pass what the kernel kept: all of them. */
+static void emit_group(Outline *x, Remap *r, uint32_t index, const bool *escapes) {
+    Group *g = x->group.item[index];
+    Kernel k = {.f = func_begin(x->m, kernel_name(x, g), FR_KERNEL)};
+    k.map = arena_array(x->a, x->f->n_values + 1, sizeof *k.map);
+    memset(k.map, 0xff, (x->f->n_values + 1) * sizeof *k.map);
+    Vec(ValueId) out = {0};
+    Str origin = {NULL, 0};
+    for (size_t i = 0; i < g->node.count; i++) {
+        const Node *n = &x->f->node[g->node.item[i]];
+        kernel_node(x, &k, n, index);
+        if (!origin.n) origin = n->origin;
+        for (uint32_t j = 0; j < n->n_out; j++)
+            if (escapes[n->out + j]) vec_push(&out, n->out + j);
+    }
+    for (size_t i = 0; i < out.count; i++) func_output(x->m, k.f, k.map[out.item[i]], (Str){NULL, 0});
+    Attr callee = attr_i(AT_func, shared_kernel(x->m, k.f));
+    Vec(ValueId) in = {0};
+    Vec(Type) types = {0};
+    for (size_t i = 0; i < k.in.count; i++) vec_push(&in, remap_value(r, k.in.item[i]));
+    for (size_t i = 0; i < out.count; i++) vec_push(&types, x->f->value[out.item[i]].type);
+    ValueId v = func_node_typed(x->m, r->f, OP_call, in.item, (uint32_t)in.count, &callee, 1, types.item, (uint32_t)out.count, origin);
+    for (size_t i = 0; i < out.count; i++) remap_set(r, out.item[i], v + (uint32_t)i);
+    vec_free(&k.in);
+    vec_free(&in);
+    vec_free(&types);
+    vec_free(&out);
+}
+
+/* An output that is an input, a parameter, a literal or listed before gets a kernel that copies it. */
+static ValueId copied(Outline *x, Remap *r, ValueId v) {
+    Module *m = x->m;
+    const Type *t = &x->f->value[v].type;
+    Kernel k = {.f = func_begin(m, str_c("copy"), FR_KERNEL)};
+    k.map = arena_array(x->a, x->f->n_values + 1, sizeof *k.map);
+    memset(k.map, 0xff, (x->f->n_values + 1) * sizeof *k.map);
+    ValueId in = kernel_value(x, &k, v, NONE);
+    ValueId y = func_node_typed(m, k.f, OP_reshape, &in, 1, NULL, 0, t, 1, (Str){NULL, 0});
+    func_output(m, k.f, y, (Str){NULL, 0});
+    Attr callee = attr_i(AT_func, shared_kernel(m, k.f));
+    ValueId arg = k.in.count ? remap_value(r, k.in.item[0]) : NONE;
+    ValueId out = func_node_typed(m, r->f, OP_call, &arg, (uint32_t)k.in.count, &callee, 1, t, 1, (Str){NULL, 0});
+    vec_free(&k.in);
+    return out;
+}
+
+/* Values that live outside the group that makes them. */
+static void mark_escape(const Outline *x, bool *escapes, ValueId v, uint32_t into) {
+    for (;;) {
+        const Node *n = v == NONE ? NULL : value_node(x->f, v);
+        if (!n) return;
+        uint32_t g = x->of[n - x->f->node];
+        if (g != NONE) {
+            if (g != into) escapes[v] = true;
+            return;
+        }
+        if (!n->n_in) return;
+        v = n->in[0];
+    }
+}
+
+bool outline(Module *m, Func *f, Diag *d) {
+    (void)d;
+    Outline x = {.m = m, .f = f, .a = arena_new()};
+    x.of = arena_array(x.a, f->n_nodes + 1, sizeof *x.of);
+    x.is_output = arena_array(x.a, f->n_values + 1, sizeof *x.is_output);
+    bool *escapes = arena_array(x.a, f->n_values + 1, sizeof *escapes);
+    for (uint32_t i = 0; i < f->n_outputs; i++) x.is_output[f->output[i]] = escapes[f->output[i]] = true;
+    for (uint32_t i = 0; i < f->n_nodes; i++) assign(&x, i);
+    for (uint32_t i = 0; i < f->n_nodes; i++)
+        for (uint32_t j = 0; x.of[i] != NONE && j < f->node[i].n_in; j++) mark_escape(&x, escapes, f->node[i].in[j], x.of[i]);
+    Remap r = remap_begin(m, x.a, f);
+    for (uint32_t g = 0; g < x.group.count; g++) emit_group(&x, &r, g, escapes);
+    for (uint32_t i = 0; i < f->n_outputs; i++) {
+        ValueId v = f->output[i];
+        bool before = false;
+        for (uint32_t j = 0; j < i; j++) before = before || f->output[j] == v;
+        const Node *n = value_node(f, v);
+        bool made = n && x.of[n - f->node] != NONE;
+        func_output(m, r.f, made && !before ? remap_value(&r, v) : copied(&x, &r, v), f->output_name[i]);
+    }
+    func_end(m, r.f, f->id);
+    for (size_t i = 0; i < x.group.count; i++) vec_free(&x.group.item[i]->node);
+    vec_free(&x.group);
+    arena_free(x.a);
+    return true;
+}

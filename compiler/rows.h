@@ -1,0 +1,25 @@
+/* Row-locality: whether nodes can run over tiles of leading axes (tokens) with everything between a kernel's inputs and
+ * outputs staying inside a tile. `fuse` groups by it, code generation relies on it. */
+#ifndef MOEC_ROWS_H
+#define MOEC_ROWS_H
+
+#include "ir.h"
+
+typedef struct Rows {
+    const Module *m;
+    const Func *f;
+    int n; /* row axes */
+    Dim dim[MOEC_MAX_RANK];
+    bool *row; /* by ValueId: carries the row axes */
+} Rows;
+
+/* v's leading extents are the rows. */
+bool rows_lead(const Rows *r, ValueId v);
+/* Whether node n works row by row, given which of its operands carry rows; marks its results. */
+bool rows_node(Rows *r, const Node *n);
+/* v stands somewhere as an operand that must be the same for all rows (a weight, a table). */
+bool rows_invariant_use(const Func *f, ValueId v);
+/* Can f run row by row over the first n_row axes of its outputs? Fills row[] (n_values). */
+bool rows_local(const Module *m, const Func *f, int n_row, bool *row);
+
+#endif
