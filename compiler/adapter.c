@@ -30,23 +30,19 @@ static const struct {
 static const char *const role_names[SR_COUNT] = {"q", "k", "v", "o", "wi", "wi_1", "wo", "act"};
 static const char *const suffixes[TR_COUNT] = {"scale", "lora_A", "lora_B", "router", "router_bias"};
 
-const char *adapter_method_name(AdapterMethod m)
-{
+const char *adapter_method_name(AdapterMethod m) {
     return methods[m].name;
 }
 
-const char *adapter_tensor_suffix(TensorRole r)
-{
+const char *adapter_tensor_suffix(TensorRole r) {
     return suffixes[r];
 }
 
-const char *site_role_name(SiteRole r)
-{
+const char *site_role_name(SiteRole r) {
     return role_names[r];
 }
 
-bool site_role_parse(Str s, SiteRole *out)
-{
+bool site_role_parse(Str s, SiteRole *out) {
     for (int r = 0; r < SR_COUNT; r++) {
         if (str_is(s, role_names[r])) {
             *out = (SiteRole)r;
@@ -56,39 +52,35 @@ bool site_role_parse(Str s, SiteRole *out)
     return false;
 }
 
-bool adapter_method_sits(AdapterMethod m, SiteRole r)
-{
+bool adapter_method_sits(AdapterMethod m, SiteRole r) {
     return (methods[m].sits >> r & 1) != 0;
 }
 
-bool adapter_method_routed(AdapterMethod m)
-{
+bool adapter_method_routed(AdapterMethod m) {
     return methods[m].routed;
 }
 
-bool adapter_method_ranked(AdapterMethod m)
-{
+bool adapter_method_ranked(AdapterMethod m) {
     return methods[m].ranked;
 }
 
-/* ---- resolving --------------------------------------------------------------------------------------- */
+/* ---- resolving ---------------------------------------------------------------------------------- */
 
 /* Patterns of one spec together: bounds the time of matching them all. */
 enum { PATTERNS_MAX_BYTES = 256 * 1024 };
 
-static const char *rule_place(const AdapterSpec *spec, const AdapterRule *r, Arena *a)
-{
+static const char *rule_place(const AdapterSpec *spec, const AdapterRule *r, Arena *a) {
     return r->line > 0 ? arena_printf(a, "%s:%" PRIu32, spec->file, r->line) : spec->file;
 }
 
 /* Marks the sites `r` matches in `seen` (all it could have) and takes those still free. */
 static bool rule_apply(const AdapterSpec *spec, const AdapterRule *r, const ModelSite *sites, uint32_t n,
-                       const AdapterRule **taken, Arena *a, Diag *d)
-{
+                       const AdapterRule **taken, Arena *a, Diag *d) {
     Pattern *p = NULL;
     const char *why = NULL;
     if (spec->has_sites && (p = pattern_new(a, r->pattern, &why)) == NULL)
-        return diag_error(d, rule_place(spec, r, a), "key 'match': pattern '%s': %s", diag_show(d, r->pattern), why);
+        return diag_error(d, rule_place(spec, r, a), "key 'match': pattern '%s': %s",
+                          diag_show(d, r->pattern), why);
     uint32_t matched = 0, misfit = 0;
     for (uint32_t i = 0; i < n; i++) {
         const ModelSite *s = &sites[i];
@@ -108,31 +100,33 @@ static bool rule_apply(const AdapterSpec *spec, const AdapterRule *r, const Mode
     if (!spec->has_sites)
         return diag_error(d, where, "the model has no site for method %s", methods[r->method].name);
     if (misfit > 0)
-        return diag_error(d, where, "key 'match': pattern '%s' names only sites that %s cannot sit on (it takes %s)",
+        return diag_error(d, where,
+                          "key 'match': pattern '%s' names only sites that %s cannot sit on (it takes %s)",
                           diag_show(d, r->pattern), methods[r->method].name,
                           methods[r->method].ranked ? "q, k, v, o, wi, wi_1 and wo" : "k, v and act");
-    return diag_error(d, where, "key 'match': pattern '%s' matches no site of the model", diag_show(d, r->pattern));
+    return diag_error(d, where, "key 'match': pattern '%s' matches no site of the model",
+                      diag_show(d, r->pattern));
 }
 
 /* Every product a later pass forms from a site and its rule stays within the limits of tensors. */
-static bool site_check(const AdapterSpec *spec, const AdapterSite *s, Arena *a, Diag *d)
-{
+static bool site_check(const AdapterSpec *spec, const AdapterSite *s, Arena *a, Diag *d) {
     const AdapterRule *r = s->rule;
     const ModelSite *m = s->at;
     int64_t wide = m->d_in > m->d_out ? m->d_in : m->d_out, size;
     if (r->rank > wide)
         return diag_error(d, rule_place(spec, r, a),
-                          "key 'rank': %" PRId64 " is more than both widths of site %s (%" PRId64 " in, %" PRId64 " out)",
+                          "key 'rank': %" PRId64 " is more than both widths of site %s (%" PRId64
+                          " in, %" PRId64 " out)",
                           r->rank, m->name.p, m->d_in, m->d_out);
     int64_t experts = r->experts > 0 ? r->experts : 1, rank = r->rank > 0 ? r->rank : 1;
     if (!mul_i64(experts, rank, &size) || !mul_i64(size, wide, &size) || size > MOEC_MAX_TENSOR / 8)
-        return diag_error(d, rule_place(spec, r, a), "keys 'experts', 'rank': the tensors of site %s are too large",
-                          m->name.p);
+        return diag_error(d, rule_place(spec, r, a),
+                          "keys 'experts', 'rank': the tensors of site %s are too large", m->name.p);
     return true;
 }
 
-bool adapter_resolve(const AdapterSpec *spec, const ModelSite *sites, uint32_t n, Arena *a, AdapterPlan *out, Diag *d)
-{
+bool adapter_resolve(const AdapterSpec *spec, const ModelSite *sites, uint32_t n, Arena *a, AdapterPlan *out,
+                     Diag *d) {
     *out = (AdapterPlan){0};
     size_t errors = diag_errors(d), bytes = 0;
     for (uint32_t i = 0; i < spec->n_rules; i++)
@@ -162,10 +156,9 @@ bool adapter_resolve(const AdapterSpec *spec, const ModelSite *sites, uint32_t n
     return diag_errors(d) == errors;
 }
 
-/* ---- tensors ------------------------------------------------------------------------------------------- */
+/* ---- tensors ------------------------------------------------------------------------------------ */
 
-int64_t adapter_router_width(const AdapterSite *s)
-{
+int64_t adapter_router_width(const AdapterSite *s) {
     const RouterOptions *r = &s->rule->router;
     if (!methods[s->rule->method].routed)
         return 0;
@@ -176,16 +169,14 @@ int64_t adapter_router_width(const AdapterSite *s)
     return s->at->heads > 0 ? s->at->d_out / s->at->heads : s->at->d_out;
 }
 
-static SiteTensor site_tensor(TensorRole role, int rank, int64_t d0, int64_t d1, int64_t d2)
-{
+static SiteTensor site_tensor(TensorRole role, int rank, int64_t d0, int64_t d1, int64_t d2) {
     SiteTensor t = {role, rank, {d0, d1, d2}, 1};
     for (int i = 0; i < rank; i++)
         t.count *= t.dim[i];
     return t;
 }
 
-uint32_t adapter_site_tensors(const AdapterSite *s, SiteTensor out[TR_COUNT])
-{
+uint32_t adapter_site_tensors(const AdapterSite *s, SiteTensor out[TR_COUNT]) {
     const ModelSite *m = s->at;
     int64_t E = s->rule->experts, r = s->rule->rank, h = m->heads, D = h > 0 ? m->d_out / h : 0;
     uint32_t n = 0;
@@ -204,7 +195,8 @@ uint32_t adapter_site_tensors(const AdapterSite *s, SiteTensor out[TR_COUNT])
         out[n++] = site_tensor(TR_LORA_A, 3, E, m->d_in, r);
         out[n++] = site_tensor(TR_LORA_B, 3, E, r, m->d_out);
         break;
-    case AM_COUNT: BUG("not a method");
+    case AM_COUNT:
+        BUG("not a method");
     }
     if (methods[s->rule->method].routed) {
         out[n++] = site_tensor(TR_ROUTER, 2, adapter_router_width(s), E, 0);
@@ -214,8 +206,7 @@ uint32_t adapter_site_tensors(const AdapterSite *s, SiteTensor out[TR_COUNT])
     return n;
 }
 
-int64_t adapter_site_count(const AdapterSpec *spec, const AdapterSite *s, bool trained)
-{
+int64_t adapter_site_count(const AdapterSpec *spec, const AdapterSite *s, bool trained) {
     SiteTensor t[TR_COUNT];
     uint32_t n = adapter_site_tensors(s, t);
     int64_t sum = 0;
@@ -227,11 +218,10 @@ int64_t adapter_site_count(const AdapterSpec *spec, const AdapterSite *s, bool t
     return sum;
 }
 
-/* ---- values ---------------------------------------------------------------------------------------------- */
+/* ---- values ------------------------------------------------------------------------------------- */
 
 /* SplitMix64's finaliser (Steele, Lea, Flood 2014) as a function of key and counter. */
-static uint64_t draw(uint64_t key, uint64_t counter)
-{
+static uint64_t draw(uint64_t key, uint64_t counter) {
     uint64_t z = key + (counter + 1) * UINT64_C(0x9e3779b97f4a7c15);
     z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
     z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
@@ -239,40 +229,35 @@ static uint64_t draw(uint64_t key, uint64_t counter)
 }
 
 /* Box-Muller; u is in (0, 1], so the logarithm is finite. */
-static double draw_normal(uint64_t key, uint64_t i)
-{
+static double draw_normal(uint64_t key, uint64_t i) {
     const double pi = 3.14159265358979323846;
     double u = (double)((draw(key, 2 * i) >> 11) + 1) * 0x1p-53;
     double v = (double)(draw(key, 2 * i + 1) >> 11) * 0x1p-53;
     return sqrt(-2.0 * log(u)) * cos(2.0 * pi * v);
 }
 
-void adapter_init(uint64_t seed, Str name, TensorRole role, float *data, int64_t count)
-{
+void adapter_init(uint64_t seed, Str name, TensorRole role, float *data, int64_t count) {
     uint64_t key = hash_bytes(draw(seed, 0), name.p, name.n);
     bool normal = role == TR_LORA_A || role == TR_ROUTER;
     for (int64_t i = 0; i < count; i++)
         data[i] = normal ? (float)(0.02 * draw_normal(key, (uint64_t)i)) : role == TR_SCALE ? 1.0f : 0.0f;
 }
 
-static int tensor_order(const void *a, const void *b)
-{
+static int tensor_order(const void *a, const void *b) {
     const AdapterTensor *x = *(const AdapterTensor *const *)a, *y = *(const AdapterTensor *const *)b;
     size_t n = x->name.n < y->name.n ? x->name.n : y->name.n;
     int c = n > 0 ? memcmp(x->name.p, y->name.p, n) : 0;
     return c != 0 ? c : (x->name.n > y->name.n) - (x->name.n < y->name.n);
 }
 
-static void shape_text(Text *t, int rank, const int64_t *dim)
-{
+static void shape_text(Text *t, int rank, const int64_t *dim) {
     text_printf(t, "[");
     for (int i = 0; i < rank; i++)
         text_printf(t, "%s%" PRId64, i > 0 ? "," : "", dim[i]);
     text_printf(t, "]");
 }
 
-static bool tensor_fits(const AdapterTensor *have, const SiteTensor *want, const char *file, Diag *d)
-{
+static bool tensor_fits(const AdapterTensor *have, const SiteTensor *want, const char *file, Diag *d) {
     bool same = have->rank == want->rank;
     for (int i = 0; same && i < want->rank; i++)
         same = have->dim[i] == want->dim[i];
@@ -292,8 +277,7 @@ static bool tensor_fits(const AdapterTensor *have, const SiteTensor *want, const
 }
 
 /* Element by element through memcpy: the file's data need not be aligned. Hosts are little-endian. */
-static float *tensor_floats(const AdapterTensor *t, int64_t count, Arena *a)
-{
+static float *tensor_floats(const AdapterTensor *t, int64_t count, Arena *a) {
     float *out = arena_array(a, (size_t)count, sizeof *out);
     const unsigned char *p = t->data;
     for (int64_t i = 0; i < count && t->kind == FK_F64; i++) {
@@ -317,14 +301,13 @@ static float *tensor_floats(const AdapterTensor *t, int64_t count, Arena *a)
 
 enum { REPORT_EACH = 4 }; /* missing, misfit and surplus tensors named one by one before only being counted */
 
-static void report_rest(const char *file, const char *what, uint32_t count, Diag *d)
-{
+static void report_rest(const char *file, const char *what, uint32_t count, Diag *d) {
     if (count > REPORT_EACH)
         diag_error(d, file, "%" PRIu32 " more %s", count - REPORT_EACH, what);
 }
 
-static bool values_load(const AdapterSpec *spec, const AdapterPlan *plan, Arena *a, const float **value, Diag *d)
-{
+static bool values_load(const AdapterSpec *spec, const AdapterPlan *plan, Arena *a, const float **value,
+                        Diag *d) {
     const AdapterTensor **sorted = arena_array(a, (size_t)spec->n_tensors + 1, sizeof *sorted);
     const AdapterTensor **found = arena_array(a, (size_t)plan->n_sites * TR_COUNT + 1, sizeof *found);
     bool *used = arena_array(a, (size_t)spec->n_tensors + 1, sizeof *used);
@@ -370,9 +353,8 @@ static bool values_load(const AdapterSpec *spec, const AdapterPlan *plan, Arena 
     return true;
 }
 
-bool adapter_values(const AdapterSpec *spec, const AdapterPlan *plan, uint64_t seed, Arena *a, const float ***out,
-                    Diag *d)
-{
+bool adapter_values(const AdapterSpec *spec, const AdapterPlan *plan, uint64_t seed, Arena *a,
+                    const float ***out, Diag *d) {
     const float **value = arena_array(a, (size_t)plan->n_sites * TR_COUNT + 1, sizeof *value);
     *out = value;
     if (spec->loaded)

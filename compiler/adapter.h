@@ -26,8 +26,8 @@ typedef enum RouterInput {
 /* p = softmax((u.R + b) / temperature) over all experts, then the selection. */
 typedef struct RouterOptions {
     RouterInput input;
-    int64_t top_k;      /* 0: soft merging */
-    bool renormalise;   /* softmax over the kept logits instead of p * mask */
+    int64_t top_k;    /* 0: soft merging */
+    bool renormalise; /* softmax over the kept logits instead of p * mask */
     bool bias;
     double temperature;
     double jitter, balance_loss, z_loss; /* training only */
@@ -48,7 +48,7 @@ typedef struct AdapterRule {
 typedef enum FloatKind { FK_NONE, FK_F32, FK_F16, FK_BF16, FK_F64 } FloatKind;
 typedef struct AdapterTensor {
     Str name;
-    Str dtype; /* as the file spells it */
+    Str dtype;      /* as the file spells it */
     FloatKind kind; /* FK_NONE: not of a type an adapter can have */
     int rank;
     int64_t dim[MOEC_MAX_RANK];
@@ -61,9 +61,9 @@ typedef struct AdapterSpec {
     uint32_t n_rules;
     bool has_sites;
     bool train_experts, train_router;
-    Str weights;     /* the key's text, empty without it */
-    Str json;        /* canonical: sorted keys, no blanks, without "weights" */
-    bool loaded;     /* tensors below are the values; else they are drawn from a seed */
+    Str weights; /* the key's text, empty without it */
+    Str json;    /* canonical: sorted keys, no blanks, without "weights" */
+    bool loaded; /* tensors below are the values; else they are drawn from a seed */
     const char *tensor_file;
     AdapterTensor *tensor;
     uint32_t n_tensors;
@@ -109,9 +109,10 @@ bool adapter_method_sits(AdapterMethod m, SiteRole r);
 bool adapter_method_routed(AdapterMethod m); /* mov, molora */
 bool adapter_method_ranked(AdapterMethod m); /* lora, molora */
 
-/* Matches every rule against every site; the first rule that matches has it. A rule that sees no site, a site too
- * narrow for the rank, sentence widths that differ: reported, false. */
-bool adapter_resolve(const AdapterSpec *spec, const ModelSite *sites, uint32_t n, Arena *a, AdapterPlan *out, Diag *d);
+/* Matches every rule against every site; the first rule that matches has it. A rule that sees no site, a site
+ * too narrow for the rank, sentence widths that differ: reported, false. */
+bool adapter_resolve(const AdapterSpec *spec, const ModelSite *sites, uint32_t n, Arena *a, AdapterPlan *out,
+                     Diag *d);
 
 /* The tensors of an adapted site, in the order of TensorRole; returns how many. Sizes have been checked. */
 uint32_t adapter_site_tensors(const AdapterSite *s, SiteTensor out[TR_COUNT]);
@@ -123,9 +124,9 @@ int64_t adapter_site_count(const AdapterSpec *spec, const AdapterSite *s, bool t
 /* Initial value number i of tensor `name`, whatever was drawn before: ones, zeros, or normal(0, 0.02). */
 void adapter_init(uint64_t seed, Str name, TensorRole role, float *data, int64_t count);
 
-/* The values of every tensor of the plan, in the order of sites and adapter_site_tensors; arrays in `a`. From the
- * spec's loaded tensors, each of which must be used, or drawn from `seed`. */
-bool adapter_values(const AdapterSpec *spec, const AdapterPlan *plan, uint64_t seed, Arena *a, const float ***out,
-                    Diag *d);
+/* The values of every tensor of the plan, in the order of sites and adapter_site_tensors; arrays in `a`. From
+ * the spec's loaded tensors, each of which must be used, or drawn from `seed`. */
+bool adapter_values(const AdapterSpec *spec, const AdapterPlan *plan, uint64_t seed, Arena *a,
+                    const float ***out, Diag *d);
 
 #endif

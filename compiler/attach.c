@@ -17,27 +17,25 @@ typedef struct Attach {
     Module *m;
     const PassOptions *o;
     Diag *d;
-    Arena *a;       /* scratch */
+    Arena *a;        /* scratch */
     NameMap by_name; /* site name -> index of the arrays below */
     Vec(ModelSite) site;
     AdapterPlan plan;
-    uint32_t *planned;            /* by site: index in the plan, or NONE */
-    ParamId (*param)[TR_COUNT];   /* by index in the plan */
-    Remap r;                      /* of the function being rewritten */
-    ValueId sentence;             /* its input, or NONE */
+    uint32_t *planned;          /* by site: index in the plan, or NONE */
+    ParamId (*param)[TR_COUNT]; /* by index in the plan */
+    Remap r;                    /* of the function being rewritten */
+    ValueId sentence;           /* its input, or NONE */
     Str origin;
 } Attach;
 
-/* ---- finding the sites ---------------------------------------------------------------------------------- */
+/* ---- finding the sites -------------------------------------------------------------------------- */
 
-static const Attr *node_site(const Node *n)
-{
+static const Attr *node_site(const Node *n) {
     return n->n_out == 1 ? node_attr(n, AT_site) : NULL;
 }
 
 /* Heads of the attention that reads v as query, key or value; 0 when none does. */
-static int64_t site_heads(const Attach *t, const Func *f, ValueId v)
-{
+static int64_t site_heads(const Attach *t, const Func *f, ValueId v) {
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         const Node *n = &f->node[i];
         for (uint32_t k = 0; n->op == OP_attention && k < 3; k++) {
@@ -48,13 +46,11 @@ static int64_t site_heads(const Attach *t, const Func *f, ValueId v)
     return (int64_t)t->m->s2s.heads;
 }
 
-static bool last_extent(const Attach *t, const Type *type, int64_t *out)
-{
+static bool last_extent(const Attach *t, const Type *type, int64_t *out) {
     return type->rank >= 2 && dim_is_const(t->m->dims, type->dim[type->rank - 1], out);
 }
 
-static bool site_add(Attach *t, const Func *f, const Node *n, Str name)
-{
+static bool site_add(Attach *t, const Func *f, const Node *n, Str name) {
     ModelSite s = {.name = name};
     const char *dot = name.n > 0 ? memrchr(name.p, '.', name.n) : NULL;
     Str last = dot != NULL ? (Str){dot + 1, name.n - (size_t)(dot + 1 - name.p)} : name;
@@ -87,14 +83,12 @@ static bool site_add(Attach *t, const Func *f, const Node *n, Str name)
     return true;
 }
 
-static Str sibling(Attach *t, Str name, const char *last)
-{
+static Str sibling(Attach *t, Str name, const char *last) {
     const char *dot = memrchr(name.p, '.', name.n);
     return str_c(arena_printf(t->a, "%.*s.%s", (int)(dot - name.p), name.p, last));
 }
 
-static bool sites_find(Attach *t)
-{
+static bool sites_find(Attach *t) {
     bool ok = true;
     for (FuncId id = 0; id < t->m->n_funcs; id++) {
         const Func *f = t->m->func[id];
@@ -105,16 +99,16 @@ static bool sites_find(Attach *t)
     }
     for (size_t i = 0; ok && i < t->site.count; i++) {
         uint32_t wi;
-        if (t->site.item[i].role == SR_ACT && namemap_find(&t->by_name, sibling(t, t->site.item[i].name, "wi"), &wi))
+        if (t->site.item[i].role == SR_ACT &&
+            namemap_find(&t->by_name, sibling(t, t->site.item[i].name, "wi"), &wi))
             t->site.item[i].d_in = t->site.item[wi].d_in;
     }
     return ok;
 }
 
-/* ---- parameters ------------------------------------------------------------------------------------------ */
+/* ---- parameters --------------------------------------------------------------------------------- */
 
-static bool params_make(Attach *t)
-{
+static bool params_make(Attach *t) {
     const AdapterSpec *spec = t->o->adapter;
     const float **value;
     if (!adapter_values(spec, &t->plan, t->o->seed, t->m->arena, &value, t->d))
@@ -128,7 +122,8 @@ static bool params_make(Attach *t)
         for (uint32_t j = 0; j < n; j++, k++) {
             Str name = str_c(arena_printf(t->m->arena, "%s.%s", t->plan.site[i].at->name.p,
                                           adapter_tensor_suffix(st[j].role)));
-            Param p = {.name = name, .kind = PK_ADAPTER, .dtype = DT_F32, .rank = st[j].rank, .data = value[k]};
+            Param p = {
+                .name = name, .kind = PK_ADAPTER, .dtype = DT_F32, .rank = st[j].rank, .data = value[k]};
             for (int r = 0; r < p.rank; r++)
                 p.dim[r] = st[j].dim[r];
             p.init = NONE;
@@ -142,37 +137,32 @@ static bool params_make(Attach *t)
     return true;
 }
 
-/* ---- nodes ------------------------------------------------------------------------------------------------- */
+/* ---- nodes
+ * ------------------------------------------------------------------------------------------------- */
 
-static const Type *type_of(const Attach *t, ValueId v)
-{
+static const Type *type_of(const Attach *t, ValueId v) {
     return &t->r.f->value[v].type;
 }
 
-static ValueId use(Attach *t, uint32_t site, TensorRole role)
-{
+static ValueId use(Attach *t, uint32_t site, TensorRole role) {
     CHECK(t->param[site][role] != NONE);
     return func_param(t->m, t->r.f, t->param[site][role]);
 }
 
-static ValueId add_node(Attach *t, Op op, ValueId a, ValueId b)
-{
+static ValueId add_node(Attach *t, Op op, ValueId a, ValueId b) {
     return build_binary(t->m, t->r.f, op, a, b, t->origin);
 }
 
-static ValueId multiply(Attach *t, ValueId a, ValueId b)
-{
+static ValueId multiply(Attach *t, ValueId a, ValueId b) {
     return build_matmul(t->m, t->r.f, a, b, t->origin);
 }
 
-static ValueId scale_by(Attach *t, ValueId v, double by)
-{
+static ValueId scale_by(Attach *t, ValueId v, double by) {
     return by == 1 ? v : add_node(t, OP_mul, v, build_scalar(t->m, t->r.f, DT_F32, by));
 }
 
 /* v with its last `drop` axes replaced by `n` new ones; a symbolic extent stands for a whole axis. */
-static ValueId reshape_tail(Attach *t, ValueId v, int drop, int n, const int64_t *tail)
-{
+static ValueId reshape_tail(Attach *t, ValueId v, int drop, int n, const int64_t *tail) {
     Type type = *type_of(t, v);
     int rank = type.rank - drop;
     CHECK(rank >= 0 && rank + n <= MOEC_MAX_RANK);
@@ -181,15 +171,13 @@ static ValueId reshape_tail(Attach *t, ValueId v, int drop, int n, const int64_t
     return build_reshape(t->m, t->r.f, v, rank + n, type.dim, t->origin);
 }
 
-static ValueId softmax_last(Attach *t, ValueId v)
-{
+static ValueId softmax_last(Attach *t, ValueId v) {
     Attr axis = attr_i(AT_axis, type_of(t, v)->rank - 1);
     return func_node(t->m, t->r.f, OP_softmax, &v, 1, &axis, 1, t->origin);
 }
 
 /* p[.., E] from u[.., in]: softmax((u.R + b) / temperature), then the selection. */
-static ValueId router(Attach *t, uint32_t site, ValueId u)
-{
+static ValueId router(Attach *t, uint32_t site, ValueId u) {
     const AdapterRule *rule = t->plan.site[site].rule;
     const RouterOptions *o = &rule->router;
     Func *f = t->r.f;
@@ -210,9 +198,9 @@ static ValueId router(Attach *t, uint32_t site, ValueId u)
     return o->renormalise ? softmax_last(t, kept) : kept;
 }
 
-/* p of a sentence vector, [B,E], with axes of extent 1 put in so that it broadcasts against a value of `rank`. */
-static ValueId router_sentence(Attach *t, uint32_t site, int rank)
-{
+/* p of a sentence vector, [B,E], with axes of extent 1 put in so that it broadcasts against a value of
+ * `rank`. */
+static ValueId router_sentence(Attach *t, uint32_t site, int rank) {
     int64_t tail[MOEC_MAX_RANK];
     ValueId p = router(t, site, t->sentence);
     for (int i = 0; i < rank - 2; i++)
@@ -222,8 +210,7 @@ static ValueId router_sentence(Attach *t, uint32_t site, int rank)
 }
 
 /* y * l */
-static ValueId attach_ia3(Attach *t, uint32_t site, ValueId y)
-{
+static ValueId attach_ia3(Attach *t, uint32_t site, ValueId y) {
     const ModelSite *s = t->plan.site[site].at;
     ValueId scale = use(t, site, TR_SCALE);
     if (s->heads > 0)
@@ -232,8 +219,7 @@ static ValueId attach_ia3(Attach *t, uint32_t site, ValueId y)
 }
 
 /* y + (u.A).B alpha/r */
-static ValueId attach_lora(Attach *t, uint32_t site, ValueId y, ValueId u)
-{
+static ValueId attach_lora(Attach *t, uint32_t site, ValueId y, ValueId u) {
     const AdapterRule *rule = t->plan.site[site].rule;
     ValueId z = multiply(t, u, use(t, site, TR_LORA_A));
     z = scale_by(t, z, rule->alpha / (double)rule->rank);
@@ -241,8 +227,7 @@ static ValueId attach_lora(Attach *t, uint32_t site, ValueId y, ValueId u)
 }
 
 /* y * sum_e p_e S_e. With the router on the site of k or v, every head is routed by itself. */
-static ValueId attach_mov(Attach *t, uint32_t site, ValueId y, ValueId u)
-{
+static ValueId attach_mov(Attach *t, uint32_t site, ValueId y, ValueId u) {
     const ModelSite *s = t->plan.site[site].at;
     const AdapterRule *rule = t->plan.site[site].rule;
     ValueId scale = use(t, site, TR_SCALE);
@@ -264,9 +249,9 @@ static ValueId attach_mov(Attach *t, uint32_t site, ValueId y, ValueId u)
     return add_node(t, OP_mul, y, multiply(t, p, scale));
 }
 
-/* y + sum_e p_e (u.A_e).B_e alpha/r, as one skinny matmul on each side of p: nothing of extents [.., E, d_out]. */
-static ValueId attach_molora(Attach *t, uint32_t site, ValueId y, ValueId u)
-{
+/* y + sum_e p_e (u.A_e).B_e alpha/r, as one skinny matmul on each side of p: nothing of extents [.., E,
+ * d_out]. */
+static ValueId attach_molora(Attach *t, uint32_t site, ValueId y, ValueId u) {
     static const int64_t width_first[] = {1, 0, 2};
     const ModelSite *s = t->plan.site[site].at;
     const AdapterRule *rule = t->plan.site[site].rule;
@@ -275,7 +260,8 @@ static ValueId attach_molora(Attach *t, uint32_t site, ValueId y, ValueId u)
     ValueId A = build_transpose(t->m, t->r.f, use(t, site, TR_LORA_A), width_first, t->origin);
     A = reshape_tail(t, A, 2, 1, &inner);
     ValueId B = reshape_tail(t, use(t, site, TR_LORA_B), 3, 2, last);
-    ValueId p = rule->router.input == RI_SENTENCE ? router_sentence(t, site, type_of(t, y)->rank) : router(t, site, u);
+    ValueId p = rule->router.input == RI_SENTENCE ? router_sentence(t, site, type_of(t, y)->rank)
+                                                  : router(t, site, u);
     p = scale_by(t, p, rule->alpha / (double)r);
     ValueId z = reshape_tail(t, multiply(t, u, A), 1, 2, pairs);
     z = add_node(t, OP_mul, z, reshape_tail(t, p, 1, 2, column));
@@ -283,33 +269,37 @@ static ValueId attach_molora(Attach *t, uint32_t site, ValueId y, ValueId u)
     return add_node(t, OP_add, y, multiply(t, z, B));
 }
 
-static ValueId attach_site(Attach *t, uint32_t site, ValueId y, ValueId u)
-{
+static ValueId attach_site(Attach *t, uint32_t site, ValueId y, ValueId u) {
     const AdapterSite *s = &t->plan.site[site];
-    t->origin = str_c(arena_printf(t->m->arena, "adapter: %s %s", s->at->name.p, adapter_method_name(s->rule->method)));
+    t->origin = str_c(
+        arena_printf(t->m->arena, "adapter: %s %s", s->at->name.p, adapter_method_name(s->rule->method)));
     switch (s->rule->method) {
-    case AM_IA3: return attach_ia3(t, site, y);
-    case AM_LORA: return attach_lora(t, site, y, u);
-    case AM_MOV: return attach_mov(t, site, y, u);
-    case AM_MOLORA: return attach_molora(t, site, y, u);
-    case AM_COUNT: break;
+    case AM_IA3:
+        return attach_ia3(t, site, y);
+    case AM_LORA:
+        return attach_lora(t, site, y, u);
+    case AM_MOV:
+        return attach_mov(t, site, y, u);
+    case AM_MOLORA:
+        return attach_molora(t, site, y, u);
+    case AM_COUNT:
+        break;
     }
     BUG("not a method");
 }
 
-/* ---- functions ----------------------------------------------------------------------------------------------- */
+/* ---- functions
+ * ----------------------------------------------------------------------------------------------- */
 
 /* Index in the plan of node n's site, or NONE. */
-static uint32_t node_planned(const Attach *t, const Node *n)
-{
+static uint32_t node_planned(const Attach *t, const Node *n) {
     const Attr *site = node_site(n);
     uint32_t at;
     return site != NULL && namemap_find(&t->by_name, site->s, &at) ? t->planned[at] : NONE;
 }
 
 /* The linear's input: of `act`, that of the wi before it; NONE when this function does not have it. */
-static ValueId site_input(Attach *t, const Func *f, const Node *n)
-{
+static ValueId site_input(Attach *t, const Func *f, const Node *n) {
     Str name = node_site(n)->s;
     if (n->op == OP_matmul)
         return n->in[0];
@@ -321,8 +311,7 @@ static ValueId site_input(Attach *t, const Func *f, const Node *n)
     return NONE;
 }
 
-static bool func_attach(Attach *t, const Func *f)
-{
+static bool func_attach(Attach *t, const Func *f) {
     bool any = false, sentence = false;
     Dim batch = 0;
     for (uint32_t i = 0; i < f->n_nodes; i++) {
@@ -350,7 +339,8 @@ static bool func_attach(Attach *t, const Func *f)
         const AdapterRule *rule = t->plan.site[site].rule;
         ValueId u = site_input(t, f, n);
         if (u == NONE && rule->method == AM_MOV && rule->router.input == RI_INPUT)
-            return diag_error(t->d, t->o->adapter->file, "site %s: the input of wi, which its router reads, was not found",
+            return diag_error(t->d, t->o->adapter->file,
+                              "site %s: the input of wi, which its router reads, was not found",
                               t->plan.site[site].at->name.p);
         remap_set(&t->r, n->out, attach_site(t, site, y, u == NONE ? NONE : remap_value(&t->r, u)));
     }
@@ -358,13 +348,13 @@ static bool func_attach(Attach *t, const Func *f)
     return true;
 }
 
-static bool attach_run(Attach *t)
-{
+static bool attach_run(Attach *t) {
     if (!sites_find(t))
         return false;
     uint32_t n = (uint32_t)t->site.count;
     if (n == 0)
-        return diag_error(t->d, t->o->adapter->file, "the model has no adapter sites: it is not a T5 that was recognised");
+        return diag_error(t->d, t->o->adapter->file,
+                          "the model has no adapter sites: it is not a T5 that was recognised");
     if (!adapter_resolve(t->o->adapter, t->site.item, n, t->a, &t->plan, t->d) || !params_make(t))
         return false;
     t->planned = arena_array(t->a, n, sizeof *t->planned);
@@ -381,8 +371,7 @@ static bool attach_run(Attach *t)
     return true;
 }
 
-bool pass_attach(Module *m, const PassOptions *o, Diag *d)
-{
+bool pass_attach(Module *m, const PassOptions *o, Diag *d) {
     if (o->adapter == NULL)
         return true;
     Attach t = {.m = m, .o = o, .d = d, .a = arena_new()};

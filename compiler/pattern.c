@@ -19,11 +19,10 @@ struct Pattern {
 
 typedef enum ByteKind { BK_PLAIN, BK_STAR, BK_OPEN, BK_COMMA, BK_CLOSE } ByteKind;
 
-static bool pattern_braces(Pattern *p, const char **why)
-{
+static bool pattern_braces(Pattern *p, const char **why) {
     uint32_t n = (uint32_t)p->text.n, depth = 0;
-    uint32_t *open = p->stack;  /* last `{` or `,` of each open brace */
-    uint32_t *first = p->now;   /* the `{` itself */
+    uint32_t *open = p->stack; /* last `{` or `,` of each open brace */
+    uint32_t *first = p->now;  /* the `{` itself */
     for (uint32_t i = 0; i < n; i++) {
         char c = p->text.p[i];
         if (c == '*') {
@@ -52,8 +51,7 @@ static bool pattern_braces(Pattern *p, const char **why)
     return depth == 0;
 }
 
-Pattern *pattern_new(Arena *a, Str text, const char **why)
-{
+Pattern *pattern_new(Arena *a, Str text, const char **why) {
     if (text.n == 0 || text.n > PATTERN_MAX_BYTES) {
         *why = text.n == 0 ? "it is empty" : "it is longer than 4096 bytes";
         return NULL;
@@ -72,8 +70,7 @@ Pattern *pattern_new(Arena *a, Str text, const char **why)
 }
 
 /* Adds `state` and all that empty moves reach from it; only states that wait for a byte are listed. */
-static void pattern_add(Pattern *p, uint32_t state, uint32_t *set, uint32_t *count)
-{
+static void pattern_add(Pattern *p, uint32_t state, uint32_t *set, uint32_t *count) {
     uint32_t n = (uint32_t)p->text.n, depth = 0;
     p->stack[depth++] = state;
     p->mark[state] = p->stamp;
@@ -102,8 +99,7 @@ static void pattern_add(Pattern *p, uint32_t state, uint32_t *set, uint32_t *cou
     }
 }
 
-bool pattern_match(Pattern *p, Str s)
-{
+bool pattern_match(Pattern *p, Str s) {
     uint32_t n = (uint32_t)p->text.n, count = 0;
     p->stamp++;
     pattern_add(p, 0, p->now, &count);

@@ -12,8 +12,7 @@ enum { MAX_WIDTH = 1 << 20, MAX_HEADS = 1 << 12, MAX_KV = 1 << 14, MAX_LAYERS = 
 enum { MAX_BUCKETS = 1 << 16, MAX_DISTANCE = 1 << 24 };
 
 /* As json_get_int, but the key must be there. */
-static bool need_int(const JsonDoc *doc, const char *key, int64_t lo, int64_t hi, int64_t *out)
-{
+static bool need_int(const JsonDoc *doc, const char *key, int64_t lo, int64_t hi, int64_t *out) {
     JsonPath root = {0}, at = json_path_key(root, key);
     if (json_object_get(doc->root, key) == NULL)
         return json_error(doc, &at, "is missing");
@@ -21,25 +20,24 @@ static bool need_int(const JsonDoc *doc, const char *key, int64_t lo, int64_t hi
 }
 
 /* Absent and null are the same here, as in the library. */
-static bool want_int(const JsonDoc *doc, const char *key, int64_t lo, int64_t hi, int64_t otherwise, int64_t *out)
-{
+static bool want_int(const JsonDoc *doc, const char *key, int64_t lo, int64_t hi, int64_t otherwise,
+                     int64_t *out) {
     JsonPath root = {0};
     json_t *v = json_object_get(doc->root, key);
     *out = otherwise;
     return v == NULL || json_is_null(v) || json_get_int(doc, &root, doc->root, key, lo, hi, out);
 }
 
-static bool want_bool(const JsonDoc *doc, const char *key, bool otherwise, bool *out)
-{
+static bool want_bool(const JsonDoc *doc, const char *key, bool otherwise, bool *out) {
     JsonPath root = {0};
     json_t *v = json_object_get(doc->root, key);
     *out = otherwise;
     return v == NULL || json_is_null(v) || json_get_bool(doc, &root, doc->root, key, out);
 }
 
-/* feed_forward_proj is `{act}` or `gated-{act}`; "gated-gelu" means gelu_new, as the library's T5Config has it. */
-static bool config_act(const JsonDoc *doc, T5Config *c)
-{
+/* feed_forward_proj is `{act}` or `gated-{act}`; "gated-gelu" means gelu_new, as the library's T5Config has
+ * it. */
+static bool config_act(const JsonDoc *doc, T5Config *c) {
     static const char *const known[] = {"relu", "gelu", "gelu_new", "silu", NULL};
     JsonPath root = {0}, at = json_path_key(root, "feed_forward_proj");
     Str proj = str_c("relu");
@@ -53,12 +51,12 @@ static bool config_act(const JsonDoc *doc, T5Config *c)
         if (str_is(c->act, known[i]))
             return true;
     }
-    return json_error(doc, &at, "'%s' is not known; it is relu, gelu, gelu_new or silu, possibly after 'gated-'",
+    return json_error(doc, &at,
+                      "'%s' is not known; it is relu, gelu, gelu_new or silu, possibly after 'gated-'",
                       diag_show(doc->d, proj));
 }
 
-static bool config_read(const JsonDoc *doc, T5Config *c)
-{
+static bool config_read(const JsonDoc *doc, T5Config *c) {
     static const char *const types[] = {"t5", "mt5", "umt5", "longt5", NULL};
     JsonPath root = {0};
     if (!json_is_object(doc->root))
@@ -87,8 +85,7 @@ static bool config_read(const JsonDoc *doc, T5Config *c)
     return config_act(doc, c) && ok;
 }
 
-bool config_load(Arena *a, const char *path, T5Config *out, Diag *d)
-{
+bool config_load(Arena *a, const char *path, T5Config *out, Diag *d) {
     *out = (T5Config){.file = path};
     JsonDoc doc;
     bool ok = json_open(a, path, JSON_FOREIGN_DEPTH, &doc, d) && config_read(&doc, out);
@@ -96,8 +93,7 @@ bool config_load(Arena *a, const char *path, T5Config *out, Diag *d)
     return ok;
 }
 
-int64_t config_base_count(const T5Config *c)
-{
+int64_t config_base_count(const T5Config *c) {
     int64_t inner = c->heads * c->d_kv, attention = 4 * c->d_model * inner;
     int64_t ffn = (c->gated ? 3 : 2) * c->d_model * c->d_ff;
     int64_t encoder = attention + ffn + 2 * c->d_model, decoder = 2 * attention + ffn + 3 * c->d_model;
@@ -105,9 +101,8 @@ int64_t config_base_count(const T5Config *c)
            2 * c->d_model + 2 * c->buckets * c->heads;
 }
 
-static void site_add(Arena *a, ModelSite *sites, uint32_t *n, const T5Config *c, const char *stack, int64_t layer,
-                     const char *block, SiteRole role)
-{
+static void site_add(Arena *a, ModelSite *sites, uint32_t *n, const T5Config *c, const char *stack,
+                     int64_t layer, const char *block, SiteRole role) {
     int64_t inner = c->heads * c->d_kv, in = c->d_model, out = inner;
     if (role == SR_O || role == SR_WO)
         out = c->d_model;
@@ -121,8 +116,7 @@ static void site_add(Arena *a, ModelSite *sites, uint32_t *n, const T5Config *c,
     sites[(*n)++] = (ModelSite){name, role, in, out, role <= SR_V ? c->heads : 0};
 }
 
-uint32_t config_sites(const T5Config *c, Arena *a, ModelSite **out)
-{
+uint32_t config_sites(const T5Config *c, Arena *a, ModelSite **out) {
     static const SiteRole attention[] = {SR_Q, SR_K, SR_V, SR_O}, ffn[] = {SR_WI, SR_ACT, SR_WI_1, SR_WO};
     uint32_t n = 0;
     ModelSite *s = arena_array(a, (size_t)(8 * c->enc_layers + 12 * c->dec_layers), sizeof *s);

@@ -9,8 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int file_judge(int fd, int64_t *size, const char *file, const char *what, Diag *d)
-{
+static int file_judge(int fd, int64_t *size, const char *file, const char *what, Diag *d) {
     struct stat st;
     if (fstat(fd, &st) != 0)
         diag_error(d, file, "%scannot be examined: %s", what, strerror(errno));
@@ -26,8 +25,7 @@ static int file_judge(int fd, int64_t *size, const char *file, const char *what,
     return -1;
 }
 
-int file_open(const char *path, int64_t *size, Diag *d)
-{
+int file_open(const char *path, int64_t *size, Diag *d) {
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
     if (fd < 0) {
         diag_error(d, path, "cannot be opened: %s", strerror(errno));
@@ -36,9 +34,9 @@ int file_open(const char *path, int64_t *size, Diag *d)
     return file_judge(fd, size, path, "", d);
 }
 
-static bool location_good(Str s)
-{
-    if (s.n == 0 || s.n > 4096 || s.p[0] == '/' || memchr(s.p, 0, s.n) != NULL || memchr(s.p, '\\', s.n) != NULL)
+static bool location_good(Str s) {
+    if (s.n == 0 || s.n > 4096 || s.p[0] == '/' || memchr(s.p, 0, s.n) != NULL ||
+        memchr(s.p, '\\', s.n) != NULL)
         return false;
     for (size_t i = 0, begin = 0; i <= s.n; i++) {
         if (i < s.n && s.p[i] != '/')
@@ -51,8 +49,8 @@ static bool location_good(Str s)
     return true;
 }
 
-int file_open_beneath(const char *dir, Str location, int64_t *size, const char *file, const char *what, Diag *d)
-{
+int file_open_beneath(const char *dir, Str location, int64_t *size, const char *file, const char *what,
+                      Diag *d) {
     if (!location_good(location)) {
         diag_error(d, file, "%s'%s': must be a plain relative path below the file's directory", what,
                    diag_show(d, location));
@@ -65,8 +63,9 @@ int file_open_beneath(const char *dir, Str location, int64_t *size, const char *
         size_t len = slash != NULL ? (size_t)(slash - location.p) - begin : location.n - begin;
         memcpy(part, location.p + begin, len);
         part[len] = 0;
-        int next = openat(at, part, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY |
-                                        (slash != NULL ? O_DIRECTORY : 0));
+        int next = openat(at, part,
+                          O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY |
+                              (slash != NULL ? O_DIRECTORY : 0));
         int error = errno;
         close(at);
         errno = error;
@@ -87,8 +86,7 @@ int file_open_beneath(const char *dir, Str location, int64_t *size, const char *
     return at;
 }
 
-bool file_pread(int fd, void *to, size_t n, int64_t offset)
-{
+bool file_pread(int fd, void *to, size_t n, int64_t offset) {
     char *p = to;
     while (n > 0) {
         size_t want = n < (size_t)1 << 30 ? n : (size_t)1 << 30;
@@ -106,8 +104,7 @@ bool file_pread(int fd, void *to, size_t n, int64_t offset)
     return true;
 }
 
-bool file_read(Arena *a, const char *path, int64_t limit, Str *out, Diag *d)
-{
+bool file_read(Arena *a, const char *path, int64_t limit, Str *out, Diag *d) {
     int64_t size = 0;
     int fd = file_open(path, &size, d);
     if (fd < 0)
@@ -119,15 +116,15 @@ bool file_read(Arena *a, const char *path, int64_t limit, Str *out, Diag *d)
         char *p = arena_alloc(a, (size_t)size + 1);
         ok = file_pread(fd, p, (size_t)size, 0);
         if (!ok)
-            diag_error(d, path, "cannot be read: %s", errno != 0 ? strerror(errno) : "it ended while being read");
+            diag_error(d, path, "cannot be read: %s",
+                       errno != 0 ? strerror(errno) : "it ended while being read");
         *out = (Str){p, (size_t)size};
     }
     close(fd);
     return ok;
 }
 
-const char *path_dir(Arena *a, const char *path)
-{
+const char *path_dir(Arena *a, const char *path) {
     const char *slash = strrchr(path, '/');
     if (slash == NULL)
         return ".";

@@ -8,13 +8,13 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- reading ------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------------ */
 
-static bool json_scan(const JsonDoc *doc, int max_depth)
-{
+static bool json_scan(const JsonDoc *doc, int max_depth) {
     const char *nul = memchr(doc->text.p, 0, doc->text.n);
     if (nul != NULL)
-        return diag_error(doc->d, doc->file, "not JSON: a NUL byte at offset %zu", (size_t)(nul - doc->text.p));
+        return diag_error(doc->d, doc->file, "not JSON: a NUL byte at offset %zu",
+                          (size_t)(nul - doc->text.p));
     int depth = 0;
     uint32_t line = 1;
     bool quoted = false;
@@ -39,8 +39,7 @@ static bool json_scan(const JsonDoc *doc, int max_depth)
     return true;
 }
 
-bool json_open_text(Arena *a, const char *file, Str text, int max_depth, JsonDoc *out, Diag *d)
-{
+bool json_open_text(Arena *a, const char *file, Str text, int max_depth, JsonDoc *out, Diag *d) {
     *out = (JsonDoc){a, file, text, NULL, d};
     if (!json_scan(out, max_depth))
         return false;
@@ -48,45 +47,41 @@ bool json_open_text(Arena *a, const char *file, Str text, int max_depth, JsonDoc
     out->root = json_loadb(text.p, text.n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
     if (out->root != NULL)
         return true;
-    const char *where = e.line > 0 ? arena_printf(a, "%s:%d:%d", file, e.line, e.column > 0 ? e.column : 1) : file;
+    const char *where =
+        e.line > 0 ? arena_printf(a, "%s:%d:%d", file, e.line, e.column > 0 ? e.column : 1) : file;
     return diag_error(d, where, "not JSON: %s", diag_show(d, str_c(e.text)));
 }
 
-bool json_open(Arena *a, const char *path, int max_depth, JsonDoc *out, Diag *d)
-{
+bool json_open(Arena *a, const char *path, int max_depth, JsonDoc *out, Diag *d) {
     Str text;
     *out = (JsonDoc){a, path, {"", 0}, NULL, d};
     return file_read(a, path, JSON_MAX_BYTES, &text, d) && json_open_text(a, path, text, max_depth, out, d);
 }
 
-void json_close(JsonDoc *doc)
-{
+void json_close(JsonDoc *doc) {
     json_decref(doc->root);
     doc->root = NULL;
 }
 
-/* ---- places -------------------------------------------------------------------------------------------- */
+/* ---- places ------------------------------------------------------------------------------------- */
 
-JsonPath json_path_key(JsonPath p, const char *key)
-{
+JsonPath json_path_key(JsonPath p, const char *key) {
     CHECK(p.n < (int)(sizeof p.step / sizeof p.step[0]));
     p.step[p.n].key = key;
     p.step[p.n++].index = 0;
     return p;
 }
 
-JsonPath json_path_index(JsonPath p, size_t index)
-{
+JsonPath json_path_index(JsonPath p, size_t index) {
     p = json_path_key(p, NULL);
     p.step[p.n - 1].index = index;
     return p;
 }
 
-/* Walks the text, which is known to be well-formed, keeping how many of the path's steps enclose the position.
- * `depth` counts open containers, of which the first `inside` + 1 lie on the path. With `lines` the last step is an
- * index that does not count: the lines of all the elements are stored. */
-static uint32_t json_walk(const JsonDoc *doc, const JsonPath *p, uint32_t *lines, size_t n_lines)
-{
+/* Walks the text, which is known to be well-formed, keeping how many of the path's steps enclose the
+ * position. `depth` counts open containers, of which the first `inside` + 1 lie on the path. With `lines` the
+ * last step is an index that does not count: the lines of all the elements are stored. */
+static uint32_t json_walk(const JsonDoc *doc, const JsonPath *p, uint32_t *lines, size_t n_lines) {
     const char *s = doc->text.p;
     size_t n = doc->text.n, index = 0;
     uint32_t line = 1;
@@ -104,7 +99,8 @@ static uint32_t json_walk(const JsonDoc *doc, const JsonPath *p, uint32_t *lines
         if (lines != NULL && level && inside == p->n - 1 && c != ',' && c != ']') {
             if (index < n_lines && lines[index] == 0)
                 lines[index] = line;
-        } else if (level && !hit && p->step[inside].key == NULL && c != ',' && c != ']' && index == p->step[inside].index)
+        } else if (level && !hit && p->step[inside].key == NULL && c != ',' && c != ']' &&
+                   index == p->step[inside].index)
             hit = true;
         if (lines == NULL && level && hit && p->step[inside].key == NULL && inside == p->n - 1)
             return line;
@@ -113,7 +109,8 @@ static uint32_t json_walk(const JsonDoc *doc, const JsonPath *p, uint32_t *lines
             for (i++; i < n && s[i] != '"'; i++)
                 i += s[i] == '\\';
             const char *key = p->step[inside].key;
-            if (level && is_key && key != NULL && i - begin == strlen(key) && memcmp(s + begin, key, i - begin) == 0) {
+            if (level && is_key && key != NULL && i - begin == strlen(key) &&
+                memcmp(s + begin, key, i - begin) == 0) {
                 if (inside == p->n - 1)
                     return line;
                 hit = true;
@@ -143,20 +140,17 @@ static uint32_t json_walk(const JsonDoc *doc, const JsonPath *p, uint32_t *lines
     return 0;
 }
 
-uint32_t json_line(const JsonDoc *doc, const JsonPath *p)
-{
+uint32_t json_line(const JsonDoc *doc, const JsonPath *p) {
     return json_walk(doc, p, NULL, 0);
 }
 
-void json_lines(const JsonDoc *doc, const JsonPath *array, uint32_t *lines, size_t n)
-{
+void json_lines(const JsonDoc *doc, const JsonPath *array, uint32_t *lines, size_t n) {
     JsonPath first = json_path_index(*array, 0);
     memset(lines, 0, n * sizeof *lines);
     json_walk(doc, &first, lines, n);
 }
 
-static void path_print(const JsonPath *p, Diag *d, Text *t)
-{
+static void path_print(const JsonPath *p, Diag *d, Text *t) {
     for (int i = 0; i < p->n; i++) {
         if (p->step[i].key == NULL)
             text_printf(t, "[%zu]", p->step[i].index);
@@ -165,8 +159,7 @@ static void path_print(const JsonPath *p, Diag *d, Text *t)
     }
 }
 
-bool json_error(const JsonDoc *doc, const JsonPath *p, const char *fmt, ...)
-{
+bool json_error(const JsonDoc *doc, const JsonPath *p, const char *fmt, ...) {
     Text t = {0};
     uint32_t line = json_line(doc, p);
     if (p->n > 0) {
@@ -180,19 +173,19 @@ bool json_error(const JsonDoc *doc, const JsonPath *p, const char *fmt, ...)
     char message[800];
     vsnprintf(message, sizeof message, fmt, args);
     va_end(args);
-    diag_error(doc->d, line > 0 ? arena_printf(doc->arena, "%s:%" PRIu32, doc->file, line) : doc->file, "%s%s", t.p,
-               message);
+    diag_error(doc->d, line > 0 ? arena_printf(doc->arena, "%s:%" PRIu32, doc->file, line) : doc->file,
+               "%s%s", t.p, message);
     text_free(&t);
     return false;
 }
 
-/* ---- names --------------------------------------------------------------------------------------------- */
+/* ---- names -------------------------------------------------------------------------------------- */
 
 enum { NAME_CUT = 63 }; /* names are compared by their first bytes */
 
-/* Insertions, deletions, replacements and swaps of neighbours (optimal string alignment); case counts half. */
-static int name_distance(Str a, Str b)
-{
+/* Insertions, deletions, replacements and swaps of neighbours (optimal string alignment); case counts half.
+ */
+static int name_distance(Str a, Str b) {
     int row[3][NAME_CUT + 1];
     size_t n = a.n < NAME_CUT ? a.n : NAME_CUT, m = b.n < NAME_CUT ? b.n : NAME_CUT;
     for (size_t j = 0; j <= m; j++)
@@ -213,8 +206,7 @@ static int name_distance(Str a, Str b)
     return row[n % 3][m];
 }
 
-const char *closest_name(Str s, const char *const *names)
-{
+const char *closest_name(Str s, const char *const *names) {
     const char *best = NULL;
     int least = 0;
     for (; *names != NULL; names++) {
@@ -227,8 +219,7 @@ const char *closest_name(Str s, const char *const *names)
     return best;
 }
 
-bool json_known(const JsonDoc *doc, const JsonPath *p, json_t *object, const char *const *known)
-{
+bool json_known(const JsonDoc *doc, const JsonPath *p, json_t *object, const char *const *known) {
     int unknown = 0;
     const char *key;
     json_t *value;
@@ -246,27 +237,32 @@ bool json_known(const JsonDoc *doc, const JsonPath *p, json_t *object, const cha
     return unknown == 0;
 }
 
-/* ---- members ------------------------------------------------------------------------------------------- */
+/* ---- members ------------------------------------------------------------------------------------ */
 
 /* What stands there, for messages. */
-static const char *json_show(const JsonDoc *doc, const json_t *v)
-{
+static const char *json_show(const JsonDoc *doc, const json_t *v) {
     switch (json_typeof(v)) {
-    case JSON_OBJECT: return "an object";
-    case JSON_ARRAY: return "an array";
+    case JSON_OBJECT:
+        return "an object";
+    case JSON_ARRAY:
+        return "an array";
     case JSON_STRING:
         return diag_show(doc->d, str_c(arena_printf(doc->arena, "'%.100s'", json_string_value(v))));
-    case JSON_INTEGER: return arena_printf(doc->arena, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
-    case JSON_REAL: return arena_printf(doc->arena, "%.17g", json_real_value(v));
-    case JSON_TRUE: return "true";
-    case JSON_FALSE: return "false";
-    default: return "null";
+    case JSON_INTEGER:
+        return arena_printf(doc->arena, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
+    case JSON_REAL:
+        return arena_printf(doc->arena, "%.17g", json_real_value(v));
+    case JSON_TRUE:
+        return "true";
+    case JSON_FALSE:
+        return "false";
+    default:
+        return "null";
     }
 }
 
-bool json_get_int(const JsonDoc *doc, const JsonPath *p, json_t *object, const char *key, int64_t lo, int64_t hi,
-                  int64_t *out)
-{
+bool json_get_int(const JsonDoc *doc, const JsonPath *p, json_t *object, const char *key, int64_t lo,
+                  int64_t hi, int64_t *out) {
     json_t *v = json_object_get(object, key);
     if (v == NULL)
         return true;
@@ -278,9 +274,8 @@ bool json_get_int(const JsonDoc *doc, const JsonPath *p, json_t *object, const c
     return true;
 }
 
-bool json_get_num(const JsonDoc *doc, const JsonPath *p, json_t *object, const char *key, double lo, double hi,
-                  double *out)
-{
+bool json_get_num(const JsonDoc *doc, const JsonPath *p, json_t *object, const char *key, double lo,
+                  double hi, double *out) {
     json_t *v = json_object_get(object, key);
     if (v == NULL)
         return true;
@@ -292,8 +287,7 @@ bool json_get_num(const JsonDoc *doc, const JsonPath *p, json_t *object, const c
     return true;
 }
 
-bool json_get_bool(const JsonDoc *doc, const JsonPath *p, json_t *object, const char *key, bool *out)
-{
+bool json_get_bool(const JsonDoc *doc, const JsonPath *p, json_t *object, const char *key, bool *out) {
     json_t *v = json_object_get(object, key);
     if (v == NULL)
         return true;
@@ -304,21 +298,20 @@ bool json_get_bool(const JsonDoc *doc, const JsonPath *p, json_t *object, const 
     return true;
 }
 
-bool json_get_str(const JsonDoc *doc, const JsonPath *p, json_t *object, const char *key, Str *out)
-{
+bool json_get_str(const JsonDoc *doc, const JsonPath *p, json_t *object, const char *key, Str *out) {
     json_t *v = json_object_get(object, key);
     if (v == NULL)
         return true;
     JsonPath at = json_path_key(*p, key);
     if (!json_is_string(v))
         return json_error(doc, &at, "must be a string, not %s", json_show(doc, v));
-    *out = (Str){arena_strndup(doc->arena, json_string_value(v), json_string_length(v)), json_string_length(v)};
+    *out =
+        (Str){arena_strndup(doc->arena, json_string_value(v), json_string_length(v)), json_string_length(v)};
     return true;
 }
 
-bool json_get_choice(const JsonDoc *doc, const JsonPath *p, json_t *object, const char *key, const char *const *names,
-                     int *out)
-{
+bool json_get_choice(const JsonDoc *doc, const JsonPath *p, json_t *object, const char *key,
+                     const char *const *names, int *out) {
     Str s = {NULL, 0};
     if (!json_get_str(doc, p, object, key, &s))
         return false;

@@ -21,12 +21,11 @@ static const struct {
     const char *name;
     int64_t bytes;
     FloatKind kind;
-} dtypes[] = {
-    {"F32", 4, FK_F32},     {"F16", 2, FK_F16},     {"BF16", 2, FK_BF16},      {"F64", 8, FK_F64},
-    {"BOOL", 1, FK_NONE},   {"U8", 1, FK_NONE},     {"I8", 1, FK_NONE},        {"U16", 2, FK_NONE},
-    {"I16", 2, FK_NONE},    {"U32", 4, FK_NONE},    {"I32", 4, FK_NONE},       {"U64", 8, FK_NONE},
-    {"I64", 8, FK_NONE},    {"C64", 8, FK_NONE},    {"F8_E4M3", 1, FK_NONE},   {"F8_E5M2", 1, FK_NONE},
-    {"F8_E8M0", 1, FK_NONE}};
+} dtypes[] = {{"F32", 4, FK_F32},     {"F16", 2, FK_F16},  {"BF16", 2, FK_BF16},    {"F64", 8, FK_F64},
+              {"BOOL", 1, FK_NONE},   {"U8", 1, FK_NONE},  {"I8", 1, FK_NONE},      {"U16", 2, FK_NONE},
+              {"I16", 2, FK_NONE},    {"U32", 4, FK_NONE}, {"I32", 4, FK_NONE},     {"U64", 8, FK_NONE},
+              {"I64", 8, FK_NONE},    {"C64", 8, FK_NONE}, {"F8_E4M3", 1, FK_NONE}, {"F8_E5M2", 1, FK_NONE},
+              {"F8_E8M0", 1, FK_NONE}};
 
 enum { MAX_TENSORS = 200000 };
 
@@ -35,18 +34,16 @@ typedef struct Range {
     uint32_t tensor;
 } Range;
 
-static int range_order(const void *a, const void *b)
-{
+static int range_order(const void *a, const void *b) {
     const Range *x = a, *y = b;
     if (x->begin != y->begin)
         return x->begin < y->begin ? -1 : 1;
     return x->end != y->end ? (x->end < y->end ? -1 : 1) : (x->tensor > y->tensor) - (x->tensor < y->tensor);
 }
 
-/* ---- header ---------------------------------------------------------------------------------------------- */
+/* ---- header ------------------------------------------------------------------------------------- */
 
-static bool metadata_read(const JsonDoc *doc, json_t *meta, SafeFile *out)
-{
+static bool metadata_read(const JsonDoc *doc, json_t *meta, SafeFile *out) {
     const char *key;
     json_t *v;
     if (!json_is_object(meta))
@@ -64,8 +61,7 @@ static bool metadata_read(const JsonDoc *doc, json_t *meta, SafeFile *out)
 }
 
 /* Reads "shape" and "dtype"; *bytes is what they take. */
-static bool entry_shape(const JsonDoc *doc, json_t *entry, AdapterTensor *t, int64_t *bytes)
-{
+static bool entry_shape(const JsonDoc *doc, json_t *entry, AdapterTensor *t, int64_t *bytes) {
     const char *name = diag_show(doc->d, t->name);
     json_t *dtype = json_object_get(entry, "dtype"), *shape = json_object_get(entry, "shape");
     if (!json_is_string(dtype))
@@ -80,7 +76,8 @@ static bool entry_shape(const JsonDoc *doc, json_t *entry, AdapterTensor *t, int
         }
     }
     if (*bytes == 0)
-        return diag_error(doc->d, doc->file, "tensor '%s': unknown dtype '%s'", name, diag_show(doc->d, t->dtype));
+        return diag_error(doc->d, doc->file, "tensor '%s': unknown dtype '%s'", name,
+                          diag_show(doc->d, t->dtype));
     if (!json_is_array(shape) || json_array_size(shape) > MOEC_MAX_RANK)
         return diag_error(doc->d, doc->file, "tensor '%s': shape is not an array of at most %d extents", name,
                           MOEC_MAX_RANK);
@@ -96,8 +93,8 @@ static bool entry_shape(const JsonDoc *doc, json_t *entry, AdapterTensor *t, int
     return true;
 }
 
-static bool entry_read(const JsonDoc *doc, json_t *entry, AdapterTensor *t, Range *range, int64_t data_bytes)
-{
+static bool entry_read(const JsonDoc *doc, json_t *entry, AdapterTensor *t, Range *range,
+                       int64_t data_bytes) {
     static const char *const known[] = {"dtype", "shape", "data_offsets", NULL};
     const char *name = diag_show(doc->d, t->name);
     int64_t bytes;
@@ -110,7 +107,8 @@ static bool entry_read(const JsonDoc *doc, json_t *entry, AdapterTensor *t, Rang
         for (int i = 0; known[i] != NULL; i++)
             found |= strcmp(key, known[i]) == 0;
         if (!found)
-            return diag_error(doc->d, doc->file, "tensor '%s': unknown key '%s'", name, diag_show(doc->d, str_c(key)));
+            return diag_error(doc->d, doc->file, "tensor '%s': unknown key '%s'", name,
+                              diag_show(doc->d, str_c(key)));
     }
     if (!entry_shape(doc, entry, t, &bytes))
         return false;
@@ -127,18 +125,18 @@ static bool entry_read(const JsonDoc *doc, json_t *entry, AdapterTensor *t, Rang
                           name, range->begin, range->end, data_bytes);
     if (range->end - range->begin != bytes)
         return diag_error(doc->d, doc->file,
-                          "tensor '%s': shape and dtype take %" PRId64 " bytes, data_offsets give %" PRId64, name,
-                          bytes, range->end - range->begin);
+                          "tensor '%s': shape and dtype take %" PRId64 " bytes, data_offsets give %" PRId64,
+                          name, bytes, range->end - range->begin);
     return true;
 }
 
-static bool ranges_fill(const JsonDoc *doc, const SafeFile *f, Range *range, int64_t data_bytes)
-{
+static bool ranges_fill(const JsonDoc *doc, const SafeFile *f, Range *range, int64_t data_bytes) {
     int64_t at = 0;
     qsort(range, f->n, sizeof *range, range_order);
     for (uint32_t i = 0; i < f->n; i++) {
         if (range[i].begin != at)
-            return diag_error(doc->d, doc->file, "tensor '%s': its data %s (offset %" PRId64 ", expected %" PRId64 ")",
+            return diag_error(doc->d, doc->file,
+                              "tensor '%s': its data %s (offset %" PRId64 ", expected %" PRId64 ")",
                               diag_show(doc->d, f->tensor[range[i].tensor].name),
                               range[i].begin < at ? "overlap another tensor's" : "leave a hole before them",
                               range[i].begin, at);
@@ -149,8 +147,7 @@ static bool ranges_fill(const JsonDoc *doc, const SafeFile *f, Range *range, int
     return true;
 }
 
-static bool header_read(const JsonDoc *doc, const char *data, int64_t data_bytes, SafeFile *out)
-{
+static bool header_read(const JsonDoc *doc, const char *data, int64_t data_bytes, SafeFile *out) {
     size_t keys = json_object_size(doc->root);
     Range *range = arena_array(doc->arena, keys + 1, sizeof *range);
     out->tensor = arena_array(doc->arena, keys + 1, sizeof *out->tensor);
@@ -173,8 +170,7 @@ static bool header_read(const JsonDoc *doc, const char *data, int64_t data_bytes
     return ranges_fill(doc, out, range, data_bytes);
 }
 
-bool safetensors_map(Arena *a, int fd, int64_t size, const char *file, SafeFile *out, Diag *d)
-{
+bool safetensors_map(Arena *a, int fd, int64_t size, const char *file, SafeFile *out, Diag *d) {
     *out = (SafeFile){.file = file};
     unsigned char prefix[8];
     if (size < 8 || !file_pread(fd, prefix, 8, 0))
@@ -183,7 +179,8 @@ bool safetensors_map(Arena *a, int fd, int64_t size, const char *file, SafeFile 
     for (int i = 7; i >= 0; i--)
         n = n << 8 | prefix[i];
     if (n > (uint64_t)SAFETENSORS_MAX_HEADER || (int64_t)n > size - 8)
-        return diag_error(d, file, "not a safetensors file: header length %" PRIu64 " in a file of %" PRId64 " bytes",
+        return diag_error(d, file,
+                          "not a safetensors file: header length %" PRIu64 " in a file of %" PRId64 " bytes",
                           n, size);
     if (size > MOEC_MAX_TENSOR)
         return diag_error(d, file, "is too large");
@@ -212,17 +209,16 @@ bool safetensors_map(Arena *a, int fd, int64_t size, const char *file, SafeFile 
     return ok;
 }
 
-void safetensors_unmap(SafeFile *f)
-{
+void safetensors_unmap(SafeFile *f) {
     if (f->map != NULL)
         munmap(f->map, f->map_bytes);
     f->map = NULL;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------ */
+/* ---- writing
+ * ------------------------------------------------------------------------------------------------ */
 
-static void json_text(Text *t, Str s)
-{
+static void json_text(Text *t, Str s) {
     text_printf(t, "\"");
     for (size_t i = 0; i < s.n; i++) {
         unsigned char c = (unsigned char)s.p[i];
@@ -234,8 +230,7 @@ static void json_text(Text *t, Str s)
     text_printf(t, "\"");
 }
 
-static bool header_text(const AdapterTensor *tensor, uint32_t n, Str spec, Text *t)
-{
+static bool header_text(const AdapterTensor *tensor, uint32_t n, Str spec, Text *t) {
     int64_t at = 0;
     text_printf(t, "{\"__metadata__\":{\"moec_adapter\":");
     json_text(t, spec);
@@ -260,8 +255,7 @@ static bool header_text(const AdapterTensor *tensor, uint32_t n, Str spec, Text 
     return true;
 }
 
-static bool write_all(int fd, const void *from, size_t n)
-{
+static bool write_all(int fd, const void *from, size_t n) {
     const char *p = from;
     while (n > 0) {
         ssize_t put = write(fd, p, n < (size_t)1 << 30 ? n : (size_t)1 << 30);
@@ -275,8 +269,7 @@ static bool write_all(int fd, const void *from, size_t n)
     return true;
 }
 
-static bool body_write(int fd, const Text *header, const AdapterTensor *tensor, uint32_t n)
-{
+static bool body_write(int fd, const Text *header, const AdapterTensor *tensor, uint32_t n) {
     unsigned char prefix[8];
     for (int i = 0; i < 8; i++)
         prefix[i] = (unsigned char)((uint64_t)header->n >> (8 * i));
@@ -290,8 +283,7 @@ static bool body_write(int fd, const Text *header, const AdapterTensor *tensor, 
     return ok && fsync(fd) == 0;
 }
 
-bool safetensors_write(const char *path, const AdapterTensor *tensor, uint32_t n, Str spec, Diag *d)
-{
+bool safetensors_write(const char *path, const AdapterTensor *tensor, uint32_t n, Str spec, Diag *d) {
     Arena *a = arena_new();
     Text header = {0};
     char *temporary = NULL;

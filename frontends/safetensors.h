@@ -10,17 +10,18 @@ typedef struct SafeFile {
     const char *file;
     AdapterTensor *tensor; /* in the header's order; data point into the mapping */
     uint32_t n;
-    Str spec;              /* metadata key moec_adapter; p is NULL without it */
+    Str spec; /* metadata key moec_adapter; p is NULL without it */
     void *map;
     size_t map_bytes;
 } SafeFile;
 
-/* Maps the file behind fd (of `size` bytes, closed by the caller) and checks everything but values: header length,
- * JSON without duplicates, dtypes, shapes against byte ranges, ranges that fill the data exactly. */
+/* Maps the file behind fd (of `size` bytes, closed by the caller) and checks everything but values: header
+ * length, JSON without duplicates, dtypes, shapes against byte ranges, ranges that fill the data exactly. */
 bool safetensors_map(Arena *a, int fd, int64_t size, const char *file, SafeFile *out, Diag *d);
 void safetensors_unmap(SafeFile *f);
 
-/* Writes f32 tensors and the spec as metadata key moec_adapter, through a temporary name in the same directory. */
+/* Writes f32 tensors and the spec as metadata key moec_adapter, through a temporary name in the same
+ * directory. */
 bool safetensors_write(const char *path, const AdapterTensor *tensor, uint32_t n, Str spec, Diag *d);
 
 #endif

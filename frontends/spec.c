@@ -28,10 +28,10 @@ static const char *const router_keys[] = {"input",  "top_k",        "renormalise
                                           "jitter", "balance_loss", "z_loss",      "sentence_dim", NULL};
 static const char *const input_names[] = {"site", "input", "sentence", NULL}; /* RouterInput */
 static const char *const renormalise_names[] = {"none", "sum", "softmax", NULL};
-static const char *const method_names[] = {"ia3", "lora", "mov", "molora", "full", NULL}; /* AdapterMethod, full */
+static const char *const method_names[] = {"ia3",    "lora", "mov",
+                                           "molora", "full", NULL}; /* AdapterMethod, full */
 
-static bool router_read(const JsonDoc *doc, const JsonPath *at, json_t *v, RouterOptions *r)
-{
+static bool router_read(const JsonDoc *doc, const JsonPath *at, json_t *v, RouterOptions *r) {
     JsonPath p = json_path_key(*at, "router");
     if (!json_is_object(v))
         return json_error(doc, &p, "must be an object");
@@ -55,14 +55,15 @@ static bool router_read(const JsonDoc *doc, const JsonPath *at, json_t *v, Route
 }
 
 /* The keys that the root and the entries share. */
-static bool rule_read(const JsonDoc *doc, const JsonPath *at, json_t *object, AdapterRule *r)
-{
+static bool rule_read(const JsonDoc *doc, const JsonPath *at, json_t *object, AdapterRule *r) {
     int method = (int)r->method;
     bool ok = json_get_choice(doc, at, object, "method", method_names, &method);
     if (method == AM_COUNT) {
         JsonPath p = json_path_key(*at, "method");
-        ok = json_error(doc, &p, "'full' trains the base weights themselves, which is no adapter: leave the adapter out "
-                                 "to compile the model as it is");
+        ok = json_error(
+            doc, &p,
+            "'full' trains the base weights themselves, which is no adapter: leave the adapter out "
+            "to compile the model as it is");
         method = AM_IA3;
     }
     r->method = (AdapterMethod)method;
@@ -74,26 +75,26 @@ static bool rule_read(const JsonDoc *doc, const JsonPath *at, json_t *object, Ad
 }
 
 /* A key that stands in `object` itself though its method has no use for it. */
-static bool rule_spare(const JsonDoc *doc, const JsonPath *at, json_t *object, const char *key, const char *method)
-{
+static bool rule_spare(const JsonDoc *doc, const JsonPath *at, json_t *object, const char *key,
+                       const char *method) {
     if (json_object_get(object, key) == NULL)
         return true;
     JsonPath p = json_path_key(*at, key);
     return json_error(doc, &p, "means nothing to method %s", method);
 }
 
-/* A finished rule: what the method needs is there and fits together; what it has no use for is cleared. `strict`:
- * keys in this very object must be of use (common keys need be of use to some entry only). */
-static bool rule_finish(const JsonDoc *doc, const JsonPath *at, json_t *object, bool strict, AdapterRule *r)
-{
+/* A finished rule: what the method needs is there and fits together; what it has no use for is cleared.
+ * `strict`: keys in this very object must be of use (common keys need be of use to some entry only). */
+static bool rule_finish(const JsonDoc *doc, const JsonPath *at, json_t *object, bool strict, AdapterRule *r) {
     const char *method = adapter_method_name(r->method);
     bool routed = adapter_method_routed(r->method), ranked = adapter_method_ranked(r->method), ok = true;
     JsonPath experts = json_path_key(*at, "experts"), rank = json_path_key(*at, "rank");
     JsonPath router = json_path_key(*at, "router");
     if (strict && !routed)
-        ok &= rule_spare(doc, at, object, "experts", method) & rule_spare(doc, at, object, "router", method);
+        ok = rule_spare(doc, at, object, "experts", method) && rule_spare(doc, at, object, "router", method);
     if (strict && !ranked)
-        ok &= rule_spare(doc, at, object, "rank", method) & rule_spare(doc, at, object, "alpha", method);
+        ok =
+            rule_spare(doc, at, object, "rank", method) && rule_spare(doc, at, object, "alpha", method) && ok;
     if (routed && r->experts == 0)
         ok = json_error(doc, &experts, "is missing; method %s needs it", method);
     if (ranked && r->rank == 0)
@@ -122,8 +123,7 @@ static bool rule_finish(const JsonDoc *doc, const JsonPath *at, json_t *object, 
     return ok;
 }
 
-static bool entry_read(const JsonDoc *doc, const JsonPath *sites, size_t index, json_t *v, AdapterRule *r)
-{
+static bool entry_read(const JsonDoc *doc, const JsonPath *sites, size_t index, json_t *v, AdapterRule *r) {
     JsonPath at = json_path_index(*sites, index), match = json_path_key(at, "match");
     if (!json_is_object(v))
         return json_error(doc, &at, "an entry of sites must be an object");
@@ -137,8 +137,7 @@ static bool entry_read(const JsonDoc *doc, const JsonPath *sites, size_t index, 
 }
 
 static bool sites_read(const JsonDoc *doc, const JsonPath *root, json_t *sites, const AdapterRule *common,
-                       AdapterSpec *s)
-{
+                       AdapterSpec *s) {
     JsonPath at = json_path_key(*root, "sites");
     if (!json_is_array(sites))
         return json_error(doc, &at, "must be an array of objects");
@@ -146,8 +145,8 @@ static bool sites_read(const JsonDoc *doc, const JsonPath *root, json_t *sites, 
     if (n == 0)
         return json_error(doc, &at, "is empty: nothing would be adapted");
     if (n > MAX_SITES)
-        return json_error(doc, &at, "has %zu entries; the limit is %d (the first 'match' is that of %s)", n, MAX_SITES,
-                          "sites[0]");
+        return json_error(doc, &at, "has %zu entries; the limit is %d (the first 'match' is that of %s)", n,
+                          MAX_SITES, "sites[0]");
     s->rule = arena_array(doc->arena, n, sizeof *s->rule);
     s->n_rules = (uint32_t)n;
     uint32_t *lines = arena_array(doc->arena, n, sizeof *lines);
@@ -165,8 +164,7 @@ static bool sites_read(const JsonDoc *doc, const JsonPath *root, json_t *sites, 
     return ok;
 }
 
-static bool train_read(const JsonDoc *doc, const JsonPath *root, json_t *train, AdapterSpec *s)
-{
+static bool train_read(const JsonDoc *doc, const JsonPath *root, json_t *train, AdapterSpec *s) {
     JsonPath at = json_path_key(*root, "train");
     if (!json_is_object(train))
         return json_error(doc, &at, "must be an object");
@@ -175,8 +173,7 @@ static bool train_read(const JsonDoc *doc, const JsonPath *root, json_t *train, 
     return json_get_bool(doc, &at, train, "router", &s->train_router) && ok;
 }
 
-static bool spec_read(const JsonDoc *doc, AdapterSpec *s)
-{
+static bool spec_read(const JsonDoc *doc, AdapterSpec *s) {
     JsonPath root = {0};
     json_t *o = doc->root, *part;
     if (!json_is_object(o))
@@ -211,8 +208,7 @@ static bool spec_read(const JsonDoc *doc, AdapterSpec *s)
     return rule_finish(doc, &root, o, true, s->rule);
 }
 
-static void spec_canonical(const JsonDoc *doc, AdapterSpec *s)
-{
+static void spec_canonical(const JsonDoc *doc, AdapterSpec *s) {
     json_t *copy = json_copy(doc->root);
     json_object_del(copy, "weights");
     char *text = json_dumps(copy, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENSURE_ASCII);
@@ -222,8 +218,7 @@ static void spec_canonical(const JsonDoc *doc, AdapterSpec *s)
     json_decref(copy);
 }
 
-AdapterSpec *spec_parse(Arena *a, const char *file, Str text, Diag *d)
-{
+AdapterSpec *spec_parse(Arena *a, const char *file, Str text, Diag *d) {
     AdapterSpec *s = arena_alloc(a, sizeof *s);
     s->file = file;
     s->train_experts = s->train_router = true;
@@ -235,10 +230,10 @@ AdapterSpec *spec_parse(Arena *a, const char *file, Str text, Diag *d)
     return ok ? s : NULL;
 }
 
-/* ---- weights -------------------------------------------------------------------------------------------- */
+/* ---- weights ------------------------------------------------------------------------------------ */
 
-static bool weights_take(Arena *a, AdapterSpec *s, int fd, int64_t size, const char *file, Str *spec, Diag *d)
-{
+static bool weights_take(Arena *a, AdapterSpec *s, int fd, int64_t size, const char *file, Str *spec,
+                         Diag *d) {
     SafeFile f;
     if (!safetensors_map(a, fd, size, file, &f, d))
         return false;
@@ -254,8 +249,7 @@ static bool weights_take(Arena *a, AdapterSpec *s, int fd, int64_t size, const c
     return true;
 }
 
-bool spec_load_weights(Arena *a, AdapterSpec *s, const char *path, Diag *d)
-{
+bool spec_load_weights(Arena *a, AdapterSpec *s, const char *path, Diag *d) {
     int64_t size = 0;
     const char *file = path;
     int fd;
@@ -276,16 +270,16 @@ bool spec_load_weights(Arena *a, AdapterSpec *s, const char *path, Diag *d)
 }
 
 /* An adapter file that explains itself. */
-static AdapterSpec *spec_from_tensors(Arena *a, int fd, int64_t size, const char *path, Diag *d)
-{
+static AdapterSpec *spec_from_tensors(Arena *a, int fd, int64_t size, const char *path, Diag *d) {
     AdapterSpec holder = {0};
     Str text = {NULL, 0};
     if (!weights_take(a, &holder, fd, size, path, &text, d))
         return NULL;
     AdapterSpec *s = NULL;
     if (text.p == NULL)
-        diag_error(d, path, "has no metadata key 'moec_adapter' with the spec: give the spec file instead, with a key "
-                            "'weights'");
+        diag_error(d, path,
+                   "has no metadata key 'moec_adapter' with the spec: give the spec file instead, with a key "
+                   "'weights'");
     else
         s = spec_parse(a, path, text, d);
     if (s == NULL) {
@@ -302,8 +296,7 @@ static AdapterSpec *spec_from_tensors(Arena *a, int fd, int64_t size, const char
     return s;
 }
 
-AdapterSpec *spec_load(Arena *a, const char *path, Diag *d)
-{
+AdapterSpec *spec_load(Arena *a, const char *path, Diag *d) {
     int64_t size = 0;
     int fd = file_open(path, &size, d);
     if (fd < 0)
@@ -323,8 +316,7 @@ AdapterSpec *spec_load(Arena *a, const char *path, Diag *d)
     return s;
 }
 
-void spec_close(AdapterSpec *s)
-{
+void spec_close(AdapterSpec *s) {
     if (s != NULL && s->map != NULL) {
         munmap(s->map, s->map_bytes);
         s->map = NULL;

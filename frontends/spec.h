@@ -4,13 +4,13 @@
 
 #include "../compiler/adapter.h"
 
-/* Reads a spec (JSON), or a safetensors file whose metadata carries one; in the second case its tensors are the
- * values. Everything that can be checked without the model is. NULL after reporting. */
+/* Reads a spec (JSON), or a safetensors file whose metadata carries one; in the second case its tensors are
+ * the values. Everything that can be checked without the model is. NULL after reporting. */
 AdapterSpec *spec_load(Arena *a, const char *path, Diag *d);
 /* The same of JSON text in memory; `file` is for messages. Nothing is loaded: "weights" stays a name. */
 AdapterSpec *spec_parse(Arena *a, const char *file, Str text, Diag *d);
-/* Loads the tensors of `path`, or, when it is NULL, of the file that the spec's "weights" names, if it does; that one
- * must lie below the spec's directory. The tensors stay mapped until spec_close. */
+/* Loads the tensors of `path`, or, when it is NULL, of the file that the spec's "weights" names, if it does;
+ * that one must lie below the spec's directory. The tensors stay mapped until spec_close. */
 bool spec_load_weights(Arena *a, AdapterSpec *spec, const char *path, Diag *d);
 void spec_close(AdapterSpec *spec); /* NULL is fine */
 

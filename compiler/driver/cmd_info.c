@@ -1,5 +1,5 @@
-/* moec info: what a model is and what an adapter adds to it, from config.json alone. No weights are read but the
- * adapter's own, when its spec names some. */
+/* moec info: what a model is and what an adapter adds to it, from config.json alone. No weights are read but
+ * the adapter's own, when its spec names some. */
 #include "driver.h"
 
 #include "../../frontends/spec.h"
@@ -22,8 +22,7 @@ typedef struct Info {
 } Info;
 
 /* 1234567 as 1,234,567. */
-static const char *grouped(Arena *a, int64_t v)
-{
+static const char *grouped(Arena *a, int64_t v) {
     char digits[32], out[48];
     int n = snprintf(digits, sizeof digits, "%" PRId64, v), k = 0;
     for (int i = 0; i < n; i++) {
@@ -34,15 +33,13 @@ static const char *grouped(Arena *a, int64_t v)
     return arena_strndup(a, out, (size_t)k);
 }
 
-static const char *router_name(const AdapterRule *r)
-{
+static const char *router_name(const AdapterRule *r) {
     static const char *const names[] = {"site", "input", "sentence"};
     return adapter_method_routed(r->method) ? names[r->router.input] : "-";
 }
 
 /* The router's options that are not the defaults. */
-static void router_text(const RouterOptions *r, Text *t)
-{
+static void router_text(const RouterOptions *r, Text *t) {
     if (r->top_k > 0)
         text_printf(t, " top %" PRId64 " (%s)", r->top_k, r->renormalise ? "renormalised" : "as they are");
     if (r->temperature != 1)
@@ -57,22 +54,21 @@ static void router_text(const RouterOptions *r, Text *t)
         text_printf(t, " z %g", r->z_loss);
 }
 
-static void number_or_dash(Text *t, int width, int64_t v)
-{
+static void number_or_dash(Text *t, int width, int64_t v) {
     if (v > 0)
         text_printf(t, "  %*" PRId64, width, v);
     else
         text_printf(t, "  %*s", width, "-");
 }
 
-static void print_text(Info *f, Text *t)
-{
+static void print_text(Info *f, Text *t) {
     const T5Config *c = &f->c;
     text_printf(t, "model       %s\n", diag_show(f->d, str_c(f->o->model)));
     text_printf(t, "kind        T5, %s%s feed-forward, %s head\n", c->gated ? "gated " : "", c->act.p,
                 c->tied ? "tied" : "untied");
-    text_printf(t, "widths      d_model %" PRId64 ", d_ff %" PRId64 ", %" PRId64 " heads x %" PRId64 ", vocabulary %" PRId64
-                   "\n",
+    text_printf(t,
+                "widths      d_model %" PRId64 ", d_ff %" PRId64 ", %" PRId64 " heads x %" PRId64
+                ", vocabulary %" PRId64 "\n",
                 c->d_model, c->d_ff, c->heads, c->d_kv, c->vocab);
     text_printf(t, "layers      %" PRId64 " encoder, %" PRId64 " decoder\n", c->enc_layers, c->dec_layers);
     text_printf(t, "positions   %" PRId64 " buckets, distance %" PRId64 "\n", c->buckets, c->max_distance);
@@ -82,8 +78,8 @@ static void print_text(Info *f, Text *t)
     text_printf(t, "\nadapter     %s\n", diag_show(f->d, str_c(f->o->adapter)));
     if (f->spec->loaded)
         text_printf(t, "weights     %s\n", diag_show(f->d, str_c(f->spec->tensor_file)));
-    text_printf(t, "\n%-22s  %-6s  %7s  %5s  %7s  %9s  %12s  %s\n", "site", "method", "experts", "rank", "alpha",
-                "router in", "parameters", "router");
+    text_printf(t, "\n%-22s  %-6s  %7s  %5s  %7s  %9s  %12s  %s\n", "site", "method", "experts", "rank",
+                "alpha", "router in", "parameters", "router");
     for (uint32_t i = 0; i < f->plan.n_sites; i++) {
         const AdapterSite *s = &f->plan.site[i];
         text_printf(t, "%-22s  %-6s", s->at->name.p, adapter_method_name(s->rule->method));
@@ -107,8 +103,7 @@ static void print_text(Info *f, Text *t)
                 100.0 * (double)f->trained / (double)f->base);
 }
 
-static void json_string(Text *t, Str s)
-{
+static void json_string(Text *t, Str s) {
     text_printf(t, "\"");
     for (size_t i = 0; i < s.n; i++) {
         unsigned char ch = (unsigned char)s.p[i];
@@ -120,19 +115,21 @@ static void json_string(Text *t, Str s)
     text_printf(t, "\"");
 }
 
-static void print_json(Info *f, Text *t)
-{
+static void print_json(Info *f, Text *t) {
     const T5Config *c = &f->c;
-    text_printf(t, "{\"d_model\":%" PRId64 ",\"d_ff\":%" PRId64 ",\"heads\":%" PRId64 ",\"d_kv\":%" PRId64
-                   ",\"encoder_layers\":%" PRId64 ",\"decoder_layers\":%" PRId64 ",\"vocab\":%" PRId64 ",",
+    text_printf(t,
+                "{\"d_model\":%" PRId64 ",\"d_ff\":%" PRId64 ",\"heads\":%" PRId64 ",\"d_kv\":%" PRId64
+                ",\"encoder_layers\":%" PRId64 ",\"decoder_layers\":%" PRId64 ",\"vocab\":%" PRId64 ",",
                 c->d_model, c->d_ff, c->heads, c->d_kv, c->enc_layers, c->dec_layers, c->vocab);
-    text_printf(t, "\"buckets\":%" PRId64 ",\"max_distance\":%" PRId64 ",\"gated\":%s,\"tied\":%s,\"activation\":",
-                c->buckets, c->max_distance, c->gated ? "true" : "false", c->tied ? "true" : "false");
+    text_printf(
+        t, "\"buckets\":%" PRId64 ",\"max_distance\":%" PRId64 ",\"gated\":%s,\"tied\":%s,\"activation\":",
+        c->buckets, c->max_distance, c->gated ? "true" : "false", c->tied ? "true" : "false");
     json_string(t, c->act);
     text_printf(t, ",\"parameters\":%" PRId64, f->base);
     if (f->spec != NULL) {
-        text_printf(t, ",\"adapter\":{\"spec\":%.*s,\"added\":%" PRId64 ",\"trainable\":%" PRId64
-                       ",\"trainable_percent\":%.17g,\"sites\":[",
+        text_printf(t,
+                    ",\"adapter\":{\"spec\":%.*s,\"added\":%" PRId64 ",\"trainable\":%" PRId64
+                    ",\"trainable_percent\":%.17g,\"sites\":[",
                     (int)f->spec->json.n, f->spec->json.p, f->added, f->trained,
                     100.0 * (double)f->trained / (double)f->base);
         for (uint32_t i = 0; i < f->plan.n_sites; i++) {
@@ -140,9 +137,11 @@ static void print_json(Info *f, Text *t)
             text_printf(t, "%s\n{\"site\":", i > 0 ? "," : "");
             json_string(t, s->at->name);
             text_printf(t, ",\"method\":\"%s\",\"experts\":%" PRId64 ",\"rank\":%" PRId64 ",\"alpha\":%.17g",
-                        adapter_method_name(s->rule->method), s->rule->experts, s->rule->rank, s->rule->alpha);
-            text_printf(t, ",\"router_input\":\"%s\",\"router_width\":%" PRId64 ",\"parameters\":%" PRId64
-                           ",\"trainable\":%" PRId64 ",\"tensors\":{",
+                        adapter_method_name(s->rule->method), s->rule->experts, s->rule->rank,
+                        s->rule->alpha);
+            text_printf(t,
+                        ",\"router_input\":\"%s\",\"router_width\":%" PRId64 ",\"parameters\":%" PRId64
+                        ",\"trainable\":%" PRId64 ",\"tensors\":{",
                         router_name(s->rule), adapter_router_width(s), adapter_site_count(f->spec, s, false),
                         adapter_site_count(f->spec, s, true));
             SiteTensor st[TR_COUNT];
@@ -161,20 +160,19 @@ static void print_json(Info *f, Text *t)
 }
 
 /* The config of a model directory, or the one the path names itself. */
-static bool info_config(Info *f)
-{
+static bool info_config(Info *f) {
     struct stat st;
     if (stat(f->o->model, &st) == 0 && !S_ISDIR(st.st_mode)) {
         size_t n = strlen(f->o->model);
         if (n < 5 || strcmp(f->o->model + n - 5, ".json") != 0)
-            return diag_error(f->d, f->o->model, "info reads a model directory's config.json: name the directory");
+            return diag_error(f->d, f->o->model,
+                              "info reads a model directory's config.json: name the directory");
         return config_load(f->a, f->o->model, &f->c, f->d);
     }
     return config_load(f->a, arena_printf(f->a, "%s/config.json", f->o->model), &f->c, f->d);
 }
 
-static bool info_adapter(Info *f)
-{
+static bool info_adapter(Info *f) {
     if (f->o->adapter == NULL)
         return true;
     f->spec = spec_load(f->a, f->o->adapter, f->d);
@@ -191,8 +189,7 @@ static bool info_adapter(Info *f)
     return true;
 }
 
-int cmd_info(const Options *o)
-{
+int cmd_info(const Options *o) {
     Info f = {.o = o, .a = arena_new(), .d = diag_new()};
     bool ok = info_config(&f);
     if (ok) {

@@ -27,23 +27,20 @@ typedef struct Shape {
     long d_model, d_ff, d_kv, heads, layers, dec_layers, vocab, buckets, distance, gated, tied, seed;
 } Shape;
 
-static _Noreturn void fail(const char *what)
-{
+static _Noreturn void fail(const char *what) {
     fprintf(stderr, "gen_t5: %s: %s\n", what, strerror(errno));
     exit(1);
 }
 
 /* Names live until the program ends. */
-static void *need(size_t bytes)
-{
+static void *need(size_t bytes) {
     void *p = calloc(1, bytes);
     if (p == NULL)
         fail("memory");
     return p;
 }
 
-static char *text(const char *fmt, ...)
-{
+static char *text(const char *fmt, ...) {
     char buffer[512];
     va_list args;
     va_start(args, fmt);
@@ -54,7 +51,8 @@ static char *text(const char *fmt, ...)
     return s;
 }
 
-/* ---- a graph being written ---------------------------------------------------------------------------------- */
+/* ---- a graph being written
+ * ---------------------------------------------------------------------------------- */
 
 typedef struct Graph {
     Onnx__GraphProto g;
@@ -66,19 +64,18 @@ typedef struct Graph {
     const char *scope; /* put before node names */
 } Graph;
 
-#define PUSH(list, count, room, item)                                   \
-    do {                                                                \
-        if ((count) == (room)) {                                        \
-            (room) = (room) ? 2 * (room) : 64;                          \
-            (list) = realloc((list), (room) * sizeof *(list));          \
-            if ((list) == NULL)                                         \
-                fail("memory");                                         \
-        }                                                               \
-        (list)[(count)++] = (item);                                     \
+#define PUSH(list, count, room, item)                                                                        \
+    do {                                                                                                     \
+        if ((count) == (room)) {                                                                             \
+            (room) = (room) ? 2 * (room) : 64;                                                               \
+            (list) = realloc((list), (room) * sizeof *(list));                                               \
+            if ((list) == NULL)                                                                              \
+                fail("memory");                                                                              \
+        }                                                                                                    \
+        (list)[(count)++] = (item);                                                                          \
     } while (0)
 
-static Onnx__AttributeProto *attr_new(const char *name, Onnx__AttributeProto__AttributeType type)
-{
+static Onnx__AttributeProto *attr_new(const char *name, Onnx__AttributeProto__AttributeType type) {
     Onnx__AttributeProto *a = need(sizeof *a);
     onnx__attribute_proto__init(a);
     a->name = text("%s", name);
@@ -87,16 +84,14 @@ static Onnx__AttributeProto *attr_new(const char *name, Onnx__AttributeProto__At
     return a;
 }
 
-static Onnx__AttributeProto *attr_int(const char *name, int64_t v)
-{
+static Onnx__AttributeProto *attr_int(const char *name, int64_t v) {
     Onnx__AttributeProto *a = attr_new(name, ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__INT);
     a->has_i = 1;
     a->i = v;
     return a;
 }
 
-static Onnx__AttributeProto *attr_ints(const char *name, int n, const int64_t *v)
-{
+static Onnx__AttributeProto *attr_ints(const char *name, int n, const int64_t *v) {
     Onnx__AttributeProto *a = attr_new(name, ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__INTS);
     a->n_ints = (size_t)n;
     a->ints = need(sizeof *v * (size_t)n);
@@ -104,8 +99,7 @@ static Onnx__AttributeProto *attr_ints(const char *name, int n, const int64_t *v
     return a;
 }
 
-static Onnx__TensorProto *tensor_new(int type, int rank, const int64_t *dim, const void *raw, size_t bytes)
-{
+static Onnx__TensorProto *tensor_new(int type, int rank, const int64_t *dim, const void *raw, size_t bytes) {
     Onnx__TensorProto *t = need(sizeof *t);
     onnx__tensor_proto__init(t);
     t->n_dims = (size_t)rank;
@@ -122,16 +116,15 @@ static Onnx__TensorProto *tensor_new(int type, int rank, const int64_t *dim, con
     return t;
 }
 
-static Onnx__AttributeProto *attr_tensor(Onnx__TensorProto *t)
-{
+static Onnx__AttributeProto *attr_tensor(Onnx__TensorProto *t) {
     Onnx__AttributeProto *a = attr_new("value", ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__TENSOR);
     a->t = t;
     return a;
 }
 
 /* Appends a node named scope + name and returns its only output. NULL ends operands; a may be NULL. */
-static char *node(Graph *g, const char *op, const char *name, Onnx__AttributeProto *a, Onnx__AttributeProto *b, ...)
-{
+static char *node(Graph *g, const char *op, const char *name, Onnx__AttributeProto *a,
+                  Onnx__AttributeProto *b, ...) {
     Onnx__NodeProto *n = need(sizeof *n);
     onnx__node_proto__init(n);
     n->op_type = text("%s", op);
@@ -155,70 +148,66 @@ static char *node(Graph *g, const char *op, const char *name, Onnx__AttributePro
 }
 
 /* The last node's output gets this name instead: it is an output of the graph. */
-static char *rename_last(Graph *g, char *name)
-{
+static char *rename_last(Graph *g, char *name) {
     g->g.node[g->g.n_node - 1]->output[0] = name;
     return name;
 }
 
-static char *constant_name(Graph *g)
-{
+static char *constant_name(Graph *g) {
     return text("Constant_%zu", g->g.n_node);
 }
 
-static char *int_scalar(Graph *g, int64_t v)
-{
-    return node(g, "Constant", constant_name(g), attr_tensor(tensor_new(I64, 0, &v, &v, sizeof v)), NULL, NULL);
+static char *int_scalar(Graph *g, int64_t v) {
+    return node(g, "Constant", constant_name(g), attr_tensor(tensor_new(I64, 0, &v, &v, sizeof v)), NULL,
+                NULL);
 }
 
-static char *int_vector(Graph *g, int64_t v)
-{
+static char *int_vector(Graph *g, int64_t v) {
     int64_t one = 1;
-    return node(g, "Constant", constant_name(g), attr_tensor(tensor_new(I64, 1, &one, &v, sizeof v)), NULL, NULL);
+    return node(g, "Constant", constant_name(g), attr_tensor(tensor_new(I64, 1, &one, &v, sizeof v)), NULL,
+                NULL);
 }
 
-static char *float_scalar(Graph *g, float v)
-{
+static char *float_scalar(Graph *g, float v) {
     int64_t none = 0;
-    return node(g, "Constant", constant_name(g), attr_tensor(tensor_new(F32, 0, &none, &v, sizeof v)), NULL, NULL);
+    return node(g, "Constant", constant_name(g), attr_tensor(tensor_new(F32, 0, &none, &v, sizeof v)), NULL,
+                NULL);
 }
 
-static char *filled(Graph *g, const char *name, char *shape, int type, const void *v, size_t bytes)
-{
+static char *filled(Graph *g, const char *name, char *shape, int type, const void *v, size_t bytes) {
     int64_t one = 1;
-    return node(g, "ConstantOfShape", name, attr_tensor(tensor_new(type, 1, &one, v, bytes)), NULL, shape, NULL);
+    return node(g, "ConstantOfShape", name, attr_tensor(tensor_new(type, 1, &one, v, bytes)), NULL, shape,
+                NULL);
 }
 
-static char *unsqueeze(Graph *g, const char *name, char *x, int64_t axis)
-{
+static char *unsqueeze(Graph *g, const char *name, char *x, int64_t axis) {
     char *axes = int_vector(g, axis);
     return node(g, "Unsqueeze", name, NULL, NULL, x, axes, NULL);
 }
 
-static char *cast(Graph *g, const char *name, char *x, int to)
-{
+static char *cast(Graph *g, const char *name, char *x, int to) {
     return node(g, "Cast", name, attr_int("to", to), NULL, x, NULL);
 }
 
-static char *shape_of(Graph *g, const char *suffix, char *x, int64_t axis)
-{
+static char *shape_of(Graph *g, const char *suffix, char *x, int64_t axis) {
     char *shape = node(g, "Shape", text("Shape%s", suffix), NULL, NULL, x, NULL);
     char *index = int_scalar(g, axis);
     return node(g, "Gather", text("Gather%s", suffix), attr_int("axis", 0), NULL, shape, index, NULL);
 }
 
-/* ---- weights ------------------------------------------------------------------------------------------------ */
+/* ---- weights
+ * ------------------------------------------------------------------------------------------------ */
 
-static uint64_t mix(uint64_t z)
-{
+static uint64_t mix(uint64_t z) {
     z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
     z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
     return z ^ (z >> 31);
 }
 
-/* Uniform values of mean `mean` and standard deviation `deviation`; rows * cols of them, [rows] when cols is 0. */
-static void weight(Graph *g, const char *name, const char *key, long rows, long cols, double mean, double deviation)
-{
+/* Uniform values of mean `mean` and standard deviation `deviation`; rows * cols of them, [rows] when cols is
+ * 0. */
+static void weight(Graph *g, const char *name, const char *key, long rows, long cols, double mean,
+                   double deviation) {
     int64_t dim[2] = {rows, cols}, count = rows * (cols > 0 ? cols : 1), done = 0;
     uint64_t state = g->seed;
     for (const char *c = key; *c != 0; c++)
@@ -233,8 +222,9 @@ static void weight(Graph *g, const char *name, const char *key, long rows, long 
     }
     static float block[1 << 16];
     while (done < count) {
-        int64_t n = count - done < (int64_t)(sizeof block / sizeof *block) ? count - done
-                                                                          : (int64_t)(sizeof block / sizeof *block);
+        int64_t n = count - done < (int64_t)(sizeof block / sizeof *block)
+                        ? count - done
+                        : (int64_t)(sizeof block / sizeof *block);
         for (int64_t i = 0; i < n; i++) {
             state += UINT64_C(0x9e3779b97f4a7c15);
             double unit = (double)(mix(state) >> 40) * 0x1p-23 - 1;
@@ -270,11 +260,11 @@ static void weight(Graph *g, const char *name, const char *key, long rows, long 
     PUSH(g->g.initializer, g->g.n_initializer, g->room_init, t);
 }
 
-/* ---- inputs and outputs ---------------------------------------------------------------------------------------- */
+/* ---- inputs and outputs
+ * ---------------------------------------------------------------------------------------- */
 
 /* `dims` is space separated: a number is an extent, anything else a symbol ('+' stands for " + "). */
-static Onnx__ValueInfoProto *value_info(const char *name, int type, const char *dims)
-{
+static Onnx__ValueInfoProto *value_info(const char *name, int type, const char *dims) {
     Onnx__ValueInfoProto *v = need(sizeof *v);
     onnx__value_info_proto__init(v);
     v->name = text("%s", name);
@@ -305,20 +295,17 @@ static Onnx__ValueInfoProto *value_info(const char *name, int type, const char *
     return v;
 }
 
-static void graph_input(Graph *g, const char *name, int type, const char *dims)
-{
+static void graph_input(Graph *g, const char *name, int type, const char *dims) {
     Onnx__ValueInfoProto *v = value_info(name, type, dims);
     PUSH(g->g.input, g->g.n_input, g->room_in, v);
 }
 
-static void graph_output(Graph *g, const char *name, int type, const char *dims)
-{
+static void graph_output(Graph *g, const char *name, int type, const char *dims) {
     Onnx__ValueInfoProto *v = value_info(name, type, dims);
     PUSH(g->g.output, g->g.n_output, g->room_out, v);
 }
 
-static void graph_open(Graph *g, const char *dir, const char *file, const Shape *s)
-{
+static void graph_open(Graph *g, const char *dir, const char *file, const Shape *s) {
     onnx__graph_proto__init(&g->g);
     g->g.name = "torch_jit";
     g->seed = (uint64_t)s->seed;
@@ -329,8 +316,7 @@ static void graph_open(Graph *g, const char *dir, const char *file, const Shape 
         fail(g->data_name);
 }
 
-static void graph_close(Graph *g, const char *dir, const char *file)
-{
+static void graph_close(Graph *g, const char *dir, const char *file) {
     Onnx__OperatorSetIdProto opset = ONNX__OPERATOR_SET_ID_PROTO__INIT, *opsets[1] = {&opset};
     Onnx__ModelProto m = ONNX__MODEL_PROTO__INIT;
     opset.domain = "";
@@ -354,18 +340,17 @@ static void graph_close(Graph *g, const char *dir, const char *file)
     free(packed);
 }
 
-/* ---- T5 ------------------------------------------------------------------------------------------------------------ */
+/* ---- T5 ----------------------------------------------------------------------------------------- */
 
-static char *rms_norm(Graph *g, const char *scope, const char *name, long width, char **x)
-{
+static char *rms_norm(Graph *g, const char *scope, const char *name, long width, char **x) {
     g->scope = scope;
     weight(g, name, name, width, 0, 1, 0.1);
     *x = cast(g, "layer_norm/Cast", *x, F32);
     char *two = float_scalar(g, 2);
     char *square = node(g, "Pow", "layer_norm/Pow", NULL, NULL, *x, two, NULL);
     int64_t last = -1;
-    char *mean = node(g, "ReduceMean", "layer_norm/ReduceMean", attr_ints("axes", 1, &last), attr_int("keepdims", 1),
-                      square, NULL);
+    char *mean = node(g, "ReduceMean", "layer_norm/ReduceMean", attr_ints("axes", 1, &last),
+                      attr_int("keepdims", 1), square, NULL);
     char *eps = float_scalar(g, 1e-6f);
     char *sum = node(g, "Add", "layer_norm/Add", NULL, NULL, mean, eps, NULL);
     char *root = node(g, "Sqrt", "layer_norm/Sqrt", NULL, NULL, sum, NULL);
@@ -375,23 +360,22 @@ static char *rms_norm(Graph *g, const char *scope, const char *name, long width,
     return node(g, "Mul", "layer_norm/Mul_1", NULL, NULL, text("%s", name), scaled, NULL);
 }
 
-static char *linear(Graph *g, const char *key, const char *name, char *x, long in, long out, double deviation)
-{
+static char *linear(Graph *g, const char *key, const char *name, char *x, long in, long out,
+                    double deviation) {
     char *w = text("onnx::MatMul_%zu", g->g.n_node);
     weight(g, w, key, in, out, 0, deviation);
     return node(g, "MatMul", text("%s/MatMul", name), NULL, NULL, x, w, NULL);
 }
 
-static char *split_shape(Graph *g, const Shape *s, const char *suffix, char *batch)
-{
+static char *split_shape(Graph *g, const Shape *s, const char *suffix, char *batch) {
     char *b = unsqueeze(g, text("Unsqueeze%s", suffix), batch, 0);
     char *any = int_vector(g, -1), *heads = int_vector(g, s->heads), *width = int_vector(g, s->d_kv);
     return node(g, "Concat", text("Concat%s", suffix), attr_int("axis", 0), NULL, b, any, heads, width, NULL);
 }
 
 /* The bucket of every (query, key): T5Attention._relative_position_bucket, as it is traced. */
-static char *position_bias(Graph *g, const Shape *s, const char *weight_name, char *length, bool bidirectional)
-{
+static char *position_bias(Graph *g, const Shape *s, const char *weight_name, char *length,
+                           bool bidirectional) {
     long buckets = bidirectional ? s->buckets / 2 : s->buckets, exact = buckets / 2;
     char *limit = cast(g, "Cast", length, I64);
     char *zero = int_scalar(g, 0), *one = int_scalar(g, 1);
@@ -444,15 +428,14 @@ typedef struct Attention {
     const char *scope; /* of nodes */
     const char *key;   /* of weights */
     const char *bias_weight;
-    char *memory;      /* encoder states for cross attention, else NULL */
-    char *mask;        /* added to the position bias */
+    char *memory; /* encoder states for cross attention, else NULL */
+    char *mask;   /* added to the position bias */
     bool bidirectional;
-    char *bias;        /* in: that of layer 0, out: the same */
+    char *bias; /* in: that of layer 0, out: the same */
     const char *present_key, *present_value;
 } Attention;
 
-static char *attention(Graph *g, const Shape *s, Attention *a, char *x)
-{
+static char *attention(Graph *g, const Shape *s, Attention *a, char *x) {
     static const int64_t heads_out[] = {0, 2, 1, 3}, keys_last[] = {0, 2, 3, 1};
     long inner = s->heads * s->d_kv;
     double d = (double)s->d_model;
@@ -505,8 +488,7 @@ static char *attention(Graph *g, const Shape *s, Attention *a, char *x)
 }
 
 /* transformers' NewGELUActivation. */
-static char *gelu_new(Graph *g, char *x)
-{
+static char *gelu_new(Graph *g, char *x) {
     char *half = float_scalar(g, 0.5f), *halved = node(g, "Mul", "act/Mul", NULL, NULL, x, half, NULL);
     char *three = float_scalar(g, 3), *cube = node(g, "Pow", "act/Pow", NULL, NULL, x, three, NULL);
     char *c = float_scalar(g, 0.044715f), *y = node(g, "Mul", "act/Mul_1", NULL, NULL, cube, c, NULL);
@@ -519,8 +501,7 @@ static char *gelu_new(Graph *g, char *x)
     return node(g, "Mul", "act/Mul_3", NULL, NULL, halved, y, NULL);
 }
 
-static char *feed_forward(Graph *g, const Shape *s, const char *scope, const char *key, char *x)
-{
+static char *feed_forward(Graph *g, const Shape *s, const char *scope, const char *key, char *x) {
     double d = 1 / sqrt((double)s->d_model), f = 1 / sqrt((double)s->d_ff);
     g->scope = text("%s/DenseReluDense", scope);
     char *h;
@@ -536,23 +517,20 @@ static char *feed_forward(Graph *g, const Shape *s, const char *scope, const cha
 }
 
 /* 1 - mask, times the lowest float. */
-static char *mask_to_bias(Graph *g, const char *suffix, char *mask)
-{
+static char *mask_to_bias(Graph *g, const char *suffix, char *mask) {
     char *x = cast(g, text("Cast_mask%s", suffix), mask, F32), *one = float_scalar(g, 1);
     x = node(g, "Sub", text("Sub_mask%s", suffix), NULL, NULL, one, x, NULL);
     char *lowest = float_scalar(g, -3.4028234663852886e+38f);
     return node(g, "Mul", text("Mul_mask%s", suffix), NULL, NULL, x, lowest, NULL);
 }
 
-static char *padding_bias(Graph *g, char *mask)
-{
+static char *padding_bias(Graph *g, char *mask) {
     char *x = unsqueeze(g, "Unsqueeze_pad", mask, 1);
     x = unsqueeze(g, "Unsqueeze_pad_1", x, 2);
     return mask_to_bias(g, "_pad", x);
 }
 
-static char *embedding(Graph *g, const Shape *s, const char *name, char *length)
-{
+static char *embedding(Graph *g, const Shape *s, const char *name, char *length) {
     weight(g, name, "shared", s->vocab, s->d_model, 0, 1);
     char *any = int_vector(g, -1), *n = unsqueeze(g, "Unsqueeze", length, 0);
     char *shape = node(g, "Concat", "Concat", attr_int("axis", 0), NULL, any, n, NULL);
@@ -560,8 +538,7 @@ static char *embedding(Graph *g, const Shape *s, const char *name, char *length)
     return node(g, "Gather", "embed_tokens/Gather", NULL, NULL, text("%s", name), ids, NULL);
 }
 
-static void encoder_write(const char *dir, const Shape *s)
-{
+static void encoder_write(const char *dir, const Shape *s) {
     Graph g = {0};
     graph_open(&g, dir, "encoder_model.onnx", s);
     graph_input(&g, "input_ids", I64, "batch_size encoder_sequence_length");
@@ -571,9 +548,12 @@ static void encoder_write(const char *dir, const Shape *s)
     for (long i = 0; i < s->layers; i++) {
         char *at = text("/block.%ld/layer.0", i);
         char *n = rms_norm(&g, at, text("block.%ld.layer.0.layer_norm.weight", i), s->d_model, &x);
-        Attention a = {.scope = text("%s/SelfAttention", at), .key = text("encoder.%ld.self", i), .mask = mask,
+        Attention a = {.scope = text("%s/SelfAttention", at),
+                       .key = text("encoder.%ld.self", i),
+                       .mask = mask,
                        .bias_weight = "block.0.layer.0.SelfAttention.relative_attention_bias.weight",
-                       .bidirectional = true, .bias = bias};
+                       .bidirectional = true,
+                       .bias = bias};
         char *y = attention(&g, s, &a, n);
         bias = a.bias;
         g.scope = at;
@@ -591,8 +571,7 @@ static void encoder_write(const char *dir, const Shape *s)
 }
 
 /* The causal mask as T5Stack builds it: arange(T) tiled against arange(T), times a mask of ones. */
-static char *causal_bias(Graph *g, char *batch, char *length)
-{
+static char *causal_bias(Graph *g, char *batch, char *length) {
     float ones = 1;
     int64_t one = 1;
     char *b = unsqueeze(g, "Unsqueeze_1", batch, 0), *t = unsqueeze(g, "Unsqueeze_2", length, 0);
@@ -617,14 +596,14 @@ static char *causal_bias(Graph *g, char *batch, char *length)
     return mask_to_bias(g, "_causal", seen);
 }
 
-static void decoder_head(Graph *g, const Shape *s, char *x)
-{
+static void decoder_head(Graph *g, const Shape *s, char *x) {
     static const int64_t swap[] = {1, 0};
     g->scope = "";
     if (s->tied) {
         char *scale = float_scalar(g, (float)(1 / sqrt((double)s->d_model)));
         x = node(g, "Mul", "Mul_head", NULL, NULL, x, scale, NULL);
-        char *w = node(g, "Transpose", "Transpose_head", attr_ints("perm", 2, swap), NULL, "shared.weight", NULL);
+        char *w =
+            node(g, "Transpose", "Transpose_head", attr_ints("perm", 2, swap), NULL, "shared.weight", NULL);
         node(g, "MatMul", "lm_head/MatMul", NULL, NULL, x, w, NULL);
     } else {
         linear(g, "lm_head", "lm_head", x, s->d_model, s->vocab, 1 / sqrt((double)s->d_model));
@@ -632,8 +611,7 @@ static void decoder_head(Graph *g, const Shape *s, char *x)
     rename_last(g, "logits");
 }
 
-static void decoder_write(const char *dir, const Shape *s)
-{
+static void decoder_write(const char *dir, const Shape *s) {
     Graph g = {0};
     graph_open(&g, dir, "decoder_model.onnx", s);
     graph_input(&g, "encoder_attention_mask", I64, "batch_size encoder_sequence_length");
@@ -648,11 +626,14 @@ static void decoder_write(const char *dir, const Shape *s)
         for (int cross = 0; cross < 2; cross++) {
             const char *what = cross ? "encoder" : "decoder";
             char *at = text("/decoder/block.%ld/layer.%d", i, cross);
-            char *n = rms_norm(&g, at, text("decoder.block.%ld.layer.%d.layer_norm.weight", i, cross), s->d_model, &x);
+            char *n = rms_norm(&g, at, text("decoder.block.%ld.layer.%d.layer_norm.weight", i, cross),
+                               s->d_model, &x);
             Attention a = {.scope = text("%s/%s", at, cross ? "EncDecAttention" : "SelfAttention"),
                            .key = text("decoder.%ld.%s", i, cross ? "cross" : "self"),
-                           .memory = cross ? "encoder_hidden_states" : NULL, .mask = cross ? padding : causal,
-                           .bias_weight = "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+                           .memory = cross ? "encoder_hidden_states" : NULL,
+                           .mask = cross ? padding : causal,
+                           .bias_weight =
+                               "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
                            .bias = cross ? cross_bias : self_bias,
                            .present_key = text("present.%ld.%s.key", i, what),
                            .present_value = text("present.%ld.%s.value", i, what)};
@@ -660,8 +641,9 @@ static void decoder_write(const char *dir, const Shape *s)
             *(cross ? &cross_bias : &self_bias) = a.bias;
             g.scope = at;
             x = node(&g, "Add", "Add", NULL, NULL, x, y, NULL);
-            const char *dims = text("batch_size %ld %s %ld", s->heads,
-                                    cross ? "encoder_sequence_length" : "past_decoder_sequence_length+1", s->d_kv);
+            const char *dims =
+                text("batch_size %ld %s %ld", s->heads,
+                     cross ? "encoder_sequence_length" : "past_decoder_sequence_length+1", s->d_kv);
             graph_output(&g, a.present_key, F32, dims);
             graph_output(&g, a.present_value, F32, dims);
         }
@@ -676,25 +658,28 @@ static void decoder_write(const char *dir, const Shape *s)
     graph_close(&g, dir, "decoder_model.onnx");
 }
 
-static void config_write(const char *dir, const Shape *s)
-{
+static void config_write(const char *dir, const Shape *s) {
     FILE *f = fopen(text("%s/config.json", dir), "wb");
     if (f == NULL)
         fail("config.json");
     fprintf(f,
             "{\n  \"architectures\": [\"T5ForConditionalGeneration\"],\n  \"d_ff\": %ld,\n  \"d_kv\": %ld,\n"
             "  \"d_model\": %ld,\n  \"decoder_start_token_id\": 0,\n  \"eos_token_id\": 1,\n"
-            "  \"feed_forward_proj\": \"%s\",\n  \"is_encoder_decoder\": true,\n  \"layer_norm_epsilon\": 1e-06,\n"
-            "  \"model_type\": \"t5\",\n  \"num_decoder_layers\": %ld,\n  \"num_heads\": %ld,\n  \"num_layers\": %ld,\n"
+            "  \"feed_forward_proj\": \"%s\",\n  \"is_encoder_decoder\": true,\n  \"layer_norm_epsilon\": "
+            "1e-06,\n"
+            "  \"model_type\": \"t5\",\n  \"num_decoder_layers\": %ld,\n  \"num_heads\": %ld,\n  "
+            "\"num_layers\": %ld,\n"
             "  \"pad_token_id\": 0,\n  \"relative_attention_max_distance\": %ld,\n"
-            "  \"relative_attention_num_buckets\": %ld,\n  \"tie_word_embeddings\": %s,\n  \"vocab_size\": %ld\n}\n",
-            s->d_ff, s->d_kv, s->d_model, s->gated ? "gated-gelu" : "relu", s->dec_layers, s->heads, s->layers,
-            s->distance, s->buckets, s->tied ? "true" : "false", s->vocab);
+            "  \"relative_attention_num_buckets\": %ld,\n  \"tie_word_embeddings\": %s,\n  \"vocab_size\": "
+            "%ld\n}\n",
+            s->d_ff, s->d_kv, s->d_model, s->gated ? "gated-gelu" : "relu", s->dec_layers, s->heads,
+            s->layers, s->distance, s->buckets, s->tied ? "true" : "false", s->vocab);
     if (fclose(f) != 0)
         fail("config.json");
 }
 
-/* ---- command line --------------------------------------------------------------------------------------------------- */
+/* ---- command line
+ * --------------------------------------------------------------------------------------------------- */
 
 static const struct {
     const char *name;
@@ -705,17 +690,22 @@ static const struct {
     {"large", {1024, 2816, 64, 16, 24, 0, 32128, 32, 128, 1, 0, 1}},
 };
 
-static bool option(Shape *s, const char *arg)
-{
+static bool option(Shape *s, const char *arg) {
     const struct {
         const char *name;
         long *value, lo, hi;
-    } keys[] = {{"d_model", &s->d_model, 1, 1 << 16}, {"d_ff", &s->d_ff, 1, 1 << 18},
-                {"d_kv", &s->d_kv, 1, 4096},          {"heads", &s->heads, 1, 4096},
-                {"layers", &s->layers, 1, 1000},      {"dec_layers", &s->dec_layers, 1, 1000},
-                {"vocab", &s->vocab, 2, 1 << 22},     {"buckets", &s->buckets, 4, 4096},
-                {"distance", &s->distance, 2, 1 << 20}, {"gated", &s->gated, 0, 1},
-                {"tied", &s->tied, 0, 1},             {"seed", &s->seed, 0, 1 << 30}};
+    } keys[] = {{"d_model", &s->d_model, 1, 1 << 16},
+                {"d_ff", &s->d_ff, 1, 1 << 18},
+                {"d_kv", &s->d_kv, 1, 4096},
+                {"heads", &s->heads, 1, 4096},
+                {"layers", &s->layers, 1, 1000},
+                {"dec_layers", &s->dec_layers, 1, 1000},
+                {"vocab", &s->vocab, 2, 1 << 22},
+                {"buckets", &s->buckets, 4, 4096},
+                {"distance", &s->distance, 2, 1 << 20},
+                {"gated", &s->gated, 0, 1},
+                {"tied", &s->tied, 0, 1},
+                {"seed", &s->seed, 0, 1 << 30}};
     for (size_t i = 0; i < sizeof presets / sizeof presets[0]; i++) {
         if (strcmp(arg, presets[i].name) == 0) {
             *s = presets[i].shape;
@@ -733,8 +723,7 @@ static bool option(Shape *s, const char *arg)
     return false;
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     Shape s = presets[0].shape;
     for (int i = 2; i < argc; i++) {
         if (!option(&s, argv[i])) {

@@ -1,5 +1,5 @@
-/* attach against the forward rules written out as loops: every method, site and router option, one site at a time,
- * on a small layer given as text. */
+/* attach against the forward rules written out as loops: every method, site and router option, one site at a
+ * time, on a small layer given as text. */
 #include "compiler/adapter.h"
 #include "compiler/pass.h"
 #include "frontends/spec.h"
@@ -20,8 +20,10 @@ static const char layer[] =
     "param @wq : f32[3,4] frozen = [0.1, -0.2, 0.3, 0.4, 0.5, -0.6, 0.7, 0.8, -0.9, 1, 0.11, 0.12]\n"
     "param @wk : f32[3,4] frozen = [0.3, 0.2, -0.3, 0.9, 0.7, -0.1, 0.2, 0.6, -0.5, 0.1, 0.4, -0.8]\n"
     "param @wv : f32[3,4] frozen = [-0.7, 0.6, 0.1, 0.2, 0.4, 0.9, -0.2, 0.5, 0.3, 0.8, -0.4, 0.6]\n"
-    "param @wi : f32[3,5] frozen = [0.5, 0.1, -0.6, 0.8, 0.2, 0.7, -0.4, 0.3, 0.9, -0.1, 0.6, 0.2, -0.8, 0.4, 0.1]\n"
-    "param @wo : f32[5,3] frozen = [0.2, -0.3, 0.5, 0.6, 0.7, -0.8, 0.1, 0.9, 0.4, -0.2, 0.3, 0.8, -0.5, 0.6, 0.7]\n"
+    "param @wi : f32[3,5] frozen = [0.5, 0.1, -0.6, 0.8, 0.2, 0.7, -0.4, 0.3, 0.9, -0.1, 0.6, 0.2, -0.8, "
+    "0.4, 0.1]\n"
+    "param @wo : f32[5,3] frozen = [0.2, -0.3, 0.5, 0.6, 0.7, -0.8, 0.1, 0.9, 0.4, -0.2, 0.3, 0.8, -0.5, "
+    "0.6, 0.7]\n"
     "func @encoder entry (%x : f32[B,S,3]) {\n"
     "  %q = matmul %x, @wq {site = \"encoder.0.self.q\"} : f32[B,S,4]\n"
     "  %k = matmul %x, @wk {site = \"encoder.0.self.k\"} : f32[B,S,4]\n"
@@ -68,7 +70,8 @@ static const Case cases[] = {
     {"'method':'molora','experts':4,'rank':2,'router':{'top_k':3,'renormalise':'sum'}", "wo"},
 };
 
-/* ---- the rules ------------------------------------------------------------------------------------------------ */
+/* ---- the rules
+ * ------------------------------------------------------------------------------------------------ */
 
 typedef struct Rule {
     const AdapterRule *r;
@@ -76,8 +79,7 @@ typedef struct Rule {
     int64_t in, out, heads; /* heads 0: not a head site */
 } Rule;
 
-static void weights_of(const Rule *R, const double *u, int64_t width, double *p)
-{
+static void weights_of(const Rule *R, const double *u, int64_t width, double *p) {
     const RouterOptions *o = &R->r->router;
     int64_t E = R->r->experts;
     double logit[16], top = -1e300, sum = 0;
@@ -106,8 +108,7 @@ static void weights_of(const Rule *R, const double *u, int64_t width, double *p)
         p[e] = keep[e] ? p[e] / sum : 0;
 }
 
-static void rule_apply(const Rule *R, const double *u, const double *sentence, double *y)
-{
+static void rule_apply(const Rule *R, const double *u, const double *sentence, double *y) {
     const AdapterRule *r = R->r;
     int64_t E = r->experts, rank = r->rank, kv = R->heads > 0 ? R->out / R->heads : R->out;
     double p[16], before[16];
@@ -145,25 +146,26 @@ static void rule_apply(const Rule *R, const double *u, const double *sentence, d
                 for (int64_t i = 0; i < R->in; i++)
                     z += u[i] * (double)R->t[TR_LORA_A][(e * R->in + i) * rank + k];
                 for (int64_t j = 0; j < R->out; j++)
-                    y[j] += p[e] * z * (double)R->t[TR_LORA_B][(e * rank + k) * R->out + j] * r->alpha / (double)rank;
+                    y[j] += p[e] * z * (double)R->t[TR_LORA_B][(e * rank + k) * R->out + j] * r->alpha /
+                            (double)rank;
             }
         break;
-    case AM_COUNT: break;
+    case AM_COUNT:
+        break;
     }
 }
 
-/* ---- running ---------------------------------------------------------------------------------------------------- */
+/* ---- running
+ * ---------------------------------------------------------------------------------------------------- */
 
 static unsigned state = 1;
 
-static float draw(void)
-{
+static float draw(void) {
     state = state * 1664525u + 1013904223u;
     return (float)(state >> 8) / 8388608.0f - 1.0f;
 }
 
-static void eval(Module *m, const float *x, const float *sentence, Tensor *out, Arena *a, Diag *d)
-{
+static void eval(Module *m, const float *x, const float *sentence, Tensor *out, Arena *a, Diag *d) {
     Func *f = module_find(m, "encoder");
     int64_t syms[8] = {0};
     Tensor in[2] = {{DT_F32, 3, {B, S, D_MODEL}, (void *)(uintptr_t)x},
@@ -172,8 +174,7 @@ static void eval(Module *m, const float *x, const float *sentence, Tensor *out, 
     assert_true(func_eval(m, f->id, syms, in, out, a, d));
 }
 
-static AdapterSpec *spec_with_values(const Case *c, Arena *a, Diag *d, const ModelSite *site)
-{
+static AdapterSpec *spec_with_values(const Case *c, Arena *a, Diag *d, const ModelSite *site) {
     char *text = arena_printf(a, "{'moec_adapter':1,%s,'sites':[{'match':'*.%s'}]}", c->spec, c->site);
     for (char *p = text; *p != 0; p++)
         *p = *p == '\'' ? '"' : *p;
@@ -192,22 +193,27 @@ static AdapterSpec *spec_with_values(const Case *c, Arena *a, Diag *d, const Mod
             data[k] = draw();
         s->tensor[i] = (AdapterTensor){
             .name = str_c(arena_printf(a, "%s.%s", site->name.p, adapter_tensor_suffix(t[i].role))),
-            .dtype = str_c("F32"), .kind = FK_F32, .rank = t[i].rank, .data = data};
+            .dtype = str_c("F32"),
+            .kind = FK_F32,
+            .rank = t[i].rank,
+            .data = data};
         memcpy(s->tensor[i].dim, t[i].dim, sizeof t[i].dim);
     }
     return s;
 }
 
-static void case_run(const Case *c)
-{
+static void case_run(const Case *c) {
     Arena *a = arena_new();
     Diag *d = diag_new();
     int which = 0;
     while (strcmp(output[which], c->site) != 0)
         which++;
     bool attention = which < 3;
-    ModelSite site = {str_c(arena_printf(a, "encoder.0.%s.%s", attention ? "self" : "ffn", c->site)),
-                      SR_Q, which == 5 ? FF : D_MODEL, attention ? INNER : which == 5 ? D_MODEL : FF,
+    ModelSite site = {str_c(arena_printf(a, "encoder.0.%s.%s", attention ? "self" : "ffn", c->site)), SR_Q,
+                      which == 5 ? FF : D_MODEL,
+                      attention    ? INNER
+                      : which == 5 ? D_MODEL
+                                   : FF,
                       attention ? HEADS : 0};
     assert_true(site_role_parse(str_c(c->site), &site.role));
     AdapterSpec *spec = spec_with_values(c, a, d, &site);
@@ -250,8 +256,8 @@ static void case_run(const Case *c)
         for (int64_t j = 0; j < site.d_out; j++) {
             double got = tensor_get_f64(&have[which], row * site.d_out + j);
             if (!(fabs(got - y[j]) <= 2e-6 * (1 + fabs(y[j]))))
-                fail_msg("%s on %s: row %lld column %lld: %.9g, expected %.9g", c->spec, c->site, (long long)row,
-                         (long long)j, got, y[j]);
+                fail_msg("%s on %s: row %lld column %lld: %.9g, expected %.9g", c->spec, c->site,
+                         (long long)row, (long long)j, got, y[j]);
         }
     }
     assert_int_equal(diag_errors(d), 0);
@@ -261,16 +267,14 @@ static void case_run(const Case *c)
     arena_free(a);
 }
 
-static void test_rules(void **unused)
-{
+static void test_rules(void **unused) {
     (void)unused;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         case_run(&cases[i]);
 }
 
 /* Freshly initialised, soft routing: the identity. */
-static void test_identity(void **unused)
-{
+static void test_identity(void **unused) {
     (void)unused;
     static const char *const specs[] = {
         "{\"moec_adapter\":1,\"method\":\"ia3\"}", "{\"moec_adapter\":1,\"method\":\"mov\",\"experts\":3}",
@@ -303,8 +307,7 @@ static void test_identity(void **unused)
     }
 }
 
-int main(void)
-{
+int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_rules), cmocka_unit_test(test_identity)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

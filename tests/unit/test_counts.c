@@ -1,5 +1,5 @@
-/* Parameter counts of T5 v1.1 base, large, xl and xxl, and of every method of the paper on them. The figures are
- * those of arXiv 2309.05444's released code. */
+/* Parameter counts of T5 v1.1 base, large, xl and xxl, and of every method of the paper on them. The figures
+ * are those of arXiv 2309.05444's released code. */
 #include "compiler/adapter.h"
 #include "frontends/config.h"
 #include "frontends/spec.h"
@@ -36,14 +36,14 @@ static const struct {
     {"\"method\":\"molora\",\"experts\":15,\"rank\":4", {24053760, 64696320, 126074880, 252149760}},
 };
 
-static T5Config config_of(Arena *a, Diag *d, int size)
-{
+static T5Config config_of(Arena *a, Diag *d, int size) {
     char name[] = "counts-XXXXXX";
     int fd = mkstemp(name);
     assert_true(fd >= 0);
     FILE *file = fdopen(fd, "w");
     fprintf(file,
-            "{\"model_type\":\"t5\",\"d_model\":%lld,\"d_ff\":%lld,\"num_heads\":%lld,\"num_layers\":%lld,\"d_kv\":64,"
+            "{\"model_type\":\"t5\",\"d_model\":%lld,\"d_ff\":%lld,\"num_heads\":%lld,\"num_layers\":%lld,"
+            "\"d_kv\":64,"
             "\"vocab_size\":32128,\"feed_forward_proj\":\"gated-gelu\",\"tie_word_embeddings\":false}",
             (long long)size_of[size].d, (long long)size_of[size].f, (long long)size_of[size].heads,
             (long long)size_of[size].layers);
@@ -55,8 +55,7 @@ static T5Config config_of(Arena *a, Diag *d, int size)
     return c;
 }
 
-static void test_base(void **state)
-{
+static void test_base(void **state) {
     (void)state;
     Arena *a = arena_new();
     Diag *d = diag_new();
@@ -68,8 +67,7 @@ static void test_base(void **state)
     arena_free(a);
 }
 
-static void test_methods(void **state)
-{
+static void test_methods(void **state) {
     (void)state;
     Arena *a = arena_new();
     Diag *d = diag_new();
@@ -95,13 +93,14 @@ static void test_methods(void **state)
 }
 
 /* Shapes where heads * kv differs from the model's width. */
-static void test_shapes(void **state)
-{
+static void test_shapes(void **state) {
     (void)state;
-    static const ModelSite k = {{"encoder.0.self.k", 16}, SR_K, 64, 48, 3}, act = {{"x.act", 5}, SR_ACT, 64, 128, 0};
+    static const ModelSite k = {{"encoder.0.self.k", 16}, SR_K, 64, 48, 3},
+                           act = {{"x.act", 5}, SR_ACT, 64, 128, 0};
     static const ModelSite o = {{"encoder.0.self.o", 16}, SR_O, 48, 64, 0};
     AdapterRule mov = {.method = AM_MOV, .experts = 5, .router = {.temperature = 1}};
-    AdapterRule molora = {.method = AM_MOLORA, .experts = 5, .rank = 2, .router = {.temperature = 1, .bias = true}};
+    AdapterRule molora = {
+        .method = AM_MOLORA, .experts = 5, .rank = 2, .router = {.temperature = 1, .bias = true}};
     SiteTensor t[TR_COUNT];
     assert_int_equal(adapter_site_tensors(&(AdapterSite){&k, &mov}, t), 2);
     assert_int_equal(t[0].dim[0], 3);
@@ -121,8 +120,7 @@ static void test_shapes(void **state)
     assert_int_equal(t[3].count, 5);
 }
 
-int main(void)
-{
+int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_base), cmocka_unit_test(test_methods),
                                        cmocka_unit_test(test_shapes)};
     return cmocka_run_group_tests(tests, NULL, NULL);

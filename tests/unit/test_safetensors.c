@@ -14,8 +14,7 @@
 #include <cmocka.h>
 
 /* A file of the given header and `data` zero bytes; `length` >= 0 is the header length it claims. */
-static bool try_file(const char *header, size_t data, long length)
-{
+static bool try_file(const char *header, size_t data, long length) {
     char name[] = "safetensors-XXXXXX";
     int fd = mkstemp(name);
     assert_true(fd >= 0);
@@ -42,11 +41,10 @@ static bool try_file(const char *header, size_t data, long length)
     return ok;
 }
 
-#define T(name, dtype, shape, begin, end) \
+#define T(name, dtype, shape, begin, end)                                                                    \
     "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #begin "," #end "]}"
 
-static void test_reader(void **state)
-{
+static void test_reader(void **state) {
     (void)state;
     static const struct {
         const char *header;
@@ -60,24 +58,25 @@ static void test_reader(void **state)
         {"{" T("b", "F16", "[4]", 8, 16) "," T("a", "F32", "[2]", 0, 8) "}", 16, -1, true},
         {"{\"__metadata__\":{\"format\":\"pt\"}," T("a", "F32", "[]", 0, 4) "}", 4, -1, true},
         {"{" T("a", "F32", "[0]", 0, 0) "}", 0, -1, true},
-        {"{}", 1, -1, false},                                                      /* bytes after the last tensor */
+        {"{}", 1, -1, false}, /* bytes after the last tensor */
         {"", 0, -1, false},
         {"[]", 0, -1, false},
-        {" {}", 0, -1, false},                                                     /* must begin with a brace */
+        {" {}", 0, -1, false}, /* must begin with a brace */
         {"{} x", 0, -1, false},
-        {"{}", 0, 3, false},                                                       /* length over the file */
+        {"{}", 0, 3, false}, /* length over the file */
         {"{}", 0, 100000001, false},
         {"{" T("a", "F32", "[2,3]", 0, 24) "}", 23, -1, false},
-        {"{" T("a", "F32", "[2,3]", 4, 28) "}", 28, -1, false},                    /* hole at the start */
+        {"{" T("a", "F32", "[2,3]", 4, 28) "}", 28, -1, false}, /* hole at the start */
         {"{" T("a", "F32", "[2,3]", 0, 20) "}", 20, -1, false},
         {"{" T("a", "F32", "[2]", 0, 8) "," T("b", "F32", "[2]", 4, 12) "}", 12, -1, false},  /* overlap */
         {"{" T("a", "F32", "[2]", 0, 8) "," T("b", "F32", "[2]", 12, 20) "}", 20, -1, false}, /* hole */
-        {"{" T("a", "F32", "[2]", 0, 8) "," T("a", "F32", "[2]", 8, 16) "}", 16, -1, false},  /* one name twice */
+        {"{" T("a", "F32", "[2]", 0, 8) "," T("a", "F32", "[2]", 8, 16) "}", 16, -1,
+         false}, /* one name twice */
         {"{" T("a", "f32", "[2]", 0, 8) "}", 8, -1, false},
         {"{" T("a", "F24", "[2]", 0, 6) "}", 6, -1, false},
         {"{" T("a", "F32", "[-1,-2]", 0, 8) "}", 8, -1, false},
         {"{" T("a", "F32", "[4294967296,4294967296,4]", 0, 16) "}", 16, -1, false},
-        {"{" T("a", "F32", "[4611686018427387905]", 0, 4) "}", 4, -1, false},      /* times 4 wraps to 4 */
+        {"{" T("a", "F32", "[4611686018427387905]", 0, 4) "}", 4, -1, false}, /* times 4 wraps to 4 */
         {"{" T("a", "F32", "[2.0]", 0, 8) "}", 8, -1, false},
         {"{" T("a", "F32", "2", 0, 8) "}", 8, -1, false},
         {"{" T("a", "F32", "[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,2]", 0, 8) "}", 8, -1, false},
@@ -94,15 +93,15 @@ static void test_reader(void **state)
     }
 }
 
-static void test_writer(void **state)
-{
+static void test_writer(void **state) {
     (void)state;
     static const float x[6] = {1, 2, 3, 4, 5, 6.5f}, y[1] = {-0.0f};
     AdapterTensor t[2] = {{.name = str_c("a \"quoted\" name"), .rank = 2, .dim = {2, 3}, .data = x},
                           {.name = str_c("b"), .rank = 1, .dim = {1}, .data = y}};
     Arena *a = arena_new();
     Diag *d = diag_new();
-    assert_true(safetensors_write("out.safetensors", t, 2, str_c("{\"moec_adapter\":1,\"method\":\"ia3\"}"), d));
+    assert_true(
+        safetensors_write("out.safetensors", t, 2, str_c("{\"moec_adapter\":1,\"method\":\"ia3\"}"), d));
     AdapterSpec *s = spec_load(a, "out.safetensors", d);
     assert_non_null(s);
     assert_true(s->loaded);
@@ -121,12 +120,12 @@ static void test_writer(void **state)
 }
 
 /* Values reach the plan by name, converted; what is missing, surplus or of another shape is an error. */
-static void test_values(void **state)
-{
+static void test_values(void **state) {
     (void)state;
     static const unsigned short half[4] = {0x3c00, 0x4000, 0xc200, 0x0001};
     static const unsigned short brain[2] = {0x3f80, 0xc000};
-    ModelSite site[2] = {{str_c("encoder.0.self.k"), SR_K, 8, 4, 2}, {str_c("encoder.0.ffn.act"), SR_ACT, 8, 2, 0}};
+    ModelSite site[2] = {{str_c("encoder.0.self.k"), SR_K, 8, 4, 2},
+                         {str_c("encoder.0.ffn.act"), SR_ACT, 8, 2, 0}};
     AdapterTensor t[3] = {
         {str_c("encoder.0.ffn.act.scale"), str_c("BF16"), FK_BF16, 1, {2}, brain},
         {str_c("encoder.0.self.k.scale"), str_c("F16"), FK_F16, 2, {2, 2}, half},
@@ -160,8 +159,7 @@ static void test_values(void **state)
     arena_free(a);
 }
 
-int main(void)
-{
+int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_reader), cmocka_unit_test(test_writer),
                                        cmocka_unit_test(test_values)};
     return cmocka_run_group_tests(tests, NULL, NULL);

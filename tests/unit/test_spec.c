@@ -14,10 +14,10 @@
 
 #include <cmocka.h>
 
-/* ---- patterns ---------------------------------------------------------------------------------------------- */
+/* ---- patterns
+ * ---------------------------------------------------------------------------------------------- */
 
-static void test_patterns(void **state)
-{
+static void test_patterns(void **state) {
     (void)state;
     static const struct {
         const char *pattern, *text;
@@ -62,8 +62,7 @@ static void test_patterns(void **state)
 }
 
 /* Patterns that a backtracking matcher or an expansion of braces would not survive. */
-static void test_pattern_bombs(void **state)
-{
+static void test_pattern_bombs(void **state) {
     (void)state;
     static const char *const unit[] = {"{a,b}", "*{e,n,c}", "*a", "{e,}{n,}", "*", "{a,{"};
     Arena *a = arena_new();
@@ -84,11 +83,11 @@ static void test_pattern_bombs(void **state)
     arena_free(a);
 }
 
-/* ---- specs -------------------------------------------------------------------------------------------------- */
+/* ---- specs
+ * -------------------------------------------------------------------------------------------------- */
 
 /* What diag_flush prints, caught in a file. */
-static const char *flushed(Arena *a, Diag *d)
-{
+static const char *flushed(Arena *a, Diag *d) {
     FILE *file = tmpfile();
     assert_non_null(file);
     fflush(stderr);
@@ -106,11 +105,18 @@ static const char *flushed(Arena *a, Diag *d)
     return text;
 }
 
-static const T5Config tiny = {.file = "config.json", .d_model = 64, .d_ff = 128, .d_kv = 16, .heads = 3,
-                              .enc_layers = 3, .dec_layers = 2, .vocab = 256, .buckets = 32, .gated = true};
+static const T5Config tiny = {.file = "config.json",
+                              .d_model = 64,
+                              .d_ff = 128,
+                              .d_kv = 16,
+                              .heads = 3,
+                              .enc_layers = 3,
+                              .dec_layers = 2,
+                              .vocab = 256,
+                              .buckets = 32,
+                              .gated = true};
 
-static bool try_spec(Arena *a, const char *text, AdapterPlan *plan, Diag *d)
-{
+static bool try_spec(Arena *a, const char *text, AdapterPlan *plan, Diag *d) {
     ModelSite *sites;
     uint32_t n = config_sites(&tiny, a, &sites);
     AdapterSpec *spec = spec_parse(a, "s.json", str_c(text), d);
@@ -119,8 +125,7 @@ static bool try_spec(Arena *a, const char *text, AdapterPlan *plan, Diag *d)
 
 #define BODY "{\n\"moec_adapter\": 1, \"method\": \"molora\", \"experts\": 2, \"rank\": 4"
 
-static void test_spec_errors(void **state)
-{
+static void test_spec_errors(void **state) {
     (void)state;
     static const struct {
         const char *text, *want[3];
@@ -152,10 +157,12 @@ static void test_spec_errors(void **state)
         {BODY ", \"sites\": [{\"match\": \"*\",\n\"rank\": -3}]}", {"s.json:3", "sites[0].rank", "-3"}},
         {BODY ", \"sites\": [{\"match\": \"*\", \"sites\": []}]}", {"sites[0].sites"}},
         {BODY ", \"sites\": [{\"match\": \"{q\"}]}", {"'{q'", "closed"}},
-        {BODY ", \"sites\": [{\"match\": \"*.q\", \"method\": \"mov\", \"experts\": 2}]}", {"*.q", "cannot sit"}},
+        {BODY ", \"sites\": [{\"match\": \"*.q\", \"method\": \"mov\", \"experts\": 2}]}",
+         {"*.q", "cannot sit"}},
         {BODY ", \"sites\": [{\"match\": \"*.q\", \"rank\": 100}]}", {"rank", "100", "encoder.0.self.q"}},
-        {BODY ", \"router\": {\"input\": \"sentence\", \"sentence_dim\": 8}, \"sites\": [{\"match\": \"*.q\"},"
-              "{\"match\": \"*.k\", \"router\": {\"sentence_dim\": 9}}]}",
+        {BODY
+         ", \"router\": {\"input\": \"sentence\", \"sentence_dim\": 8}, \"sites\": [{\"match\": \"*.q\"},"
+         "{\"match\": \"*.k\", \"router\": {\"sentence_dim\": 9}}]}",
          {"sentence_dim", "9"}},
         {BODY ", \"weights\": \"\"}", {"weights"}},
         {BODY ", \"train\": {\"routers\": true}}", {"train.routers", "'router'"}},
@@ -175,8 +182,7 @@ static void test_spec_errors(void **state)
     }
 }
 
-static const AdapterSite *find(const AdapterPlan *plan, const char *name)
-{
+static const AdapterSite *find(const AdapterPlan *plan, const char *name) {
     for (uint32_t i = 0; i < plan->n_sites; i++) {
         if (str_is(plan->site[i].at->name, name))
             return &plan->site[i];
@@ -184,19 +190,19 @@ static const AdapterSite *find(const AdapterPlan *plan, const char *name)
     return NULL;
 }
 
-static void test_spec_long(void **state)
-{
+static void test_spec_long(void **state) {
     (void)state;
     Arena *a = arena_new();
     Diag *d = diag_new();
     AdapterPlan plan;
-    assert_true(try_spec(a,
-                         "{\"moec_adapter\": 1, \"method\": \"mov\", \"experts\": 3, \"router\": {\"temperature\": 0.8},"
-                         " \"sites\": [{\"match\": \"encoder.0.self.k\", \"experts\": 5}, {\"match\": \"*.self.{k,v}\"},"
-                         "{\"match\": \"encoder.0.self.k\", \"experts\": 9},"
-                         "{\"match\": \"decoder.*.ffn.*\", \"router\": {\"bias\": true, \"top_k\": null}},"
-                         "{\"match\": \"*.wi_1\", \"method\": \"lora\", \"rank\": 6, \"alpha\": 2}]}",
-                         &plan, d));
+    assert_true(try_spec(
+        a,
+        "{\"moec_adapter\": 1, \"method\": \"mov\", \"experts\": 3, \"router\": {\"temperature\": 0.8},"
+        " \"sites\": [{\"match\": \"encoder.0.self.k\", \"experts\": 5}, {\"match\": \"*.self.{k,v}\"},"
+        "{\"match\": \"encoder.0.self.k\", \"experts\": 9},"
+        "{\"match\": \"decoder.*.ffn.*\", \"router\": {\"bias\": true, \"top_k\": null}},"
+        "{\"match\": \"*.wi_1\", \"method\": \"lora\", \"rank\": 6, \"alpha\": 2}]}",
+        &plan, d));
     assert_int_equal(plan.n_sites, 2 * 5 + 2 + 5);
     assert_int_equal(find(&plan, "encoder.0.self.k")->rule->experts, 5);
     assert_int_equal(find(&plan, "encoder.1.self.k")->rule->experts, 3);
@@ -213,12 +219,12 @@ static void test_spec_long(void **state)
     arena_free(a);
 }
 
-static void test_canonical(void **state)
-{
+static void test_canonical(void **state) {
     (void)state;
     Arena *a = arena_new();
     Diag *d = diag_new();
-    AdapterSpec *s = spec_parse(a, "s", str_c("{ \"method\":\"ia3\", \"weights\":\"w\", \"moec_adapter\" : 1}"), d);
+    AdapterSpec *s =
+        spec_parse(a, "s", str_c("{ \"method\":\"ia3\", \"weights\":\"w\", \"moec_adapter\" : 1}"), d);
     assert_non_null(s);
     assert_true(str_is(s->json, "{\"method\":\"ia3\",\"moec_adapter\":1}"));
     assert_true(str_is(s->weights, "w"));
@@ -226,8 +232,7 @@ static void test_canonical(void **state)
     arena_free(a);
 }
 
-static void test_closest(void **state)
-{
+static void test_closest(void **state) {
     (void)state;
     static const char *const names[] = {"alpha", "rank", "experts", "router", NULL};
     assert_string_equal(closest_name(str_c("aplha"), names), "alpha");
@@ -237,8 +242,7 @@ static void test_closest(void **state)
 }
 
 /* The same tensor whatever is drawn before it, another for another name or seed. */
-static void test_init(void **state)
-{
+static void test_init(void **state) {
     (void)state;
     float x[1000], y[1000];
     double sum = 0, squares = 0;
@@ -259,11 +263,11 @@ static void test_init(void **state)
     assert_true(y[2] == 0);
 }
 
-int main(void)
-{
+int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_patterns),    cmocka_unit_test(test_pattern_bombs), cmocka_unit_test(test_spec_errors),
-        cmocka_unit_test(test_spec_long),   cmocka_unit_test(test_canonical),     cmocka_unit_test(test_closest),
+        cmocka_unit_test(test_patterns),    cmocka_unit_test(test_pattern_bombs),
+        cmocka_unit_test(test_spec_errors), cmocka_unit_test(test_spec_long),
+        cmocka_unit_test(test_canonical),   cmocka_unit_test(test_closest),
         cmocka_unit_test(test_init),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
