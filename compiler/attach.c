@@ -137,8 +137,7 @@ static bool params_make(Attach *t) {
     return true;
 }
 
-/* ---- nodes
- * ------------------------------------------------------------------------------------------------- */
+/* ---- nodes --------------------------------------------------------------------------------------- */
 
 static const Type *type_of(const Attach *t, ValueId v) {
     return &t->r.f->value[v].type;
@@ -288,8 +287,7 @@ static ValueId attach_site(Attach *t, uint32_t site, ValueId y, ValueId u) {
     BUG("not a method");
 }
 
-/* ---- functions
- * ----------------------------------------------------------------------------------------------- */
+/* ---- functions ----------------------------------------------------------------------------------- */
 
 /* Index in the plan of node n's site, or NONE. */
 static uint32_t node_planned(const Attach *t, const Node *n) {

@@ -51,8 +51,7 @@ static char *text(const char *fmt, ...) {
     return s;
 }
 
-/* ---- a graph being written
- * ---------------------------------------------------------------------------------- */
+/* ---- a graph being written ----------------------------------------------------------------------- */
 
 typedef struct Graph {
     Onnx__GraphProto g;
@@ -195,8 +194,7 @@ static char *shape_of(Graph *g, const char *suffix, char *x, int64_t axis) {
     return node(g, "Gather", text("Gather%s", suffix), attr_int("axis", 0), NULL, shape, index, NULL);
 }
 
-/* ---- weights
- * ------------------------------------------------------------------------------------------------ */
+/* ---- weights ------------------------------------------------------------------------------------- */
 
 static uint64_t mix(uint64_t z) {
     z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
@@ -260,8 +258,7 @@ static void weight(Graph *g, const char *name, const char *key, long rows, long 
     PUSH(g->g.initializer, g->g.n_initializer, g->room_init, t);
 }
 
-/* ---- inputs and outputs
- * ---------------------------------------------------------------------------------------- */
+/* ---- inputs and outputs -------------------------------------------------------------------------- */
 
 /* `dims` is space separated: a number is an extent, anything else a symbol ('+' stands for " + "). */
 static Onnx__ValueInfoProto *value_info(const char *name, int type, const char *dims) {
@@ -678,8 +675,7 @@ static void config_write(const char *dir, const Shape *s) {
         fail("config.json");
 }
 
-/* ---- command line
- * --------------------------------------------------------------------------------------------------- */
+/* ---- command line -------------------------------------------------------------------------------- */
 
 static const struct {
     const char *name;
