@@ -1,101 +1,300 @@
-/* plan: every value of an entry function gets its place in an arena.
+/* The pass `plan`: liveness of an entry function's storages and their places in the arena.
  *
- * Values are the results of kernel calls. Sizes are those at the upper bounds of the symbols. A value lives from the call
- * that makes it to the last one that reads it; places are found greedily, largest first, each at the lowest offset that
- * is free during its whole life. Outputs, and caches appended to in place, are the caller's buffers: -1. */
+ * Storages are placed greedily, largest first, each into the smallest gap between those already placed that are alive
+ * at the same time ("greedy by size": Pisarchyk and Lee, arXiv 2001.03288). A node's results are alive together with
+ * its operands, so a kernel never writes what it reads. The order of placing depends on sizes and positions alone:
+ * the same function gives the same plan. */
+#include "plan.h"
 #include "pass.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct Life {
-    ValueId v;
-    uint32_t first, last;
-    int64_t bytes, at;
-} Life;
+typedef struct Planner {
+    const Module *m;
+    const Func *f;
+    Arena *scratch;
+    Diag *d;
+    ValueId *root;    /* by value: whose storage it has; its own id where it has one itself */
+    bool *output;     /* by value */
+    PlanItem *item;   /* by root; bytes < 0: not in the arena */
+} Planner;
 
-enum { ALIGN = 64 };
+/* ---- storages ---------------------------------------------------------------------------------- */
 
-static bool value_bytes(const Module *m, const Value *v, int64_t *bytes) {
-    int64_t n = dim_upper(m->dims, type_count(m->dims, &v->type));
-    return n != DIM_UNBOUNDED && mul_i64(n, (int64_t)dtype_bytes(v->type.dtype), &n) && add_i64(n, ALIGN - 1, &n) &&
-           n < MOEC_MAX_TENSOR && ((*bytes = n & ~(int64_t)(ALIGN - 1)), true);
+/* The operand whose storage result k of n takes, NONE when it has its own. */
+static ValueId shared_operand(const Module *m, const Node *n, uint32_t k) {
+    if (n->op == OP_reshape || n->op == OP_append)
+        return n->in[0];
+    if (n->op != OP_call)
+        return NONE;
+    const Attr *a = node_attr(n, AT_func);
+    const Func *callee = a ? module_func(m, (FuncId)a->i) : NULL;
+    if (!callee || k >= callee->n_outputs)
+        return NONE;
+    const Node *append = value_node(callee, callee->output[k]);
+    if (!append || append->op != OP_append)
+        return NONE;
+    for (uint32_t i = 0; i < callee->n_inputs && i < n->n_in; i++)
+        if (callee->input[i] == append->in[0])
+            return n->in[i];
+    return NONE;
 }
 
-static int by_size(const void *a, const void *b) {
-    const Life *x = a, *y = b;
-    if (x->bytes != y->bytes) return x->bytes > y->bytes ? -1 : 1;
-    return x->v < y->v ? -1 : 1;
+static void show_unbounded(void *ctx, uint32_t sym) {
+    const Planner *p = ((void **)ctx)[0];
+    Text *names = ((void **)ctx)[1];
+    const DimSym *s = dim_sym_at(p->m->dims, sym);
+    if (s->hi != DIM_UNBOUNDED)
+        return;
+    const char *name = diag_show(p->d, s->name);
+    if (!names->p || !strstr(names->p, name))
+        text_printf(names, " --dim %s=%" PRId64 "..N", name, s->lo);
 }
 
-static int by_place(const void *a, const void *b) {
-    const Life *x = *(const Life *const *)a, *y = *(const Life *const *)b;
-    return x->at < y->at ? -1 : x->at > y->at;
+static bool complain(const Planner *p, ValueId v) {
+    const Type *t = &p->f->value[v].type;
+    Text names = {0};
+    void *ctx[2] = {(void *)(uintptr_t)p, &names};
+    for (int i = 0; i < t->rank; i++)
+        dim_visit(p->m->dims, t->dim[i], show_unbounded, ctx);
+    if (names.n)
+        diag_error(p->d, NULL, "function '%s': the size of a value has no upper bound; give%s",
+                   diag_show(p->d, p->f->name), names.p);
+    else
+        diag_error(p->d, NULL, "function '%s': a value exceeds 2^47 bytes; lower the bounds with --dim",
+                   diag_show(p->d, p->f->name));
+    text_free(&names);
+    return false;
 }
 
-/* The lowest gap between the places of lives[0..n) that overlap x in time. */
-static int64_t lowest_gap(const Life *lives, size_t n, const Life *x, const Life **busy) {
-    size_t k = 0;
-    for (size_t i = 0; i < n; i++)
-        if (lives[i].first <= x->last && x->first <= lives[i].last) busy[k++] = &lives[i];
-    qsort(busy, k, sizeof *busy, by_place);
-    int64_t at = 0;
-    for (size_t i = 0; i < k; i++) {
-        if (busy[i]->at - at >= x->bytes) break;
-        int64_t end = busy[i]->at + busy[i]->bytes;
-        if (end > at) at = end;
+/* Bytes of v at its symbols' upper bounds. */
+static bool value_bytes(const Planner *p, ValueId v, int64_t *bytes) {
+    const Type *t = &p->f->value[v].type;
+    CHECK(t->rank != UNRANKED);
+    int64_t n = (int64_t)dtype_bytes(t->dtype);
+    for (int i = 0; i < t->rank; i++) {
+        int64_t extent = dim_upper(p->m->dims, t->dim[i]);
+        if (extent == DIM_UNBOUNDED || !mul_i64(n, extent < 0 ? 0 : extent, &n) || n >= MOEC_MAX_TENSOR)
+            return complain(p, v);
     }
-    return at;
+    *bytes = n;
+    return true;
 }
 
-static bool plan_func(Module *m, Func *f, Diag *d) {
-    Arena *scratch = arena_new();
-    uint32_t *last = arena_array(scratch, f->n_values + 1, sizeof *last);
-    bool *theirs = arena_array(scratch, f->n_values + 1, sizeof *theirs), ok = true;
-    for (uint32_t i = 0; i < f->n_outputs; i++) theirs[f->output[i]] = true;
-    for (uint32_t i = 0; i < f->n_nodes; i++)
-        for (uint32_t j = 0; j < f->node[i].n_in; j++)
-            if (f->node[i].in[j] != NONE) last[f->node[i].in[j]] = i;
-    Vec(Life) lives = {0};
-    for (uint32_t i = 0; i < f->n_nodes && ok; i++)
-        for (uint32_t j = 0; j < f->node[i].n_out; j++) {
-            Life x = {.v = f->node[i].out + j, .first = i};
-            if (theirs[x.v]) continue;
-            x.last = last[x.v] > i ? last[x.v] : i;
-            if (!value_bytes(m, &f->value[x.v], &x.bytes)) {
-                ok = diag_error(d, NULL, "a value of function '%s' has no bound on its size; give its extents bounds with --dim NAME=1..N",
-                                diag_show(d, f->name));
-                break;
-            }
-            vec_push(&lives, x);
+static bool find_storages(Planner *p) {
+    const Func *f = p->f;
+    for (ValueId v = 0; v < f->n_values; v++) {
+        p->root[v] = v;
+        p->item[v] = (PlanItem){.value = v, .bytes = -1};
+    }
+    for (uint32_t i = 0; i < f->n_outputs; i++)
+        p->output[f->output[i]] = true;
+    for (NodeId i = 0; i < f->n_nodes; i++) {
+        const Node *n = &f->node[i];
+        for (uint32_t j = 0; j < n->n_in; j++)
+            if (n->in[j] != NONE)
+                p->item[p->root[n->in[j]]].last = i;
+        for (uint32_t j = 0; j < n->n_out; j++) {
+            ValueId v = n->out + j, from = shared_operand(p->m, n, j);
+            if (from != NONE)
+                p->root[v] = p->root[from];
+            PlanItem *x = &p->item[p->root[v]];
+            if (p->root[v] == v)
+                x->first = i;
+            x->last = i;
+            int64_t bytes;
+            if (p->output[v] || f->value[p->root[v]].kind != VK_NODE)
+                continue;
+            if (!value_bytes(p, v, &bytes))
+                return false;
+            if (bytes > x->bytes)
+                x->bytes = bytes;
         }
-    int64_t *at = arena_array(scratch, f->n_values + 1, sizeof *at);
-    for (ValueId v = 0; v < f->n_values; v++) at[v] = -1;
-    if (lives.count) qsort(lives.item, lives.count, sizeof *lives.item, by_size);
-    const Life **busy = arena_array(scratch, lives.count + 1, sizeof *busy);
-    for (size_t i = 0; i < lives.count; i++) at[lives.item[i].v] = lives.item[i].at = lowest_gap(lives.item, i, &lives.item[i], busy);
-
-    Remap r = remap_begin(m, scratch, f);
-    for (uint32_t i = 0; i < f->n_nodes && ok; i++) {
-        Node n = f->node[i];
-        Attr *attrs = arena_array(scratch, n.n_attrs + 1, sizeof *attrs);
-        uint32_t kept = 0;
-        for (uint32_t j = 0; j < n.n_attrs; j++)
-            if (n.attrs[j].key != AT_place) attrs[kept++] = n.attrs[j];
-        attrs[kept++] = attr_ints(AT_place, at + n.out, n.n_out);
-        n.attrs = attrs;
-        n.n_attrs = kept;
-        remap_node(&r, &n);
     }
-    if (ok) remap_end(&r);
-    vec_free(&lives);
+    return true;
+}
+
+/* ---- places -------------------------------------------------------------------------------------- */
+
+static int larger_first(const void *a, const void *b) {
+    const PlanItem *x = a, *y = b;
+    if (x->bytes != y->bytes)
+        return x->bytes > y->bytes ? -1 : 1;
+    if (x->first != y->first)
+        return x->first < y->first ? -1 : 1;
+    return x->value < y->value ? -1 : x->value > y->value;
+}
+
+static int64_t round_up(int64_t n) {
+    return (n + PLAN_ALIGN - 1) / PLAN_ALIGN * PLAN_ALIGN;
+}
+
+/* Places x beside `n` items already there, ordered by offset; keeps the order. */
+static bool put_item(const Planner *p, PlanItem *list, uint32_t n, PlanItem x) {
+    int64_t end = 0, best = -1, best_gap = INT64_MAX; /* end: of all so far that are alive with x */
+    for (uint32_t i = 0; i < n; i++) {
+        if (list[i].first > x.last || list[i].last < x.first)
+            continue;
+        int64_t gap = list[i].offset - end;
+        if (gap >= x.bytes && gap < best_gap) {
+            best = end;
+            best_gap = gap;
+        }
+        int64_t after = list[i].offset + round_up(list[i].bytes);
+        if (after > end)
+            end = after;
+    }
+    x.offset = best >= 0 ? best : end;
+    if (x.offset + round_up(x.bytes) >= MOEC_MAX_TENSOR)
+        return diag_error(p->d, NULL, "function '%s': the arena exceeds 2^47 bytes; lower the bounds with --dim",
+                          diag_show(p->d, p->f->name));
+    uint32_t at = n;
+    for (; at > 0 && list[at - 1].offset > x.offset; at--)
+        list[at] = list[at - 1];
+    list[at] = x;
+    return true;
+}
+
+static bool place_all(Planner *p, Arena *a, Plan *out) {
+    const Func *f = p->f;
+    PlanItem *todo = arena_array(p->scratch, f->n_values + 1, sizeof *todo);
+    int64_t *rise = arena_array(p->scratch, f->n_nodes + 1, sizeof *rise), alive = 0;
+    uint32_t n = 0;
+    for (ValueId v = 0; v < f->n_values; v++)
+        if (p->item[v].bytes >= 0)
+            todo[n++] = p->item[v];
+    if (n)
+        qsort(todo, n, sizeof *todo, larger_first);
+    out->item = arena_array(a, n + 1, sizeof *out->item);
+    out->offset = arena_array(a, f->n_values + 1, sizeof *out->offset);
+    for (; out->n_items < n; out->n_items++) {
+        const PlanItem *x = &todo[out->n_items];
+        if (!put_item(p, out->item, out->n_items, *x))
+            return false;
+        int64_t bytes = round_up(x->bytes);
+        if (!add_i64(out->sum, bytes, &out->sum))
+            out->sum = INT64_MAX;
+        rise[x->first] += bytes;
+        rise[x->last + 1] -= bytes;
+    }
+    for (NodeId i = 0; i < f->n_nodes; i++) {
+        alive += rise[i];
+        if (alive > out->peak)
+            out->peak = alive;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        const PlanItem *x = &out->item[i];
+        p->item[x->value].offset = x->offset;
+        if (x->offset + round_up(x->bytes) > out->bytes)
+            out->bytes = x->offset + round_up(x->bytes);
+    }
+    for (ValueId v = 0; v < f->n_values; v++) {
+        const PlanItem *x = &p->item[p->root[v]];
+        out->offset[v] = x->bytes >= 0 && !p->output[v] ? x->offset : -1;
+    }
+    return true;
+}
+
+bool plan_func(const Module *m, const Func *f, Arena *a, Plan *out, Diag *d) {
+    *out = (Plan){0};
+    Arena *scratch = arena_new();
+    Planner p = {.m = m, .f = f, .scratch = scratch, .d = d};
+    p.root = arena_array(scratch, f->n_values + 1, sizeof *p.root);
+    p.output = arena_array(scratch, f->n_values + 1, sizeof *p.output);
+    p.item = arena_array(scratch, f->n_values + 1, sizeof *p.item);
+    bool ok = find_storages(&p) && place_all(&p, a, out);
     arena_free(scratch);
     return ok;
 }
 
+void plan_print(const Func *f, const Plan *plan, Text *out) {
+    text_printf(out, "arena of ");
+    text_quoted(out, f->name);
+    text_printf(out, ": %" PRId64 " bytes (%" PRId64 " without sharing, %" PRId64 " alive at once)\n", plan->bytes,
+                plan->sum, plan->peak);
+    if (plan->n_items)
+        text_printf(out, "%14s %14s  %-13s  value\n", "offset", "bytes", "nodes");
+    for (uint32_t i = 0; i < plan->n_items; i++) {
+        const PlanItem *x = &plan->item[i];
+        const Value *v = &f->value[x->value];
+        char nodes[32];
+        snprintf(nodes, sizeof nodes, "%u..%u", x->first, x->last);
+        text_printf(out, "%14" PRId64 " %14" PRId64 "  %-13s  %%%u", x->offset, x->bytes, nodes, x->value);
+        const Node *n = value_node(f, x->value);
+        if (v->name.n) {
+            text_printf(out, " ");
+            text_quoted(out, v->name);
+        } else if (n->origin.n) {
+            text_printf(out, " ");
+            text_quoted(out, n->origin);
+        }
+        text_printf(out, "\n");
+    }
+}
+
+/* ---- the pass --------------------------------------------------------------------------------------- */
+
+static void plan_apply(Module *m, const Func *f, const Plan *plan) {
+    Arena *scratch = arena_new();
+    Remap r = remap_begin(m, scratch, f);
+    for (NodeId i = 0; i < f->n_nodes; i++) {
+        Node n = f->node[i];
+        Attr *attrs = arena_array(scratch, n.n_attrs + 1, sizeof *attrs);
+        uint32_t n_attrs = 0;
+        for (uint32_t j = 0; j < n.n_attrs; j++)
+            if (n.attrs[j].key != AT_place)
+                attrs[n_attrs++] = n.attrs[j];
+        attrs[n_attrs++] = attr_ints(AT_place, plan->offset + n.out, n.n_out);
+        n.attrs = attrs;
+        n.n_attrs = n_attrs;
+        remap_node(&r, &n);
+    }
+    remap_end(&r);
+    arena_free(scratch);
+}
+
 bool pass_plan(Module *m, const PassOptions *o, Diag *d) {
     (void)o;
-    for (uint32_t i = 0; i < m->n_funcs; i++)
-        if (m->func[i] && m->func[i]->role == FR_ENTRY && !plan_func(m, m->func[i], d)) return false;
+    bool ok = true;
+    for (FuncId i = 0; i < m->n_funcs; i++) {
+        const Func *f = m->func[i];
+        if (!f || f->role != FR_ENTRY)
+            continue;
+        Arena *scratch = arena_new();
+        Plan plan;
+        if (plan_func(m, f, scratch, &plan, d))
+            plan_apply(m, f, &plan);
+        else
+            ok = false;
+        arena_free(scratch);
+    }
+    return ok;
+}
+
+bool plan_arena_bytes(const Module *m, int64_t *bytes, Diag *d) {
+    *bytes = 0;
+    for (FuncId i = 0; i < m->n_funcs; i++) {
+        const Func *f = m->func[i];
+        if (!f || f->role != FR_ENTRY)
+            continue;
+        Planner p = {.m = m, .f = f, .d = d};
+        for (NodeId j = 0; j < f->n_nodes; j++) {
+            const Attr *place = node_attr(&f->node[j], AT_place);
+            for (uint32_t k = 0; place && k < place->ints.n && k < f->node[j].n_out; k++) {
+                int64_t size, end;
+                if (place->ints.v[k] < 0)
+                    continue;
+                if (!value_bytes(&p, f->node[j].out + k, &size))
+                    return false;
+                if (!add_i64(place->ints.v[k], size, &end) || end >= MOEC_MAX_TENSOR)
+                    return diag_error(d, NULL, "the arena exceeds 2^47 bytes; lower the bounds with --dim");
+                if (round_up(end) > *bytes)
+                    *bytes = round_up(end);
+            }
+        }
+    }
     return true;
 }
