@@ -15,14 +15,19 @@ static uint64_t mix(uint64_t x) /* splitmix64's finaliser: Steele, Lea, Flood 20
     return x ^ (x >> 31);
 }
 
-bool seed_symbols(const Module *m, uint64_t seed, int64_t *syms)
+void seed_symbols(const Module *m, const PassOptions *o, int64_t *syms)
 {
+    uint64_t seed = o ? o->seed : 0;
     for (size_t i = 0; i < dim_sym_count(m->dims); i++) {
         const DimSym *s = dim_sym_at(m->dims, (uint32_t)i);
         int64_t v = 2 + (int64_t)(mix(seed ^ hash_bytes(0, s->name.p, s->name.n)) % 5);
         syms[i] = v < s->lo ? s->lo : v > s->hi ? s->hi : v;
+        for (uint32_t k = 0; o && k < o->n_dims; k++) /* bounds the user set hold even before bind has seen them */
+            if (str_eq(o->dim[k].name, s->name)) {
+                syms[i] = syms[i] < o->dim[k].lo ? o->dim[k].lo : syms[i];
+                syms[i] = syms[i] > o->dim[k].hi ? o->dim[k].hi : syms[i];
+            }
     }
-    return true;
 }
 
 static bool name_holds(Str s, const char *part)
@@ -80,17 +85,6 @@ struct Snapshot {
     uint32_t n;
 };
 
-/* A bound the user set holds from bind on: choose within it from the start. */
-static void respect_bounds(const Module *m, const PassOptions *o, int64_t *syms)
-{
-    for (size_t i = 0; i < dim_sym_count(m->dims); i++)
-        for (uint32_t k = 0; o && k < o->n_dims; k++)
-            if (str_eq(o->dim[k].name, dim_sym_at(m->dims, (uint32_t)i)->name)) {
-                syms[i] = syms[i] < o->dim[k].lo ? o->dim[k].lo : syms[i];
-                syms[i] = syms[i] > o->dim[k].hi ? o->dim[k].hi : syms[i];
-            }
-}
-
 static bool given_value(const PassOptions *o, const Func *f, Str input, Tensor *out)
 {
     for (uint32_t k = 0; o && k < o->n_values; k++)
@@ -110,8 +104,7 @@ static bool take(const Module *m, const PassOptions *o, const Func *f, Taken *t,
                  .input_name = arena_array(a, f->n_inputs + 1u, sizeof(Str)),
                  .in = arena_array(a, f->n_inputs + 1u, sizeof(Tensor)),
                  .out = arena_array(a, f->n_outputs + 1u, sizeof(Tensor))};
-    seed_symbols(m, o ? o->seed : 0, syms);
-    respect_bounds(m, o, syms);
+    seed_symbols(m, o, syms);
     if (!seed_inputs(m, f, syms, o ? o->seed : 0, t->in, a, quiet))
         return false;
     for (uint32_t i = 0; i < f->n_inputs; i++) {

@@ -65,8 +65,9 @@ typedef struct PassRun {
 bool passes_run(Module *m, const PassRun *run, Diag *d);
 
 /* Deterministic inputs for executing a function without any: integers in 0..range, floats in -1..1, masks of ones
- * with a padded tail. Symbols get small values within their bounds. Fills in[], allocated in `a`. */
-bool seed_symbols(const Module *m, uint64_t seed, int64_t *syms);
+ * with a padded tail. Symbols get small values within their bounds and
+ * those of the options (which may be NULL). Fills in[], allocated in `a`. */
+void seed_symbols(const Module *m, const PassOptions *o, int64_t *syms);
 bool seed_inputs(const Module *m, const Func *f, const int64_t *syms, uint64_t seed, Tensor *in, Arena *a, Diag *d);
 
 #endif

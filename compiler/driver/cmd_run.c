@@ -99,7 +99,7 @@ static bool complete_inputs(Run *r)
     Tensor *seeded = arena_array(r->model.arena, f->n_inputs + 1u, sizeof *seeded);
     bool all = true;
     r->syms = arena_array(r->model.arena, dim_sym_count(m->dims) + 1, sizeof *r->syms);
-    seed_symbols(m, r->model.options.seed, r->syms);
+    seed_symbols(m, &r->model.options, r->syms);
     for (uint32_t i = 0; i < f->n_inputs; i++) {
         const Type *t = &f->value[f->input[i]].type;
         uint32_t sym;

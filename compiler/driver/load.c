@@ -164,7 +164,10 @@ static bool load_text(Model *model, Diag *d)
         return false;
     model->text = true;
     model->m = module_parse(d, model->path, text.p, text.n);
-    return model->m && module_verify(model->m, d, false);
+    diag_push(d, "%s", diag_show(d, str_c(model->path)));
+    bool ok = model->m && module_verify(model->m, d, false);
+    diag_pop(d);
+    return ok;
 }
 
 static bool load_config(Model *model, Diag *d)

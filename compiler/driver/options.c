@@ -177,6 +177,7 @@ bool options_parse(int argc, char **argv, Options *o, int *exit_code)
     if (!parse_command(argc, argv, o, exit_code))
         return false;
     bool options_over = false;
+    PassId pass;
     for (int i = 2; i < argc; i++) {
         if (!options_over && !strcmp(argv[i], "--")) {
             options_over = true;
@@ -196,6 +197,10 @@ bool options_parse(int argc, char **argv, Options *o, int *exit_code)
     }
     if (!o->model) {
         *exit_code = usage_error(o, "no %s given", command_rows[o->command].argument);
+        return false;
+    }
+    if (o->stop_after && !pass_find(str_c(o->stop_after), &pass)) {
+        *exit_code = usage_error(o, "there is no pass '%s'", o->stop_after);
         return false;
     }
     if (o->verify && strcmp(o->verify, "each") && strcmp(o->verify, "none")) {
