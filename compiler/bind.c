@@ -101,12 +101,12 @@ static Tensor widened(Binder *b, Tensor t)
 /* Attributes with the substitution applied and f16 promoted. */
 static const Attr *attrs_now(Binder *b, const Node *n)
 {
-    Attr *a = arena_copy(b->scratch, n->attrs, (n->n_attrs ? n->n_attrs : 1) * sizeof *a);
+    Attr *a = bind_copy(b, n->attrs, n->n_attrs, sizeof *a);
     for (uint32_t i = 0; i < n->n_attrs; i++) {
         if (attr_kind(a[i].key) == AK_DIM)
             a[i].d = bind_canon(b, a[i].d);
         if (attr_kind(a[i].key) == AK_DIMS) {
-            Dim *d = arena_copy(b->scratch, a[i].dims.v, (a[i].dims.n ? a[i].dims.n : 1) * sizeof *d);
+            Dim *d = bind_copy(b, a[i].dims.v, a[i].dims.n, sizeof *d);
             for (uint32_t k = 0; k < a[i].dims.n; k++)
                 d[k] = bind_canon(b, d[k]);
             a[i].dims.v = d;
@@ -254,9 +254,16 @@ static BVal bind_param(Binder *b, ParamId p)
         CHECK(tensor_count(&t, &n));
         for (int64_t i = 0; i < n; i++)
             elem[i] = dim_const(b->m->dims, tensor_get_i64(&t, i));
-        bound_at(b, v)->elem = arena_copy(b->scratch, elem, (size_t)(n ? n : 1) * sizeof *elem);
+        bound_at(b, v)->elem = bind_copy(b, elem, (size_t)n, sizeof *elem);
     }
     return v;
+}
+
+static void name_value(Binder *b, BVal v, Str name)
+{
+    ValueId id = bound_at(b, v)->id;
+    if (id != NONE && b->f->value[id].kind == VK_NODE && !b->f->value[id].name.n)
+        b->f->value[id].name = name;
 }
 
 /* The walk. `args` stand for the inputs of old; out gets its outputs. */
@@ -294,11 +301,13 @@ static bool bind_body(Binder *b, const Func *old, const BVal *args, BVal *out)
             ok = diag_error(b->d, NULL, "the model has more than %u nodes after inlining", WORK_MAX);
             break;
         }
-        diag_push(b->d, "node '%s'", diag_show(b->d, n->origin));
+        diag_push(b->d, "node '%s'", n->origin.n ? diag_show(b->d, n->origin) : op_info(n->op)->name);
         ok = bind_node(b, old, n, in, now);
         diag_pop(b->d);
-        for (uint32_t k = 0; ok && k < n->n_out; k++)
+        for (uint32_t k = 0; ok && k < n->n_out; k++) {
             map[n->out + k] = now[k];
+            name_value(b, now[k], old->value[n->out + k].name);
+        }
     }
     mem_free(map);
     b->origin = outer;

@@ -49,6 +49,7 @@ typedef struct Dims {
 
 /* ---- bind_value.c ---- */
 
+void *bind_copy(Binder *b, const void *src, size_t count, size_t size); /* in scratch; never NULL */
 Bound *bound_at(Binder *b, BVal v);
 BVal bound_new(Binder *b, Type type, ValueId id);
 BVal bound_content(Binder *b, Type type, const Dim *elem); /* elem is copied; all known: id stays NONE */

@@ -464,18 +464,21 @@ bool bind_dyn_flatten(Binder *b, const Node *n, const BVal *in, BVal *out)
 bool bind_dyn_axis(Binder *b, const Node *n, const BVal *in, BVal *out)
 {
     Dims v = dims_at(b, in[0]), to = {0};
-    int axis;
-    if (v.n > 1)
-        return diag_error(b->d, NULL, "a vector or scalar is needed, not a value of rank %d", v.n);
-    if (n->n_in < 2 || in[1] == BV_NONE || v.n == 0)
-        return done(in[0], out);
-    Dims data = dims_at(b, in[1]);
-    if (dim_is(dims_of(b), v.d[0], 1))
+    int64_t axis = node_int(n, AT_axis, 1);
+    bool has_data = n->n_in > 1 && in[1] != BV_NONE;
+    int at;
+    if (dim_is(dims_of(b), product(b, v.d, v.n), 1))
         return done(bind_to_shape(b, in[0], &to), out);
-    if (!bind_axis(b, node_int(n, AT_axis, 1), data.n, &axis) || !bind_unify(b, v.d[0], data.d[axis], "per-axis vector"))
+    if (v.n != 1)
+        return diag_error(b->d, NULL, "a vector or scalar is needed, not a value of rank %d", v.n);
+    to.n = has_data                                ? bound_at(b, in[1])->type.rank
+           : axis < 0 && axis >= -MOEC_MAX_RANK    ? (int)-axis
+           : axis >= 0 && axis < MOEC_MAX_RANK     ? (int)axis + 1
+                                                   : 0;
+    if (!bind_axis(b, axis, to.n, &at) ||
+        (has_data && !bind_unify(b, v.d[0], bound_at(b, in[1])->type.dim[at], "per-axis vector")))
         return false;
-    to.n = data.n - axis;
     for (int i = 0; i < to.n; i++)
-        to.d[i] = i == 0 ? v.d[0] : konst(b, 1);
+        to.d[i] = i == at ? v.d[0] : konst(b, 1);
     return done(bind_to_shape(b, in[0], &to), out);
 }

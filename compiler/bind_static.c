@@ -179,9 +179,11 @@ bool bind_static(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs
     if (evaluate(b, op, in, n, attrs, n_attrs, &type, out))
         return true;
     size_t errors = diag_errors(b->d);
-    *out = shortcut(b, op, in, n, attrs, n_attrs, &type);
-    if (*out != BV_NONE)
+    BVal known = shortcut(b, op, in, n, attrs, n_attrs, &type); /* out may be one of in */
+    if (known != BV_NONE) {
+        *out = known;
         return true;
+    }
     if (b->restart || diag_errors(b->d) != errors)
         return false;
 
@@ -193,14 +195,15 @@ bool bind_static(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs
         *out = bound_content(b, type, elem);
         return true;
     }
-    *out = given ? bind_emit_typed(b, op, in, n, attrs, n_attrs, type) : bind_emit(b, op, in, n, attrs, n_attrs);
-    if (*out == BV_NONE)
+    BVal v = given ? bind_emit_typed(b, op, in, n, attrs, n_attrs, type) : bind_emit(b, op, in, n, attrs, n_attrs);
+    if (v == BV_NONE)
         return false;
-    Bound *r = bound_at(b, *out);
+    BVal same = op == OP_broadcast || op == OP_reshape || op == OP_transpose || op == OP_slice ? splat_of(b, in[0]) : BV_NONE;
+    Bound *r = bound_at(b, v);
     if (some)
-        r->elem = arena_copy(b->scratch, elem, (size_t)(count ? count : 1) * sizeof *elem);
+        r->elem = bind_copy(b, elem, (size_t)count, sizeof *elem);
     r->half = half;
-    if (op == OP_broadcast || op == OP_reshape || op == OP_transpose || op == OP_slice)
-        r->splat = splat_of(b, in[0]);
+    r->splat = same;
+    *out = v;
     return true;
 }

@@ -4,6 +4,14 @@
 
 #include <string.h>
 
+void *bind_copy(Binder *b, const void *src, size_t count, size_t size)
+{
+    void *p = arena_array(b->scratch, count ? count : 1, size);
+    if (count)
+        memcpy(p, src, count * size);
+    return p;
+}
+
 Bound *bound_at(Binder *b, BVal v)
 {
     CHECK(v < b->vals->count);
@@ -37,7 +45,7 @@ BVal bound_content(Binder *b, Type type, const Dim *elem)
     int64_t n = type_small_count(b->m->dims, &type);
     CHECK(n >= 0);
     BVal v = bound_new(b, type, NONE);
-    bound_at(b, v)->elem = arena_copy(b->scratch, elem, (size_t)(n ? n : 1) * sizeof *elem);
+    bound_at(b, v)->elem = bind_copy(b, elem, (size_t)n, sizeof *elem);
     return v;
 }
 
@@ -292,7 +300,7 @@ static void learn_content(Binder *b, BVal v)
             return;
         elem[i] = dim_const(b->m->dims, c);
     }
-    bound_at(b, v)->elem = arena_copy(b->scratch, elem, (size_t)(n ? n : 1) * sizeof *elem);
+    bound_at(b, v)->elem = bind_copy(b, elem, (size_t)n, sizeof *elem);
 }
 
 static const ValueId *operand_ids(Binder *b, const BVal *in, uint32_t n)

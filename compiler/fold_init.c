@@ -20,7 +20,7 @@ typedef struct Inits {
     const Func *old;
     Arena *scratch;
     bool *fixed;  /* per value of old: known before the run */
-    bool *moving; /* per parameter there was at the start: depends on an adapter, or is unknown */
+    bool *moving; /* per parameter there was at the start: depends on an adapter */
     uint32_t n_moving;
     Vec(Known) known;
     uint32_t *slot; /* hash table of indices into known, NONE free */
@@ -39,7 +39,7 @@ static void find_moving(Inits *x)
     x->n_moving = m->n_params;
     x->moving = mem_alloc(m->n_params + 1);
     for (ParamId p = 0; p < m->n_params; p++)
-        x->moving[p] = m->param[p].kind == PK_ADAPTER || (!m->param[p].data && m->param[p].init == NONE);
+        x->moving[p] = m->param[p].kind == PK_ADAPTER;
     for (bool more = true; more;) {
         more = false;
         for (ParamId p = 0; p < m->n_params; p++) {

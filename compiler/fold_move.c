@@ -1,7 +1,8 @@
 /* Rules of movement ops: identities vanish, compositions become one, positions stay `iota`. */
+#include "const_eval.h"
 #include "fold_impl.h"
 
-#include <string.h>
+enum { COUNT_MAX = 4096 };
 
 static const Node *node_of(Folder *x, ValueId v, Op op)
 {
@@ -236,17 +237,38 @@ ValueId fold_concat(Folder *x, const Make *k)
 
 /* ---- data-dependent positions that are plain positions --------------------------------------------- */
 
+/* The axis along which a literal counts, as counting_axis. */
+static int counting_literal(const Tensor *t)
+{
+    int64_t count, inner = 1;
+    CHECK(tensor_count(t, &count));
+    for (int axis = t->rank; axis-- > 0; inner *= t->dim[axis]) {
+        bool counts = t->dim[axis] > 1 && !dtype_is_float(t->dtype);
+        for (int64_t i = 0; counts && i < count; i++)
+            counts = tensor_get_i64(t, i) == i / inner % t->dim[axis];
+        if (counts)
+            return axis;
+    }
+    return -1;
+}
+
 /* The axis of v along which v's elements count 0, 1, 2, ...; -1: none; -2: v is all zero. */
 static int counting_axis(Folder *x, ValueId v)
 {
     const Node *n = value_node(x->f, v);
     double c;
+    Tensor t;
     int lead = 0;
     if (fold_number(x, v, &c))
         return c == 0 ? -2 : -1;
     if (n && n->op == OP_broadcast) {
         lead = fold_type(x, v)->rank - fold_type(x, n->in[0])->rank;
-        n = value_node(x->f, n->in[0]);
+        v = n->in[0];
+        n = value_node(x->f, v);
+    }
+    if (const_of(x->m, x->f, v, COUNT_MAX, &t)) {
+        int axis = counting_literal(&t);
+        return axis < 0 ? -1 : axis + lead;
     }
     return n && n->op == OP_iota ? (int)node_int(n, AT_axis, 0) + lead : -1;
 }
