@@ -230,7 +230,7 @@ bool roundtrip_check(const Module *m, Diag *d)
     Module *again = module_parse(d, "<round trip>", first.p, first.n);
     if (again)
         module_print(again, &second);
-    bool same = again && first.n == second.n && memcmp(first.p, second.p, first.n) == 0;
+    bool same = again && first.n == second.n && (!first.n || memcmp(first.p, second.p, first.n) == 0);
     if (again && !same) {
         size_t i = 0, line = 1;
         while (i < first.n && i < second.n && first.p[i] == second.p[i])
