@@ -72,7 +72,13 @@ bool lower_scatter_nd(Lower *l, const Node *n, const View *to) {
     indices_at(l, where, row, data, 0, q, at);
     lower_loops(l, updates, outer, rank, idx);
     for (int a = outer; a < rank; a++) at[a - outer + q] = idx[a];
-    ls_store(l->k, l->block, to->buf, view_index(l, to, at), lower_pull(l, updates, idx));
+    const LExpr *spot = view_index(l, to, at), *e = lower_pull(l, updates, idx);
+    const Attr *kind = node_attr(n, AT_kind);
+    if (kind) {
+        LOp op = str_is(kind->s, "sum") ? LO_ADD : str_is(kind->s, "prod") ? LO_MUL : str_is(kind->s, "max") ? LO_MAX : LO_MIN;
+        e = le_op2(l->k, op, l->f->value[updates].type.dtype, le_load(l->k, to->buf, spot), e);
+    }
+    ls_store(l->k, l->block, to->buf, spot, e);
     l->block = back;
     return true;
 }

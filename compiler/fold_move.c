@@ -332,8 +332,8 @@ ValueId fold_scatter_nd(Folder *x, const Make *k)
     const Type data = *fold_type(x, k->in[0]), index = *fold_type(x, k->in[1]);
     int axis[MOEC_MAX_RANK];
     int64_t depth;
-    if (!dim_is_const(x->m->dims, index.dim[index.rank - 1], &depth) || depth > data.rank ||
-        index.rank - 1 != depth || !counting_grid(x, k->in[1], depth, axis) ||
+    if (make_attr(k, AT_kind) || !dim_is_const(x->m->dims, index.dim[index.rank - 1], &depth) ||
+        depth > data.rank || index.rank - 1 != depth || !counting_grid(x, k->in[1], depth, axis) ||
         !type_eq(fold_type(x, k->in[2]), &k->type))
         return NONE;
     for (int64_t i = 0; i < depth; i++)

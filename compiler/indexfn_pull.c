@@ -399,7 +399,7 @@ static Step pull_scatter_nd(Frame *r)
     Index *x = r->x;
     const Type *data = &x->f->value[r->n->in[0]].type, *idx = &x->f->value[r->n->in[1]].type;
     int lead = idx->rank - 1;
-    if (!dim_is(x->m->dims, idx->dim[lead], lead) || lead > data->rank)
+    if (node_attr(r->n, AT_kind) || !dim_is(x->m->dims, idx->dim[lead], lead) || lead > data->rank)
         return fail(r, "writes to computed positions");
     for (int i = 0; i < lead; i++)
         if (idx->dim[i] != data->dim[i])

@@ -39,7 +39,8 @@ static void held_drop(Held *h) {
 
 static void held_share(Held *to, const Held *from) {
     *to = *from;
-    if (to->store) to->store->refs++;
+    if (to->store)
+        to->store->refs++;
 }
 
 static void *held_alloc(Held *h, size_t bytes) {
@@ -78,7 +79,8 @@ Tensor *step_out(Step *s, uint32_t i, DType dtype, int rank, const int64_t *dim)
     CHECK(!h->set);
     h->t.dtype = dtype;
     h->t.rank = rank;
-    for (int k = 0; k < rank; k++) h->t.dim[k] = dim[k];
+    for (int k = 0; k < rank; k++)
+        h->t.dim[k] = dim[k];
     size_t bytes;
     if (!tensor_bytes(&h->t, &bytes)) {
         step_error(s, "the result would be too large");
@@ -101,7 +103,8 @@ bool step_alias(Step *s, uint32_t i, uint32_t operand, int rank, const int64_t *
     if (rank < 0 || rank > MOEC_MAX_RANK)
         return step_error(s, "the result would have %d axes, at most %d are supported", rank, MOEC_MAX_RANK);
     Tensor t = {.dtype = from->t.dtype, .rank = rank};
-    for (int k = 0; k < rank; k++) t.dim[k] = dim[k];
+    for (int k = 0; k < rank; k++)
+        t.dim[k] = dim[k];
     int64_t have, want;
     CHECK(tensor_count(&from->t, &have));
     if (!tensor_count(&t, &want) || have != want)
@@ -116,8 +119,10 @@ bool step_alias(Step *s, uint32_t i, uint32_t operand, int rank, const int64_t *
 }
 
 static bool dim_now(const Interp *r, Dim d, int64_t *out) {
-    if (d == DIM_BAD) return false;
-    if (dim_is_const(r->m->dims, d, out)) return true;
+    if (d == DIM_BAD)
+        return false;
+    if (dim_is_const(r->m->dims, d, out))
+        return true;
     return r->syms && dim_eval(r->m->dims, d, r->syms, out);
 }
 
@@ -127,11 +132,14 @@ bool step_dim(Step *s, Dim d, int64_t *out) {
 
 bool step_extents(Step *s, uint32_t i, int *rank, int64_t *dim) {
     const Type *t = &s->f->value[s->n->out + i].type;
-    if (t->rank < 0) return step_error(s, "the result's extents are not stated");
+    if (t->rank < 0)
+        return step_error(s, "the result's extents are not stated");
     *rank = t->rank;
     for (int k = 0; k < t->rank; k++) {
-        if (!step_dim(s, t->dim[k], &dim[k])) return false;
-        if (dim[k] < 0) return step_error(s, "extent %d of the result is %lld", k, (long long)dim[k]);
+        if (!step_dim(s, t->dim[k], &dim[k]))
+            return false;
+        if (dim[k] < 0)
+            return step_error(s, "extent %d of the result is %lld", k, (long long)dim[k]);
     }
     return true;
 }
@@ -173,23 +181,30 @@ static bool held_param(Interp *r, ParamId id, Held *out, Arena *arena, void *int
     }
     const Func *f = module_func(r->m, p->init);
     if (f->n_inputs != 0 || f->n_outputs != 1)
-        return diag_error(r->d, NULL, "parameter '%s': its init function takes operands or has several results", name);
-    if (!run_func(r, f, NULL, out, arena, into, into_bytes)) return false;
+        return diag_error(r->d, NULL,
+                          "parameter '%s': its init function takes operands or has several results", name);
+    if (!run_func(r, f, NULL, out, arena, into, into_bytes))
+        return false;
     bool fits = out->t.dtype == p->dtype && out->t.rank == p->rank;
-    for (int i = 0; fits && i < p->rank; i++) fits = out->t.dim[i] == p->dim[i];
-    if (fits) return true;
+    for (int i = 0; fits && i < p->rank; i++)
+        fits = out->t.dim[i] == p->dim[i];
+    if (fits)
+        return true;
     held_drop(out);
     return diag_error(r->d, NULL, "parameter '%s': its init function makes another type", name);
 }
 
 /* A value is made in its final place when it is a result, or reshapes into one. */
 static void mark_leaving(const Func *f, bool *leaving) {
-    for (uint32_t i = 0; i < f->n_outputs; i++) leaving[f->output[i]] = true;
+    for (uint32_t i = 0; i < f->n_outputs; i++)
+        leaving[f->output[i]] = true;
     for (uint32_t i = f->n_nodes; i-- > 0;)
-        if (f->node[i].op == OP_reshape && leaving[f->node[i].out]) leaving[f->node[i].in[0]] = true;
+        if (f->node[i].op == OP_reshape && leaving[f->node[i].out])
+            leaving[f->node[i].in[0]] = true;
 }
 
-/* The result must be what the IR says it is: a rule or an infer rule is wrong otherwise, or a symbol's value. */
+/* The result must be what the IR says it is: a rule or an infer rule is wrong otherwise, or a symbol's value.
+ */
 static bool check_results(Step *s) {
     for (uint32_t i = 0; i < s->n->n_out; i++) {
         const Type *t = &s->f->value[s->n->out + i].type;
@@ -198,7 +213,8 @@ static bool check_results(Step *s) {
         if (v->dtype != t->dtype)
             return step_error(s, "result %u is %s where the type says %s", i, dtype_name(v->dtype),
                               dtype_name(t->dtype));
-        if (t->rank < 0) continue;
+        if (t->rank < 0)
+            continue;
         if (t->rank != v->rank)
             return step_error(s, "result %u has %d axes where the type says %d", i, v->rank, t->rank);
         for (int k = 0; k < t->rank; k++) {
@@ -212,45 +228,54 @@ static bool check_results(Step *s) {
 }
 
 static void use(Frame *fr, ValueId v) {
-    if (--fr->uses[v] == 0) held_drop(&fr->held[v]);
+    if (--fr->uses[v] == 0)
+        held_drop(&fr->held[v]);
 }
 
 static bool run_node(Interp *r, const Func *f, const Node *n, Frame *fr, const Held **operands) {
     for (uint32_t i = 0; i < n->n_in; i++) {
         ValueId v = n->in[i];
         operands[i] = NULL;
-        if (v == NONE) continue;
+        if (v == NONE)
+            continue;
         Held *h = &fr->held[v];
-        if (!h->set && f->value[v].kind == VK_PARAM && !held_param(r, f->value[v].def, h, NULL, NULL, 0)) return false;
+        if (!h->set && f->value[v].kind == VK_PARAM && !held_param(r, f->value[v].def, h, NULL, NULL, 0))
+            return false;
         CHECK(h->set);
         operands[i] = h;
     }
     Step s = {.run = r, .f = f, .n = n, .in = operands, .out = &fr->held[n->out], .frame = fr};
-    if (!rules[n->op](&s) || !check_results(&s)) return false;
+    if (!rules[n->op](&s) || !check_results(&s))
+        return false;
     for (uint32_t i = 0; i < n->n_in; i++)
-        if (n->in[i] != NONE) use(fr, n->in[i]);
+        if (n->in[i] != NONE)
+            use(fr, n->in[i]);
     for (uint32_t i = 0; i < n->n_out; i++)
-        if (fr->uses[n->out + i] == 0) held_drop(&fr->held[n->out + i]);
+        if (fr->uses[n->out + i] == 0)
+            held_drop(&fr->held[n->out + i]);
     return true;
 }
 
 /* Moves a result to where the caller wants it, unless it was made there. */
 static bool deliver(Interp *r, const Func *f, Frame *fr, ValueId v, Held *out) {
     Held *h = &fr->held[v];
-    if (!h->set && f->value[v].kind == VK_PARAM && !held_param(r, f->value[v].def, h, NULL, NULL, 0)) return false;
+    if (!h->set && f->value[v].kind == VK_PARAM && !held_param(r, f->value[v].def, h, NULL, NULL, 0))
+        return false;
     CHECK(h->set);
     held_share(out, h);
     size_t bytes;
     CHECK(tensor_bytes(&h->t, &bytes));
     void *to = NULL;
     if (fr->into && h->t.data != fr->into) {
-        if (bytes != fr->into_bytes) return diag_error(r->d, NULL, "the result does not fit the buffer given for it");
+        if (bytes != fr->into_bytes)
+            return diag_error(r->d, NULL, "the result does not fit the buffer given for it");
         to = fr->into;
     } else if (fr->arena && !h->placed) {
         to = arena_alloc(fr->arena, bytes ? bytes : 1);
     }
     if (to) {
-        if (bytes) memcpy(to, h->t.data, bytes);
+        if (bytes)
+            memcpy(to, h->t.data, bytes);
         Tensor t = h->t;
         held_drop(out);
         out->t = t;
@@ -263,7 +288,8 @@ static bool deliver(Interp *r, const Func *f, Frame *fr, ValueId v, Held *out) {
 static bool run_func(Interp *r, const Func *f, const Held **in, Held *out, Arena *arena, void *into,
                      size_t into_bytes) {
     if (r->depth >= MAX_DEPTH)
-        return diag_error(r->d, NULL, "function '%s': calls nest deeper than %d", diag_show(r->d, f->name), MAX_DEPTH);
+        return diag_error(r->d, NULL, "function '%s': calls nest deeper than %d", diag_show(r->d, f->name),
+                          MAX_DEPTH);
     r->depth++;
     Frame fr = {.arena = arena, .into = into, .into_bytes = into_bytes};
     uint32_t most = 1;
@@ -272,22 +298,31 @@ static bool run_func(Interp *r, const Func *f, const Held **in, Held *out, Arena
     fr.leaving = mem_alloc(f->n_values + 1);
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         const Node *n = &f->node[i];
-        if (n->n_in > most) most = n->n_in;
+        if (n->n_in > most)
+            most = n->n_in;
         for (uint32_t k = 0; k < n->n_in; k++)
-            if (n->in[k] != NONE) fr.uses[n->in[k]]++;
+            if (n->in[k] != NONE)
+                fr.uses[n->in[k]]++;
     }
-    for (uint32_t i = 0; i < f->n_outputs; i++) fr.uses[f->output[i]]++;
-    if (arena || into) mark_leaving(f, fr.leaving);
+    for (uint32_t i = 0; i < f->n_outputs; i++)
+        fr.uses[f->output[i]]++;
+    if (arena || into)
+        mark_leaving(f, fr.leaving);
     for (uint32_t i = 0; i < f->n_inputs; i++)
-        if (fr.uses[f->input[i]]) held_share(&fr.held[f->input[i]], in[i]);
+        if (fr.uses[f->input[i]])
+            held_share(&fr.held[f->input[i]], in[i]);
     const Held **operands = mem_alloc(most * sizeof(void *));
 
     bool ok = true;
-    for (uint32_t i = 0; ok && i < f->n_nodes; i++) ok = run_node(r, f, &f->node[i], &fr, operands);
-    for (uint32_t i = 0; ok && i < f->n_outputs; i++) ok = deliver(r, f, &fr, f->output[i], &out[i]);
+    for (uint32_t i = 0; ok && i < f->n_nodes; i++)
+        ok = run_node(r, f, &f->node[i], &fr, operands);
+    for (uint32_t i = 0; ok && i < f->n_outputs; i++)
+        ok = deliver(r, f, &fr, f->output[i], &out[i]);
     if (!ok)
-        for (uint32_t i = 0; i < f->n_outputs; i++) held_drop(&out[i]);
-    for (uint32_t i = 0; i < f->n_values; i++) held_drop(&fr.held[i]);
+        for (uint32_t i = 0; i < f->n_outputs; i++)
+            held_drop(&out[i]);
+    for (uint32_t i = 0; i < f->n_values; i++)
+        held_drop(&fr.held[i]);
     mem_free(operands);
     mem_free(fr.held);
     mem_free(fr.uses);
@@ -298,12 +333,14 @@ static bool run_func(Interp *r, const Func *f, const Held **in, Held *out, Arena
 
 bool step_call(Step *s, FuncId id, uint32_t first) {
     const Func *f = module_func(s->run->m, id);
-    if (!f) return step_error(s, "there is no function %u", id);
+    if (!f)
+        return step_error(s, "there is no function %u", id);
     if (f->n_inputs != s->n->n_in - first || f->n_outputs != s->n->n_out)
-        return step_error(s, "'%s' takes %u operands and has %u results", diag_show(s->run->d, f->name), f->n_inputs,
-                          f->n_outputs);
+        return step_error(s, "'%s' takes %u operands and has %u results", diag_show(s->run->d, f->name),
+                          f->n_inputs, f->n_outputs);
     for (uint32_t i = 0; i < f->n_inputs; i++)
-        if (!s->in[first + i]) return step_error(s, "operand %u is left out", first + i);
+        if (!s->in[first + i])
+            return step_error(s, "operand %u is left out", first + i);
     return run_func(s->run, f, s->in + first, s->out, NULL, NULL, 0);
 }
 
@@ -316,7 +353,8 @@ bool interp_call(Step *s) {
 bool interp_if(Step *s) {
     const Tensor *cond = step_in(s, 0);
     int64_t count;
-    if (!cond || !tensor_count(cond, &count) || count != 1) return step_error(s, "the condition is not one element");
+    if (!cond || !tensor_count(cond, &count) || count != 1)
+        return step_error(s, "the condition is not one element");
     const Attr *func = node_attr(s->n, tensor_get_i64(cond, 0) != 0 ? AT_then_func : AT_else_func);
     CHECK(func);
     return step_call(s, (FuncId)func->i, 1);
@@ -324,7 +362,8 @@ bool interp_if(Step *s) {
 
 /* ---- entries ------------------------------------------------------------------------------------------ */
 
-bool func_eval(const Module *m, FuncId id, const int64_t *syms, const Tensor *in, Tensor *out, Arena *a, Diag *d) {
+bool func_eval(const Module *m, FuncId id, const int64_t *syms, const Tensor *in, Tensor *out, Arena *a,
+               Diag *d) {
     const Func *f = module_func(m, id);
     CHECK(f);
     Interp r = {.m = m, .syms = syms, .d = d};
@@ -342,7 +381,8 @@ bool func_eval(const Module *m, FuncId id, const int64_t *syms, const Tensor *in
         operands[i] = &held_in[i];
     }
     ok = ok && run_func(&r, f, operands, held_out, a, NULL, 0);
-    for (uint32_t i = 0; ok && i < f->n_outputs; i++) out[i] = held_out[i].t;
+    for (uint32_t i = 0; ok && i < f->n_outputs; i++)
+        out[i] = held_out[i].t;
     mem_free(operands);
     mem_free(held_out);
     mem_free(held_in);
@@ -353,7 +393,8 @@ bool param_eval(const Module *m, ParamId p, Tensor *out, Arena *a, Diag *d) {
     Interp r = {.m = m, .d = d};
     Held h = {0};
     CHECK(p < m->n_params);
-    if (!held_param(&r, p, &h, a, NULL, 0)) return false;
+    if (!held_param(&r, p, &h, a, NULL, 0))
+        return false;
     *out = h.t;
     if (h.store) { /* an empty parameter */
         out->data = arena_alloc(a, 1);
@@ -367,14 +408,17 @@ bool param_eval_into(const Module *m, ParamId p, void *dst, size_t bytes, Diag *
     Held h = {0};
     size_t have;
     CHECK(p < m->n_params);
-    if (!held_param(&r, p, &h, NULL, dst, bytes)) return false;
+    if (!held_param(&r, p, &h, NULL, dst, bytes))
+        return false;
     CHECK(tensor_bytes(&h.t, &have) && have == bytes);
-    if (bytes && h.t.data != dst) memcpy(dst, h.t.data, bytes);
+    if (bytes && h.t.data != dst)
+        memcpy(dst, h.t.data, bytes);
     held_drop(&h);
     return true;
 }
 
-/* ---- symbols -------------------------------------------------------------------------------------------- */
+/* ---- symbols --------------------------------------------------------------------------------------------
+ */
 
 bool func_bind_dims(const Module *m, const Func *f, const Tensor *in, int64_t *syms, Diag *d) {
     size_t n_syms = dim_sym_count(m->dims);
@@ -387,11 +431,12 @@ bool func_bind_dims(const Module *m, const Func *f, const Tensor *in, int64_t *s
         for (uint32_t i = 0; i < f->n_inputs; i++) {
             const Value *v = &f->value[f->input[i]];
             const Tensor *t = &in[i];
-            if (v->type.rank == UNRANKED) continue;
+            if (v->type.rank == UNRANKED)
+                continue;
             if (t->rank != v->type.rank) {
                 if (pass == 0)
-                    ok = diag_error(d, NULL, "input '%s' has %d axes, expected %d", diag_show(d, v->name), t->rank,
-                                    v->type.rank);
+                    ok = diag_error(d, NULL, "input '%s' has %d axes, expected %d", diag_show(d, v->name),
+                                    t->rank, v->type.rank);
                 continue;
             }
             for (int k = 0; k < t->rank; k++) {
@@ -399,18 +444,21 @@ bool func_bind_dims(const Module *m, const Func *f, const Tensor *in, int64_t *s
                 int64_t want;
                 bool plain = dim_as_sym(m->dims, v->type.dim[k], &sym);
                 if (pass == 0) {
-                    if (plain && syms[sym] < 0) syms[sym] = t->dim[k];
+                    if (plain && syms[sym] < 0)
+                        syms[sym] = t->dim[k];
                     continue;
                 }
                 if (!dim_eval(m->dims, v->type.dim[k], syms, &want) || want != t->dim[k]) {
-                    ok = diag_error(d, NULL, "extent %d of input '%s' is %lld, which does not agree with its type", k,
+                    ok = diag_error(d, NULL,
+                                    "extent %d of input '%s' is %lld, which does not agree with its type", k,
                                     diag_show(d, v->name), (long long)t->dim[k]);
                     continue;
                 }
                 const DimSym *s = plain ? dim_sym_at(m->dims, sym) : NULL;
                 if (s && (want < s->lo || want > s->hi))
                     ok = diag_error(d, NULL, "extent %d of input '%s' is %lld, allowed are %lld..%lld", k,
-                                    diag_show(d, v->name), (long long)want, (long long)s->lo, (long long)s->hi);
+                                    diag_show(d, v->name), (long long)want, (long long)s->lo,
+                                    (long long)s->hi);
             }
         }
     return ok;

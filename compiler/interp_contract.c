@@ -19,7 +19,8 @@ static Matrices matrices(const Tensor *t, bool swap) {
 }
 
 /* out[i, :] = sum over k of a[i, k] b[k, :], row by row so that b is read along its rows. */
-static void product_f64(const Matrices *a, int64_t a0, const Matrices *b, int64_t b0, Tensor *out, int64_t o0) {
+static void product_f64(const Matrices *a, int64_t a0, const Matrices *b, int64_t b0, Tensor *out,
+                        int64_t o0) {
     int64_t K = a->cols, N = b->cols;
     double *row = mem_alloc((size_t)(K + 2 * N + 1) * sizeof *row), *acc = row + K, *line = acc + N;
     for (int64_t i = 0; i < a->rows; i++) {
@@ -29,18 +30,21 @@ static void product_f64(const Matrices *a, int64_t a0, const Matrices *b, int64_
             int64_t at = b0 + k * b->row_step;
             if (b->t->dtype == DT_F32 && b->col_step == 1) {
                 const float *p = (const float *)b->t->data + at;
-                for (int64_t j = 0; j < N; j++) acc[j] += row[k] * (double)p[j];
+                for (int64_t j = 0; j < N; j++)
+                    acc[j] += row[k] * (double)p[j];
                 continue;
             }
             load_f64(b->t, at, b->col_step, N, line);
-            for (int64_t j = 0; j < N; j++) acc[j] += row[k] * line[j];
+            for (int64_t j = 0; j < N; j++)
+                acc[j] += row[k] * line[j];
         }
         store_f64(out, o0 + i * N, N, acc);
     }
     mem_free(row);
 }
 
-static void product_i64(const Matrices *a, int64_t a0, const Matrices *b, int64_t b0, Tensor *out, int64_t o0) {
+static void product_i64(const Matrices *a, int64_t a0, const Matrices *b, int64_t b0, Tensor *out,
+                        int64_t o0) {
     int64_t K = a->cols, N = b->cols;
     int64_t *row = mem_alloc((size_t)(K + 2 * N + 1) * sizeof *row), *acc = row + K, *line = acc + N;
     for (int64_t i = 0; i < a->rows; i++) {
@@ -48,7 +52,8 @@ static void product_i64(const Matrices *a, int64_t a0, const Matrices *b, int64_
         memset(acc, 0, (size_t)N * sizeof *acc);
         for (int64_t k = 0; k < K; k++) {
             load_i64(b->t, b0 + k * b->row_step, b->col_step, N, line);
-            for (int64_t j = 0; j < N; j++) acc[j] = (int64_t)((uint64_t)acc[j] + (uint64_t)row[k] * (uint64_t)line[j]);
+            for (int64_t j = 0; j < N; j++)
+                acc[j] = (int64_t)((uint64_t)acc[j] + (uint64_t)row[k] * (uint64_t)line[j]);
         }
         store_i64(out, o0 + i * N, N, acc);
     }
@@ -56,7 +61,8 @@ static void product_i64(const Matrices *a, int64_t a0, const Matrices *b, int64_
 }
 
 /* out has the broadcast leading extents and the two of the product; drop_* leave one of the two away. */
-static bool matmul(Step *s, const Tensor *ta, bool swap_a, const Tensor *tb, bool swap_b, bool drop_row, bool drop_col) {
+static bool matmul(Step *s, const Tensor *ta, bool swap_a, const Tensor *tb, bool swap_b, bool drop_row,
+                   bool drop_col) {
     Matrices a = matrices(ta, swap_a), b = matrices(tb, swap_b);
     if (a.cols != b.rows)
         return step_error(s, "inner extents %lld and %lld differ", (long long)a.cols, (long long)b.rows);
@@ -74,14 +80,18 @@ static bool matmul(Step *s, const Tensor *ta, bool swap_a, const Tensor *tb, boo
     strides_broadcast(&lead_b, rank, dim, stride[1]);
     strides_dense(rank, dim, stride[2]);
     int full = rank;
-    if (!drop_row) dim[full++] = a.rows;
-    if (!drop_col) dim[full++] = b.cols;
+    if (!drop_row)
+        dim[full++] = a.rows;
+    if (!drop_col)
+        dim[full++] = b.cols;
     Tensor *out = step_out(s, 0, ta->dtype, full, dim);
     Walk w;
     int64_t count;
-    if (!out) return false;
+    if (!out)
+        return false;
     CHECK(tensor_count(out, &count));
-    if (count == 0 || !walk_begin(&w, 3, rank, dim, stride)) return true;
+    if (count == 0 || !walk_begin(&w, 3, rank, dim, stride))
+        return true;
     do
         for (int64_t i = 0; i < w.run; i++) {
             int64_t a0 = (w.off[0] + i * w.step[0]) * a.rows * a.cols;
@@ -98,16 +108,20 @@ static bool matmul(Step *s, const Tensor *ta, bool swap_a, const Tensor *tb, boo
 
 bool interp_matmul(Step *s) {
     const Tensor *a = step_in(s, 0), *b = step_in(s, 1);
-    if (a->rank < 2 || b->rank < 2) return step_error(s, "an operand has fewer than two axes");
+    if (a->rank < 2 || b->rank < 2)
+        return step_error(s, "an operand has fewer than two axes");
     return matmul(s, a, node_int(s->n, AT_ta, 0) != 0, b, node_int(s->n, AT_tb, 0) != 0, false, false);
 }
 
 bool interp_dyn_matmul(Step *s) {
     Tensor a = *step_in(s, 0), b = *step_in(s, 1);
     bool row = a.rank == 1, col = b.rank == 1;
-    if (a.rank < 1 || b.rank < 1) return step_error(s, "an operand has no axes");
-    if (row) a.dim[1] = a.dim[0], a.dim[0] = 1, a.rank = 2;
-    if (col) b.dim[1] = 1, b.rank = 2;
+    if (a.rank < 1 || b.rank < 1)
+        return step_error(s, "an operand has no axes");
+    if (row)
+        a.dim[1] = a.dim[0], a.dim[0] = 1, a.rank = 2;
+    if (col)
+        b.dim[1] = 1, b.rank = 2;
     return matmul(s, &a, false, &b, false, row, col);
 }
 
@@ -122,13 +136,14 @@ typedef struct Attention {
 
 static double dot(const double *a, const double *b, int64_t n) {
     double sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += a[i] * b[i];
+    for (int64_t i = 0; i < n; i++)
+        sum += a[i] * b[i];
     return sum;
 }
 
 /* Scores of query i against every key, as the op's meaning in ops.def. */
-static void attention_scores(const Attention *t, int64_t b, int64_t h, int64_t i, const double *q, double *key,
-                             double *score) {
+static void attention_scores(const Attention *t, int64_t b, int64_t h, int64_t i, const double *q,
+                             double *key, double *score) {
     for (int64_t j = 0; j < t->S; j++) {
         bool kept = !t->keep || tensor_get_i64(t->keep, b * t->S + j) != 0;
         if (!kept || (t->causal && j > i + t->offset)) {
@@ -137,33 +152,44 @@ static void attention_scores(const Attention *t, int64_t b, int64_t h, int64_t i
         }
         load_f64(t->k, ((b * t->S + j) * t->heads + h) * t->width, 1, t->width, key);
         score[j] = dot(q, key, t->width);
-        if (!t->bias) continue;
+        if (!t->bias)
+            continue;
         int64_t at = j - (i + t->offset) + t->center;
         at = at < 0 ? 0 : at > t->R - 1 ? t->R - 1 : at;
         score[j] += tensor_get_f64(t->bias, h * t->R + at);
     }
 }
 
-static void attention_row(const Attention *t, int64_t b, int64_t h, const double *score, double *line, double *sum) {
+static void attention_row(const Attention *t, int64_t b, int64_t h, const double *score, double *line,
+                          double *sum) {
     double most = t->lowest, total = 0;
-    for (int64_t j = 0; j < t->S; j++) most = score[j] > most || score[j] != score[j] ? score[j] : most;
+    for (int64_t j = 0; j < t->S; j++)
+        most = score[j] > most || score[j] != score[j] ? score[j] : most;
     memset(sum, 0, (size_t)t->value_width * sizeof *sum);
     for (int64_t j = 0; j < t->S; j++) {
         double p = exp(score[j] - most);
         total += p;
-        if (p == 0) continue;
+        if (p == 0)
+            continue;
         load_f64(t->v, ((b * t->S + j) * t->heads + h) * t->value_width, 1, t->value_width, line);
-        for (int64_t c = 0; c < t->value_width; c++) sum[c] += p * line[c];
+        for (int64_t c = 0; c < t->value_width; c++)
+            sum[c] += p * line[c];
     }
-    for (int64_t c = 0; t->S > 0 && c < t->value_width; c++) sum[c] /= total;
+    for (int64_t c = 0; t->S > 0 && c < t->value_width; c++)
+        sum[c] /= total;
 }
 
 bool interp_attention(Step *s) {
-    Attention t = {.q = step_in(s, 0), .k = step_in(s, 1), .v = step_in(s, 2), .bias = step_in(s, 3),
+    Attention t = {.q = step_in(s, 0),
+                   .k = step_in(s, 1),
+                   .v = step_in(s, 2),
+                   .bias = step_in(s, 3),
                    .keep = step_in(s, 4)};
     const Attr *offset = node_attr(s->n, AT_offset);
-    if (t.q->rank != 3 || t.k->rank != 3 || t.v->rank != 3) return step_error(s, "q, k and v have three axes each");
-    if (offset && !step_dim(s, offset->d, &t.offset)) return false;
+    if (t.q->rank != 3 || t.k->rank != 3 || t.v->rank != 3)
+        return step_error(s, "q, k and v have three axes each");
+    if (offset && !step_dim(s, offset->d, &t.offset))
+        return false;
     t.heads = node_int(s->n, AT_heads, 1);
     t.causal = node_int(s->n, AT_causal, 0) != 0;
     t.center = node_int(s->n, AT_center, 0);
@@ -172,16 +198,21 @@ bool interp_attention(Step *s) {
     int64_t wide = t.q->dim[2], deep = t.v->dim[2];
     bool fits = t.k->dim[0] == t.B && t.v->dim[0] == t.B && t.v->dim[1] == t.S && t.k->dim[2] == wide &&
                 t.heads > 0 && wide % t.heads == 0 && deep % t.heads == 0;
-    if (t.bias) fits = fits && t.bias->rank == 2 && t.bias->dim[0] == t.heads && t.bias->dim[1] > 0;
-    if (t.keep) fits = fits && t.keep->rank == 2 && t.keep->dim[0] == t.B && t.keep->dim[1] == t.S;
-    if (!fits) return step_error(s, "the operands' extents do not agree");
+    if (t.bias)
+        fits = fits && t.bias->rank == 2 && t.bias->dim[0] == t.heads && t.bias->dim[1] > 0;
+    if (t.keep)
+        fits = fits && t.keep->rank == 2 && t.keep->dim[0] == t.B && t.keep->dim[1] == t.S;
+    if (!fits)
+        return step_error(s, "the operands' extents do not agree");
     t.width = wide / t.heads;
     t.value_width = deep / t.heads;
     t.R = t.bias ? t.bias->dim[1] : 0;
     Tensor *out = step_out(s, 0, t.q->dtype, 3, (int64_t[]){t.B, t.T, deep});
-    if (!out) return false;
+    if (!out)
+        return false;
     double *q = mem_alloc((size_t)(2 * t.width + 2 * t.value_width + t.S + 1) * sizeof *q);
-    double *key = q + t.width, *line = key + t.width, *sum = line + t.value_width, *score = sum + t.value_width;
+    double *key = q + t.width, *line = key + t.width, *sum = line + t.value_width,
+           *score = sum + t.value_width;
     for (int64_t b = 0; b < t.B; b++)
         for (int64_t i = 0; i < t.T; i++)
             for (int64_t h = 0; h < t.heads; h++) {

@@ -14,20 +14,36 @@ typedef enum Kind { K_SUM, K_MEAN, K_MAX, K_MIN, K_PROD } Kind;
 static void fold_f64(Kind k, double *acc, double v) {
     switch (k) {
     case K_SUM:
-    case K_MEAN: *acc += v; break;
-    case K_PROD: *acc *= v; break;
-    case K_MAX: *acc = v > *acc || v != v ? v : *acc; break;
-    case K_MIN: *acc = v < *acc || v != v ? v : *acc; break;
+    case K_MEAN:
+        *acc += v;
+        break;
+    case K_PROD:
+        *acc *= v;
+        break;
+    case K_MAX:
+        *acc = v > *acc || v != v ? v : *acc;
+        break;
+    case K_MIN:
+        *acc = v < *acc || v != v ? v : *acc;
+        break;
     }
 }
 
 static void fold_i64(Kind k, int64_t *acc, int64_t v) {
     switch (k) {
     case K_SUM:
-    case K_MEAN: *acc = (int64_t)((uint64_t)*acc + (uint64_t)v); break;
-    case K_PROD: *acc = (int64_t)((uint64_t)*acc * (uint64_t)v); break;
-    case K_MAX: *acc = v > *acc ? v : *acc; break;
-    case K_MIN: *acc = v < *acc ? v : *acc; break;
+    case K_MEAN:
+        *acc = (int64_t)((uint64_t)*acc + (uint64_t)v);
+        break;
+    case K_PROD:
+        *acc = (int64_t)((uint64_t)*acc * (uint64_t)v);
+        break;
+    case K_MAX:
+        *acc = v > *acc ? v : *acc;
+        break;
+    case K_MIN:
+        *acc = v < *acc ? v : *acc;
+        break;
     }
 }
 
@@ -37,12 +53,14 @@ static double start_f64(Kind k) {
 }
 
 static int64_t start_i64(Kind k, DType t) {
-    if (k != K_MAX && k != K_MIN) return k == K_PROD;
+    if (k != K_MAX && k != K_MIN)
+        return k == K_PROD;
     Tensor one = {.dtype = t};
     int64_t v = 0;
     one.data = &v;
     store_f64(&one, 0, 1, &(double){k == K_MAX ? -1e30 : 1e30}); /* saturates */
-    if (t == DT_BOOL) return k == K_MIN;
+    if (t == DT_BOOL)
+        return k == K_MIN;
     load_i64(&one, 0, 0, 1, &v);
     return v;
 }
@@ -50,7 +68,8 @@ static int64_t start_i64(Kind k, DType t) {
 /* The sums lie in acc, one an output element; the walk's second operand has stride 0 along reduced axes. */
 static void fold(Kind kind, const Tensor *a, Strides *stride, double *f64, int64_t *i64) {
     Walk w;
-    if (!walk_begin(&w, 2, a->rank, a->dim, stride)) return;
+    if (!walk_begin(&w, 2, a->rank, a->dim, stride))
+        return;
     do {
         for (int64_t at = 0; at < w.run; at += RUN_MAX) {
             int64_t n = w.run - at < RUN_MAX ? w.run - at : RUN_MAX;
@@ -58,11 +77,13 @@ static void fold(Kind kind, const Tensor *a, Strides *stride, double *f64, int64
             if (f64) {
                 double v[RUN_MAX];
                 load_f64(a, from, w.step[0], n, v);
-                for (int64_t i = 0; i < n; i++) fold_f64(kind, &f64[to + i * w.step[1]], v[i]);
+                for (int64_t i = 0; i < n; i++)
+                    fold_f64(kind, &f64[to + i * w.step[1]], v[i]);
             } else {
                 int64_t v[RUN_MAX];
                 load_i64(a, from, w.step[0], n, v);
-                for (int64_t i = 0; i < n; i++) fold_i64(kind, &i64[to + i * w.step[1]], v[i]);
+                for (int64_t i = 0; i < n; i++)
+                    fold_i64(kind, &i64[to + i * w.step[1]], v[i]);
             }
         }
     } while (walk_next(&w));
@@ -74,29 +95,36 @@ static bool reduce(Step *s, Kind kind, const bool *reduced, bool keep) {
     int rank = 0;
     Strides stride[2], dense;
     for (int i = 0; i < a->rank; i++)
-        if (keep || !reduced[i]) dim[rank++] = reduced[i] ? 1 : a->dim[i];
+        if (keep || !reduced[i])
+            dim[rank++] = reduced[i] ? 1 : a->dim[i];
     Tensor *out = step_out(s, 0, a->dtype, rank, dim);
-    if (!out) return false;
+    if (!out)
+        return false;
     strides_dense(a->rank, a->dim, stride[0]);
     strides_dense(rank, dim, dense);
     for (int i = 0, k = 0; i < a->rank; i++) {
         stride[1][i] = reduced[i] ? 0 : dense[k];
         k += keep || !reduced[i];
-        if (reduced[i] && !mul_i64(folded, a->dim[i], &folded)) folded = 0;
+        if (reduced[i] && !mul_i64(folded, a->dim[i], &folded))
+            folded = 0;
     }
     CHECK(tensor_count(out, &count));
     if (dtype_arith(a->dtype) != AR_I64) {
         double *acc = mem_alloc((size_t)(count + 1) * sizeof *acc);
-        for (int64_t i = 0; i < count; i++) acc[i] = start_f64(kind);
+        for (int64_t i = 0; i < count; i++)
+            acc[i] = start_f64(kind);
         fold(kind, a, stride, acc, NULL);
-        for (int64_t i = 0; kind == K_MEAN && i < count; i++) acc[i] /= (double)folded;
+        for (int64_t i = 0; kind == K_MEAN && i < count; i++)
+            acc[i] /= (double)folded;
         store_f64(out, 0, count, acc);
         mem_free(acc);
     } else {
         int64_t *acc = mem_alloc((size_t)(count + 1) * sizeof *acc), start = start_i64(kind, a->dtype);
-        for (int64_t i = 0; i < count; i++) acc[i] = start;
+        for (int64_t i = 0; i < count; i++)
+            acc[i] = start;
         fold(kind, a, stride, NULL, acc);
-        for (int64_t i = 0; kind == K_MEAN && i < count; i++) acc[i] = folded ? acc[i] / folded : 0;
+        for (int64_t i = 0; kind == K_MEAN && i < count; i++)
+            acc[i] = folded ? acc[i] / folded : 0;
         store_i64(out, 0, count, acc);
         mem_free(acc);
     }
@@ -107,7 +135,10 @@ bool interp_reduce(Step *s) {
     static const struct {
         Op op;
         Kind kind;
-    } of[] = {{OP_reduce_sum, K_SUM}, {OP_reduce_mean, K_MEAN}, {OP_reduce_max, K_MAX}, {OP_reduce_min, K_MIN},
+    } of[] = {{OP_reduce_sum, K_SUM},
+              {OP_reduce_mean, K_MEAN},
+              {OP_reduce_max, K_MAX},
+              {OP_reduce_min, K_MIN},
               {OP_reduce_prod, K_PROD}};
     const Tensor *a = step_in(s, 0);
     const Attr *axes = node_attr(s->n, AT_axes);
@@ -115,17 +146,19 @@ bool interp_reduce(Step *s) {
     CHECK(axes);
     for (uint32_t i = 0; i < axes->ints.n; i++) {
         int axis;
-        if (!step_axis(s, axes->ints.v[i], a->rank, &axis)) return false;
+        if (!step_axis(s, axes->ints.v[i], a->rank, &axis))
+            return false;
         reduced[axis] = true;
     }
     for (size_t i = 0; i < sizeof of / sizeof *of; i++)
-        if (of[i].op == s->n->op) return reduce(s, of[i].kind, reduced, node_int(s->n, AT_keep, 0) != 0);
+        if (of[i].op == s->n->op)
+            return reduce(s, of[i].kind, reduced, node_int(s->n, AT_keep, 0) != 0);
     BUG("no reduction");
 }
 
 bool interp_dyn_reduce(Step *s) {
-    static const char *const kinds[] = {[K_SUM] = "sum", [K_MEAN] = "mean", [K_MAX] = "max", [K_MIN] = "min",
-                                        [K_PROD] = "prod"};
+    static const char *const kinds[] = {
+        [K_SUM] = "sum", [K_MEAN] = "mean", [K_MAX] = "max", [K_MIN] = "min", [K_PROD] = "prod"};
     const Tensor *a = step_in(s, 0), *operand = step_in(s, 1);
     const Attr *axes = node_attr(s->n, AT_axes), *kind = node_attr(s->n, AT_kind);
     bool reduced[MOEC_MAX_RANK] = {false};
@@ -135,19 +168,23 @@ bool interp_dyn_reduce(Step *s) {
         return step_error(s, "the axes are not a list of integers");
     for (int64_t i = 0; i < n; i++) {
         int axis;
-        if (!step_axis(s, operand ? tensor_get_i64(operand, i) : axes->ints.v[i], a->rank, &axis)) return false;
+        if (!step_axis(s, operand ? tensor_get_i64(operand, i) : axes->ints.v[i], a->rank, &axis))
+            return false;
         reduced[axis] = true;
     }
     if (n == 0 && node_int(s->n, AT_noop, 0) == 0)
-        for (int i = 0; i < a->rank; i++) reduced[i] = true;
+        for (int i = 0; i < a->rank; i++)
+            reduced[i] = true;
     for (int k = K_SUM; k <= K_PROD; k++)
-        if (str_is(kind->s, kinds[k])) return reduce(s, (Kind)k, reduced, node_int(s->n, AT_keep, 1) != 0);
+        if (str_is(kind->s, kinds[k]))
+            return reduce(s, (Kind)k, reduced, node_int(s->n, AT_keep, 1) != 0);
     return step_error(s, "unknown reduction '%s'", diag_show(s->run->d, kind->s));
 }
 
 /* ---- rows ---------------------------------------------------------------------------------------------- */
 
-/* The rows of t along axes from..to-1 taken as one: `outer` times `inner` rows of n elements, `inner` apart. */
+/* The rows of t along axes from..to-1 taken as one: `outer` times `inner` rows of n elements, `inner` apart.
+ */
 typedef struct Rows {
     int64_t outer, n, inner;
 } Rows;
@@ -162,9 +199,11 @@ typedef void RowFn(int64_t n, double *v);
 /* Applies f to every row, in double. */
 static bool map_rows(Step *s, const Tensor *a, int from, int to, RowFn *f) {
     Tensor *out = step_out(s, 0, a->dtype, a->rank, a->dim);
-    if (!out) return false;
+    if (!out)
+        return false;
     Rows r = rows_of(a, from, to);
-    if (r.outer == 0 || r.n == 0 || r.inner == 0) return true;
+    if (r.outer == 0 || r.n == 0 || r.inner == 0)
+        return true;
     double *v = mem_alloc((size_t)r.n * sizeof *v);
     for (int64_t o = 0; o < r.outer; o++)
         for (int64_t k = 0; k < r.inner; k++) {
@@ -174,7 +213,8 @@ static bool map_rows(Step *s, const Tensor *a, int from, int to, RowFn *f) {
             if (r.inner == 1)
                 store_f64(out, off, r.n, v);
             else
-                for (int64_t i = 0; i < r.n; i++) store_f64(out, off + i * r.inner, 1, &v[i]);
+                for (int64_t i = 0; i < r.n; i++)
+                    store_f64(out, off + i * r.inner, 1, &v[i]);
         }
     mem_free(v);
     return true;
@@ -182,26 +222,32 @@ static bool map_rows(Step *s, const Tensor *a, int from, int to, RowFn *f) {
 
 static double row_max(int64_t n, const double *v) {
     double m = -INFINITY;
-    for (int64_t i = 0; i < n; i++) m = v[i] > m || v[i] != v[i] ? v[i] : m;
+    for (int64_t i = 0; i < n; i++)
+        m = v[i] > m || v[i] != v[i] ? v[i] : m;
     return m;
 }
 
 static void softmax_row(int64_t n, double *v) {
     double m = row_max(n, v), sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += v[i] = exp(v[i] - m);
-    for (int64_t i = 0; i < n; i++) v[i] /= sum;
+    for (int64_t i = 0; i < n; i++)
+        sum += v[i] = exp(v[i] - m);
+    for (int64_t i = 0; i < n; i++)
+        v[i] /= sum;
 }
 
 static void log_softmax_row(int64_t n, double *v) {
     double m = row_max(n, v), sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += exp(v[i] - m);
-    for (int64_t i = 0; i < n; i++) v[i] = v[i] - m - log(sum);
+    for (int64_t i = 0; i < n; i++)
+        sum += exp(v[i] - m);
+    for (int64_t i = 0; i < n; i++)
+        v[i] = v[i] - m - log(sum);
 }
 
 static bool along_axis(Step *s, RowFn *f) {
     const Tensor *a = step_in(s, 0);
     int axis;
-    if (!dtype_is_float(a->dtype)) return step_error(s, "not defined for %s", dtype_name(a->dtype));
+    if (!dtype_is_float(a->dtype))
+        return step_error(s, "not defined for %s", dtype_name(a->dtype));
     return step_axis(s, node_int(s->n, AT_axis, -1), a->rank, &axis) && map_rows(s, a, axis, axis + 1, f);
 }
 
@@ -216,14 +262,17 @@ bool interp_log_softmax(Step *s) {
 bool interp_dyn_softmax(Step *s) {
     const Tensor *a = step_in(s, 0);
     int axis = 0;
-    if (node_int(s->n, AT_keep, 0) == 0) return along_axis(s, softmax_row);
+    if (node_int(s->n, AT_keep, 0) == 0)
+        return along_axis(s, softmax_row);
     int64_t given = node_int(s->n, AT_axis, 1);
-    if (given != a->rank && !step_axis(s, given, a->rank, &axis)) return false;
+    if (given != a->rank && !step_axis(s, given, a->rank, &axis))
+        return false;
     return map_rows(s, a, given == a->rank ? a->rank : axis, a->rank, softmax_row);
 }
 
 static bool beats(double a, double b, bool ties) {
-    if (b != b) return ties && a != a;
+    if (b != b)
+        return ties && a != a;
     return a != a || a > b || (ties && a == b);
 }
 
@@ -232,13 +281,17 @@ static bool argmax_along(Step *s, int64_t given, bool keep) {
     bool last = node_int(s->n, AT_last, 0) != 0;
     int axis, rank = 0;
     int64_t dim[MOEC_MAX_RANK];
-    if (!step_axis(s, given, a->rank, &axis)) return false;
+    if (!step_axis(s, given, a->rank, &axis))
+        return false;
     for (int i = 0; i < a->rank; i++)
-        if (keep || i != axis) dim[rank++] = i == axis ? 1 : a->dim[i];
+        if (keep || i != axis)
+            dim[rank++] = i == axis ? 1 : a->dim[i];
     Rows r = rows_of(a, axis, axis + 1);
-    if (r.n == 0 && r.outer * r.inner > 0) return step_error(s, "the maximum of no elements");
+    if (r.n == 0 && r.outer * r.inner > 0)
+        return step_error(s, "the maximum of no elements");
     Tensor *out = step_out(s, 0, DT_I64, rank, dim);
-    if (!out) return false;
+    if (!out)
+        return false;
     for (int64_t o = 0; o < r.outer; o++)
         for (int64_t k = 0; k < r.inner; k++) {
             int64_t off = o * r.n * r.inner + k, best = 0;
@@ -252,7 +305,8 @@ static bool argmax_along(Step *s, int64_t given, bool keep) {
                 } else {
                     more = beats(tensor_get_f64(a, x), tensor_get_f64(a, y), last);
                 }
-                if (more) best = i;
+                if (more)
+                    best = i;
             }
             ((int64_t *)out->data)[o * r.inner + k] = best;
         }
@@ -269,10 +323,12 @@ bool interp_dyn_argmax(Step *s) {
 
 bool interp_top_k_mask(Step *s) {
     const Tensor *a = step_in(s, 0);
-    if (a->rank < 1) return step_error(s, "needs an axis");
+    if (a->rank < 1)
+        return step_error(s, "needs an axis");
     int64_t k = node_int(s->n, AT_k, 1);
     Tensor *out = step_out(s, 0, DT_BOOL, a->rank, a->dim);
-    if (!out) return false;
+    if (!out)
+        return false;
     Rows r = rows_of(a, a->rank - 1, a->rank);
     for (int64_t o = 0; o < r.outer; o++) {
         uint8_t *taken = (uint8_t *)out->data + o * r.n;
@@ -294,9 +350,11 @@ static bool cumsum_along(Step *s, int64_t given) {
     const Tensor *a = step_in(s, 0);
     bool exclusive = node_int(s->n, AT_exclusive, 0) != 0, reverse = node_int(s->n, AT_reverse, 0) != 0;
     int axis;
-    if (!step_axis(s, given, a->rank, &axis)) return false;
+    if (!step_axis(s, given, a->rank, &axis))
+        return false;
     Tensor *out = step_out(s, 0, a->dtype, a->rank, a->dim);
-    if (!out) return false;
+    if (!out)
+        return false;
     Rows r = rows_of(a, axis, axis + 1);
     for (int64_t o = 0; o < r.outer; o++)
         for (int64_t k = 0; k < r.inner; k++) {
@@ -330,11 +388,13 @@ bool interp_dyn_cumsum(Step *s) {
     return cumsum_along(s, tensor_get_i64(axis, 0));
 }
 
-/* ---- RMS norm -------------------------------------------------------------------------------------------- */
+/* ---- RMS norm --------------------------------------------------------------------------------------------
+ */
 
 static double rms_of(int64_t n, const double *v, double eps) {
     double sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += v[i] * v[i];
+    for (int64_t i = 0; i < n; i++)
+        sum += v[i] * v[i];
     return 1 / sqrt(sum / (double)n + eps);
 }
 
@@ -345,14 +405,16 @@ bool interp_rms_norm(Step *s) {
     if (a->rank < 1 || !tensor_count(g, &width) || width != a->dim[a->rank - 1])
         return step_error(s, "the gain does not fit the last axis");
     Tensor *out = step_out(s, 0, a->dtype, a->rank, a->dim);
-    if (!out) return false;
+    if (!out)
+        return false;
     Rows r = rows_of(a, a->rank - 1, a->rank);
     double *v = mem_alloc((size_t)(2 * r.n + 1) * sizeof *v), *gain = v + r.n;
     load_f64(g, 0, 1, r.n, gain);
     for (int64_t o = 0; o < r.outer; o++) {
         load_f64(a, o * r.n, 1, r.n, v);
         double factor = rms_of(r.n, v, eps);
-        for (int64_t i = 0; i < r.n; i++) v[i] *= factor * gain[i];
+        for (int64_t i = 0; i < r.n; i++)
+            v[i] *= factor * gain[i];
         store_f64(out, o * r.n, r.n, v);
     }
     mem_free(v);
@@ -363,11 +425,13 @@ bool interp_rms_factor(Step *s) {
     const Tensor *a = step_in(s, 0);
     double eps = node_float(s->n, AT_eps, 0);
     int64_t dim[MOEC_MAX_RANK];
-    if (a->rank < 1) return step_error(s, "needs an axis");
+    if (a->rank < 1)
+        return step_error(s, "needs an axis");
     memcpy(dim, a->dim, sizeof dim);
     dim[a->rank - 1] = 1;
     Tensor *out = step_out(s, 0, a->dtype, a->rank, dim);
-    if (!out) return false;
+    if (!out)
+        return false;
     Rows r = rows_of(a, a->rank - 1, a->rank);
     double *v = mem_alloc((size_t)(r.n + 1) * sizeof *v);
     for (int64_t o = 0; o < r.outer; o++) {

@@ -1,0 +1,311 @@
+/* Runs ONNX operator tests through moec: onnx_nodes [--mode=direct|bound] [--passes=P,..] [-v] DIR [TEST...]
+ *
+ *   DIR/<test>/model.onnx, DIR/<test>/test_data_set_<i>/input_<j>.pb, output_<j>.pb, DIR/manifest.json
+ *
+ * direct evaluates what the frontend makes, dynamic ops included. bound runs passes (all of them unless told)
+ * first; inputs whose values decide shapes are given to bind as constants. A test passes when types and
+ * extents agree exactly and floats to 1e-4. It may be refused, with a diagnostic, unless the manifest says
+ * that all of its operators occur in T5 exports. Every test runs in a process of its own: a crash is a
+ * failure. Prints a line a failure and a last line of counts; exits 1 when anything failed. */
+#include "compiler/pass.h"
+#include "frontends/json.h"
+#include "frontends/onnx.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { PASSED, REFUSED, FAILED, VERDICTS };
+enum { SETS_MAX = 16, LIST_MAX = 32, SECONDS = 30 };
+
+typedef struct Settings {
+    const char *dir;
+    bool bound, verbose;
+    PassId list[LIST_MAX];
+    uint32_t n_list;
+} Settings;
+
+typedef struct Case {
+    const Settings *set;
+    const char *name;
+    json_t *about; /* its entry in the manifest, or NULL */
+    const char *model, *data;
+    Arena *a;
+    Diag *d;
+    Module *m;
+    OnnxFiles *files;
+    Tensor *in, *want;
+    Str *in_name;
+    uint32_t n_in, n_out;
+    int64_t *syms;
+    char why[400];
+} Case;
+
+static int failed(Case *c, const char *fmt, ...) MOEC_PRINTF(2, 3);
+
+static int failed(Case *c, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(c->why, sizeof c->why, fmt, ap);
+    va_end(ap);
+    return FAILED;
+}
+
+static bool exists(const char *path) {
+    struct stat s;
+    return stat(path, &s) == 0;
+}
+
+/* ---- comparing --------------------------------------------------------------------------------------- */
+
+static bool close_enough(DType t, double got, double want) {
+    if (got == want || (got != got && want != want))
+        return true;
+    double rel = t == DT_F16 ? 2e-3 : 1e-4;
+    return fabs(got - want) <= rel * fabs(want) + 1e-6;
+}
+
+static int compare(Case *c, uint32_t i, const Tensor *got, const Tensor *want) {
+    int64_t n;
+    if (got->dtype != want->dtype)
+        return failed(c, "output %u is %s, expected %s", i, dtype_name(got->dtype), dtype_name(want->dtype));
+    if (got->rank != want->rank)
+        return failed(c, "output %u has %d axes, expected %d", i, got->rank, want->rank);
+    for (int k = 0; k < got->rank; k++)
+        if (got->dim[k] != want->dim[k])
+            return failed(c, "extent %d of output %u is %lld, expected %lld", k, i, (long long)got->dim[k],
+                          (long long)want->dim[k]);
+    if (!tensor_count(got, &n))
+        return failed(c, "output %u is too large", i);
+    for (int64_t k = 0; k < n; k++) {
+        double g = tensor_get_f64(got, k), w = tensor_get_f64(want, k);
+        bool same = dtype_is_float(got->dtype) ? close_enough(got->dtype, g, w)
+                                               : tensor_get_i64(got, k) == tensor_get_i64(want, k);
+        if (!same)
+            return failed(c, "element %lld of output %u is %.9g, expected %.9g", (long long)k, i, g, w);
+    }
+    return PASSED;
+}
+
+/* ---- one data set -------------------------------------------------------------------------------------- */
+
+static bool load(Case *c, const char *kind, uint32_t n, Tensor *out) {
+    for (uint32_t i = 0; i < n; i++)
+        if (!onnx_tensor_file(arena_printf(c->a, "%s/%s_%u.pb", c->data, kind, i), c->a, &out[i], c->d))
+            return false;
+    return true;
+}
+
+static bool decides_shape(const Case *c, Str name) {
+    size_t i;
+    json_t *v;
+    json_array_foreach(json_object_get(c->about, "shape_inputs"), i,
+                       v) if (json_is_string(v)
+                                  ? str_is(name, json_string_value(v))
+                                  : json_is_integer(v) &&
+                                        str_eq(name, c->in_name[json_integer_value(v)])) return true;
+    return false;
+}
+
+/* Bounds that hold the test's extents where the defaults do not. */
+static void widen_bounds(Case *c, PassOptions *o) {
+    size_t n = dim_sym_count(c->m->dims);
+    DimBound *b = arena_array(c->a, n + 1, sizeof *b);
+    for (uint32_t s = 0; s < n; s++)
+        if (c->syms[s] == 0 || c->syms[s] > 64)
+            b[o->n_dims++] = (DimBound){dim_sym_at(c->m->dims, s)->name, 0, 4096};
+    o->dim = b;
+}
+
+static bool run_passes(Case *c) {
+    PassOptions o = {.plain = true, .opt_level = 2};
+    InputValue *values = arena_array(c->a, c->n_in + 1, sizeof *values);
+    widen_bounds(c, &o);
+    for (uint32_t i = 0; i < c->n_in; i++)
+        if (decides_shape(c, c->in_name[i]))
+            values[o.n_values++] = (InputValue){.input = c->in_name[i], .value = c->in[i]};
+    o.value = values;
+    PassRun run = {.options = &o,
+                   .list = c->set->n_list ? c->set->list : NULL,
+                   .n_list = c->set->n_list,
+                   .paranoid = true};
+    return passes_run(c->m, &run, c->d);
+}
+
+/* The bound function may have fewer inputs than the model: those given as values are gone. */
+static void remaining_inputs(Case *c, const Func *f, Tensor *in) {
+    for (uint32_t i = 0; i < f->n_inputs; i++)
+        for (uint32_t k = 0; k < c->n_in; k++)
+            if (str_eq(f->value[f->input[i]].name, c->in_name[k]))
+                in[i] = c->in[k];
+}
+
+static int run_set(Case *c) {
+    c->m = module_new();
+    c->files = onnx_files_new();
+    if (!onnx_import(c->m, c->model, "main", c->files, c->d))
+        return REFUSED;
+    const Func *f = module_find(c->m, "main");
+    c->n_in = f->n_inputs;
+    c->n_out = f->n_outputs;
+    c->in = arena_array(c->a, c->n_in + 1, sizeof *c->in);
+    c->want = arena_array(c->a, c->n_out + 1, sizeof *c->want);
+    c->in_name = arena_array(c->a, c->n_in + 1, sizeof *c->in_name);
+    for (uint32_t i = 0; i < c->n_in; i++)
+        c->in_name[i] = f->value[f->input[i]].name;
+    if (!load(c, "input", c->n_in, c->in) || !load(c, "output", c->n_out, c->want))
+        return failed(c, "its data do not load");
+    c->syms = arena_array(c->a, dim_sym_count(c->m->dims) + 1, sizeof *c->syms);
+    if (!module_verify(c->m, c->d, false))
+        return failed(c, "what is imported does not verify");
+    if (!func_bind_dims(c->m, f, c->in, c->syms, c->d))
+        return failed(c, "the inputs do not fit");
+    Tensor *in = c->in, *out = arena_array(c->a, c->n_out + 1, sizeof *out);
+    if (c->set->bound) {
+        if (!run_passes(c))
+            return REFUSED;
+        f = module_find(c->m, "main");
+        in = arena_array(c->a, c->n_in + 1, sizeof *in);
+        remaining_inputs(c, f, in);
+        c->syms = arena_array(c->a, dim_sym_count(c->m->dims) + 1, sizeof *c->syms);
+        if (!func_bind_dims(c->m, f, in, c->syms, c->d))
+            return failed(c, "the inputs do not fit after the passes");
+    }
+    if (!func_eval(c->m, f->id, c->syms, in, out, c->a, c->d))
+        return failed(c, "it does not evaluate");
+    for (uint32_t i = 0; i < c->n_out; i++) {
+        int v = compare(c, i, &out[i], &c->want[i]);
+        if (v != PASSED)
+            return v;
+    }
+    return PASSED;
+}
+
+/* ---- one test --------------------------------------------------------------------------------------------
+ */
+
+static bool must_pass(json_t *about) {
+    return json_is_true(json_object_get(about, "t5_ops")) &&
+           !json_is_true(json_object_get(about, "exotic_dtype"));
+}
+
+/* In the child: all data sets; the worst verdict counts. */
+static int run_case(Case *c) {
+    int worst = PASSED;
+    c->model = arena_printf(c->a, "%s/%s/model.onnx", c->set->dir, c->name);
+    for (int i = 0; i < SETS_MAX && worst == PASSED; i++) {
+        c->data = arena_printf(c->a, "%s/%s/test_data_set_%d", c->set->dir, c->name, i);
+        if (!exists(c->data)) {
+            if (i == 0)
+                worst = failed(c, "has no data");
+            break;
+        }
+        worst = run_set(c);
+        if (worst != PASSED)
+            break;
+        onnx_files_free(c->files);
+        module_free(c->m);
+        c->m = NULL;
+    }
+    if (worst == REFUSED && diag_errors(c->d) == 0)
+        worst = failed(c, "refused without a diagnostic");
+    else if (worst == REFUSED && must_pass(c->about))
+        worst = failed(c, "refused, though T5 exports use its operators");
+    if (worst == FAILED)
+        printf("FAILED %s: %s\n", c->name, c->why);
+    if (worst == REFUSED && c->set->verbose)
+        printf("refused %s\n", c->name);
+    fflush(stdout);
+    if (worst == FAILED || c->set->verbose)
+        diag_flush(c->d);
+    return worst;
+}
+
+static int fork_case(const Settings *set, json_t *about, const char *name) {
+    fflush(stdout);
+    pid_t child = fork();
+    if (child < 0) {
+        perror("fork");
+        exit(1);
+    }
+    if (child == 0) {
+        alarm(SECONDS);
+        Case c = {.set = set, .name = name, .about = about, .a = arena_new(), .d = diag_new()};
+        int v = run_case(&c);
+        fflush(NULL);
+        _exit(v);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    if (WIFEXITED(status) && WEXITSTATUS(status) < VERDICTS)
+        return WEXITSTATUS(status);
+    if (WIFSIGNALED(status))
+        printf("FAILED %s: %s\n", name, strsignal(WTERMSIG(status)));
+    else
+        printf("FAILED %s: exit code %d\n", name, WEXITSTATUS(status));
+    return FAILED;
+}
+
+static bool wanted(const char *name, char **only, int n_only) {
+    for (int i = 0; i < n_only; i++)
+        if (strcmp(only[i], name) == 0)
+            return true;
+    return n_only == 0;
+}
+
+static bool parse_passes(Settings *set, const char *text) {
+    while (*text) {
+        size_t n = strcspn(text, ",");
+        if (set->n_list == LIST_MAX || !pass_find((Str){text, n}, &set->list[set->n_list++]))
+            return false;
+        text += n + (text[n] == ',');
+    }
+    return true;
+}
+
+int main(int argc, char **argv) {
+    Settings set = {0};
+    int i = 1;
+    for (; i < argc && argv[i][0] == '-'; i++) {
+        bool known = strcmp(argv[i], "--mode=direct") == 0;
+        if (strcmp(argv[i], "--mode=bound") == 0)
+            known = set.bound = true;
+        if (strcmp(argv[i], "-v") == 0)
+            known = set.verbose = true;
+        if (strncmp(argv[i], "--passes=", 9) == 0)
+            known = parse_passes(&set, argv[i] + 9);
+        if (!known)
+            break;
+    }
+    if (i >= argc || argv[i][0] == '-') {
+        fprintf(stderr, "usage: onnx_nodes [--mode=direct|bound] [--passes=P,..] [-v] DIR [TEST...]\n");
+        return 2;
+    }
+    set.dir = argv[i++];
+    Diag *d = diag_new();
+    Arena *a = arena_new();
+    JsonDoc manifest;
+    int count[VERDICTS] = {0};
+    if (!json_open(a, arena_printf(a, "%s/manifest.json", set.dir), JSON_MAX_DEPTH, &manifest, d)) {
+        diag_flush(d);
+        return 1;
+    }
+    size_t k;
+    json_t *about;
+    json_array_foreach(json_object_get(manifest.root, "tests"), k, about) {
+        const char *name = json_string_value(json_object_get(about, "name"));
+        if (name && wanted(name, argv + i, argc - i))
+            count[fork_case(&set, about, name)]++;
+    }
+    printf("%s: passed %d refused %d failed %d\n", set.bound ? "bound" : "direct", count[PASSED],
+           count[REFUSED], count[FAILED]);
+    json_close(&manifest);
+    arena_free(a);
+    diag_free(d);
+    return count[FAILED] > 0 || count[PASSED] == 0;
+}
