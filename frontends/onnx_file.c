@@ -1,0 +1,137 @@
+/* Model files, mapped read-only, scanned and unpacked.
+ *
+ * Model files may be symbolic links (the hub's cache is made of them); external data files may not
+ * (onnx_tensor.c). A mapping stays until onnx_files_free. */
+#include "onnx_impl.h"
+
+#include "file.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+OnnxFiles *onnx_files_new(void)
+{
+    OnnxFiles *f = mem_alloc(sizeof *f);
+    f->arena = arena_new();
+    return f;
+}
+
+void onnx_files_free(OnnxFiles *files)
+{
+    if (files == NULL)
+        return;
+    for (size_t i = 0; i < files->map.count; i++)
+        if (files->map.item[i].p != NULL)
+            munmap((void *)(uintptr_t)files->map.item[i].p, files->map.item[i].n);
+    vec_free(&files->map);
+    vec_free(&files->weight);
+    vec_free(&files->output);
+    arena_free(files->arena);
+    mem_free(files);
+}
+
+bool onnx_map(OnnxFiles *files, int fd, int64_t size, const char *file, OnnxMap *out, Diag *d)
+{
+    struct stat st;
+    *out = (OnnxMap){0};
+    if (fstat(fd, &st) == 0) {
+        out->dev = st.st_dev;
+        out->ino = st.st_ino;
+        for (size_t i = 0; i < files->map.count; i++) {
+            OnnxMap *m = &files->map.item[i];
+            if (m->dev == st.st_dev && m->ino == st.st_ino && m->n == (size_t)size) {
+                *out = *m;
+                close(fd);
+                return true;
+            }
+        }
+    }
+    out->n = (size_t)size;
+    if (size > 0) {
+        void *p = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (p == MAP_FAILED) {
+            diag_error(d, file, "cannot be mapped: %s", strerror(errno));
+            close(fd);
+            return false;
+        }
+        out->p = p;
+    }
+    close(fd);
+    vec_push(&files->map, *out);
+    return true;
+}
+
+/* ---- unpacking under a budget: the whole message lives in one arena --------------------------------- */
+
+typedef struct Budget {
+    Arena *arena;
+    size_t left;
+} Budget;
+
+static void *budget_alloc(void *ctx, size_t n)
+{
+    Budget *b = ctx;
+    if (n > b->left)
+        return NULL;
+    b->left -= n;
+    return arena_alloc(b->arena, n > 0 ? n : 1);
+}
+
+static void budget_free(void *ctx, void *p)
+{
+    (void)ctx;
+    (void)p;
+}
+
+bool onnx_file_open(OnnxFiles *files, const char *path, OnnxRoot root, OnnxFile *out, Diag *d)
+{
+    int64_t size = 0;
+    *out = (OnnxFile){.owner = files};
+    int fd = file_open(path, &size, d);
+    if (fd < 0)
+        return false;
+    if (size > ONNX_MAX_FILE) {
+        close(fd);
+        return diag_error(d, path, "is larger than 2^31 - 1 bytes, which no ONNX file can be");
+    }
+    OnnxMap map;
+    if (!onnx_map(files, fd, size, path, &map, d))
+        return false;
+    out->path = arena_strndup(files->arena, path, strlen(path));
+    out->dir = path_dir(files->arena, path);
+    out->p = map.p;
+    out->n = map.n;
+    Text slim = {0};
+    size_t cost = 0;
+    bool ok = onnx_scan(map.p, map.n, root, &slim, &cost, out->path, d);
+    if (ok) {
+        out->arena = arena_new();
+        /* Beside the message itself protobuf-c keeps one record a field of the messages it is inside of. */
+        Budget budget = {out->arena, 2 * cost + 8 * slim.n + ((size_t)64 << 20)};
+        ProtobufCAllocator allocator = {budget_alloc, budget_free, &budget};
+        static const uint8_t nothing[1];
+        const uint8_t *p = slim.n > 0 ? (const uint8_t *)slim.p : nothing;
+        if (root == ONNX_MODEL)
+            out->model = onnx__model_proto__unpack(&allocator, slim.n, p);
+        else
+            out->tensor = onnx__tensor_proto__unpack(&allocator, slim.n, p);
+        ok = out->model != NULL || out->tensor != NULL;
+        if (!ok)
+            diag_error(d, out->path, "not a well-formed ONNX file, or too large to unpack");
+    }
+    text_free(&slim);
+    if (!ok)
+        onnx_file_close(out);
+    return ok;
+}
+
+void onnx_file_close(OnnxFile *f)
+{
+    arena_free(f->arena);
+    f->arena = NULL;
+    f->model = NULL;
+    f->tensor = NULL;
+}
