@@ -38,19 +38,25 @@ static bool bind_body(Binder *b, const Func *old, const BVal *args, BVal *out);
 
 /* ---- bounds --------------------------------------------------------------------------------------- */
 
-static bool is_batch(const Module *m, uint32_t sym)
+/* Symbols that are axis 0 of two or more inputs of one function: a flag a symbol. */
+static bool *find_batches(const Module *m)
 {
-    for (uint32_t i = 0; i < m->n_funcs; i++) {
+    size_t count = dim_sym_count(m->dims);
+    bool *batch = mem_alloc(count + 1);
+    FuncId *seen = mem_alloc((count + 1) * sizeof *seen); /* 1 + the last function that has the symbol there */
+    for (FuncId i = 0; i < m->n_funcs; i++) {
         const Func *f = m->func[i];
-        uint32_t seen = 0, s;
         for (uint32_t k = 0; f && f->role == FR_ENTRY && k < f->n_inputs; k++) {
             const Type *ty = &f->value[f->input[k]].type;
-            seen += ty->rank > 0 && dim_as_sym(m->dims, ty->dim[0], &s) && s == sym;
+            uint32_t s;
+            if (ty->rank < 1 || !dim_as_sym(m->dims, ty->dim[0], &s))
+                continue;
+            batch[s] |= seen[s] == i + 1;
+            seen[s] = i + 1;
         }
-        if (seen > 1)
-            return true;
     }
-    return false;
+    mem_free(seen);
+    return batch;
 }
 
 static bool set_bounds(Binder *b)
@@ -70,18 +76,20 @@ static bool set_bounds(Binder *b)
         dim_sym_at(t, s)->lo = want->lo;
         dim_sym_at(t, s)->hi = want->hi;
     }
+    bool *batch = find_batches(b->m);
     for (uint32_t s = 0; s < count; s++) {
         DimSym *sym = dim_sym_at(t, s);
         Dim by = DIM_BAD;
         if (sym->hi == DIM_UNBOUNDED) {
             sym->lo = sym->lo > 1 ? sym->lo : 1;
-            sym->hi = is_batch(b->m, s) ? BATCH_MAX : EXTENT_MAX;
+            sym->hi = batch[s] ? BATCH_MAX : EXTENT_MAX;
             sym->hi = sym->hi < sym->lo ? sym->lo : sym->hi;
         }
         if (sym->lo == sym->hi)
             by = dim_const(t, sym->lo);
         vec_push(&b->subst, by);
     }
+    mem_free(batch);
     return true;
 }
 

@@ -109,6 +109,8 @@ bool bind_dyn_reshape(Binder *b, const Node *n, const BVal *in, BVal *out)
         }
     }
     Dim total = product(b, from.d, from.n);
+    if (total == DIM_BAD)
+        return diag_error(b->d, NULL, "the value has too many elements");
     if (hole >= 0) {
         to.d[hole] = konst(b, 1);
         Dim rest = product(b, to.d, to.n);

@@ -223,6 +223,8 @@ static void substitute(Binder *b, uint32_t s, Dim by)
 bool bind_unify(Binder *b, Dim x, Dim y, const char *what)
 {
     DimTable *t = b->m->dims;
+    if (x == DIM_BAD || y == DIM_BAD)
+        return diag_error(b->d, NULL, "%s: an extent is out of range", what);
     if (x == y)
         return true;
     SymSet set = {{0}};
@@ -311,13 +313,19 @@ static const ValueId *operand_ids(Binder *b, const BVal *in, uint32_t n)
     return ids;
 }
 
+static bool extents_ok(Binder *b, Op op, const Type *type)
+{
+    for (int i = 0; i < type->rank; i++)
+        if (type->dim[i] == DIM_BAD || dim_upper(b->m->dims, type->dim[i]) < 0)
+            return diag_error(b->d, NULL, "an extent of the result of %s is out of range", op_info(op)->name);
+    return true;
+}
+
 BVal bind_emit_typed(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs, Type type)
 {
     const ValueId *ids = operand_ids(b, in, n);
-    for (int i = 0; i < type.rank; i++)
-        if (type.dim[i] == DIM_BAD || dim_upper(b->m->dims, type.dim[i]) < 0)
-            return diag_error(b->d, NULL, "an extent of the result of %s is out of range", op_info(op)->name),
-                   BV_NONE;
+    if (!extents_ok(b, op, &type))
+        return BV_NONE;
     ValueId v = func_node_typed(b->m, b->f, op, ids, n, attrs, n_attrs, &type, 1, b->origin);
     BVal r = bound_new(b, type, v);
     if (op == OP_const)
@@ -334,6 +342,9 @@ bool bind_emit_many(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *at
     CHECK(op_info(op)->outs <= 8);
     if (!node_infer(b->m, b->f, op, ids, n, attrs, n_attrs, types, &n_out, &why))
         return diag_error(b->d, NULL, "%s: %s", op_info(op)->name, why);
+    for (uint32_t i = 0; i < n_out; i++)
+        if (!extents_ok(b, op, &types[i]))
+            return false;
     ValueId v = func_node(b->m, b->f, op, ids, n, attrs, n_attrs, b->origin);
     for (uint32_t i = 0; i < n_out; i++)
         out[i] = bound_new(b, types[i], v + i);

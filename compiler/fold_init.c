@@ -22,6 +22,7 @@ typedef struct Inits {
     bool *fixed;  /* per value of old: known before the run */
     bool *moving; /* per parameter there was at the start: depends on an adapter */
     uint32_t n_moving;
+    ParamId *made; /* per value of old: the parameter that holds it, or NONE */
     Vec(Known) known;
     uint32_t *slot; /* hash table of indices into known, NONE free */
     size_t room;
@@ -102,6 +103,13 @@ static void sort_ids(uint32_t *v, size_t n)
             }
 }
 
+/* A parameter, or a value that one holds already: cones end there, so that long chains stay linear. */
+static bool leaf(const Inits *x, ValueId v, ParamId *p)
+{
+    *p = x->made[v];
+    return *p != NONE || value_param(x->old, v, p);
+}
+
 static void cone_of(const Inits *x, ValueId root, bool *seen, Cone *c)
 {
     Vec(ValueId) todo = {0};
@@ -115,9 +123,9 @@ static void cone_of(const Inits *x, ValueId root, bool *seen, Cone *c)
             continue;
         seen[v] = true;
         vec_push(&touched, v);
-        if (value_param(x->old, v, &p))
+        if (leaf(x, v, &p))
             vec_push(&c->param, p);
-        if (!n)
+        if (!n || leaf(x, v, &p))
             continue;
         vec_push(&c->node, x->old->value[v].def);
         for (uint32_t i = 0; i < n->n_in; i++)
@@ -140,9 +148,9 @@ static Func *init_func(Inits *x, const Cone *c, ValueId root, Str name, ValueId 
         ValueId *in = arena_array(x->scratch, n->n_in ? n->n_in : 1, sizeof *in);
         ParamId p;
         for (uint32_t k = 0; k < n->n_in; k++)
-            in[k] = n->in[k] == NONE                        ? NONE
-                    : value_param(x->old, n->in[k], &p) ? func_param(x->m, f, p)
-                                                            : map[n->in[k]];
+            in[k] = n->in[k] == NONE            ? NONE
+                    : leaf(x, n->in[k], &p) ? func_param(x->m, f, p)
+                                                : map[n->in[k]];
         map[n->out] = func_node_typed(x->m, f, n->op, in, n->n_in, n->attrs, n->n_attrs, &x->old->value[n->out].type, 1,
                                       n->origin);
     }
@@ -270,7 +278,8 @@ static ValueId use(Inits *x, Remap *r, ValueId v, bool *seen, ValueId *map)
     if (!n || !x->fixed[v] || r->map[v] != NONE)
         return v == NONE ? NONE : remap_value(r, v);
     if (!stays_node(x, n)) {
-        remap_set(r, v, func_param(x->m, r->f, param_of(x, v, seen, map)));
+        x->made[v] = param_of(x, v, seen, map);
+        remap_set(r, v, func_param(x->m, r->f, x->made[v]));
         return remap_value(r, v);
     }
     if (n->n_in) /* a broadcast: its operand is not one */
@@ -286,8 +295,10 @@ static void inits_func(Inits *x, const Func *old)
     ValueId *map = arena_array(x->scratch, old->n_values + 1, sizeof *map);
     x->old = old;
     x->fixed = arena_array(x->scratch, old->n_values + 1, sizeof *x->fixed);
+    x->made = arena_array(x->scratch, old->n_values + 1, sizeof *x->made);
     for (ValueId v = 0; v < old->n_values; v++) {
         ParamId p;
+        x->made[v] = NONE;
         x->fixed[v] = value_param(old, v, &p) && param_frozen(x, p);
     }
     for (uint32_t i = 0; i < old->n_nodes; i++)
