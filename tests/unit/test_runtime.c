@@ -1,0 +1,792 @@
+/* The runtime against a program written by hand: opening and refusing, running, the pool, adapters, decoding, and the
+ * command line in a child process.
+ *
+ * The program: vocabulary 16, width 2. encode gives (id * mask, mask); cross scales the first by the adapter; step puts
+ * its token into the cache and makes the token (sum of cross + 3 * past + sum of the cache) % 16; score gives -label/2. */
+#include "runtime/moec_main.h"
+#include "runtime/cli.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { VOCAB = 16, CAPACITY = 8, B = 0, S = 1, P = 2, T = 3 };
+
+/* ---- the program ---- */
+
+static const moec_symbol symbols[] = {{"B", 1, 4}, {"S", 1, 8}, {"P", 0, CAPACITY - 1}, {"T", 1, 6}};
+
+enum { V_IDS, V_HIDDEN, V_CROSS, V_TOKEN, V_PAST, V_GROWN, V_LOGITS, V_TARGETS, V_LOGPROB };
+
+static void shape_kind(int kind, const int64_t *s, int64_t *e) {
+    const int64_t table[][3] = {
+        [V_IDS] = {s[B], s[S], 0},          [V_HIDDEN] = {s[B], s[S], 2},   [V_CROSS] = {s[B], s[S], 1},
+        [V_TOKEN] = {s[B], 1, 0},           [V_PAST] = {s[B], s[P], 1},     [V_GROWN] = {s[B], s[P] + 1, 1},
+        [V_LOGITS] = {s[B], 1, VOCAB},      [V_TARGETS] = {s[B], s[T], 0},  [V_LOGPROB] = {s[B], s[T], 0},
+    };
+    int rank = kind == V_IDS || kind == V_TOKEN || kind == V_TARGETS || kind == V_LOGPROB ? 2 : 3;
+    memcpy(e, table[kind], (size_t)rank * sizeof *e);
+}
+
+#define SHAPES(name, ...)                                              \
+    static void name(const int64_t *sym, uint32_t i, int64_t *e) {     \
+        static const int kind[] = {__VA_ARGS__};                       \
+        shape_kind(kind[i], sym, e);                                   \
+    }
+SHAPES(encode_shape, V_IDS, V_IDS, V_HIDDEN)
+SHAPES(cross_shape, V_HIDDEN, V_CROSS)
+SHAPES(step_shape, V_TOKEN, V_CROSS, V_IDS, V_PAST, V_LOGITS, V_TOKEN, V_GROWN)
+SHAPES(score_shape, V_TARGETS, V_CROSS, V_IDS, V_TARGETS, V_LOGPROB, V_LOGITS)
+
+typedef struct Row {
+    const moec_frame *f;
+} Row;
+
+static void encode_row(void *arg, int64_t b, int worker) {
+    const moec_frame *f = ((Row *)arg)->f;
+    int64_t n = f->sym[S];
+    const int64_t *ids = f->arg[0], *mask = f->arg[1];
+    float *hidden = f->arg[2];
+    f->scratch[(size_t)worker * 64] = 1; /* each worker has its own */
+    for (int64_t s = b * n; s < (b + 1) * n; s++) {
+        if (ids[s] < 0 || ids[s] >= VOCAB) {
+            *f->fault = MOEC_E_INDEX;
+            return;
+        }
+        hidden[2 * s] = (float)(ids[s] * mask[s]);
+        hidden[2 * s + 1] = (float)mask[s];
+    }
+}
+
+static void encode_run(const moec_frame *f) {
+    Row r = {f};
+    moec_parallel(f->pool, f->sym[B], encode_row, &r);
+}
+
+static void cross_run(const moec_frame *f) {
+    const float *hidden = f->arg[0];
+    float *cross = f->arg[1], scale = *(const float *)(const void *)f->derived;
+    for (int64_t i = 0; i < f->sym[B] * f->sym[S]; i++)
+        cross[i] = hidden[2 * i] * scale;
+}
+
+static void step_run(const moec_frame *f) {
+    const int64_t *token = f->arg[0];
+    const float *cross = f->arg[1];
+    float *cache = f->arg[3], *logits = f->arg[4];
+    int64_t *next = f->arg[5];
+    for (int64_t b = 0; b < f->sym[B]; b++) {
+        float *row = cache + b * CAPACITY, sum = (float)(3 * f->sym[P]);
+        row[f->sym[P]] = (float)token[b];
+        for (int64_t i = 0; i <= f->sym[P]; i++)
+            sum += row[i];
+        for (int64_t s = 0; s < f->sym[S]; s++)
+            sum += cross[b * f->sym[S] + s];
+        next[b] = (int64_t)sum % VOCAB;
+        for (int64_t v = 0; v < VOCAB; v++)
+            logits[b * VOCAB + v] = v == next[b];
+    }
+}
+
+static void score_run(const moec_frame *f) {
+    const int64_t *label = f->arg[3];
+    float *logprob = f->arg[4];
+    for (int64_t i = 0; i < f->sym[B] * f->sym[T]; i++)
+        logprob[i] = label[i] == -100 ? 0 : -(float)label[i] / 2;
+}
+
+static void prepare_run(const moec_frame *f) {
+    *(float *)(void *)f->derived = *(const float *)(const void *)f->adapter;
+    if (*(const float *)(const void *)f->adapter < 0)
+        *f->fault = MOEC_E_RANGE;
+}
+
+static const moec_value encode_values[] = {{"input_ids", MOEC_I64, 2, -1, -1, 0}, {"attention_mask", MOEC_I64, 2, -1, -1, 0},
+                                           {"hidden", MOEC_F32, 3, -1, -1, 0}};
+static const moec_value cross_values[] = {{"hidden", MOEC_F32, 3, -1, -1, 0}, {"cross_kv", MOEC_F32, 3, -1, -1, 0}};
+static const moec_value step_values[] = {
+    {"token", MOEC_I64, 2, -1, -1, 0},          {"cross_kv", MOEC_F32, 3, -1, -1, 0},
+    {"attention_mask", MOEC_I64, 2, -1, -1, 0}, {"self_k_0", MOEC_F32, 3, -1, 1, CAPACITY},
+    {"logits", MOEC_F32, 3, -1, -1, 0},         {"token", MOEC_I64, 2, -1, -1, 0},
+    {"self_k_0", MOEC_F32, 3, 3, 1, CAPACITY},
+};
+static const moec_value score_values[] = {
+    {"decoder_input_ids", MOEC_I64, 2, -1, -1, 0}, {"cross_kv", MOEC_F32, 3, -1, -1, 0},
+    {"attention_mask", MOEC_I64, 2, -1, -1, 0},    {"labels", MOEC_I64, 2, -1, -1, 0},
+    {"logprob", MOEC_F32, 2, -1, -1, 0},           {"logits", MOEC_F32, 3, -1, -1, 0},
+};
+static const moec_function functions[] = {
+    {"encode", 2, 1, encode_values, encode_shape, encode_run},
+    {"cross", 1, 1, cross_values, cross_shape, cross_run},
+    {"step", 4, 3, step_values, step_shape, step_run},
+    {"score", 4, 2, score_values, score_shape, score_run},
+};
+static const moec_tensor tensors[] = {
+    {"encoder.0.self.k.scale", MOEC_F32, 1, {2, 0, 0, 0}, 0, 8},
+    {"encoder.0.self.k.router", MOEC_F32, 2, {2, 3, 0, 0}, 64, 24},
+};
+static const moec_seq2seq sequence = {.pad = 0, .eos = 1, .start = 0, .vocab = VOCAB, .width = 2, .encode = 0, .cross = 1,
+                                      .step = 2, .score = 3, .batch = B, .source = S, .target = T, .past = P};
+
+/* Weights: header, then the adapter block. */
+typedef struct Image {
+    moec_weights_header h;
+    float scale[2];
+    char gap[56];
+    float router[6];
+    char end[40];
+} Image;
+
+static const Image image = {.h = {.magic = {'M', 'O', 'E', 'C', 'W', 'T', 'S', '\n'}, .abi = MOEC_ABI, .hash = 77,
+                                  .bytes = sizeof(Image)},
+                            .scale = {1, 1}};
+
+static const moec_program program = {
+    .abi = MOEC_ABI, .name = "fake", .weights_hash = 77, .weights_bytes = sizeof(Image), .adapter_init = 64,
+    .adapter_bytes = 128, .derived_bytes = 64, .arena_bytes = 4096, .scratch_bytes = 64, .n_symbols = 4, .n_functions = 4,
+    .n_tensors = 2, .symbol = symbols, .function = functions, .tensor = tensors, .prepare = prepare_run,
+    .seq2seq = &sequence, .spec = "{}", .parameters = 100, .trainable = 8,
+};
+
+/* ---- files ---- */
+
+static char folder[64];
+
+static const char *path_of(const char *name) {
+    static char path[4][128];
+    static int turn;
+    char *p = path[turn++ % 4];
+    snprintf(p, sizeof path[0], "%s/%s", folder, name);
+    return p;
+}
+
+static const char *write_file(const char *name, const void *p, size_t n) {
+    const char *path = path_of(name);
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(p, 1, n, f), n);
+    fclose(f);
+    return path;
+}
+
+static const char *write_adapter(const char *name, const char *header, const void *data, size_t n) {
+    unsigned char all[4096];
+    size_t length = strlen(header);
+    for (int i = 0; i < 8; i++)
+        all[i] = (unsigned char)((uint64_t)length >> 8 * i);
+    memcpy(all + 8, header, length);
+    memcpy(all + 8 + length, data, n);
+    return write_file(name, all, 8 + length + n);
+}
+
+#define SCALE "\"encoder.0.self.k.scale\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[24,32]}"
+#define ROUTER "\"encoder.0.self.k.router\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]}"
+
+static const float doubled[8] = {0, 0, 0, 0, 0, 0, 2, 2}; /* router, then scale */
+
+static int set_up(void **state) {
+    (void)state;
+    strcpy(folder, "runtime-XXXXXX");
+    if (!mkdtemp(folder))
+        return -1;
+    write_file("fake.weights", &image, sizeof image);
+    write_adapter("good", "{\"__metadata__\":{\"a\":\"b\"}," SCALE "," ROUTER "}", doubled, 32);
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf -- '%s'", folder);
+    return system(command);
+}
+
+static moec_instance *open_good(int threads) {
+    char message[256];
+    moec_instance *m = NULL;
+    moec_options o = {.weights = path_of("fake.weights"), .threads = threads, .message = message,
+                      .message_room = sizeof message};
+    if (moec_open(&program, &o, &m))
+        fail_msg("%s", message);
+    return m;
+}
+
+/* ---- opening ---- */
+
+static void refuse_weights(const char *path, const moec_program *p, moec_status want, const char *word) {
+    char message[256];
+    moec_instance *m = (moec_instance *)&image;
+    moec_options o = {.weights = path, .threads = 1, .message = message, .message_room = sizeof message};
+    assert_int_equal(moec_open(p, &o, &m), want);
+    assert_null(m);
+    if (!strstr(message, word))
+        fail_msg("'%s' lacks '%s'", message, word);
+    assert_null(strchr(message, '\n'));
+}
+
+static void opens(void **state) {
+    (void)state;
+    moec_instance *m = open_good(2);
+    assert_int_equal(moec_find_function(&program, "step"), 2);
+    assert_int_equal(moec_find_function(&program, "none"), -1);
+    assert_int_equal(moec_find_symbol(&program, "P"), P);
+    moec_close(m);
+    moec_close(NULL);
+}
+
+static void refuses_weights(void **state) {
+    (void)state;
+    refuse_weights(path_of("absent"), &program, MOEC_E_OPEN, "absent: error: cannot be opened");
+    refuse_weights(folder, &program, MOEC_E_OPEN, "not a regular file");
+    const char *fifo = path_of("fifo");
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    refuse_weights(fifo, &program, MOEC_E_OPEN, "not a regular file");
+    refuse_weights(write_file("short", &image, 20), &program, MOEC_E_FORMAT, "too short");
+    refuse_weights(write_file("cut", &image, sizeof image - 1), &program, MOEC_E_FORMAT, "cut");
+    refuse_weights(NULL, &program, MOEC_E_OPEN, "no weights");
+    Image other = image;
+    other.h.hash++;
+    refuse_weights(write_file("other", &other, sizeof other), &program, MOEC_E_MISMATCH, "another compilation");
+    other = image;
+    other.h.abi++;
+    refuse_weights(write_file("abi", &other, sizeof other), &program, MOEC_E_MISMATCH, "ABI");
+    other = image;
+    other.h.magic[0] = 'm';
+    refuse_weights(write_file("magic", &other, sizeof other), &program, MOEC_E_FORMAT, "not a moec weights file");
+    moec_program p = program;
+    p.abi++;
+    refuse_weights(path_of("fake.weights"), &p, MOEC_E_MISMATCH, "ABI");
+    p = program;
+    p.adapter_init = sizeof image - 8;
+    refuse_weights(path_of("fake.weights"), &p, MOEC_E_FORMAT, "adapter");
+}
+
+static void opens_embedded(void **state) {
+    (void)state;
+    moec_program p = program;
+    p.embedded = (const unsigned char *)&image;
+    moec_instance *m;
+    assert_int_equal(moec_open(&p, NULL, &m), MOEC_OK);
+    moec_close(m);
+    p.weights_hash++;
+    assert_int_equal(moec_open(&p, NULL, &m), MOEC_E_MISMATCH);
+}
+
+static void tells_statuses(void **state) {
+    (void)state;
+    for (int i = 0; i < MOEC_E_STATUS_COUNT; i++)
+        assert_true(strlen(moec_status_text((moec_status)i)) > 3);
+    assert_non_null(moec_status_text((moec_status)-1));
+}
+
+/* ---- running ---- */
+
+static void runs_and_checks(void **state) {
+    (void)state;
+    moec_instance *m = open_good(2);
+    int64_t sym[4] = {2, 3, 999, 999}; /* P and T play no part in encode */
+    int64_t ids[6] = {1, 2, 3, 4, 5, 6}, mask[6] = {1, 1, 1, 1, 0, 1};
+    float hidden[12];
+    void *arg[3] = {ids, mask, hidden};
+    assert_int_equal(moec_run(m, 0, sym, arg), MOEC_OK);
+    for (int i = 0; i < 6; i++)
+        assert_true(hidden[2 * i] == (float)(ids[i] * mask[i]));
+    ids[5] = VOCAB;
+    assert_int_equal(moec_run(m, 0, sym, arg), MOEC_E_INDEX);
+    ids[5] = 0;
+    sym[S] = 9;
+    assert_int_equal(moec_run(m, 0, sym, arg), MOEC_E_RANGE);
+    sym[S] = 0;
+    assert_int_equal(moec_run(m, 0, sym, arg), MOEC_E_RANGE);
+    sym[S] = 3;
+    arg[1] = NULL;
+    assert_int_equal(moec_run(m, 0, sym, arg), MOEC_E_ARGUMENT);
+    assert_int_equal(moec_run(m, 9, sym, arg), MOEC_E_ARGUMENT);
+    assert_int_equal(moec_run(NULL, 0, sym, arg), MOEC_E_ARGUMENT);
+    /* A grown output has to be its input's buffer. */
+    int64_t step_sym[4] = {1, 1, 0, 1}, token[1] = {0}, next[1];
+    float cross[1] = {5}, cache[CAPACITY], other[CAPACITY], logits[VOCAB];
+    void *step_arg[7] = {token, cross, mask, cache, logits, next, other};
+    assert_int_equal(moec_run(m, 2, step_sym, step_arg), MOEC_E_ARGUMENT);
+    step_arg[6] = cache;
+    assert_int_equal(moec_run(m, 2, step_sym, step_arg), MOEC_OK);
+    assert_int_equal(next[0], 5);
+    step_sym[P] = CAPACITY;
+    assert_int_equal(moec_run(m, 2, step_sym, step_arg), MOEC_E_RANGE);
+    moec_close(m);
+}
+
+static void reads_tables(void **state) {
+    (void)state;
+    moec_axis a = moec_axis_of(&program, &functions[2], 6, 1);
+    assert_int_equal(a.symbol, P);
+    assert_int_equal(a.scale, 1);
+    assert_int_equal(a.base, 1);
+    a = moec_axis_of(&program, &functions[2], 4, 2);
+    assert_int_equal(a.symbol, -1);
+    assert_int_equal(a.base, VOCAB);
+    assert_int_equal(moec_symbols_used(&program, &functions[0]), 1u << B | 1u << S);
+    assert_int_equal(moec_symbols_used(&program, &functions[2]), 1u << B | 1u << S | 1u << P);
+}
+
+/* ---- pool ---- */
+
+typedef struct Sum {
+    int64_t out[64];
+    int worker_bad, workers;
+} Sum;
+
+static void square(void *arg, int64_t i, int worker) {
+    Sum *s = arg;
+    if (worker < 0 || worker >= s->workers)
+        s->worker_bad = 1;
+    s->out[i] += i * i;
+}
+
+static void pool_does_all_once(void **state) {
+    (void)state;
+    for (int threads = 1; threads <= 5; threads++) {
+        moec_pool *pool = moec_pool_new(threads);
+        assert_non_null(pool);
+        assert_int_equal(moec_pool_workers(pool), threads);
+        Sum s = {.workers = threads};
+        enum { ROUNDS = 3000 };
+        for (int r = 0; r < ROUNDS; r++) {
+            if (r % 1000 == 500)
+                usleep(2000); /* let the workers fall asleep */
+            moec_parallel(pool, r % 65, square, &s);
+        }
+        int64_t times[64] = {0};
+        for (int r = 0; r < ROUNDS; r++)
+            for (int i = 0; i < r % 65; i++)
+                times[i]++;
+        for (int i = 0; i < 64; i++)
+            assert_int_equal(s.out[i], times[i] * i * i);
+        assert_false(s.worker_bad);
+        moec_pool_free(pool);
+    }
+    Sum s = {.workers = 1};
+    moec_parallel(NULL, 3, square, &s);
+    assert_int_equal(s.out[2], 4);
+}
+
+/* ---- adapters ---- */
+
+static int64_t first_token(moec_instance *m) {
+    int64_t ids[2] = {2, 3}, mask[2] = {1, 1}, tokens[1] = {-1}, steps;
+    moec_generate_options o = {.max_length = 1, .eos = -1};
+    assert_int_equal(moec_generate(m, 1, 2, ids, mask, NULL, &o, tokens, &steps, NULL, NULL), MOEC_OK);
+    assert_int_equal(steps, 1);
+    return tokens[0];
+}
+
+static void swaps_adapters(void **state) {
+    (void)state;
+    char message[256];
+    moec_instance *m = open_good(1);
+    assert_int_equal(first_token(m), 5);
+    assert_int_equal(moec_load_adapter(m, path_of("good"), message, sizeof message), MOEC_OK);
+    assert_int_equal(first_token(m), 10);
+    /* prepare refuses this one; the one before stays */
+    static const float negative[8] = {0, 0, 0, 0, 0, 0, -1, 1};
+    const char *bad = write_adapter("negative", "{" SCALE "," ROUTER "}", negative, 32);
+    assert_int_equal(moec_load_adapter(m, bad, message, sizeof message), MOEC_E_RANGE);
+    assert_int_equal(first_token(m), 10);
+    moec_close(m);
+    moec_options o = {.weights = path_of("fake.weights"), .adapter = path_of("good"), .threads = 1};
+    assert_int_equal(moec_open(&program, &o, &m), MOEC_OK);
+    assert_int_equal(first_token(m), 10);
+    moec_close(m);
+}
+
+static void refuses_adapters(void **state) {
+    (void)state;
+    static const struct {
+        const char *header;
+        size_t data;
+        moec_status status;
+        const char *word;
+    } cases[] = {
+        {"{" SCALE "}", 32, MOEC_E_MISMATCH, "'encoder.0.self.k.router' is missing"},
+        {"{" SCALE "," ROUTER ",\"x\\n\\u001b\":{}}", 32, MOEC_E_MISMATCH, "tensor 'x\\012\\033' belongs to no site"},
+        {"{" SCALE "," ROUTER "," SCALE "}", 32, MOEC_E_FORMAT, "twice"},
+        {"{" SCALE "," ROUTER "} x", 32, MOEC_E_FORMAT, "follows"},
+        {"[" SCALE "]", 32, MOEC_E_FORMAT, "'{'"},
+        {"{" SCALE "," ROUTER "}", 40, MOEC_E_FORMAT, "8 bytes follow"},
+        {"{" SCALE "," ROUTER "}", 31, MOEC_E_FORMAT, "encoder.0.self.k.scale"},
+        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[24,32]}," ROUTER "}", 32,
+         MOEC_E_MISMATCH, "has dtype F16"},
+        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F24\",\"shape\":[2],\"data_offsets\":[24,32]}," ROUTER "}", 32,
+         MOEC_E_FORMAT, "unknown dtype 'F24'"},
+        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[24,32]}," ROUTER "}", 32,
+         MOEC_E_MISMATCH, "has shape [2,1], the model needs [2]"},
+        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[24,32]}," ROUTER "}", 32,
+         MOEC_E_FORMAT, "negative"},
+        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[20,28]}," ROUTER "}", 32,
+         MOEC_E_FORMAT, "overlaps"},
+        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[28,36]}," ROUTER "}", 36,
+         MOEC_E_FORMAT, "hole"},
+        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[24,28]}," ROUTER "}", 32,
+         MOEC_E_FORMAT, "has 4 bytes"},
+        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F32\",\"shape\":[2]}," ROUTER "}", 32, MOEC_E_FORMAT, "no data_offsets"},
+        {"{\"encoder.0.self.k.scale\":null," ROUTER "}", 32, MOEC_E_FORMAT, "not an object"},
+        {"{\"__metadata__\":{\"a\":1}," SCALE "," ROUTER "}", 32, MOEC_E_FORMAT, "not a string"},
+    };
+    static const char data[64];
+    moec_instance *m = open_good(1);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char message[256];
+        const char *path = write_adapter("bad", cases[i].header, data, cases[i].data);
+        assert_int_equal(moec_load_adapter(m, path, message, sizeof message), cases[i].status);
+        if (!strstr(message, cases[i].word) || !strstr(message, "bad: error: "))
+            fail_msg("'%s' lacks '%s'", message, cases[i].word);
+    }
+    char message[256];
+    unsigned char huge[8] = {255, 255, 255, 255, 255, 255, 255, 255};
+    assert_int_equal(moec_load_adapter(m, write_file("huge", huge, 8), message, sizeof message), MOEC_E_FORMAT);
+    assert_int_equal(moec_load_adapter(m, write_file("tiny", huge, 7), message, sizeof message), MOEC_E_FORMAT);
+    assert_int_equal(moec_load_adapter(m, path_of("none"), NULL, 0), MOEC_E_OPEN);
+    assert_int_equal(first_token(m), 5);
+    moec_close(m);
+}
+
+/* ---- JSON ---- */
+
+static moec_json_event last_event(const char *text) {
+    char copy[256];
+    moec_json j;
+    moec_json_event e;
+    size_t n = strlen(text);
+    memcpy(copy, text, n);
+    moec_json_open(&j, copy, n);
+    do
+        e = moec_json_next(&j);
+    while (e != MOEC_JSON_END && e != MOEC_JSON_ERROR);
+    moec_json_close(&j);
+    return e;
+}
+
+static void json_is_strict(void **state) {
+    (void)state;
+    static const char *const good[] = {"1", " [ ] ", "{}", "[1,-0.5e3,true,null,\"\\u00e9\\ud83d\\ude00\"]",
+                                       "{\"a\":{\"a\":[{}]},\"b\":\"\\\"\"}", "9223372036854775807"};
+    static const char *const bad[] = {"", "[1,]", "{,}", "{\"a\":1,\"a\":2}", "01", "1.", "-", "+1", "[1 2]", "\"\x01\"",
+                                      "\"\xff\"", "\"\xed\xa0\x80\"", "\"\\ud800\"", "\"\\x\"", "tru", "{\"a\"}", "{a:1}",
+                                      "1 2", "[", "\"", "1e999", "nan", "{\"a\":1,\"\\u0061\":2}"};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+        if (last_event(good[i]) != MOEC_JSON_END)
+            fail_msg("%s", good[i]);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        if (last_event(bad[i]) != MOEC_JSON_ERROR)
+            fail_msg("%s", bad[i]);
+    char deep[200];
+    memset(deep, '[', sizeof deep);
+    deep[199] = 0;
+    assert_int_equal(last_event(deep), MOEC_JSON_ERROR);
+    char big[] = "[9223372036854775808]";
+    moec_json j;
+    moec_json_open(&j, big, strlen(big));
+    moec_json_next(&j);
+    assert_int_equal(moec_json_next(&j), MOEC_JSON_REAL);
+    moec_json_close(&j);
+}
+
+/* ---- decoding ---- */
+
+static int64_t simulate(const int64_t *ids, int64_t n, int64_t most, int64_t eos, int64_t *out) {
+    int64_t base = 0, history = 0, token = 0;
+    for (int64_t i = 0; i < n; i++)
+        base += ids[i];
+    for (int64_t t = 0; t < most; t++) {
+        history += token;
+        token = (base + 3 * t + history) % VOCAB;
+        out[t] = token;
+        if (token == eos)
+            return t + 1;
+    }
+    return most;
+}
+
+static int count_calls(void *ctx, int64_t step, const int64_t *token) {
+    (void)token;
+    ++*(int *)ctx;
+    return step == 2;
+}
+
+static void generates(void **state) {
+    (void)state;
+    int64_t ids[4 * 3] = {5, 0, 0, 2, 3, 0, 7, 7, 7, 11, 2, 9}, length[4] = {1, 2, 3, 3}, mask[12] = {0};
+    for (int b = 0; b < 4; b++)
+        for (int s = 0; s < length[b]; s++)
+            mask[3 * b + s] = 1;
+    for (int threads = 1; threads <= 3; threads++) {
+        moec_instance *m = open_good(threads);
+        int64_t tokens[4 * CAPACITY], steps = 0, longest = 0;
+        assert_int_equal(moec_generate_limit(&program), CAPACITY);
+        assert_int_equal(moec_generate(m, 4, 3, ids, mask, NULL, NULL, tokens, &steps, NULL, NULL), MOEC_OK);
+        for (int b = 0; b < 4; b++) {
+            int64_t want[CAPACITY] = {0};
+            int64_t n = simulate(ids + 3 * b, length[b], CAPACITY, 1, want);
+            longest = n > longest ? n : longest;
+            assert_memory_equal(tokens + CAPACITY * b, want, sizeof want);
+        }
+        assert_int_equal(steps, longest);
+        int calls = 0;
+        moec_generate_options o = {.max_length = 6, .eos = 99};
+        assert_int_equal(moec_generate(m, 1, 3, ids + 6, mask + 6, NULL, &o, tokens, &steps, count_calls, &calls), MOEC_OK);
+        assert_int_equal(calls, 3);
+        assert_int_equal(steps, 3);
+        o.max_length = CAPACITY + 1;
+        assert_int_equal(moec_generate(m, 1, 3, ids, mask, NULL, &o, tokens, &steps, NULL, NULL), MOEC_E_RANGE);
+        assert_int_equal(moec_generate(m, 5, 3, ids, mask, NULL, NULL, tokens, &steps, NULL, NULL), MOEC_E_RANGE);
+        assert_int_equal(moec_generate(m, 1, 9, ids, mask, NULL, NULL, tokens, &steps, NULL, NULL), MOEC_E_RANGE);
+        assert_int_equal(moec_generate(m, 1, 3, ids, NULL, NULL, NULL, tokens, &steps, NULL, NULL), MOEC_E_ARGUMENT);
+        ids[0] = -1;
+        assert_int_equal(moec_generate(m, 1, 3, ids, mask, NULL, NULL, tokens, &steps, NULL, NULL), MOEC_E_INDEX);
+        ids[0] = 5;
+        moec_close(m);
+    }
+}
+
+/* ---- command line ---- */
+
+static char output[8192], errors[4096];
+
+static void slurp(const char *path, char *to, size_t room) {
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    size_t n = fread(to, 1, room - 1, f);
+    to[n] = 0;
+    fclose(f);
+}
+
+/* Runs moec_main in a child with the arguments up to NULL; returns its exit status. */
+static int command(const char *first, ...) {
+    char *argv[24] = {(char *)(uintptr_t)"bin/fake"};
+    int argc = 1;
+    va_list args;
+    va_start(args, first);
+    for (const char *a = first; a; a = va_arg(args, const char *))
+        argv[argc++] = (char *)(uintptr_t)a;
+    va_end(args);
+    const char *out = path_of("stdout"), *err = path_of("stderr");
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        if (!freopen(out, "wb", stdout) || !freopen(err, "wb", stderr))
+            _exit(99);
+        int code = moec_main(&program, NULL, argc, argv);
+        fflush(NULL);
+        _exit(code);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    slurp(out, output, sizeof output);
+    slurp(err, errors, sizeof errors);
+    return WEXITSTATUS(status);
+}
+
+#define WEIGHTS "--weights", path_of("fake.weights"), "--threads", "1"
+
+static void has(const char *text, const char *word) {
+    if (!strstr(text, word))
+        fail_msg("'%s' lacks '%s'", text, word);
+}
+
+static void line_commands(void **state) {
+    (void)state;
+    assert_int_equal(command("generate", WEIGHTS, "--ids", "5", "--ids=2,3", "--batch", "1", NULL), 0);
+    char one[sizeof output];
+    strcpy(one, output);
+    assert_int_equal(command("generate", WEIGHTS, "--ids", "5", "--ids", "2 3", NULL), 0);
+    assert_string_equal(one, output);
+    int64_t want[CAPACITY];
+    char text[256] = "";
+    int64_t two[2][2] = {{5, 0}, {2, 3}};
+    for (int k = 0; k < 2; k++) {
+        int64_t n = simulate(two[k], k + 1, CAPACITY, 1, want);
+        for (int64_t i = 0; i < n; i++)
+            snprintf(text + strlen(text), 32, i ? " %d" : "%d", (int)want[i]);
+        strcat(text, "\n");
+    }
+    assert_string_equal(output, text);
+    assert_int_equal(command("generate", WEIGHTS, "--adapter", path_of("good"), "--max-length", "1", "--ids", "2 3", NULL), 0);
+    assert_string_equal(output, "10\n");
+    assert_int_equal(command("encode", WEIGHTS, "--ids", "4 5", "--ids", "6", NULL), 0);
+    assert_string_equal(output, "4 1\n5 1\n\n6 1\n");
+    assert_int_equal(command("score", WEIGHTS, "--ids", "4 5", "--targets", "3 1", "--ids", "1", "--targets", "2", NULL), 0);
+    assert_string_equal(output, "-2 -1.5 -0.5\n-1 -1\n");
+    const char lines[] = "{\"input_ids\":[4,5],\"labels\":[3,1,-100],\"id\":{\"x\":[1]}}\n\n{\"labels\":[2],\"input_ids\":[1]}\n";
+    assert_int_equal(command("score", WEIGHTS, "--jsonl", write_file("data.jsonl", lines, sizeof lines - 1), NULL), 0);
+    assert_string_equal(output, "-2 -1.5 -0.5\n-1 -1\n");
+    assert_int_equal(command("info", NULL), 0);
+    has(output, "out self_k_0 : f32[B,P+1,1] in the storage of self_k_0 room for 8");
+    has(output, "trainable 8 (8.0000 %)");
+    has(output, "encoder.0.self.k.router : f32[2, 3]");
+    assert_int_equal(command("--help", NULL), 0);
+    has(output, "--max-length N");
+    assert_int_equal(command("--version", NULL), 0);
+    has(output, "fake");
+}
+
+static void line_errors(void **state) {
+    (void)state;
+    static const struct {
+        const char *args[4];
+        int code;
+        const char *word;
+    } cases[] = {
+        {{NULL}, 2, "no command"},
+        {{"fly"}, 2, "unknown command 'fly'"},
+        {{"generate"}, 2, "no input"},
+        {{"generate", "--wings"}, 2, "unknown option '--wings'"},
+        {{"generate", "--ids"}, 2, "needs a value"},
+        {{"generate", "--targets", "1"}, 2, "takes no --targets"},
+        {{"generate", "--batch", "x"}, 2, "needs an integer"},
+        {{"generate", "--batch", "0"}, 2, "the least is 1"},
+        {{"generate", "extra", "--ids", "1"}, 2, "usage"},
+        {{"score", "--ids", "1"}, 2, "1 --ids but 0 --targets"},
+        {{"generate", "--ids", "1 x"}, 1, "--ids: 'x' is no token id"},
+        {{"generate", "--ids", ""}, 1, "no token"},
+        {{"generate", "--ids", "16"}, 1, "outside the vocabulary of 16"},
+        {{"generate", "--ids", "99999999999999999999"}, 1, "is no token id"},
+        {{"generate", "--ids", "1 1 1 1 1 1 1 1 1"}, 1, "at most 8"},
+        {{"generate", "--text", "hello"}, 1, "recompile with moec compile --text"},
+        {{"run"}, 2, "usage"},
+        {{"run", "encode"}, 2, "--out"},
+        {{"run", "fly", "--out", "x"}, 1, "no function 'fly'"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *const *a = cases[i].args;
+        assert_int_equal(command(a[0], a[1], a[2], a[3], NULL), cases[i].code);
+        has(errors, "fake: error: ");
+        has(errors, cases[i].word);
+        assert_string_equal(output, "");
+        assert_ptr_equal(strchr(errors, '\n'), errors + strlen(errors) - 1);
+    }
+    static const struct {
+        const char *line, *word;
+    } lines[] = {
+        {"{\"input_ids\":[1", ":2: error: column 16: the text ends too early"},
+        {"[1]", ":2: error: is not a JSON object"},
+        {"{\"input_ids\":[1.5]}", ":2: error: input_ids holds something"},
+        {"{\"input_ids\":[77]}", ":2: error: input_ids: token id 77"},
+        {"{}", ":2: error: input_ids holds no token"},
+        {"{\"input_ids\":[1],\"input_ids\":[1]}", ":2: error: column"},
+        {"{\"inputs\":\"a\"}", "without a tokenizer"},
+    };
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        char text[256];
+        int n = snprintf(text, sizeof text, "{\"input_ids\":[1]}\n%s\n", lines[i].line);
+        assert_int_equal(command("generate", WEIGHTS, "--jsonl", write_file("bad.jsonl", text, (size_t)n), NULL), 1);
+        has(errors, lines[i].word);
+        assert_string_equal(output, "");
+    }
+    assert_int_equal(command("generate", "--weights", path_of("none"), "--ids", "1", NULL), 1);
+    has(errors, "none: error: cannot be opened");
+    assert_int_equal(command("generate", WEIGHTS, "--adapter", path_of("huge"), "--ids", "1", NULL), 1);
+    has(errors, "huge: error: ");
+    assert_int_equal(command("generate", "--ids", "1", NULL), 1); /* beside the executable: not there */
+    has(errors, ".weights: error: cannot be opened");
+    has(errors, "--weights names another place");
+}
+
+static const char *write_npy(const char *name, unsigned dtype, int rank, const int64_t *extent, const void *p, size_t n) {
+    const char *path = path_of(name);
+    moec_sink none = {NULL, 0};
+    moec_output f;
+    assert_int_equal(moec_output_open(path, &f, none), MOEC_OK);
+    /* A header as NumPy writes it. */
+    char h[128];
+    int k = snprintf(h + 10, 118, "{'descr': '%s', 'fortran_order': False, 'shape': (", dtype == MOEC_F32 ? "<f4" : "<i8");
+    for (int i = 0; i < rank; i++)
+        k += snprintf(h + 10 + k, 40, "%d,", (int)extent[i]);
+    k += snprintf(h + 10 + k, 20, "), }\n");
+    memcpy(h, "\x93NUMPY\x01\x00", 8);
+    h[8] = (char)k;
+    h[9] = 0;
+    assert_int_equal(moec_output_write(&f, h, (uint64_t)k + 10, none), MOEC_OK);
+    assert_int_equal(moec_output_write(&f, p, n, none), MOEC_OK);
+    assert_int_equal(moec_output_commit(&f, none), MOEC_OK);
+    return path;
+}
+
+static const char *in_option(char *to, const char *name, const char *path) {
+    snprintf(to, 200, "%s=%s", name, path);
+    return to;
+}
+
+static void line_runs_functions(void **state) {
+    (void)state;
+    char token_in[200], cross_in[200], mask_in[200], cache_in[200];
+    int64_t token[2] = {3, 4}, mask[4] = {1, 1, 1, 1};
+    float cross[4] = {1, 2, 3, 4}, cache[4] = {1, 1, 2, 2};
+    int64_t token_extent[] = {2, 1}, cross_extent[] = {2, 2, 1}, mask_extent[] = {2, 2};
+    in_option(token_in, "token", write_npy("t.npy", MOEC_I64, 2, token_extent, token, sizeof token));
+    in_option(cross_in, "cross_kv", write_npy("c.npy", MOEC_F32, 3, cross_extent, cross, sizeof cross));
+    in_option(mask_in, "attention_mask", write_npy("m.npy", MOEC_I64, 2, mask_extent, mask, sizeof mask));
+    in_option(cache_in, "self_k_0", write_npy("k.npy", MOEC_F32, 3, cross_extent, cache, sizeof cache));
+    const char *out = path_of("results");
+    assert_int_equal(command("run", "step", WEIGHTS, "--in", token_in, "--in", cross_in, "--in", mask_in, "--in", cache_in,
+                             "--out", out, NULL),
+                     0);
+    moec_npy a;
+    moec_sink none = {NULL, 0};
+    assert_int_equal(moec_npy_read(path_of("results/self_k_0.npy"), &a, none), MOEC_OK);
+    const float grown[] = {1, 1, 3, 2, 2, 4};
+    assert_int_equal(a.rank, 3);
+    assert_int_equal(a.extent[1], 3);
+    assert_memory_equal(a.data, grown, sizeof grown);
+    moec_mem_free(a.file);
+    assert_int_equal(moec_npy_read(path_of("results/token.npy"), &a, none), MOEC_OK);
+    const int64_t next[] = {(3 + 6 + 5) % VOCAB, (7 + 6 + 8) % VOCAB};
+    assert_memory_equal(a.data, next, sizeof next);
+    moec_mem_free(a.file);
+    int64_t three[] = {3, 2};
+    int64_t long_mask[6] = {0};
+    in_option(mask_in, "attention_mask", write_npy("m.npy", MOEC_I64, 2, three, long_mask, sizeof long_mask));
+    assert_int_equal(command("run", "step", WEIGHTS, "--in", token_in, "--in", cross_in, "--in", mask_in, "--in", cache_in,
+                             "--out", out, NULL),
+                     1);
+    has(errors, "m.npy: error: extent 3 of axis 0 contradicts B = 2");
+    in_option(mask_in, "attention_mask", path_of("c.npy"));
+    assert_int_equal(command("run", "step", WEIGHTS, "--in", mask_in, "--out", out, NULL), 1);
+    has(errors, "c.npy: error: holds f32 of rank 3, input 'attention_mask' is i64 of rank 2");
+    assert_int_equal(command("run", "step", WEIGHTS, "--in", token_in, "--out", out, NULL), 1);
+    has(errors, "input 'cross_kv' is missing");
+    assert_int_equal(command("encode", WEIGHTS, "--ids", "4 5", "--ids", "6", "--out", path_of("e.npy"), NULL), 0);
+    assert_int_equal(moec_npy_read(path_of("e.npy"), &a, none), MOEC_OK);
+    const float states[] = {4, 1, 5, 1, 6, 1, 0, 0};
+    assert_int_equal(a.bytes, sizeof states);
+    assert_memory_equal(a.data, states, sizeof states);
+    moec_mem_free(a.file);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(opens),
+        cmocka_unit_test(refuses_weights),
+        cmocka_unit_test(opens_embedded),
+        cmocka_unit_test(tells_statuses),
+        cmocka_unit_test(runs_and_checks),
+        cmocka_unit_test(reads_tables),
+        cmocka_unit_test(pool_does_all_once),
+        cmocka_unit_test(swaps_adapters),
+        cmocka_unit_test(refuses_adapters),
+        cmocka_unit_test(json_is_strict),
+        cmocka_unit_test(generates),
+        cmocka_unit_test(line_commands),
+        cmocka_unit_test(line_errors),
+        cmocka_unit_test(line_runs_functions),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
