@@ -1,9 +1,9 @@
 /* The pass `plan`: liveness of an entry function's storages and their places in the arena.
  *
- * Storages are placed greedily, largest first, each into the smallest gap between those already placed that are alive
- * at the same time ("greedy by size": Pisarchyk and Lee, arXiv 2001.03288). A node's results are alive together with
- * its operands, so a kernel never writes what it reads. The order of placing depends on sizes and positions alone:
- * the same function gives the same plan. */
+ * Storages are placed greedily, largest first, each into the smallest gap between those already placed that
+ * are alive at the same time ("greedy by size": Pisarchyk and Lee, arXiv 2001.03288). A node's results are
+ * alive together with its operands, so a kernel never writes what it reads. The order of placing depends on
+ * sizes and positions alone: the same function gives the same plan. */
 #include "plan.h"
 #include "pass.h"
 
@@ -17,9 +17,9 @@ typedef struct Planner {
     const Func *f;
     Arena *scratch;
     Diag *d;
-    ValueId *root;    /* by value: whose storage it has; its own id where it has one itself */
-    bool *output;     /* by value */
-    PlanItem *item;   /* by root; bytes < 0: not in the arena */
+    ValueId *root;  /* by value: whose storage it has; its own id where it has one itself */
+    bool *output;   /* by value */
+    PlanItem *item; /* by root; bytes < 0: not in the arena */
 } Planner;
 
 /* ---- storages ---------------------------------------------------------------------------------- */
@@ -149,7 +149,8 @@ static bool put_item(const Planner *p, PlanItem *list, uint32_t n, PlanItem x) {
     }
     x.offset = best >= 0 ? best : end;
     if (x.offset + round_up(x.bytes) >= MOEC_MAX_TENSOR)
-        return diag_error(p->d, NULL, "function '%s': the arena exceeds 2^47 bytes; lower the bounds with --dim",
+        return diag_error(p->d, NULL,
+                          "function '%s': the arena exceeds 2^47 bytes; lower the bounds with --dim",
                           diag_show(p->d, p->f->name));
     uint32_t at = n;
     for (; at > 0 && list[at - 1].offset > x.offset; at--)
@@ -213,8 +214,8 @@ bool plan_func(const Module *m, const Func *f, Arena *a, Plan *out, Diag *d) {
 void plan_print(const Func *f, const Plan *plan, Text *out) {
     text_printf(out, "arena of ");
     text_quoted(out, f->name);
-    text_printf(out, ": %" PRId64 " bytes (%" PRId64 " without sharing, %" PRId64 " alive at once)\n", plan->bytes,
-                plan->sum, plan->peak);
+    text_printf(out, ": %" PRId64 " bytes (%" PRId64 " without sharing, %" PRId64 " alive at once)\n",
+                plan->bytes, plan->sum, plan->peak);
     if (plan->n_items)
         text_printf(out, "%14s %14s  %-13s  value\n", "offset", "bytes", "nodes");
     for (uint32_t i = 0; i < plan->n_items; i++) {

@@ -1,4 +1,5 @@
-/* Symbolic dimensions: equal expressions are one Dim, bounds hold, text is an exact inverse, size is bounded. */
+/* Symbolic dimensions: equal expressions are one Dim, bounds hold, text is an exact inverse, size is bounded.
+ */
 #include "compiler/dim.h"
 
 #include <setjmp.h>
@@ -115,8 +116,8 @@ static void bounds(void **state) {
 static void evaluation(void **state) {
     Fixture *x = *state;
     DimTable *t = x->t;
-    static const char *const texts[] = {"2*B*S - 3", "floordiv(S - 9, B)", "mod(S - 9, B)", "max(S, P) - min(S, P)",
-                                        "B*B*S + floordiv(P, B)*S"};
+    static const char *const texts[] = {"2*B*S - 3", "floordiv(S - 9, B)", "mod(S - 9, B)",
+                                        "max(S, P) - min(S, P)", "B*B*S + floordiv(P, B)*S"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         Dim d = parsed(t, texts[i]), moved = dim_subst(t, d, 1, parsed(t, "P + 1"));
         for (int64_t b = 1; b <= 8; b += 3)
@@ -164,9 +165,12 @@ static void size_is_bounded(void **state) {
 /* What is read into a table of another history prints the same. */
 static void text_is_an_inverse(void **state) {
     Fixture *x = *state;
-    static const char *const texts[] = {
-        "0", "512", "-3", "B", "P + 1", "2*B*S - 3", "-B + 4", "\"odd \\012 name\" + 2", "B*B*S",
-        "floordiv(S, 2)*mod(P, 3) + 1", "max(S, P)", "floordiv(P, S) + mod(P, S) + min(S, P)"};
+    static const char *const texts[] = {"0",         "512",
+                                        "-3",        "B",
+                                        "P + 1",     "2*B*S - 3",
+                                        "-B + 4",    "\"odd \\012 name\" + 2",
+                                        "B*B*S",     "floordiv(S, 2)*mod(P, 3) + 1",
+                                        "max(S, P)", "floordiv(P, S) + mod(P, S) + min(S, P)"};
     enum { N = sizeof texts / sizeof *texts };
     Text out[N] = {0};
     dim_sym(x->t, str_c("odd \n name"));
@@ -193,8 +197,9 @@ static void text_is_an_inverse(void **state) {
 
 static void bad_text_is_refused(void **state) {
     Fixture *x = *state;
-    static const char *const texts[] = {"", "+", "2*", "max(S)", "max(S, ", "\"open", "\"\\9\"", "99999999999999999999",
-                                        "floordiv(S, 0)", "*S"};
+    static const char *const texts[] = {
+        "",  "+", "2*", "max(S)", "max(S, ", "\"open", "\"\\9\"", "99999999999999999999", "floordiv(S, 0)",
+        "*S"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         const char *p = texts[i];
         Dim d;
