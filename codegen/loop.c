@@ -179,7 +179,7 @@ static LStmt *stmt(LoopKernel *k, LBlock *b, LStmtKind kind) {
 }
 
 static uint32_t var_new(LoopKernel *k, DType t, const char *hint) {
-    LVar v = {t, str_c(hint)};
+    LVar v = {t, str_c(arena_strndup(k->arena, hint, strlen(hint)))};
     vec_push(&k->var, v);
     return (uint32_t)(k->var.count - 1);
 }

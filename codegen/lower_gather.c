@@ -46,7 +46,7 @@ static int index_width(const Lower *l, ValueId where) {
 
 bool lower_gather_nd(Lower *l, const Node *n, const View *to) {
     ValueId data = n->in[0], where = n->in[1];
-    int batch = (int)node_int(n, AT_batch, 0), q = index_width(l, where), outer = lower_rank(l, where) - 1;
+    int batch = (int)node_int(n, AT_batch, 0) - (l->row[data] ? l->n_row - 1 : 0), q = index_width(l, where), outer = lower_rank(l, where) - 1;
     int rank = lower_rank(l, n->out);
     const LExpr *idx[MOEC_MAX_RANK], *row[MOEC_MAX_RANK], *at[MOEC_MAX_RANK];
     LBlock *back = lower_loops(l, n->out, 0, outer, idx);

@@ -200,7 +200,7 @@ bool lower_attention(Lower *l, const Node *n, const View *to) {
     const Attr *offset = node_attr(n, AT_offset);
     c.query = li_add(k, i0, c.row);
     if (offset) c.query = li_add(k, c.query, le_dim(k, offset->d));
-    c.query = le_var(k, ls_let(k, l->block, DT_I64, c.query, "query"));
+    if (c.bias.buf || node_int(n, AT_causal, 0)) c.query = le_var(k, ls_let(k, l->block, DT_I64, c.query, "query"));
     View rows = {.buf = scores, .offset = li_mul(k, c.row, c.keys), .rank = 1, .stride = {dim_const(l->t, 1)}};
     const LExpr *none[1] = {zero};
     lower_softmax_of(l, &rows, none, 0, c.keys, score_at, &c);

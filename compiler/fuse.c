@@ -103,7 +103,9 @@ static ValueId bundle_product(Remap *r, Bundle *b) {
     for (size_t i = 0; i < b->member.count; i++) vec_push(&w, remap_value(r, b->member.item[i]->in[1]));
     ValueId all = build_concat(m, r->f, w.item, (uint32_t)w.count, 1, b->member.item[0]->origin);
     vec_free(&w);
-    return build_matmul(m, r->f, remap_value(r, b->x), all, b->member.item[0]->origin);
+    const Node *first = b->member.item[0];
+    ValueId in[2] = {remap_value(r, b->x), all};
+    return func_node(m, r->f, OP_matmul, in, 2, first->attrs, first->n_attrs, first->origin);
 }
 
 static ValueId member_slice(Remap *r, Bundle *b, const Node *n) {

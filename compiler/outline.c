@@ -37,7 +37,7 @@ typedef struct Outline {
 static bool is_free(const Outline *x, const Node *n) {
     if (op_info(n->op)->klass == OC_SOURCE && n->op != OP_iota) return true;
     bool view = n->op == OP_reshape || n->op == OP_transpose || n->op == OP_slice || n->op == OP_broadcast;
-    return view && !x->is_output[n->out] && value_node(x->f, n->in[0]);
+    return view && !x->is_output[n->out];
 }
 
 /* The latest group that v depends on, through views; -1 for inputs, parameters, literals. */
@@ -101,9 +101,22 @@ static bool reads_norm(const Node *n) {
     return n->op == OP_rms_factor || n->op == OP_rms_norm;
 }
 
+/* n reads something that the group makes or reads itself. */
+static bool connected(const Outline *x, uint32_t index, const Node *n) {
+    const Group *g = x->group.item[index];
+    for (uint32_t i = 0; i < n->n_in; i++) {
+        if (n->in[i] == NONE || x->f->value[n->in[i]].kind == VK_PARAM) continue;
+        if (source_group(x, n->in[i]) == index) return true;
+        for (size_t j = 0; j < g->node.count; j++)
+            for (uint32_t k = 0; k < x->f->node[g->node.item[j]].n_in; k++)
+                if (x->f->node[g->node.item[j]].in[k] == n->in[i]) return true;
+    }
+    return false;
+}
+
 static bool takes(Outline *x, uint32_t index, const Node *n) {
     Group *g = x->group.item[index];
-    if (g->closed) return false;
+    if (g->closed || (g->kind == GROUP_ROWS && !connected(x, index, n))) return false;
     if (g->kind == GROUP_ATTENTION) return n->op == OP_append || n->op == OP_attention;
     if (g->kind != GROUP_ROWS || n->op == OP_append || n->op == OP_attention) return false;
     if (reads_norm(n) && source_group(x, n->in[0]) == index) return false;

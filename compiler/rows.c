@@ -93,6 +93,10 @@ bool rows_node(Rows *r, const Node *n) {
     case OC_REDUCE: ok = !any || (r->row[n->in[0]] && reduce(r, n)); break;
     case OC_CONTRACT: ok = !any ? n->op == OP_matmul : r->row[n->in[0]] && contract(r, n); break;
     case OC_GATHER:
+        if (n->op == OP_gather_nd && any) { /* each row picks from itself */
+            ok = r->row[n->in[0]] && r->row[n->in[1]] && node_int(n, AT_batch, 0) >= r->n && leads(r, type_of(r, n->out));
+            break;
+        }
         ok = !any || (n->op == OP_gather && node_int(n, AT_axis, 0) == 0 && !r->row[n->in[0]] && leads(r, type_of(r, n->out)));
         break;
     case OC_SOURCE: ok = true; break;

@@ -1,0 +1,39 @@
+/* From a planned module to files: sources in a folder, what the C compiler makes of them, the weights. */
+#ifndef MOEC_BUILD_H
+#define MOEC_BUILD_H
+
+#include "../../codegen/codegen.h"
+#include "driver.h"
+
+typedef enum EmitKind { EMIT_EXE, EMIT_OBJ, EMIT_LIB, EMIT_SHARED, EMIT_C, EMIT_HEADER, EMIT_COUNT } EmitKind;
+bool emit_parse(const char *text, EmitKind *out); /* NULL text: exe */
+
+typedef struct Build {
+    const Options *o;
+    Model *model;
+    Diag *d;
+    Arena *a;
+    CodegenOptions codegen;
+    Image image;
+    char *dir;          /* scratch folder, removed by build_close */
+    const char *text_model; /* spiece.model of the model directory, NULL without one */
+} Build;
+
+/* Opens a scratch folder and plans the image; prefix: of the generated symbols. */
+bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Diag *d);
+void build_close(Build *b);
+/* Writes the weights file that is to stand at `path`; needed before sources, which carry its hash. The caller commits
+ * or abandons it, so that it appears together with what was built from it. */
+bool build_weights(Build *b, const char *path, OutFile *o);
+/* model.c, model.h and the runtime's files in the scratch folder; main.c for executables. */
+bool build_sources(Build *b, bool with_main);
+/* Runs the C compiler over the scratch folder; the result is a file there, whose path comes back. */
+bool build_compile(Build *b, EmitKind kind, const char **result);
+/* Copies a file of the scratch folder to its place, atomically. */
+bool build_install(Build *b, const char *from, const char *to, unsigned mode);
+/* The folder of standalone sources. */
+bool build_folder(Build *b, const char *out);
+/* A valid prefix made of the output's name. */
+const char *build_prefix(Arena *a, const char *output);
+
+#endif

@@ -1,0 +1,79 @@
+/* moec compile: the whole way from a model to an executable, a library, an object or sources. */
+#include "build.h"
+
+#include <string.h>
+
+typedef struct Target {
+    const char *result, *header, *weights, *text;
+} Target;
+
+/* What stands beside the result: NAME.weights, and NAME.h for what is linked into other programs. */
+static Target target_of(Build *b, EmitKind kind, const char *output) {
+    Target t = {.result = output};
+    size_t n = strlen(output);
+    const char *slash = strrchr(output, '/'), *dot = strrchr(output, '.');
+    if (dot && kind != EMIT_EXE && (!slash || dot > slash + 1)) n = (size_t)(dot - output);
+    t.header = arena_printf(b->a, "%.*s.h", (int)n, output);
+    t.weights = arena_printf(b->a, "%.*s.weights", (int)n, output);
+    t.text = arena_printf(b->a, "%.*s.spiece.model", (int)n, output);
+    return t;
+}
+
+static bool emit_result(Build *b, EmitKind kind, const char *output) {
+    Target t = target_of(b, kind, output);
+    OutFile weights;
+    const char *made;
+    const char *path = b->codegen.embed_weights ? arena_printf(b->a, "%s/weights.bin", b->dir) : t.weights;
+    if (!build_weights(b, path, &weights)) return false;
+    bool ok = !b->codegen.embed_weights || outfile_commit(&weights);
+    ok = ok && build_sources(b, kind == EMIT_EXE) && build_compile(b, kind, &made);
+    if (ok && kind != EMIT_EXE) ok = build_install(b, arena_printf(b->a, "%s/%s.h", b->dir, b->codegen.prefix), t.header, 0666);
+    if (ok && kind == EMIT_EXE && b->text_model) ok = build_install(b, b->text_model, t.text, 0666);
+    ok = ok && build_install(b, made, t.result, kind == EMIT_EXE || kind == EMIT_SHARED ? 0777 : 0666);
+    if (b->codegen.embed_weights) return ok;
+    if (ok) return outfile_commit(&weights);
+    outfile_abandon(&weights);
+    return false;
+}
+
+static bool emit_header(Build *b, const char *output) {
+    Text c = {0}, h = {0};
+    bool ok = program_emit(b->model->m, &b->image, &b->codegen, &c, &h, b->d) && outfile_text(output, &h, b->d);
+    text_free(&c);
+    text_free(&h);
+    return ok;
+}
+
+static const char *default_output(EmitKind kind) {
+    static const char *const names[EMIT_COUNT] = {"model", "model.o", "model.a", "model.so", "model-c", "model.h"};
+    return names[kind];
+}
+
+static bool is_prefix(const char *s) {
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789";
+    return *s && !strchr("0123456789", *s) && strspn(s, letters) == strlen(s);
+}
+
+int cmd_compile(const Options *o) {
+    EmitKind kind;
+    if (!emit_parse(o->emit, &kind)) return usage_error(o, "--emit: exe, obj, lib, shared, c or header was expected");
+    if (o->matmul && strcmp(o->matmul, "plain") != 0 && strcmp(o->matmul, "openblas") != 0)
+        return usage_error(o, "--matmul: openblas or plain was expected");
+    if (o->prefix && !is_prefix(o->prefix)) return usage_error(o, "--prefix: a C identifier was expected");
+    const char *output = o->output ? o->output : default_output(kind);
+    Diag *d = diag_new();
+    Model model;
+    Build b = {0};
+    bool ok = model_load(o, &model, d) && model_passes(&model, o, NULL, NULL, 0, d);
+    if (ok && !(o->stop_after)) {
+        const char *prefix = o->prefix ? o->prefix : build_prefix(model.arena, output);
+        ok = build_open(&b, o, &model, prefix, d);
+        if (ok && kind == EMIT_C) ok = build_folder(&b, output);
+        else if (ok && kind == EMIT_HEADER) ok = emit_header(&b, output);
+        else if (ok) ok = emit_result(&b, kind, output);
+        build_close(&b);
+    }
+    int code = diag_finish(d, ok);
+    model_close(&model);
+    return code;
+}
