@@ -1,7 +1,8 @@
-/* Arenas, checked arithmetic, strings, growing text and diagnostics. The only file of the compiler that calls malloc.
+/* Arenas, checked arithmetic, strings, growing text and diagnostics. The only file of the compiler that calls
+ * malloc.
  *
- * An arena is a list of zeroed blocks; what is larger than a block gets one of its own. A Diag keeps its messages as
- * finished lines, so that a flush is a loop over strings. */
+ * An arena is a list of zeroed blocks; what is larger than a block gets one of its own. A Diag keeps its
+ * messages as finished lines, so that a flush is a loop over strings. */
 #include "base.h"
 
 #include <stdio.h>
@@ -17,13 +18,15 @@ static _Noreturn void out_of_memory(void) {
 
 void *mem_alloc(size_t bytes) {
     void *p = calloc(1, bytes ? bytes : 1);
-    if (!p) out_of_memory();
+    if (!p)
+        out_of_memory();
     return p;
 }
 
 void *mem_grow(void *p, size_t bytes) {
     p = realloc(p, bytes ? bytes : 1);
-    if (!p) out_of_memory();
+    if (!p)
+        out_of_memory();
     return p;
 }
 
@@ -32,10 +35,13 @@ void mem_free(void *p) {
 }
 
 void *vec_room(void *items, size_t *room, size_t need, size_t size) {
-    if (need <= *room) return items;
+    if (need <= *room)
+        return items;
     size_t more = *room ? *room : 8, bytes;
-    while (more < need) more *= 2;
-    if (!mul_size(more, size, &bytes)) out_of_memory();
+    while (more < need)
+        more *= 2;
+    if (!mul_size(more, size, &bytes))
+        out_of_memory();
     *room = more;
     return mem_grow(items, bytes);
 }
@@ -58,7 +64,8 @@ Arena *arena_new(void) {
 }
 
 void arena_free(Arena *a) {
-    if (!a) return;
+    if (!a)
+        return;
     for (Block *b = a->block, *next; b; b = next) {
         next = b->next;
         mem_free(b);
@@ -68,7 +75,8 @@ void arena_free(Arena *a) {
 
 static Block *block_new(size_t bytes) {
     size_t all;
-    if (!add_size(bytes, sizeof(Block) + 64, &all)) out_of_memory();
+    if (!add_size(bytes, sizeof(Block) + 64, &all))
+        out_of_memory();
     Block *b = mem_alloc(all);
     b->data = (unsigned char *)b + sizeof(Block);
     b->data += -(uintptr_t)b->data & 63;
@@ -103,19 +111,22 @@ void *arena_alloc(Arena *a, size_t bytes) {
 
 void *arena_array(Arena *a, size_t count, size_t size) {
     size_t bytes;
-    if (!mul_size(count, size, &bytes)) out_of_memory();
+    if (!mul_size(count, size, &bytes))
+        out_of_memory();
     return arena_alloc(a, bytes);
 }
 
 void *arena_copy(Arena *a, const void *src, size_t bytes) {
     void *p = arena_alloc(a, bytes);
-    if (bytes) memcpy(p, src, bytes);
+    if (bytes)
+        memcpy(p, src, bytes);
     return p;
 }
 
 char *arena_strndup(Arena *a, const char *s, size_t len) {
     char *p = arena_alloc(a, len + 1);
-    if (len) memcpy(p, s, len);
+    if (len)
+        memcpy(p, s, len);
     return p;
 }
 
@@ -174,13 +185,16 @@ bool str_is(Str a, const char *s) {
 uint64_t hash_bytes(uint64_t seed, const void *p, size_t n) {
     const unsigned char *s = p;
     uint64_t h = seed ^ 0xcbf29ce484222325u;
-    for (size_t i = 0; i < n; i++) h = (h ^ s[i]) * 0x100000001b3u;
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ s[i]) * 0x100000001b3u;
     return h;
 }
 
 void text_add(Text *t, const char *s, size_t n) {
-    if (t->n + n + 1 > t->room) t->p = vec_room(t->p, &t->room, t->n + n + 1, 1);
-    if (n) memcpy(t->p + t->n, s, n);
+    if (t->n + n + 1 > t->room)
+        t->p = vec_room(t->p, &t->room, t->n + n + 1, 1);
+    if (n)
+        memcpy(t->p + t->n, s, n);
     t->n += n;
     t->p[t->n] = 0;
 }
@@ -192,7 +206,8 @@ void text_printf(Text *t, const char *fmt, ...) {
     va_copy(again, ap);
     int n = vsnprintf(small, sizeof small, fmt, ap);
     va_end(ap);
-    if (n >= 0 && (size_t)n < sizeof small) text_add(t, small, (size_t)n);
+    if (n >= 0 && (size_t)n < sizeof small)
+        text_add(t, small, (size_t)n);
     else if (n >= 0) {
         char *big = mem_alloc((size_t)n + 1);
         vsnprintf(big, (size_t)n + 1, fmt, again);
@@ -210,8 +225,10 @@ void text_quoted(Text *t, Str s) {
     text_add(t, "\"", 1);
     for (size_t i = 0; i < s.n; i++) {
         unsigned char c = (unsigned char)s.p[i];
-        if (c >= 32 && c < 127 && c != '"' && c != '\\' && c != '?') text_add(t, s.p + i, 1);
-        else text_printf(t, "\\%03o", c);
+        if (c >= 32 && c < 127 && c != '"' && c != '\\' && c != '?')
+            text_add(t, s.p + i, 1);
+        else
+            text_printf(t, "\\%03o", c);
     }
     text_add(t, "\"", 1);
 }
@@ -244,30 +261,36 @@ Diag *diag_new(void) {
 }
 
 void diag_free(Diag *d) {
-    if (!d) return;
+    if (!d)
+        return;
     vec_free(&d->message);
     vec_free(&d->prefix);
     arena_free(d->arena);
     mem_free(d);
 }
 
-/* Whatever reaches the terminal is one line of printable ASCII: UTF-8 of a path or name is escaped with the rest. */
+/* Whatever reaches the terminal is one line of printable ASCII: UTF-8 of a path or name is escaped with the
+ * rest. */
 static char *clean(Arena *a, const char *s, size_t n, size_t limit) {
     char *p = arena_alloc(a, limit + 8);
     size_t at = 0, i = 0;
     for (; i < n && at + 4 <= limit; i++) {
         unsigned char c = (unsigned char)s[i];
-        if (c >= 32 && c < 127) p[at++] = (char)c;
-        else at += (size_t)snprintf(p + at, 5, "\\%03o", c);
+        if (c >= 32 && c < 127)
+            p[at++] = (char)c;
+        else
+            at += (size_t)snprintf(p + at, 5, "\\%03o", c);
     }
-    if (i < n) memcpy(p + at, "...", 4);
+    if (i < n)
+        memcpy(p + at, "...", 4);
     return p;
 }
 
 static void report(Diag *d, bool error, const char *file, const char *fmt, va_list ap) {
     Text t = {0};
     text_printf(&t, "%s: %s: ", file ? file : "moec", error ? "error" : "warning");
-    for (size_t i = 0; i < d->prefix.count; i++) text_printf(&t, "%s: ", d->prefix.item[i]);
+    for (size_t i = 0; i < d->prefix.count; i++)
+        text_printf(&t, "%s: ", d->prefix.item[i]);
     va_list again;
     va_copy(again, ap);
     int n = vsnprintf(NULL, 0, fmt, again);

@@ -11,7 +11,8 @@ Type type_scalar(DType dtype) {
 
 Type type_ranked(DType dtype, int rank, const Dim *dim) {
     Type t = {.dtype = dtype, .rank = rank};
-    for (int i = 0; i < rank; i++) t.dim[i] = dim[i];
+    for (int i = 0; i < rank; i++)
+        t.dim[i] = dim[i];
     return t;
 }
 
@@ -20,9 +21,11 @@ Type type_unranked(DType dtype) {
 }
 
 bool type_eq(const Type *a, const Type *b) {
-    if (a->dtype != b->dtype || a->rank != b->rank) return false;
+    if (a->dtype != b->dtype || a->rank != b->rank)
+        return false;
     for (int i = 0; i < a->rank; i++)
-        if (a->dim[i] != b->dim[i]) return false;
+        if (a->dim[i] != b->dim[i])
+            return false;
     return true;
 }
 
@@ -36,9 +39,12 @@ bool type_broadcast(DimTable *t, const Type *a, const Type *b, Type *out) {
     for (int i = 0; i < r.rank; i++) {
         int ia = i - (r.rank - a->rank), ib = i - (r.rank - b->rank);
         Dim x = ia < 0 ? one : a->dim[ia], y = ib < 0 ? one : b->dim[ib];
-        if (x == y || provably_one(t, y)) r.dim[i] = x;
-        else if (provably_one(t, x)) r.dim[i] = y;
-        else return false;
+        if (x == y || provably_one(t, y))
+            r.dim[i] = x;
+        else if (provably_one(t, x))
+            r.dim[i] = y;
+        else
+            return false;
     }
     *out = r;
     return true;
@@ -46,7 +52,8 @@ bool type_broadcast(DimTable *t, const Type *a, const Type *b, Type *out) {
 
 Dim type_count(DimTable *t, const Type *a) {
     Dim n = dim_const(t, 1);
-    for (int i = 0; i < a->rank; i++) n = dim_mul(t, n, a->dim[i]);
+    for (int i = 0; i < a->rank; i++)
+        n = dim_mul(t, n, a->dim[i]);
     return n;
 }
 
@@ -116,14 +123,16 @@ ValueId build_scalar(Module *m, Func *f, DType dtype, double v) {
 }
 
 ValueId build_cast(Module *m, Func *f, ValueId a, DType to, Str origin) {
-    if (f->value[a].type.dtype == to) return a;
+    if (f->value[a].type.dtype == to)
+        return a;
     Attr at = attr_i(AT_to, to);
     return func_node(m, f, OP_cast, &a, 1, &at, 1, origin);
 }
 
 static ValueId build_given(Module *m, Func *f, Op op, ValueId a, int rank, const Dim *dim, Str origin) {
     Type t = type_ranked(f->value[a].type.dtype, rank, dim);
-    if (type_eq(&t, &f->value[a].type)) return a;
+    if (type_eq(&t, &f->value[a].type))
+        return a;
     return func_node_typed(m, f, op, &a, 1, NULL, 0, &t, 1, origin);
 }
 
@@ -138,15 +147,18 @@ ValueId build_broadcast(Module *m, Func *f, ValueId a, int rank, const Dim *dim,
 ValueId build_transpose(Module *m, Func *f, ValueId a, const int64_t *perm, Str origin) {
     int rank = f->value[a].type.rank;
     bool identity = true;
-    for (int i = 0; i < rank; i++) identity = identity && perm[i] == i;
-    if (identity) return a;
+    for (int i = 0; i < rank; i++)
+        identity = identity && perm[i] == i;
+    if (identity)
+        return a;
     Attr at = attr_ints(AT_perm, perm, (uint32_t)rank);
     return func_node(m, f, OP_transpose, &a, 1, &at, 1, origin);
 }
 
 ValueId build_slice(Module *m, Func *f, ValueId a, int axis, Dim start, Dim extent, Str origin) {
     Type t = f->value[a].type;
-    if (dim_is(m->dims, start, 0) && t.dim[axis] == extent) return a;
+    if (dim_is(m->dims, start, 0) && t.dim[axis] == extent)
+        return a;
     Dim starts[MOEC_MAX_RANK];
     int64_t steps[MOEC_MAX_RANK];
     for (int i = 0; i < t.rank; i++) {
@@ -159,7 +171,8 @@ ValueId build_slice(Module *m, Func *f, ValueId a, int axis, Dim start, Dim exte
 }
 
 ValueId build_concat(Module *m, Func *f, const ValueId *in, uint32_t n, int axis, Str origin) {
-    if (n == 1) return in[0];
+    if (n == 1)
+        return in[0];
     Attr at = attr_i(AT_axis, axis);
     return func_node(m, f, OP_concat, in, n, &at, 1, origin);
 }

@@ -13,8 +13,8 @@ typedef struct Atom {
     uint32_t a, b; /* SYM: symbol; else operand Dims */
 } Atom;
 
-/* coef * product of atoms, in structural order. Terms of a polynomial are ordered by degree (high first), then atoms,
- * and no coefficient is 0. */
+/* coef * product of atoms, in structural order. Terms of a polynomial are ordered by degree (high first),
+ * then atoms, and no coefficient is 0. */
 typedef struct Term {
     int64_t coef;
     uint32_t degree;

@@ -1,5 +1,6 @@
-/* Result types from operand types: one rule a row of ops.def names. A rule sees ranked operands only, unless it is one
- * of those that work on element types alone; a node with an unranked operand has unranked results. */
+/* Result types from operand types: one rule a row of ops.def names. A rule sees ranked operands only, unless
+ * it is one of those that work on element types alone; a node with an unranked operand has unranked results.
+ */
 #include "ir.h"
 
 #include <string.h>
@@ -28,7 +29,8 @@ static const Type *operand(const Infer *x, uint32_t i) {
 
 static const Attr *attr(const Infer *x, AttrKey k) {
     for (uint32_t i = 0; i < x->n_attrs; i++)
-        if (x->attrs[i].key == k) return &x->attrs[i];
+        if (x->attrs[i].key == k)
+            return &x->attrs[i];
     return NULL;
 }
 
@@ -45,7 +47,8 @@ static bool one(Infer *x, Type t) {
 
 static bool has_unranked(const Infer *x) {
     for (uint32_t i = 0; i < x->n_in; i++)
-        if (operand(x, i) && operand(x, i)->rank == UNRANKED) return true;
+        if (operand(x, i) && operand(x, i)->rank == UNRANKED)
+            return true;
     return false;
 }
 
@@ -57,9 +60,11 @@ static Type unranked_or(const Infer *x, Type t) {
 
 static bool infer_const(Infer *x) {
     const Attr *a = attr(x, AT_value);
-    if (!a) return fail(x, "needs a value");
+    if (!a)
+        return fail(x, "needs a value");
     Type t = {.dtype = a->t.dtype, .rank = a->t.rank};
-    for (int i = 0; i < t.rank; i++) t.dim[i] = dim_const(x->m->dims, a->t.dim[i]);
+    for (int i = 0; i < t.rank; i++)
+        t.dim[i] = dim_const(x->m->dims, a->t.dim[i]);
     return one(x, t);
 }
 
@@ -83,18 +88,20 @@ static bool infer_predicate(Infer *x) {
 
 static bool infer_cast(Infer *x) {
     const Attr *a = attr(x, AT_to);
-    if (!a || a->i < 0 || a->i >= DT_COUNT) return fail(x, "needs the element type to cast to");
+    if (!a || a->i < 0 || a->i >= DT_COUNT)
+        return fail(x, "needs the element type to cast to");
     Type t = *operand(x, 0);
     t.dtype = (DType)a->i;
     return one(x, t);
 }
 
-/* Whether two aligned extents are different constants: no binding of symbols can make these types broadcast. */
+/* Whether two aligned extents are different constants: no binding of symbols can make these types broadcast.
+ */
 static bool never_broadcast(const Infer *x, const Type *a, const Type *b) {
     int64_t p, q;
     for (int i = 1; i <= a->rank && i <= b->rank; i++)
-        if (dim_is_const(x->m->dims, a->dim[a->rank - i], &p) && dim_is_const(x->m->dims, b->dim[b->rank - i], &q) && p != q &&
-            p != 1 && q != 1)
+        if (dim_is_const(x->m->dims, a->dim[a->rank - i], &p) &&
+            dim_is_const(x->m->dims, b->dim[b->rank - i], &q) && p != q && p != 1 && q != 1)
             return true;
     return false;
 }
@@ -102,16 +109,19 @@ static bool never_broadcast(const Infer *x, const Type *a, const Type *b) {
 /* Extents that only `bind` can prove equal leave the result unranked. */
 static bool broadcast_all(Infer *x, uint32_t from, DType dtype) {
     Type t = *operand(x, from);
-    if (has_unranked(x)) return one(x, type_unranked(dtype));
+    if (has_unranked(x))
+        return one(x, type_unranked(dtype));
     for (uint32_t i = 0; i < x->n_in; i++)
         if (i != from && !type_broadcast(x->m->dims, &t, operand(x, i), &t))
-            return never_broadcast(x, &t, operand(x, i)) ? fail(x, "the operands' extents do not broadcast") : one(x, type_unranked(dtype));
+            return never_broadcast(x, &t, operand(x, i)) ? fail(x, "the operands' extents do not broadcast")
+                                                         : one(x, type_unranked(dtype));
     t.dtype = dtype;
     return one(x, t);
 }
 
 static bool infer_numeric(Infer *x) {
-    if (operand(x, 0)->dtype != operand(x, 1)->dtype) return fail(x, "the operands have different element types");
+    if (operand(x, 0)->dtype != operand(x, 1)->dtype)
+        return fail(x, "the operands have different element types");
     return broadcast_all(x, 0, operand(x, 0)->dtype);
 }
 
@@ -120,13 +130,16 @@ static bool infer_power(Infer *x) {
 }
 
 static bool infer_compare(Infer *x) {
-    if (operand(x, 0)->dtype != operand(x, 1)->dtype) return fail(x, "the operands have different element types");
+    if (operand(x, 0)->dtype != operand(x, 1)->dtype)
+        return fail(x, "the operands have different element types");
     return broadcast_all(x, 0, DT_BOOL);
 }
 
 static bool infer_select(Infer *x) {
-    if (operand(x, 0)->dtype != DT_BOOL) return fail(x, "the condition is not bool");
-    if (operand(x, 1)->dtype != operand(x, 2)->dtype) return fail(x, "the operands have different element types");
+    if (operand(x, 0)->dtype != DT_BOOL)
+        return fail(x, "the condition is not bool");
+    if (operand(x, 1)->dtype != operand(x, 2)->dtype)
+        return fail(x, "the operands have different element types");
     return broadcast_all(x, 1, operand(x, 1)->dtype);
 }
 
@@ -137,10 +150,12 @@ static bool infer_transpose(Infer *x) {
     const Type *a = operand(x, 0);
     Type t = *a;
     bool seen[MOEC_MAX_RANK] = {false};
-    if (!p || p->ints.n != (uint32_t)a->rank) return fail(x, "perm does not fit the operand's rank");
+    if (!p || p->ints.n != (uint32_t)a->rank)
+        return fail(x, "perm does not fit the operand's rank");
     for (int i = 0; i < a->rank; i++) {
         int64_t from = p->ints.v[i];
-        if (from < 0 || from >= a->rank || seen[from]) return fail(x, "perm is not a permutation");
+        if (from < 0 || from >= a->rank || seen[from])
+            return fail(x, "perm is not a permutation");
         seen[from] = true;
         t.dim[i] = a->dim[from];
     }
@@ -150,12 +165,15 @@ static bool infer_transpose(Infer *x) {
 static bool infer_concat(Infer *x) {
     Type t = *operand(x, 0);
     int64_t axis = integer(x, AT_axis, -1);
-    if (axis < 0 || axis >= t.rank) return fail(x, "axis is out of range");
+    if (axis < 0 || axis >= t.rank)
+        return fail(x, "axis is out of range");
     for (uint32_t i = 1; i < x->n_in; i++) {
         const Type *b = operand(x, i);
-        if (b->dtype != t.dtype || b->rank != t.rank) return fail(x, "the operands differ in element type or rank");
+        if (b->dtype != t.dtype || b->rank != t.rank)
+            return fail(x, "the operands differ in element type or rank");
         for (int a = 0; a < t.rank; a++)
-            if (a != axis && t.dim[a] != b->dim[a]) return fail(x, "the operands differ in an extent other than axis");
+            if (a != axis && t.dim[a] != b->dim[a])
+                return fail(x, "the operands differ in an extent other than axis");
         t.dim[axis] = dim_add(x->m->dims, t.dim[axis], b->dim[axis]);
     }
     return one(x, t);
@@ -168,177 +186,230 @@ static bool is_index(const Type *t) {
 static bool infer_gather(Infer *x) {
     const Type *a = operand(x, 0), *i = operand(x, 1);
     int64_t axis = integer(x, AT_axis, 0);
-    if (!is_index(i)) return fail(x, "the indices are not integers");
-    if (axis < 0 || axis >= a->rank) return fail(x, "axis is out of range");
-    if (a->rank - 1 + i->rank > MOEC_MAX_RANK) return fail(x, "the result's rank is above 16");
+    if (!is_index(i))
+        return fail(x, "the indices are not integers");
+    if (axis < 0 || axis >= a->rank)
+        return fail(x, "axis is out of range");
+    if (a->rank - 1 + i->rank > MOEC_MAX_RANK)
+        return fail(x, "the result's rank is above 16");
     Type t = {.dtype = a->dtype, .rank = a->rank - 1 + i->rank};
     int at = 0;
-    for (int k = 0; k < axis; k++) t.dim[at++] = a->dim[k];
-    for (int k = 0; k < i->rank; k++) t.dim[at++] = i->dim[k];
-    for (int k = (int)axis + 1; k < a->rank; k++) t.dim[at++] = a->dim[k];
+    for (int k = 0; k < axis; k++)
+        t.dim[at++] = a->dim[k];
+    for (int k = 0; k < i->rank; k++)
+        t.dim[at++] = i->dim[k];
+    for (int k = (int)axis + 1; k < a->rank; k++)
+        t.dim[at++] = a->dim[k];
     return one(x, t);
 }
 
 static bool index_width(Infer *x, const Type *i, int64_t *q) {
-    if (i->dtype != DT_I64) return fail(x, "the indices are not i64");
-    if (i->rank < 1 || !dim_is_const(x->m->dims, i->dim[i->rank - 1], q)) return fail(x, "the last extent of the indices must be constant");
+    if (i->dtype != DT_I64)
+        return fail(x, "the indices are not i64");
+    if (i->rank < 1 || !dim_is_const(x->m->dims, i->dim[i->rank - 1], q))
+        return fail(x, "the last extent of the indices must be constant");
     return true;
 }
 
 static bool infer_gather_nd(Infer *x) {
     const Type *a = operand(x, 0), *i = operand(x, 1);
     int64_t batch = integer(x, AT_batch, 0), q;
-    if (!index_width(x, i, &q)) return false;
-    if (batch < 0 || batch >= i->rank || q < 1 || batch + q > a->rank) return fail(x, "the indices do not fit the data's rank");
+    if (!index_width(x, i, &q))
+        return false;
+    if (batch < 0 || batch >= i->rank || q < 1 || batch + q > a->rank)
+        return fail(x, "the indices do not fit the data's rank");
     for (int k = 0; k < batch; k++)
-        if (a->dim[k] != i->dim[k]) return fail(x, "data and indices differ in a batch extent");
-    if (i->rank - 1 + a->rank - batch - q > MOEC_MAX_RANK) return fail(x, "the result's rank is above 16");
+        if (a->dim[k] != i->dim[k])
+            return fail(x, "data and indices differ in a batch extent");
+    if (i->rank - 1 + a->rank - batch - q > MOEC_MAX_RANK)
+        return fail(x, "the result's rank is above 16");
     Type t = {.dtype = a->dtype};
-    for (int k = 0; k < i->rank - 1; k++) t.dim[t.rank++] = i->dim[k];
-    for (int k = (int)(batch + q); k < a->rank; k++) t.dim[t.rank++] = a->dim[k];
+    for (int k = 0; k < i->rank - 1; k++)
+        t.dim[t.rank++] = i->dim[k];
+    for (int k = (int)(batch + q); k < a->rank; k++)
+        t.dim[t.rank++] = a->dim[k];
     return one(x, t);
 }
 
 static bool infer_scatter_nd(Infer *x) {
     const Type *a = operand(x, 0), *i = operand(x, 1), *u = operand(x, 2);
     int64_t q;
-    if (!index_width(x, i, &q)) return false;
-    if (u->dtype != a->dtype) return fail(x, "data and updates differ in element type");
-    if (q < 1 || q > a->rank || u->rank != i->rank - 1 + a->rank - (int)q) return fail(x, "the updates do not fit indices and data");
+    if (!index_width(x, i, &q))
+        return false;
+    if (u->dtype != a->dtype)
+        return fail(x, "data and updates differ in element type");
+    if (q < 1 || q > a->rank || u->rank != i->rank - 1 + a->rank - (int)q)
+        return fail(x, "the updates do not fit indices and data");
     for (int k = 0; k < u->rank; k++) {
         Dim want = k < i->rank - 1 ? i->dim[k] : a->dim[k - (i->rank - 1) + q];
-        if (u->dim[k] != want) return fail(x, "the updates do not fit indices and data");
+        if (u->dim[k] != want)
+            return fail(x, "the updates do not fit indices and data");
     }
     return one(x, *a);
 }
 
-/* ---- reductions ----------------------------------------------------------------------------------------- */
+/* ---- reductions -----------------------------------------------------------------------------------------
+ */
 
 static bool infer_reduce(Infer *x) {
     const Type *a = operand(x, 0);
     const Attr *axes = attr(x, AT_axes);
     bool keep = integer(x, AT_keep, 0) != 0, drop[MOEC_MAX_RANK] = {false};
-    if (!axes) return fail(x, "needs axes");
+    if (!axes)
+        return fail(x, "needs axes");
     for (uint32_t i = 0; i < axes->ints.n; i++) {
         int64_t k = axes->ints.v[i];
-        if (k < 0 || k >= a->rank || drop[k]) return fail(x, "an axis is out of range or repeated");
+        if (k < 0 || k >= a->rank || drop[k])
+            return fail(x, "an axis is out of range or repeated");
         drop[k] = true;
     }
     Type t = {.dtype = a->dtype};
     for (int k = 0; k < a->rank; k++)
-        if (!drop[k]) t.dim[t.rank++] = a->dim[k];
-        else if (keep) t.dim[t.rank++] = dim_const(x->m->dims, 1);
+        if (!drop[k])
+            t.dim[t.rank++] = a->dim[k];
+        else if (keep)
+            t.dim[t.rank++] = dim_const(x->m->dims, 1);
     return one(x, t);
 }
 
 static bool infer_arg(Infer *x) {
     const Type *a = operand(x, 0);
     int64_t axis = integer(x, AT_axis, -1);
-    if (axis < 0 || axis >= a->rank) return fail(x, "axis is out of range");
+    if (axis < 0 || axis >= a->rank)
+        return fail(x, "axis is out of range");
     Type t = {.dtype = DT_I64};
     for (int k = 0; k < a->rank; k++)
-        if (k != axis) t.dim[t.rank++] = a->dim[k];
-        else if (integer(x, AT_keep, 0)) t.dim[t.rank++] = dim_const(x->m->dims, 1);
+        if (k != axis)
+            t.dim[t.rank++] = a->dim[k];
+        else if (integer(x, AT_keep, 0))
+            t.dim[t.rank++] = dim_const(x->m->dims, 1);
     return one(x, t);
 }
 
 static bool infer_rms_norm(Infer *x) {
     const Type *a = operand(x, 0), *g = operand(x, 1);
-    if (a->rank < 1 || g->rank != 1 || g->dim[0] != a->dim[a->rank - 1]) return fail(x, "the gain does not fit the last axis");
+    if (a->rank < 1 || g->rank != 1 || g->dim[0] != a->dim[a->rank - 1])
+        return fail(x, "the gain does not fit the last axis");
     return one(x, *a);
 }
 
 static bool infer_rms_factor(Infer *x) {
     Type t = *operand(x, 0);
-    if (t.rank < 1) return fail(x, "the operand has no axis");
+    if (t.rank < 1)
+        return fail(x, "the operand has no axis");
     t.dim[t.rank - 1] = dim_const(x->m->dims, 1);
     return one(x, t);
 }
 
-/* ---- contractions ------------------------------------------------------------------------------------------ */
+/* ---- contractions
+ * ------------------------------------------------------------------------------------------ */
 
 static bool infer_matmul(Infer *x) {
     const Type *a = operand(x, 0), *b = operand(x, 1);
-    if (a->dtype != b->dtype) return fail(x, "the operands have different element types");
-    if (a->rank < 2 || b->rank < 2) return fail(x, "the operands need two axes");
+    if (a->dtype != b->dtype)
+        return fail(x, "the operands have different element types");
+    if (a->rank < 2 || b->rank < 2)
+        return fail(x, "the operands need two axes");
     bool ta = integer(x, AT_ta, 0) != 0, tb = integer(x, AT_tb, 0) != 0;
     Dim m = a->dim[a->rank - (ta ? 1 : 2)], ka = a->dim[a->rank - (ta ? 2 : 1)];
     Dim kb = b->dim[b->rank - (tb ? 1 : 2)], n = b->dim[b->rank - (tb ? 2 : 1)];
-    if (ka != kb) return fail(x, "the inner extents differ");
+    if (ka != kb)
+        return fail(x, "the inner extents differ");
     Type la = *a, lb = *b, t;
     la.rank -= 2;
     lb.rank -= 2;
-    if (!type_broadcast(x->m->dims, &la, &lb, &t)) return fail(x, "the leading extents do not broadcast");
+    if (!type_broadcast(x->m->dims, &la, &lb, &t))
+        return fail(x, "the leading extents do not broadcast");
     t.dim[t.rank++] = m;
     t.dim[t.rank++] = n;
     return one(x, t);
 }
 
 static bool infer_attention(Infer *x) {
-    const Type *q = operand(x, 0), *k = operand(x, 1), *v = operand(x, 2), *bias = operand(x, 3), *keep = operand(x, 4);
+    const Type *q = operand(x, 0), *k = operand(x, 1), *v = operand(x, 2), *bias = operand(x, 3),
+               *keep = operand(x, 4);
     int64_t heads = integer(x, AT_heads, 0), width;
-    if (q->rank != 3 || k->rank != 3 || v->rank != 3) return fail(x, "q, k and v need the axes [B,T,H*D]");
+    if (q->rank != 3 || k->rank != 3 || v->rank != 3)
+        return fail(x, "q, k and v need the axes [B,T,H*D]");
     if (q->dim[0] != k->dim[0] || k->dim[0] != v->dim[0] || k->dim[1] != v->dim[1] || q->dim[2] != k->dim[2])
         return fail(x, "q, k and v do not fit each other");
-    if (heads < 1 || !dim_is_const(x->m->dims, q->dim[2], &width) || width % heads) return fail(x, "heads do not divide the width");
-    if (bias && (bias->rank != 2 || !dim_is(x->m->dims, bias->dim[0], heads))) return fail(x, "the bias row is not [H,R]");
-    if (keep && (keep->rank != 2 || keep->dtype != DT_BOOL || keep->dim[0] != k->dim[0] || keep->dim[1] != k->dim[1]))
+    if (heads < 1 || !dim_is_const(x->m->dims, q->dim[2], &width) || width % heads)
+        return fail(x, "heads do not divide the width");
+    if (bias && (bias->rank != 2 || !dim_is(x->m->dims, bias->dim[0], heads)))
+        return fail(x, "the bias row is not [H,R]");
+    if (keep &&
+        (keep->rank != 2 || keep->dtype != DT_BOOL || keep->dim[0] != k->dim[0] || keep->dim[1] != k->dim[1]))
         return fail(x, "keep is not bool[B,S]");
     Type t = *q;
     t.dim[2] = v->dim[2];
     return one(x, t);
 }
 
-/* ---- calls --------------------------------------------------------------------------------------------------- */
+/* ---- calls
+ * --------------------------------------------------------------------------------------------------- */
 
 static bool callee_types(Infer *x, AttrKey key, const Func **callee) {
     const Attr *a = attr(x, key);
     *callee = a ? module_func(x->m, (FuncId)a->i) : NULL;
-    if (!*callee) return fail(x, "no such function");
-    if ((*callee)->n_outputs > x->room) return fail(x, "the callee has more results than the node");
+    if (!*callee)
+        return fail(x, "no such function");
+    if ((*callee)->n_outputs > x->room)
+        return fail(x, "the callee has more results than the node");
     x->n_out = (*callee)->n_outputs;
-    for (uint32_t i = 0; i < x->n_out; i++) x->out[i] = (*callee)->value[(*callee)->output[i]].type;
+    for (uint32_t i = 0; i < x->n_out; i++)
+        x->out[i] = (*callee)->value[(*callee)->output[i]].type;
     return true;
 }
 
 static bool infer_call(Infer *x) {
     const Func *f;
-    if (!callee_types(x, AT_func, &f)) return false;
+    if (!callee_types(x, AT_func, &f))
+        return false;
     return f->n_inputs == x->n_in ? true : fail(x, "the number of operands is not the callee's");
 }
 
 static bool infer_if(Infer *x) {
     const Func *no, *yes;
-    if (!callee_types(x, AT_else_func, &no) || !callee_types(x, AT_then_func, &yes)) return false;
-    if (yes->n_outputs != no->n_outputs) return fail(x, "the branches have different numbers of results");
+    if (!callee_types(x, AT_else_func, &no) || !callee_types(x, AT_then_func, &yes))
+        return false;
+    if (yes->n_outputs != no->n_outputs)
+        return fail(x, "the branches have different numbers of results");
     for (uint32_t i = 0; i < x->n_out; i++) {
         const Type *other = &no->value[no->output[i]].type;
-        if (!type_eq(&x->out[i], other)) x->out[i] = type_unranked(x->out[i].dtype);
+        if (!type_eq(&x->out[i], other))
+            x->out[i] = type_unranked(x->out[i].dtype);
     }
     return true;
 }
 
-/* ---- dynamic ops: ranks and extents are bind's business ---------------------------------------------------------- */
+/* ---- dynamic ops: ranks and extents are bind's business
+ * ---------------------------------------------------------- */
 
 static bool infer_shape(Infer *x) {
     const Type *a = operand(x, 0);
     const Attr *s = attr(x, AT_start);
     int64_t start = 0, count;
-    if (a->rank == UNRANKED) return one(x, type_unranked(DT_I64));
-    if (s && s->dims.n) dim_is_const(x->m->dims, s->dims.v[0], &start);
+    if (a->rank == UNRANKED)
+        return one(x, type_unranked(DT_I64));
+    if (s && s->dims.n)
+        dim_is_const(x->m->dims, s->dims.v[0], &start);
     count = integer(x, AT_k, a->rank - start);
-    if (start < 0 || start > a->rank || count < 0 || start + count > a->rank) return fail(x, "axes are out of range");
+    if (start < 0 || start > a->rank || count < 0 || start + count > a->rank)
+        return fail(x, "axes are out of range");
     Dim n = dim_const(x->m->dims, count);
     return one(x, type_ranked(DT_I64, 1, &n));
 }
 
 static bool infer_unranked(Infer *x) {
     DType t = operand(x, 0)->dtype;
-    if (x->op != OP_dyn_split) return one(x, type_unranked(x->op == OP_dyn_argmax ? DT_I64 : t));
+    if (x->op != OP_dyn_split)
+        return one(x, type_unranked(x->op == OP_dyn_argmax ? DT_I64 : t));
     int64_t parts = integer(x, AT_k, 1);
-    if (parts < 1 || parts > x->room) return fail(x, "k is not the number of results");
+    if (parts < 1 || parts > x->room)
+        return fail(x, "k is not the number of results");
     x->n_out = (uint32_t)parts;
-    for (uint32_t i = 0; i < x->n_out; i++) x->out[i] = type_unranked(t);
+    for (uint32_t i = 0; i < x->n_out; i++)
+        x->out[i] = type_unranked(t);
     return true;
 }
 
@@ -356,7 +427,8 @@ static bool infer_dyn_quantize(Infer *x) {
     return true;
 }
 
-/* ---- the table ----------------------------------------------------------------------------------------------------- */
+/* ---- the table
+ * ----------------------------------------------------------------------------------------------------- */
 
 typedef bool Rule(Infer *x);
 
@@ -367,27 +439,30 @@ static Rule *const rules[OP_COUNT] = {
 
 /* Rules that look at element types only, or deal with unranked operands themselves. */
 static bool takes_unranked(Rule *r) {
-    return r == infer_same || r == infer_predicate || r == infer_cast || r == infer_numeric || r == infer_power ||
-           r == infer_compare || r == infer_select || r == infer_call || r == infer_if || r == infer_shape ||
-           r == infer_unranked || r == infer_fill || r == infer_dyn_quantize;
+    return r == infer_same || r == infer_predicate || r == infer_cast || r == infer_numeric ||
+           r == infer_power || r == infer_compare || r == infer_select || r == infer_call || r == infer_if ||
+           r == infer_shape || r == infer_unranked || r == infer_fill || r == infer_dyn_quantize;
 }
 
-bool node_infer(Module *m, const Func *f, Op op, const ValueId *in, uint32_t n_in, const Attr *attrs, uint32_t n_attrs,
-                Type *out, uint32_t *n_out, const char **why) {
+bool node_infer(Module *m, const Func *f, Op op, const ValueId *in, uint32_t n_in, const Attr *attrs,
+                uint32_t n_attrs, Type *out, uint32_t *n_out, const char **why) {
     Infer x = {m, f, op, in, n_in, attrs, n_attrs, out, 0, *n_out > 8 ? *n_out : 8, NULL};
     const OpInfo *o = op_info(op);
     bool ok = true;
-    if ((int64_t)n_in < o->in_min || (o->in_max >= 0 && (int64_t)n_in > o->in_max)) ok = fail(&x, "wrong number of operands");
+    if ((int64_t)n_in < o->in_min || (o->in_max >= 0 && (int64_t)n_in > o->in_max))
+        ok = fail(&x, "wrong number of operands");
     /* attention's last two operands and the optional ones of dynamic ops may be left out */
     for (uint32_t i = 0; ok && i < n_in; i++)
-        if (in[i] == NONE && ((int)i < o->in_min || o->in_max < 0)) ok = fail(&x, "an operand is missing");
+        if (in[i] == NONE && ((int)i < o->in_min || o->in_max < 0))
+            ok = fail(&x, "an operand is missing");
     if (ok && has_unranked(&x) && !takes_unranked(rules[op]))
         ok = one(&x, type_unranked(op == OP_argmax ? DT_I64 : operand(&x, 0)->dtype));
     else if (ok)
         ok = rules[op](&x);
     for (uint32_t i = 0; ok && i < x.n_out; i++)
         for (int k = 0; k < out[i].rank; k++)
-            if (out[i].dim[k] == DIM_BAD) ok = fail(&x, "an extent overflows");
+            if (out[i].dim[k] == DIM_BAD)
+                ok = fail(&x, "an extent overflows");
     *n_out = x.n_out;
     *why = x.why;
     return ok;

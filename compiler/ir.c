@@ -1,18 +1,18 @@
 /* Modules, parameters and functions: tables from ops.def, building, and the skeleton of passes.
  *
- * A Func grows in its module's arena. func_end compacts: it keeps nodes whose results reach an output and renumbers
- * values in order of definition, inputs first. */
+ * A Func grows in its module's arena. func_end compacts: it keeps nodes whose results reach an output and
+ * renumbers values in order of definition, inputs first. */
 #include "ir.h"
 
 #include <string.h>
 
 /* ---- tables ------------------------------------------------------------------------------------- */
 
-
 static const OpInfo infos[OP_COUNT] = {
-#define LIST(...) {__VA_ARGS__}
+#define LIST(...)                                                                                            \
+    { __VA_ARGS__ }
 #define COUNT(...) (uint32_t)(sizeof((AttrKey[]){AT_COUNT, __VA_ARGS__}) / sizeof(AttrKey)) - 1
-#define OP(name, in_min, in_max, outs, attrs, klass, infer, interp, grad, doc) \
+#define OP(name, in_min, in_max, outs, attrs, klass, infer, interp, grad, doc)                               \
     {#name, in_min, in_max, outs, COUNT attrs, LIST attrs, OC_##klass, GRAD_##grad, doc},
 #include "ops.def"
 #undef LIST
@@ -70,16 +70,19 @@ Module *module_new(void) {
 }
 
 void module_free(Module *m) {
-    if (!m) return;
+    if (!m)
+        return;
     arena_free(m->arena);
 }
 
 /* Doubles an arena array; the old one is left behind. */
 static void *more(Arena *a, void *items, uint32_t count, uint32_t *room, size_t size) {
-    if (count < *room) return items;
+    if (count < *room)
+        return items;
     *room = *room ? *room * 2 : 16;
     void *p = arena_array(a, *room, size);
-    if (count) memcpy(p, items, count * size);
+    if (count)
+        memcpy(p, items, count * size);
     return p;
 }
 
@@ -89,7 +92,8 @@ Func *module_func(const Module *m, FuncId id) {
 
 Func *module_find(const Module *m, const char *name) {
     for (uint32_t i = 0; i < m->n_funcs; i++)
-        if (m->func[i] && str_is(m->func[i]->name, name)) return m->func[i];
+        if (m->func[i] && str_is(m->func[i]->name, name))
+            return m->func[i];
     return NULL;
 }
 
@@ -123,7 +127,8 @@ Func *func_begin(Module *m, Str name, FuncRole role) {
     return f;
 }
 
-static ValueId value_new(Module *m, Func *f, Type type, ValueKind kind, uint32_t def, uint32_t index, Str name) {
+static ValueId value_new(Module *m, Func *f, Type type, ValueKind kind, uint32_t def, uint32_t index,
+                         Str name) {
     f->value = more(m->arena, f->value, f->n_values, &f->room_values, sizeof *f->value);
     f->value[f->n_values] = (Value){type, kind, def, index, name};
     return f->n_values++;
@@ -139,37 +144,48 @@ ValueId func_input(Module *m, Func *f, Str name, Type type) {
 
 ValueId func_param(Module *m, Func *f, ParamId p) {
     for (ValueId v = 0; v < f->n_values; v++)
-        if (f->value[v].kind == VK_PARAM && f->value[v].def == p) return v;
+        if (f->value[v].kind == VK_PARAM && f->value[v].def == p)
+            return v;
     const Param *x = &m->param[p];
     Type t = {.dtype = x->dtype, .rank = x->rank};
-    for (int i = 0; i < x->rank; i++) t.dim[i] = dim_const(m->dims, x->dim[i]);
+    for (int i = 0; i < x->rank; i++)
+        t.dim[i] = dim_const(m->dims, x->dim[i]);
     return value_new(m, f, t, VK_PARAM, p, 0, x->name);
 }
 
 static const Attr *copy_attrs(Module *m, const Attr *attrs, uint32_t n) {
-    if (n == 0) return NULL;
+    if (n == 0)
+        return NULL;
     Attr *copy = arena_copy(m->arena, attrs, n * sizeof *attrs);
     for (uint32_t i = 0; i < n; i++) {
         Attr *a = &copy[i];
         switch (attr_kind(a->key)) {
-        case AK_STR: a->s.p = arena_strndup(m->arena, a->s.p, a->s.n); break;
-        case AK_INTS: a->ints.v = arena_copy(m->arena, a->ints.v, a->ints.n * sizeof *a->ints.v); break;
-        case AK_DIMS: a->dims.v = arena_copy(m->arena, a->dims.v, a->dims.n * sizeof *a->dims.v); break;
-        default: break;
+        case AK_STR:
+            a->s.p = arena_strndup(m->arena, a->s.p, a->s.n);
+            break;
+        case AK_INTS:
+            a->ints.v = arena_copy(m->arena, a->ints.v, a->ints.n * sizeof *a->ints.v);
+            break;
+        case AK_DIMS:
+            a->dims.v = arena_copy(m->arena, a->dims.v, a->dims.n * sizeof *a->dims.v);
+            break;
+        default:
+            break;
         }
     }
     return copy;
 }
 
-static ValueId node_new(Module *m, Func *f, Op op, const ValueId *in, uint32_t n_in, const Attr *attrs, uint32_t n_attrs,
-                        const Type *types, uint32_t n_out, Str origin) {
+static ValueId node_new(Module *m, Func *f, Op op, const ValueId *in, uint32_t n_in, const Attr *attrs,
+                        uint32_t n_attrs, const Type *types, uint32_t n_out, Str origin) {
     f->node = more(m->arena, f->node, f->n_nodes, &f->room_nodes, sizeof *f->node);
     Node *n = &f->node[f->n_nodes];
     *n = (Node){.op = op, .n_in = n_in, .n_out = n_out, .n_attrs = n_attrs, .origin = origin};
     n->in = n_in ? arena_copy(m->arena, in, n_in * sizeof *in) : NULL;
     n->attrs = copy_attrs(m, attrs, n_attrs);
     n->out = f->n_values;
-    for (uint32_t i = 0; i < n_out; i++) value_new(m, f, types[i], VK_NODE, f->n_nodes, i, (Str){NULL, 0});
+    for (uint32_t i = 0; i < n_out; i++)
+        value_new(m, f, types[i], VK_NODE, f->n_nodes, i, (Str){NULL, 0});
     f->n_nodes++;
     return n->out;
 }
@@ -186,18 +202,20 @@ static uint32_t count_outs(const Module *m, const Attr *attrs, uint32_t n_attrs)
             n = callee ? callee->n_outputs : 0;
         } else if (attrs[i].key == AT_k && attrs[i].i > 0)
             n = attrs[i].i < MAX_OUTS ? (uint32_t)attrs[i].i : MAX_OUTS;
-        if (n > most) most = n;
+        if (n > most)
+            most = n;
     }
     return most;
 }
 
-ValueId func_node(Module *m, Func *f, Op op, const ValueId *in, uint32_t n_in, const Attr *attrs, uint32_t n_attrs,
-                  Str origin) {
+ValueId func_node(Module *m, Func *f, Op op, const ValueId *in, uint32_t n_in, const Attr *attrs,
+                  uint32_t n_attrs, Str origin) {
     Type few[8], *types = few;
     const char *why = NULL;
     uint32_t n_out = op_info(op)->outs < 0 ? count_outs(m, attrs, n_attrs) : 0;
     Arena *scratch = n_out > 8 ? arena_new() : NULL;
-    if (scratch) types = arena_array(scratch, n_out, sizeof *types);
+    if (scratch)
+        types = arena_array(scratch, n_out, sizeof *types);
     if (!node_infer(m, f, op, in, n_in, attrs, n_attrs, types, &n_out, &why))
         BUG("building '%s' in '%.*s': %s", op_info(op)->name, (int)f->name.n, f->name.p, why);
     ValueId v = node_new(m, f, op, in, n_in, attrs, n_attrs, types, n_out, origin);
@@ -221,15 +239,19 @@ void func_output(Module *m, Func *f, ValueId v, Str name) {
 /* Marks what outputs need, walking nodes backwards. */
 static bool *live_values(Arena *a, const Func *f) {
     bool *live = arena_array(a, f->n_values + 1, sizeof *live);
-    for (uint32_t i = 0; i < f->n_outputs; i++) live[f->output[i]] = true;
+    for (uint32_t i = 0; i < f->n_outputs; i++)
+        live[f->output[i]] = true;
     for (uint32_t i = f->n_nodes; i-- > 0;) {
         const Node *n = &f->node[i];
         bool any = false;
-        for (uint32_t j = 0; j < n->n_out; j++) any = any || live[n->out + j];
+        for (uint32_t j = 0; j < n->n_out; j++)
+            any = any || live[n->out + j];
         for (uint32_t j = 0; any && j < n->n_in; j++)
-            if (n->in[j] != NONE) live[n->in[j]] = true;
+            if (n->in[j] != NONE)
+                live[n->in[j]] = true;
         if (any)
-            for (uint32_t j = 0; j < n->n_out; j++) live[n->out + j] = true;
+            for (uint32_t j = 0; j < n->n_out; j++)
+                live[n->out + j] = true;
     }
     return live;
 }
@@ -253,10 +275,12 @@ static void compact(Module *m, Func *f) {
         }
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         Node n = f->node[i];
-        if (n.n_out && !live[n.out]) continue;
+        if (n.n_out && !live[n.out])
+            continue;
         ValueId *in = (ValueId *)n.in;
         for (uint32_t j = 0; j < n.n_in; j++)
-            if (in[j] != NONE) in[j] = map[in[j]];
+            if (in[j] != NONE)
+                in[j] = map[in[j]];
         for (uint32_t j = 0; j < n.n_out; j++) {
             map[n.out + j] = values + j;
             value[values + j] = f->value[n.out + j];
@@ -266,7 +290,8 @@ static void compact(Module *m, Func *f) {
         values += n.n_out;
         node[nodes++] = n;
     }
-    for (uint32_t i = 0; i < f->n_outputs; i++) f->output[i] = map[f->output[i]];
+    for (uint32_t i = 0; i < f->n_outputs; i++)
+        f->output[i] = map[f->output[i]];
     f->value = value;
     f->node = node;
     f->n_values = f->room_values = values;
@@ -288,11 +313,13 @@ FuncId func_end(Module *m, Func *f, FuncId replace) {
     return m->n_funcs++;
 }
 
-/* ---- reading --------------------------------------------------------------------------------------------- */
+/* ---- reading ---------------------------------------------------------------------------------------------
+ */
 
 const Attr *node_attr(const Node *n, AttrKey k) {
     for (uint32_t i = 0; i < n->n_attrs; i++)
-        if (n->attrs[i].key == k) return &n->attrs[i];
+        if (n->attrs[i].key == k)
+            return &n->attrs[i];
     return NULL;
 }
 
@@ -316,7 +343,8 @@ bool value_is(const Func *f, ValueId v, Op op) {
 }
 
 bool value_param(const Func *f, ValueId v, ParamId *p) {
-    if (v == NONE || f->value[v].kind != VK_PARAM) return false;
+    if (v == NONE || f->value[v].kind != VK_PARAM)
+        return false;
     *p = f->value[v].def;
     return true;
 }
@@ -325,13 +353,15 @@ bool value_scalar(const Module *m, const Func *f, ValueId v, double *out) {
     ParamId p;
     int64_t count;
     Tensor t;
-    if (value_is(f, v, OP_const)) t = node_attr(value_node(f, v), AT_value)->t;
+    if (value_is(f, v, OP_const))
+        t = node_attr(value_node(f, v), AT_value)->t;
     else if (value_param(f, v, &p) && m->param[p].data && m->param[p].kind != PK_ADAPTER) {
         t = (Tensor){.dtype = m->param[p].dtype, .rank = m->param[p].rank, .data = (void *)m->param[p].data};
         memcpy(t.dim, m->param[p].dim, sizeof t.dim);
     } else
         return false;
-    if (!tensor_count(&t, &count) || count != 1) return false;
+    if (!tensor_count(&t, &count) || count != 1)
+        return false;
     *out = tensor_get_f64(&t, 0);
     return true;
 }
@@ -340,12 +370,15 @@ uint32_t *func_uses(Arena *a, const Func *f) {
     uint32_t *uses = arena_array(a, f->n_values + 1, sizeof *uses);
     for (uint32_t i = 0; i < f->n_nodes; i++)
         for (uint32_t j = 0; j < f->node[i].n_in; j++)
-            if (f->node[i].in[j] != NONE) uses[f->node[i].in[j]]++;
-    for (uint32_t i = 0; i < f->n_outputs; i++) uses[f->output[i]]++;
+            if (f->node[i].in[j] != NONE)
+                uses[f->node[i].in[j]]++;
+    for (uint32_t i = 0; i < f->n_outputs; i++)
+        uses[f->output[i]]++;
     return uses;
 }
 
-/* ---- copying ------------------------------------------------------------------------------------------------ */
+/* ---- copying
+ * ------------------------------------------------------------------------------------------------ */
 
 Remap remap_begin(Module *m, Arena *scratch, const Func *old) {
     Remap r = {.m = m, .old = old, .f = func_begin(m, old->name, old->role)};
@@ -359,36 +392,44 @@ Remap remap_begin(Module *m, Arena *scratch, const Func *old) {
 }
 
 ValueId remap_value(Remap *r, ValueId v) {
-    if (v == NONE) return NONE;
-    if (r->map[v] == NONE && r->old->value[v].kind == VK_PARAM) r->map[v] = func_param(r->m, r->f, r->old->value[v].def);
+    if (v == NONE)
+        return NONE;
+    if (r->map[v] == NONE && r->old->value[v].kind == VK_PARAM)
+        r->map[v] = func_param(r->m, r->f, r->old->value[v].def);
     return r->map[v];
 }
 
 void remap_set(Remap *r, ValueId old_value, ValueId now) {
     r->map[old_value] = now;
-    if (now != NONE && r->f->value[now].name.n == 0) r->f->value[now].name = r->old->value[old_value].name;
+    if (now != NONE && r->f->value[now].name.n == 0)
+        r->f->value[now].name = r->old->value[old_value].name;
 }
 
 ValueId remap_node(Remap *r, const Node *n) {
     Arena *scratch = arena_new();
     ValueId *in = arena_array(scratch, n->n_in + 1, sizeof *in);
-    for (uint32_t i = 0; i < n->n_in; i++) in[i] = remap_value(r, n->in[i]);
+    for (uint32_t i = 0; i < n->n_in; i++)
+        in[i] = remap_value(r, n->in[i]);
     Type *types = arena_array(scratch, n->n_out + 1, sizeof *types);
-    for (uint32_t i = 0; i < n->n_out; i++) types[i] = r->old->value[n->out + i].type;
+    for (uint32_t i = 0; i < n->n_out; i++)
+        types[i] = r->old->value[n->out + i].type;
     uint32_t n_out = 0;
     const char *why;
     /* results keep their types where operands do; where operands were retyped, infer again if the op can */
     bool retyped = false;
     for (uint32_t i = 0; i < n->n_in; i++)
-        if (n->in[i] != NONE && !type_eq(&r->old->value[n->in[i]].type, &r->f->value[in[i]].type)) retyped = true;
+        if (n->in[i] != NONE && !type_eq(&r->old->value[n->in[i]].type, &r->f->value[in[i]].type))
+            retyped = true;
     ValueId v;
     Type again[8];
-    if (retyped && n->n_out <= 8 && node_infer(r->m, r->f, n->op, in, n->n_in, n->attrs, n->n_attrs, again, &n_out, &why) &&
+    if (retyped && n->n_out <= 8 &&
+        node_infer(r->m, r->f, n->op, in, n->n_in, n->attrs, n->n_attrs, again, &n_out, &why) &&
         n_out == n->n_out)
         v = func_node_typed(r->m, r->f, n->op, in, n->n_in, n->attrs, n->n_attrs, again, n_out, n->origin);
     else
         v = func_node_typed(r->m, r->f, n->op, in, n->n_in, n->attrs, n->n_attrs, types, n->n_out, n->origin);
-    for (uint32_t i = 0; i < n->n_out; i++) remap_set(r, n->out + i, v + i);
+    for (uint32_t i = 0; i < n->n_out; i++)
+        remap_set(r, n->out + i, v + i);
     arena_free(scratch);
     return v;
 }

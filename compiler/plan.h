@@ -1,8 +1,9 @@
 /* Places of an entry function's values in the arena, sized at the upper bounds of its symbols.
  *
  * Only what a function computes and keeps to itself has a place: inputs and outputs are the caller's memory,
- * parameters the weights file's. `reshape` and `append` give their operand's storage another type, and so does a call
- * of a kernel that hands out its operand appended to: such values form one storage, as large as the largest of them. */
+ * parameters the weights file's. `reshape` and `append` give their operand's storage another type, and so
+ * does a call of a kernel that hands out its operand appended to: such values form one storage, as large as
+ * the largest of them. */
 #ifndef MOEC_PLAN_H
 #define MOEC_PLAN_H
 
@@ -11,17 +12,17 @@
 enum { PLAN_ALIGN = 64 };
 
 typedef struct PlanItem {
-    ValueId value;       /* the first of the values that share this storage */
+    ValueId value; /* the first of the values that share this storage */
     int64_t offset, bytes;
-    NodeId first, last;  /* written at first, read up to last */
+    NodeId first, last; /* written at first, read up to last */
 } PlanItem;
 
 typedef struct Plan {
-    PlanItem *item;      /* by offset, then first */
+    PlanItem *item; /* by offset, then first */
     uint32_t n_items;
-    int64_t *offset;     /* by ValueId; -1: not in the arena */
-    int64_t bytes;       /* of the arena, a multiple of PLAN_ALIGN */
-    int64_t sum, peak;   /* of all storages; of those alive at the worst node: no plan is smaller */
+    int64_t *offset;   /* by ValueId; -1: not in the arena */
+    int64_t bytes;     /* of the arena, a multiple of PLAN_ALIGN */
+    int64_t sum, peak; /* of all storages; of those alive at the worst node: no plan is smaller */
 } Plan;
 
 /* Plans f in `a`. False after reporting a value without an upper bound or an arena beyond MOEC_MAX_TENSOR. */
