@@ -1,4 +1,5 @@
-/* What the files of the command line share (main.c, cli_*.c, npy.c). Nothing here is needed to embed a model. */
+/* What the files of the command line share (main.c, cli_*.c, npy.c). Nothing here is needed to embed a model.
+ */
 #ifndef MOEC_CLI_H
 #define MOEC_CLI_H
 
@@ -65,11 +66,13 @@ typedef struct moec_examples {
     size_t count, room;
 } moec_examples;
 
-/* From --ids, --text and --jsonl, in that order, all checked; with_targets: each needs one. Returns an exit code. */
+/* From --ids, --text and --jsonl, in that order, all checked; with_targets: each needs one. Returns an exit
+ * code. */
 int moec_examples_read(moec_cli *c, int with_targets, moec_examples *out);
 void moec_examples_free(moec_examples *e);
 /* Bounds of an axis of a function's input: the symbol's, or the constant extent twice when symbol is -1. */
-void moec_cli_range(const moec_cli *c, int symbol, int function, const char *input, int axis, int64_t *lo, int64_t *hi);
+void moec_cli_range(const moec_cli *c, int symbol, int function, const char *input, int axis, int64_t *lo,
+                    int64_t *hi);
 
 /* ---- npy.c ---- */
 

@@ -55,12 +55,13 @@ static int check_ids(moec_cli *c, Place at, const Growing *g, int64_t most) {
     if (g->n == 0)
         return moec_cli_error(c, at.file, at.line, "%s holds no token", at.what);
     if (g->n > most)
-        return moec_cli_error(c, at.file, at.line, "%s holds %lld tokens, the model was compiled for at most %lld",
-                              at.what, (long long)g->n, (long long)most);
+        return moec_cli_error(c, at.file, at.line,
+                              "%s holds %lld tokens, the model was compiled for at most %lld", at.what,
+                              (long long)g->n, (long long)most);
     for (int64_t i = 0; i < g->n; i++)
         if (g->id[i] < 0 || g->id[i] >= q->vocab)
-            return moec_cli_error(c, at.file, at.line, "%s: token id %lld is outside the vocabulary of %lld", at.what,
-                                  (long long)g->id[i], (long long)q->vocab);
+            return moec_cli_error(c, at.file, at.line, "%s: token id %lld is outside the vocabulary of %lld",
+                                  at.what, (long long)g->id[i], (long long)q->vocab);
     return EXIT_DONE;
 }
 
@@ -83,11 +84,13 @@ static int parse_list(moec_cli *c, Place at, const char *s, Growing *g) {
         size_t n = strcspn(s, " ,\t\n");
         int64_t v = 0;
         if (n >= sizeof word)
-            return moec_cli_error(c, at.file, at.line, "%s: '%s' is no token id", at.what, moec_show(shown, s, n));
+            return moec_cli_error(c, at.file, at.line, "%s: '%s' is no token id", at.what,
+                                  moec_show(shown, s, n));
         memcpy(word, s, n);
         word[n] = 0;
         if (n && !moec_cli_integer(word, &v))
-            return moec_cli_error(c, at.file, at.line, "%s: '%s' is no token id", at.what, moec_show(shown, s, n));
+            return moec_cli_error(c, at.file, at.line, "%s: '%s' is no token id", at.what,
+                                  moec_show(shown, s, n));
         if (n && !push(g, v))
             return moec_cli_no_memory(c);
         s += n + (s[n] != 0);
@@ -154,15 +157,18 @@ static int read_json_ids(moec_cli *c, Place at, moec_json *j, Growing *g) {
         if (!push(g, j->integer))
             return moec_cli_no_memory(c);
     if (e == MOEC_JSON_ERROR)
-        return moec_cli_error(c, at.file, at.line, "column %llu: %s", (unsigned long long)j->at + 1, j->error);
-    return e == MOEC_JSON_ARRAY_END ? EXIT_DONE
-                                    : moec_cli_error(c, at.file, at.line, "%s holds something that is no token id", at.what);
+        return moec_cli_error(c, at.file, at.line, "column %llu: %s", (unsigned long long)j->at + 1,
+                              j->error);
+    return e == MOEC_JSON_ARRAY_END
+               ? EXIT_DONE
+               : moec_cli_error(c, at.file, at.line, "%s holds something that is no token id", at.what);
 }
 
 static int read_json_text(moec_cli *c, Place at, moec_json *j, Growing *g) {
     moec_json_event e = moec_json_next(j);
     if (e == MOEC_JSON_ERROR)
-        return moec_cli_error(c, at.file, at.line, "column %llu: %s", (unsigned long long)j->at + 1, j->error);
+        return moec_cli_error(c, at.file, at.line, "column %llu: %s", (unsigned long long)j->at + 1,
+                              j->error);
     return e == MOEC_JSON_STRING ? encode_text(c, at, j->string, j->length, g)
                                  : moec_cli_error(c, at.file, at.line, "%s is not a string", at.what);
 }
@@ -199,7 +205,8 @@ static int read_object(moec_cli *c, Place at, moec_json *j, int with_targets, mo
         Growing *g = keys[k].target ? &wanted : &input;
         at.what = keys[k].name;
         if (g->id)
-            code = moec_cli_error(c, at.file, at.line, "%s and %s exclude each other", keys[k].name, keys[k ^ 1].name);
+            code = moec_cli_error(c, at.file, at.line, "%s and %s exclude each other", keys[k].name,
+                                  keys[k ^ 1].name);
         else
             code = keys[k].text ? read_json_text(c, at, j, g) : read_json_ids(c, at, j, g);
         x->is_text |= keys[k].text && !keys[k].target;
@@ -208,7 +215,8 @@ static int read_object(moec_cli *c, Place at, moec_json *j, int with_targets, mo
     x->input = (moec_ids){input.id, input.n};
     x->target = (moec_ids){wanted.id, wanted.n};
     if (!code && (e == MOEC_JSON_ERROR || moec_json_next(j) == MOEC_JSON_ERROR))
-        code = moec_cli_error(c, at.file, at.line, "column %llu: %s", (unsigned long long)j->at + 1, j->error);
+        code =
+            moec_cli_error(c, at.file, at.line, "column %llu: %s", (unsigned long long)j->at + 1, j->error);
     if (code)
         return code;
     at.what = x->is_text ? "inputs" : "input_ids";
@@ -218,7 +226,8 @@ static int read_object(moec_cli *c, Place at, moec_json *j, int with_targets, mo
     return check_ids(c, at, &wanted, most_target(c));
 }
 
-static int read_lines(moec_cli *c, const char *file, unsigned char *p, size_t n, int with_targets, moec_examples *out) {
+static int read_lines(moec_cli *c, const char *file, unsigned char *p, size_t n, int with_targets,
+                      moec_examples *out) {
     Place at = {file, NULL, 0};
     while (n > 0) {
         const unsigned char *end = memchr(p, '\n', n);

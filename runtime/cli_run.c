@@ -59,7 +59,8 @@ static int read_inputs(Run *r) {
                 break;
         }
         if (v < 0)
-            return moec_cli_error(c, NULL, 0, "--in %s: function '%s' has no such input", moec_show_c(shown, a), r->f->name);
+            return moec_cli_error(c, NULL, 0, "--in %s: function '%s' has no such input",
+                                  moec_show_c(shown, a), r->f->name);
         if (r->path[v])
             return moec_cli_error(c, NULL, 0, "--in %s is given twice", moec_show_c(shown, name));
         r->path[v] = equals + 1;
@@ -69,13 +70,15 @@ static int read_inputs(Run *r) {
         const moec_value *value = &r->f->value[v];
         if (r->in[v].dtype != value->dtype || r->in[v].rank != value->rank)
             return moec_cli_error(c, r->path[v], 0, "holds %s of rank %d, input '%s' is %s of rank %d",
-                                  moec_dtype_name(r->in[v].dtype), r->in[v].rank, moec_show_c(shown, value->name),
-                                  moec_dtype_name(value->dtype), value->rank);
+                                  moec_dtype_name(r->in[v].dtype), r->in[v].rank,
+                                  moec_show_c(shown, value->name), moec_dtype_name(value->dtype),
+                                  value->rank);
     }
     char shown[MOEC_SHOW];
     for (uint32_t v = 0; v < r->f->n_inputs; v++)
         if (!r->path[v])
-            return moec_cli_error(c, NULL, 0, "input '%s' is missing: --in NAME=FILE", moec_show_c(shown, r->f->value[v].name));
+            return moec_cli_error(c, NULL, 0, "input '%s' is missing: --in NAME=FILE",
+                                  moec_show_c(shown, r->f->value[v].name));
     return EXIT_DONE;
 }
 
@@ -92,13 +95,15 @@ static int find_symbols(Run *r) {
                 continue;
             const moec_symbol *s = &p->symbol[a.symbol];
             if (!solve(&a, r->in[v].extent[axis], r->sym, known))
-                return moec_cli_error(r->c, r->path[v], 0, "extent %lld of axis %d contradicts %s = %lld of another input",
+                return moec_cli_error(r->c, r->path[v], 0,
+                                      "extent %lld of axis %d contradicts %s = %lld of another input",
                                       (long long)r->in[v].extent[axis], axis, moec_show_c(shown, s->name),
                                       (long long)r->sym[a.symbol]);
             if (r->sym[a.symbol] < s->lo || r->sym[a.symbol] > s->hi)
-                return moec_cli_error(r->c, r->path[v], 0, "%s = %lld is outside %lld..%lld, what the model was compiled for",
-                                      moec_show_c(shown, s->name), (long long)r->sym[a.symbol], (long long)s->lo,
-                                      (long long)s->hi);
+                return moec_cli_error(r->c, r->path[v], 0,
+                                      "%s = %lld is outside %lld..%lld, what the model was compiled for",
+                                      moec_show_c(shown, s->name), (long long)r->sym[a.symbol],
+                                      (long long)s->lo, (long long)s->hi);
         }
     for (uint32_t v = 0; v < r->f->n_inputs; v++) {
         int64_t e[MOEC_RANK];
@@ -170,8 +175,8 @@ static int write_output(Run *r, uint32_t v) {
     size_t n = 0;
     /* The value's name comes from the model: only harmless characters become part of a path. */
     for (const char *s = value->name; *s && n < 100; s++) {
-        int plain = (*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9') || *s == '_' ||
-                    ((*s == '.' || *s == '-') && n);
+        int plain = (*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9') ||
+                    *s == '_' || ((*s == '.' || *s == '-') && n);
         name[n++] = plain ? *s : '_';
     }
     name[n] = 0;
@@ -225,7 +230,8 @@ int moec_cmd_run(moec_cli *c) {
     char shown[MOEC_SHOW];
     int index = moec_find_function(c->program, c->o.positional.item[0]);
     if (index < 0)
-        return moec_cli_error(c, NULL, 0, "no function '%s': see info", moec_show_c(shown, c->o.positional.item[0]));
+        return moec_cli_error(c, NULL, 0, "no function '%s': see info",
+                              moec_show_c(shown, c->o.positional.item[0]));
     if (!c->o.out)
         return moec_cli_usage(c, "run needs --out FOLDER");
     Run r = {.c = c, .f = &c->program->function[index]};
@@ -291,7 +297,8 @@ static uint64_t cache_bytes(const moec_program *p) {
         sym[i] = p->symbol[i].hi;
     const moec_function *f = &p->function[p->seq2seq->step];
     for (uint32_t v = 0; v < f->n_inputs; v++)
-        if ((f->value[v].grow_axis >= 0 || !strcmp(f->value[v].name, "cross_kv")) && moec_value_bytes(f, v, sym, &bytes))
+        if ((f->value[v].grow_axis >= 0 || !strcmp(f->value[v].name, "cross_kv")) &&
+            moec_value_bytes(f, v, sym, &bytes))
             total += bytes;
     return total;
 }
@@ -319,8 +326,9 @@ int moec_cmd_info(moec_cli *c) {
            (unsigned long long)p->trainable,
            p->parameters ? 100.0 * (double)p->trainable / (double)p->parameters : 0.0);
     printf("bytes: weights %llu%s, arena %llu, scratch %llu a thread, caches %llu\n",
-           (unsigned long long)p->weights_bytes, p->embedded ? " (embedded)" : "", (unsigned long long)p->arena_bytes,
-           (unsigned long long)p->scratch_bytes, (unsigned long long)cache_bytes(p));
+           (unsigned long long)p->weights_bytes, p->embedded ? " (embedded)" : "",
+           (unsigned long long)p->arena_bytes, (unsigned long long)p->scratch_bytes,
+           (unsigned long long)cache_bytes(p));
     if (p->seq2seq)
         printf("vocabulary %lld, width %lld, pad %lld, eos %lld, start %lld\n", (long long)p->seq2seq->vocab,
                (long long)p->seq2seq->width, (long long)p->seq2seq->pad, (long long)p->seq2seq->eos,

@@ -141,14 +141,18 @@ static int read_sentence(Job *job) {
     int64_t width = c->program->seq2seq->sentence_width;
     const char *path = c->o.sentence;
     if (!path)
-        return width ? moec_cli_error(c, NULL, 0, "the adapter's routers read sentence vectors: give --sentence") : EXIT_DONE;
+        return width ? moec_cli_error(c, NULL, 0,
+                                      "the adapter's routers read sentence vectors: give --sentence")
+                     : EXIT_DONE;
     if (!width)
-        return moec_cli_error(c, NULL, 0, "no router of this model reads sentence vectors: --sentence is of no use");
+        return moec_cli_error(c, NULL, 0,
+                              "no router of this model reads sentence vectors: --sentence is of no use");
     moec_npy *a = &job->sentence;
     int code = moec_cli_status(c, moec_npy_read(path, a, moec_cli_sink(c)));
     if (code)
         return code;
-    if (a->dtype != MOEC_F32 || a->rank != 2 || a->extent[0] != (int64_t)job->all.count || a->extent[1] != width)
+    if (a->dtype != MOEC_F32 || a->rank != 2 || a->extent[0] != (int64_t)job->all.count ||
+        a->extent[1] != width)
         return moec_cli_error(c, path, 0, "must be f32 [%llu, %lld]: one vector for each input",
                               (unsigned long long)job->all.count, (long long)width);
     return EXIT_DONE;
@@ -212,8 +216,8 @@ static int generate_batch(Job *job, size_t first, int64_t most, int64_t *tokens)
         moec_generate_options o = {.max_length = most, .eos = eos};
         int64_t steps = 0;
         moec_cli_sink(c);
-        code = moec_cli_status(c, moec_generate(c->instance, b.rows, b.length, b.ids, b.mask, b.sentence, &o, tokens,
-                                                &steps, each_step, &job->progress));
+        code = moec_cli_status(c, moec_generate(c->instance, b.rows, b.length, b.ids, b.mask, b.sentence, &o,
+                                                tokens, &steps, each_step, &job->progress));
         progress_clear(&job->progress);
         for (size_t i = 0; !code && i < b.count; i++) {
             const int64_t *row = tokens + (int64_t)i * most;
@@ -281,7 +285,8 @@ static int call(moec_cli *c, int index, const int64_t *sym, Bind *bind, int n) {
                 found = &bind[k];
         if (!output) {
             if (!found || !found->at)
-                code = moec_cli_error(c, NULL, 0, "function '%s' needs an input '%s' that this command does not know",
+                code = moec_cli_error(c, NULL, 0,
+                                      "function '%s' needs an input '%s' that this command does not know",
                                       f->name, v->name);
             else
                 arg[i] = found->at;
@@ -307,7 +312,9 @@ static int call(moec_cli *c, int index, const int64_t *sym, Bind *bind, int n) {
 }
 
 static int call_encode(moec_cli *c, Batch *b, float **hidden) {
-    Bind bind[] = {{"input_ids", 0, b->ids}, {"attention_mask", 0, b->mask}, {"sentence", 0, b->sentence},
+    Bind bind[] = {{"input_ids", 0, b->ids},
+                   {"attention_mask", 0, b->mask},
+                   {"sentence", 0, b->sentence},
                    {"hidden", 1, NULL}};
     int code = call(c, c->program->seq2seq->encode, b->sym, bind, 4);
     *hidden = bind[3].at;
@@ -393,9 +400,11 @@ static int score_batch(Job *job, size_t first) {
     const moec_seq2seq *q = c->program->seq2seq;
     Batch b;
     float *hidden = NULL;
-    Bind cross[] = {{"hidden", 0, NULL}, {"sentence", 0, NULL}, {"attention_mask", 0, NULL}, {"cross_kv", 1, NULL}};
-    Bind score[] = {{"decoder_input_ids", 0, NULL}, {"cross_kv", 0, NULL}, {"attention_mask", 0, NULL},
-                    {"labels", 0, NULL},            {"sentence", 0, NULL}, {"logprob", 1, NULL}};
+    Bind cross[] = {
+        {"hidden", 0, NULL}, {"sentence", 0, NULL}, {"attention_mask", 0, NULL}, {"cross_kv", 1, NULL}};
+    Bind score[] = {{"decoder_input_ids", 0, NULL}, {"cross_kv", 0, NULL},
+                    {"attention_mask", 0, NULL},    {"labels", 0, NULL},
+                    {"sentence", 0, NULL},          {"logprob", 1, NULL}};
     int code = batch_make(job, &b, first, 1);
     if (!code)
         code = call_encode(c, &b, &hidden);

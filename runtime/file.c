@@ -1,4 +1,5 @@
-/* Files: opened without trusting what lies under the name, read with pread, written under a temporary name. */
+/* Files: opened without trusting what lies under the name, read with pread, written under a temporary name.
+ */
 #define _POSIX_C_SOURCE 200809L
 
 #include "internal.h"
@@ -58,7 +59,8 @@ moec_status moec_file_read(int fd, const char *path, uint64_t offset, void *to, 
     return MOEC_OK;
 }
 
-moec_status moec_file_load(const char *path, uint64_t limit, unsigned char **bytes, size_t *size, moec_sink sink) {
+moec_status moec_file_load(const char *path, uint64_t limit, unsigned char **bytes, size_t *size,
+                           moec_sink sink) {
     int fd;
     uint64_t n = 0;
     *bytes = NULL;

@@ -1,10 +1,10 @@
 /* Greedy decoding through encode, cross and step.
  *
- * Buffers for the program's bounds are laid out once, at open, in reserved pages; a call to moec_generate only sets
- * symbols and runs functions. Arguments are bound by the names of the functions' values:
- *   encode (input_ids, attention_mask) -> hidden         cross (hidden) -> cross_kv
- *   step (token, cross_kv, attention_mask, self_*...) -> logits, token, self_*... (in the storage of their inputs)
- * and `sentence` wherever a function has an input of that name. */
+ * Buffers for the program's bounds are laid out once, at open, in reserved pages; a call to moec_generate
+ * only sets symbols and runs functions. Arguments are bound by the names of the functions' values: encode
+ * (input_ids, attention_mask) -> hidden         cross (hidden) -> cross_kv step (token, cross_kv,
+ * attention_mask, self_*...) -> logits, token, self_*... (in the storage of their inputs) and `sentence`
+ * wherever a function has an input of that name. */
 #define _POSIX_C_SOURCE 200809L
 
 #include "internal.h"
@@ -13,16 +13,23 @@
 
 typedef enum Role {
     ROLE_OWN, /* a buffer of the value's own: the caches of step, logits nobody reads */
-    ROLE_IDS, ROLE_MASK, ROLE_SENTENCE, ROLE_HIDDEN, ROLE_CROSS, ROLE_TOKEN_IN, ROLE_TOKEN_OUT, ROLE_COUNT
+    ROLE_IDS,
+    ROLE_MASK,
+    ROLE_SENTENCE,
+    ROLE_HIDDEN,
+    ROLE_CROSS,
+    ROLE_TOKEN_IN,
+    ROLE_TOKEN_OUT,
+    ROLE_COUNT
 } Role;
 
 static const struct {
     const char *name;
     Role input, output;
 } roles[] = {
-    {"input_ids", ROLE_IDS, ROLE_OWN},   {"attention_mask", ROLE_MASK, ROLE_OWN},
+    {"input_ids", ROLE_IDS, ROLE_OWN},     {"attention_mask", ROLE_MASK, ROLE_OWN},
     {"sentence", ROLE_SENTENCE, ROLE_OWN}, {"hidden", ROLE_HIDDEN, ROLE_HIDDEN},
-    {"cross_kv", ROLE_CROSS, ROLE_CROSS}, {"token", ROLE_TOKEN_IN, ROLE_TOKEN_OUT},
+    {"cross_kv", ROLE_CROSS, ROLE_CROSS},  {"token", ROLE_TOKEN_IN, ROLE_TOKEN_OUT},
 };
 
 /* One of the three functions with its argument list. `role` says which arguments are set for each call. */
@@ -78,7 +85,8 @@ static moec_status bind_call(moec_generator *g, int which, int index, moec_sink 
         int output = i >= c->function->n_inputs;
         c->role[i] = (uint8_t)role_of(v->name, output);
         if (!output && c->role[i] == ROLE_OWN && v->grow_axis < 0)
-            return moec_fail(sink, MOEC_E_MISMATCH, NULL, "error: function '%s' has an input '%s' that decoding does not know",
+            return moec_fail(sink, MOEC_E_MISMATCH, NULL,
+                             "error: function '%s' has an input '%s' that decoding does not know",
                              c->function->name, v->name);
     }
     return MOEC_OK;
@@ -183,19 +191,21 @@ static moec_status run(moec_instance *m, Call *c, const int64_t *sym) {
 }
 
 /* Points the arguments that belong to the caller at what this call brought. */
-static moec_status bind_callers(moec_generator *g, const int64_t *ids, const int64_t *mask, const float *sentence) {
-    void *const given[ROLE_COUNT] = {[ROLE_IDS] = (void *)(uintptr_t)ids, [ROLE_MASK] = (void *)(uintptr_t)mask,
+static moec_status bind_callers(moec_generator *g, const int64_t *ids, const int64_t *mask,
+                                const float *sentence) {
+    void *const given[ROLE_COUNT] = {[ROLE_IDS] = (void *)(uintptr_t)ids,
+                                     [ROLE_MASK] = (void *)(uintptr_t)mask,
                                      [ROLE_SENTENCE] = (void *)(uintptr_t)sentence};
     for (int k = 0; k < CALLS; k++)
         for (uint32_t i = 0; i < g->call[k].n; i++)
-            if (role_is_callers((Role)g->call[k].role[i]) &&
-                !(g->call[k].arg[i] = given[g->call[k].role[i]]))
+            if (role_is_callers((Role)g->call[k].role[i]) && !(g->call[k].arg[i] = given[g->call[k].role[i]]))
                 return MOEC_E_ARGUMENT;
     return MOEC_OK;
 }
 
-static moec_status decode(moec_instance *m, int64_t *sym, int64_t batch, int64_t most, int64_t eos, int64_t *tokens,
-                          int64_t *steps, int (*each)(void *ctx, int64_t step, const int64_t *token), void *ctx) {
+static moec_status decode(moec_instance *m, int64_t *sym, int64_t batch, int64_t most, int64_t eos,
+                          int64_t *tokens, int64_t *steps,
+                          int (*each)(void *ctx, int64_t step, const int64_t *token), void *ctx) {
     moec_generator *g = m->generator;
     const moec_seq2seq *q = m->program->seq2seq;
     int64_t open = batch;
@@ -225,8 +235,9 @@ static moec_status decode(moec_instance *m, int64_t *sym, int64_t batch, int64_t
     return MOEC_OK;
 }
 
-moec_status moec_generate(moec_instance *m, int64_t batch, int64_t length, const int64_t *ids, const int64_t *mask,
-                          const float *sentence, const moec_generate_options *o, int64_t *tokens, int64_t *steps,
+moec_status moec_generate(moec_instance *m, int64_t batch, int64_t length, const int64_t *ids,
+                          const int64_t *mask, const float *sentence, const moec_generate_options *o,
+                          int64_t *tokens, int64_t *steps,
                           int (*each)(void *ctx, int64_t step, const int64_t *token), void *ctx) {
     if (!m || !m->generator || !ids || !mask || !tokens || !steps)
         return MOEC_E_ARGUMENT;

@@ -31,21 +31,25 @@ typedef struct moec_sink {
 
 enum { MOEC_SHOW = 256 }; /* room for a shown name */
 
-/* Printable, one-line form of n bytes of input in out[MOEC_SHOW]: cut at 200 bytes, the rest escaped. Returns out. */
+/* Printable, one-line form of n bytes of input in out[MOEC_SHOW]: cut at 200 bytes, the rest escaped. Returns
+ * out. */
 const char *moec_show(char *out, const void *s, size_t n);
 const char *moec_show_c(char *out, const char *s);
 const char *moec_show_path(char *out, const char *path); /* a long one loses its beginning, not its end */
 /* Writes `FILE: error: ...` (file NULL: the text alone) and returns s. The first message wins. */
-moec_status moec_fail(moec_sink sink, moec_status s, const char *file, const char *fmt, ...) MOEC_FORMAT(4, 5);
+moec_status moec_fail(moec_sink sink, moec_status s, const char *file, const char *fmt, ...)
+    MOEC_FORMAT(4, 5);
 
 /* ---- file.c ---- */
 
-/* Opens a regular file of at most `limit` bytes for reading, never blocking on what is none; *fd is the caller's. */
+/* Opens a regular file of at most `limit` bytes for reading, never blocking on what is none; *fd is the
+ * caller's. */
 moec_status moec_file_open(const char *path, uint64_t limit, int *fd, uint64_t *size, moec_sink sink);
 /* Reads exactly n bytes at an offset. */
 moec_status moec_file_read(int fd, const char *path, uint64_t offset, void *to, uint64_t n, moec_sink sink);
 /* The whole of a regular file in memory of moec_mem_new, with one zero byte behind it. */
-moec_status moec_file_load(const char *path, uint64_t limit, unsigned char **bytes, size_t *size, moec_sink sink);
+moec_status moec_file_load(const char *path, uint64_t limit, unsigned char **bytes, size_t *size,
+                           moec_sink sink);
 void moec_file_close(int fd);
 
 /* A file that appears under its name only when complete: written beside it, synced, renamed. */
@@ -64,8 +68,16 @@ enum { MOEC_JSON_DEPTH = 64 };
 
 typedef enum moec_json_event {
     MOEC_JSON_END, /* the document is over; nothing but blanks followed */
-    MOEC_JSON_OBJECT, MOEC_JSON_OBJECT_END, MOEC_JSON_ARRAY, MOEC_JSON_ARRAY_END,
-    MOEC_JSON_KEY, MOEC_JSON_STRING, MOEC_JSON_INTEGER, MOEC_JSON_REAL, MOEC_JSON_BOOL, MOEC_JSON_NULL,
+    MOEC_JSON_OBJECT,
+    MOEC_JSON_OBJECT_END,
+    MOEC_JSON_ARRAY,
+    MOEC_JSON_ARRAY_END,
+    MOEC_JSON_KEY,
+    MOEC_JSON_STRING,
+    MOEC_JSON_INTEGER,
+    MOEC_JSON_REAL,
+    MOEC_JSON_BOOL,
+    MOEC_JSON_NULL,
     MOEC_JSON_ERROR /* final: j->error says what, j->at where */
 } moec_json_event;
 
@@ -109,9 +121,11 @@ typedef struct moec_axis {
 moec_axis moec_axis_of(const moec_program *p, const moec_function *f, uint32_t value, int axis);
 /* Symbols that extents of f depend on, as a mask. */
 uint64_t moec_symbols_used(const moec_program *p, const moec_function *f);
-/* Bytes a value's storage takes for the given symbols (a grown axis counts its capacity); false on overflow. */
+/* Bytes a value's storage takes for the given symbols (a grown axis counts its capacity); false on overflow.
+ */
 int moec_value_bytes(const moec_function *f, uint32_t value, const int64_t *sym, uint64_t *bytes);
-/* Index of a named value among f's inputs (or outputs; counted from the first input), -1 when there is none. */
+/* Index of a named value among f's inputs (or outputs; counted from the first input), -1 when there is none.
+ */
 int moec_find_input(const moec_function *f, const char *name);
 int moec_find_output(const moec_function *f, const char *name);
 
@@ -123,9 +137,10 @@ int moec_pool_workers(const moec_pool *pool);
 
 /* ---- safetensors.c ---- */
 
-/* Reads the program's adapter tensors from a safetensors file into `block`, which is touched only by a file whose
- * header is right in every respect; after MOEC_E_IO its contents are undefined. */
-moec_status moec_safetensors_read(const moec_program *p, const char *path, unsigned char *block, moec_sink sink);
+/* Reads the program's adapter tensors from a safetensors file into `block`, which is touched only by a file
+ * whose header is right in every respect; after MOEC_E_IO its contents are undefined. */
+moec_status moec_safetensors_read(const moec_program *p, const char *path, unsigned char *block,
+                                  moec_sink sink);
 
 /* ---- generate.c ---- */
 

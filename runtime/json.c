@@ -1,7 +1,8 @@
 /* A strict JSON pull reader (RFC 8259): UTF-8 checked, no duplicate keys, depth bounded, no recursion.
  *
- * Integers without fraction or exponent that fit 64 bits are INTEGER, all other numbers REAL; a number that is not
- * finite in double is an error. Keys of all objects share one hash table keyed by (object's serial number, name). */
+ * Integers without fraction or exponent that fit 64 bits are INTEGER, all other numbers REAL; a number that
+ * is not finite in double is an error. Keys of all objects share one hash table keyed by (object's serial
+ * number, name). */
 #include "internal.h"
 
 #include <stdlib.h>
@@ -34,7 +35,8 @@ static moec_json_event fail(moec_json *j, const char *what) {
 }
 
 static void skip_blanks(moec_json *j) {
-    while (j->at < j->n && (j->p[j->at] == ' ' || j->p[j->at] == '\t' || j->p[j->at] == '\n' || j->p[j->at] == '\r'))
+    while (j->at < j->n &&
+           (j->p[j->at] == ' ' || j->p[j->at] == '\t' || j->p[j->at] == '\n' || j->p[j->at] == '\r'))
         j->at++;
 }
 
@@ -51,7 +53,9 @@ static int hex4(const unsigned char *p, size_t left, unsigned *out) {
         return 0;
     for (int i = 0; i < 4; i++) {
         unsigned c = p[i];
-        unsigned d = c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : 16;
+        unsigned d = c >= '0' && c <= '9'                 ? c - '0'
+                     : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
+                                                          : 16;
         if (d > 15)
             return 0;
         v = v * 16 + d;
@@ -85,7 +89,11 @@ static size_t put_utf8(unsigned char *to, unsigned c) {
 
 size_t moec_utf8_length(const unsigned char *p, size_t left) {
     unsigned c = p[0];
-    size_t n = c < 0x80 ? 1 : c >= 0xC2 && c < 0xE0 ? 2 : c >= 0xE0 && c < 0xF0 ? 3 : c >= 0xF0 && c < 0xF5 ? 4 : 0;
+    size_t n = c < 0x80                ? 1
+               : c >= 0xC2 && c < 0xE0 ? 2
+               : c >= 0xE0 && c < 0xF0 ? 3
+               : c >= 0xF0 && c < 0xF5 ? 4
+                                       : 0;
     if (!n || n > left)
         return 0;
     for (size_t i = 1; i < n; i++)

@@ -1,5 +1,5 @@
-/* The command line of a compiled model: options, help, and what all commands need. One table drives both parsing
- * and help. */
+/* The command line of a compiled model: options, help, and what all commands need. One table drives both
+ * parsing and help. */
 #define _POSIX_C_SOURCE 200809L
 
 #include "cli.h"
@@ -10,8 +10,16 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { GENERATE = 1, ENCODE = 2, SCORE = 4, INFO = 8, RUN = 16, TEXTS = GENERATE | ENCODE | SCORE, WORK = TEXTS | RUN,
-       ALL = WORK | INFO };
+enum {
+    GENERATE = 1,
+    ENCODE = 2,
+    SCORE = 4,
+    INFO = 8,
+    RUN = 16,
+    TEXTS = GENERATE | ENCODE | SCORE,
+    WORK = TEXTS | RUN,
+    ALL = WORK | INFO
+};
 typedef enum OptionKind { OPTION_FLAG, OPTION_STRING, OPTION_INTEGER, OPTION_LIST } OptionKind;
 
 static const struct Command {
@@ -21,9 +29,12 @@ static const struct Command {
     int seq2seq, least, most; /* positional arguments */
     const char *usage, *help;
 } commands[] = {
-    {"generate", GENERATE, moec_cmd_generate, 1, 0, 0, "", "decode greedily; prints a line of ids (or text) for each input"},
-    {"encode", ENCODE, moec_cmd_encode, 1, 0, 0, "", "encoder states: a line for each token, or an .npy file"},
-    {"score", SCORE, moec_cmd_score, 1, 0, 0, "", "log-probability of targets: a line with the sum, then each token's"},
+    {"generate", GENERATE, moec_cmd_generate, 1, 0, 0, "",
+     "decode greedily; prints a line of ids (or text) for each input"},
+    {"encode", ENCODE, moec_cmd_encode, 1, 0, 0, "",
+     "encoder states: a line for each token, or an .npy file"},
+    {"score", SCORE, moec_cmd_score, 1, 0, 0, "",
+     "log-probability of targets: a line with the sum, then each token's"},
     {"run", RUN, moec_cmd_run, 0, 1, 1, " FUNCTION", "run one function on .npy files"},
     {"info", INFO, moec_cmd_info, 0, 0, 0, "", "functions, bounds, sizes and adapter of this model"},
 };
@@ -38,22 +49,31 @@ static const struct Option {
     int64_t lo, hi; /* integers */
     const char *help;
 } options[] = {
-    {"--ids", "IDS", OPTION_LIST, TEXTS, AT(ids), 0, 0, "token ids of one input, \"5 9 12 1\"; may be repeated"},
-    {"--targets", "IDS", OPTION_LIST, SCORE, AT(targets), 0, 0, "token ids of the target of the input in the same place"},
+    {"--ids", "IDS", OPTION_LIST, TEXTS, AT(ids), 0, 0,
+     "token ids of one input, \"5 9 12 1\"; may be repeated"},
+    {"--targets", "IDS", OPTION_LIST, SCORE, AT(targets), 0, 0,
+     "token ids of the target of the input in the same place"},
     {"--text", "TEXT", OPTION_LIST, GENERATE | ENCODE, AT(text), 0, 0, "an input as text; may be repeated"},
     {"--jsonl", "FILE", OPTION_STRING, TEXTS, AT(jsonl), 0, 0,
-     "inputs, one JSON object a line: \"input_ids\" or \"inputs\" (text); score: \"labels\" or \"targets\"; - for stdin"},
+     "inputs, one JSON object a line: \"input_ids\" or \"inputs\" (text); score: \"labels\" or \"targets\"; "
+     "- for stdin"},
     {"--sentence", "FILE", OPTION_STRING, TEXTS, AT(sentence), 0, 0,
      "sentence vectors [inputs, width] as .npy, for routers that read them"},
-    {"--max-length", "N", OPTION_INTEGER, GENERATE, AT(max_length), 1, INT64_MAX, "most tokens to make (default: all that fit)"},
-    {"--eos", "ID", OPTION_INTEGER, GENERATE, AT(eos), 0, INT64_MAX, "token that ends a sequence (default: the model's)"},
-    {"--batch", "N", OPTION_INTEGER, TEXTS, AT(batch), 1, INT64_MAX, "inputs worked on together (default: 8, or fewer if bound)"},
+    {"--max-length", "N", OPTION_INTEGER, GENERATE, AT(max_length), 1, INT64_MAX,
+     "most tokens to make (default: all that fit)"},
+    {"--eos", "ID", OPTION_INTEGER, GENERATE, AT(eos), 0, INT64_MAX,
+     "token that ends a sequence (default: the model's)"},
+    {"--batch", "N", OPTION_INTEGER, TEXTS, AT(batch), 1, INT64_MAX,
+     "inputs worked on together (default: 8, or fewer if bound)"},
     {"--in", "NAME=FILE", OPTION_LIST, RUN, AT(in), 0, 0, "an input of the function as .npy; one for each"},
-    {"--out", "PATH", OPTION_STRING, RUN | ENCODE, AT(out), 0, 0, "encode: .npy file to write; run: folder for the outputs"},
+    {"--out", "PATH", OPTION_STRING, RUN | ENCODE, AT(out), 0, 0,
+     "encode: .npy file to write; run: folder for the outputs"},
     {"--weights", "FILE", OPTION_STRING, WORK, AT(weights), 0, 0,
      "weights file (default: beside the executable, its name + .weights)"},
-    {"--adapter", "FILE", OPTION_STRING, WORK, AT(adapter), 0, 0, "safetensors to use in place of the compiled-in adapter"},
-    {"--tokenizer", "FILE", OPTION_STRING, TEXTS, AT(tokenizer), 0, 0, "spiece.model to use in place of the compiled-in one"},
+    {"--adapter", "FILE", OPTION_STRING, WORK, AT(adapter), 0, 0,
+     "safetensors to use in place of the compiled-in adapter"},
+    {"--tokenizer", "FILE", OPTION_STRING, TEXTS, AT(tokenizer), 0, 0,
+     "spiece.model to use in place of the compiled-in one"},
     {"--threads", "N", OPTION_INTEGER, WORK, AT(threads), 1, 1024, "threads (default: one a core)"},
     {"--help", NULL, OPTION_FLAG, ALL, AT(help), 0, 0, "this text"},
     {"--version", NULL, OPTION_FLAG, ALL, AT(version), 0, 0, "version"},
@@ -223,8 +243,8 @@ static int parse(moec_cli *c, const struct Command **command, unsigned *given, i
         }
         const char *equals = strchr(a, '=');
         const struct Option *o = find_option(!strcmp(a, "-h") ? "--help" : a, !strcmp(a, "-h") ? 6
-                                                            : equals ? (size_t)(equals - a)
-                                                                     : strlen(a));
+                                                                              : equals ? (size_t)(equals - a)
+                                                                                       : strlen(a));
         if (!o || (o->kind == OPTION_FLAG && equals))
             return moec_cli_usage(c, "unknown option '%s'", moec_show_c(shown, a));
         const char *value = equals ? equals + 1 : NULL;
@@ -243,7 +263,8 @@ static int parse(moec_cli *c, const struct Command **command, unsigned *given, i
 
 /* ---- opening ---- */
 
-/* PATH of the executable + suffix, in memory to be freed. /proc tells it even when argv[0] was found in PATH. */
+/* PATH of the executable + suffix, in memory to be freed. /proc tells it even when argv[0] was found in PATH.
+ */
 static char *beside(const char *argv0, const char *suffix) {
     enum { ROOM = 4096 };
     char *p = moec_mem_new(ROOM + 64, 1);
@@ -268,8 +289,11 @@ int moec_cli_open(moec_cli *c) {
     char *near = NULL;
     if (!c->o.weights && !p->embedded && p->weights_bytes && !(near = beside(c->self, ".weights")))
         return moec_cli_no_memory(c);
-    moec_options o = {.weights = c->o.weights ? c->o.weights : near, .adapter = c->o.adapter,
-                      .threads = (int)c->o.threads, .message = sink.p, .message_room = sink.room};
+    moec_options o = {.weights = c->o.weights ? c->o.weights : near,
+                      .adapter = c->o.adapter,
+                      .threads = (int)c->o.threads,
+                      .message = sink.p,
+                      .message_room = sink.room};
     moec_status s = moec_open(p, &o, &c->instance);
     if (s == MOEC_E_OPEN && near && strstr(c->message, ".weights")) {
         size_t n = strlen(c->message);
@@ -283,8 +307,8 @@ int moec_cli_open_text(moec_cli *c) {
     if (c->text)
         return EXIT_DONE;
     if (!c->tokenizer)
-        return moec_cli_error(c, NULL, 0,
-                              "this executable was built without a tokenizer: recompile with moec compile --text");
+        return moec_cli_error(
+            c, NULL, 0, "this executable was built without a tokenizer: recompile with moec compile --text");
     const moec_tokenizer *t = c->tokenizer;
     const unsigned char *bytes = t->bytes;
     unsigned char *loaded = NULL;
@@ -334,7 +358,8 @@ static int dispatch(moec_cli *c, int argc, char **argv) {
     if (positional < command->least || positional > command->most)
         return moec_cli_usage(c, "usage: %s %s%s [options]", c->name, command->name, command->usage);
     if (command->seq2seq && !c->program->seq2seq)
-        return moec_cli_error(c, NULL, 0, "%s needs an encoder and a decoder, this model is a plain graph: use run",
+        return moec_cli_error(c, NULL, 0,
+                              "%s needs an encoder and a decoder, this model is a plain graph: use run",
                               command->name);
     return command->run(c);
 }

@@ -149,7 +149,8 @@ moec_status moec_npy_read(const char *path, moec_npy *a, moec_sink sink) {
 moec_status moec_npy_begin(moec_output *f, unsigned dtype, int rank, const int64_t *extent, moec_sink sink) {
     char h[512];
     size_t n = 10;
-    n += (size_t)snprintf(h + n, sizeof h - n, "{'descr': '%s', 'fortran_order': False, 'shape': (", descr[dtype]);
+    n += (size_t)snprintf(h + n, sizeof h - n, "{'descr': '%s', 'fortran_order': False, 'shape': (",
+                          descr[dtype]);
     for (int i = 0; i < rank; i++)
         n += (size_t)snprintf(h + n, sizeof h - n, i || rank > 1 ? "%lld%s" : "%lld,%s", (long long)extent[i],
                               i + 1 < rank ? ", " : "");

@@ -1,10 +1,10 @@
 /* A pool of threads with cheap barriers. The caller of moec_parallel is worker 0.
  *
  * A job is published under a new `round` and taken apart through the counter `next`. A worker enters a job by
- * raising `inside` and then looking whether the job is still `open`; the caller closes the job when no task is left
- * and waits until nobody is inside. So no thread has to wake for a job that others have finished, and a job's fields
- * change only while nobody can read them. Waiting is a bounded spin, then a condition variable. Tasks must not call
- * moec_parallel themselves. */
+ * raising `inside` and then looking whether the job is still `open`; the caller closes the job when no task
+ * is left and waits until nobody is inside. So no thread has to wake for a job that others have finished, and
+ * a job's fields change only while nobody can read them. Waiting is a bounded spin, then a condition
+ * variable. Tasks must not call moec_parallel themselves. */
 #define _POSIX_C_SOURCE 200809L
 
 #include "internal.h"

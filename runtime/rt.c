@@ -1,8 +1,8 @@
 /* Instances: a program joined with its mapped weights, an adapter, an arena and a pool.
  *
  * The weights file is recognised by its header (magic, ABI, size, hash), which costs nothing at any size; its
- * contents are not hashed again. Arena, scratch and buffers are reserved for the bounds of the program and cost
- * memory only as far as they are touched. */
+ * contents are not hashed again. Arena, scratch and buffers are reserved for the bounds of the program and
+ * cost memory only as far as they are touched. */
 #define _POSIX_C_SOURCE 200809L
 
 #include "internal.h"
@@ -21,7 +21,8 @@ static moec_status check_header(const moec_program *p, const char *path, const m
         return moec_fail(sink, MOEC_E_MISMATCH, path, "was written for ABI %u, this program has ABI %d",
                          (unsigned)h->abi, MOEC_ABI);
     if (h->hash != p->weights_hash || h->bytes != p->weights_bytes)
-        return moec_fail(sink, MOEC_E_MISMATCH, path, "belongs to another compilation: compile again or name the right file");
+        return moec_fail(sink, MOEC_E_MISMATCH, path,
+                         "belongs to another compilation: compile again or name the right file");
     return MOEC_OK;
 }
 
@@ -65,8 +66,15 @@ static moec_status map_weights(moec_instance *m, const char *path, moec_sink sin
 }
 
 static moec_frame frame_of(const moec_instance *m, const int64_t *sym, void *const *arg, int *fault) {
-    return (moec_frame){.pool = m->pool, .weights = m->weights, .adapter = m->adapter, .derived = m->derived,
-                        .arena = m->arena, .scratch = m->scratch, .sym = sym, .arg = arg, .fault = fault};
+    return (moec_frame){.pool = m->pool,
+                        .weights = m->weights,
+                        .adapter = m->adapter,
+                        .derived = m->derived,
+                        .arena = m->arena,
+                        .scratch = m->scratch,
+                        .sym = sym,
+                        .arg = arg,
+                        .fault = fault};
 }
 
 static moec_status fault_status(int fault) {
@@ -132,7 +140,8 @@ static moec_status open_instance(moec_instance *m, const moec_options *o, moec_s
     for (uint32_t i = 0; i < p->n_functions; i++)
         m->used[i] = moec_symbols_used(p, &p->function[i]);
     if (p->adapter_bytes) {
-        if (!m->weights || p->adapter_init > p->weights_bytes || p->adapter_bytes > p->weights_bytes - p->adapter_init)
+        if (!m->weights || p->adapter_init > p->weights_bytes ||
+            p->adapter_bytes > p->weights_bytes - p->adapter_init)
             return moec_fail(sink, MOEC_E_FORMAT, NULL, "error: the adapter lies outside the weights file");
         memcpy(m->adapter, m->weights + p->adapter_init, (size_t)p->adapter_bytes);
     }

@@ -1,8 +1,9 @@
 /* Adapter tensors from a safetensors file.
  *
- * Everything the format promises is checked before a byte of data is read: header length, strict JSON, no duplicate
- * keys, known dtypes, shape product equal to the byte range, ranges that cover the data without hole or overlap.
- * Names, dtypes and shapes must be exactly the program's: no tensor missing, none left over. */
+ * Everything the format promises is checked before a byte of data is read: header length, strict JSON, no
+ * duplicate keys, known dtypes, shape product equal to the byte range, ranges that cover the data without
+ * hole or overlap. Names, dtypes and shapes must be exactly the program's: no tensor missing, none left over.
+ */
 #define _POSIX_C_SOURCE 200809L
 
 #include "internal.h"
@@ -17,9 +18,9 @@ static const struct {
     const char *name;
     int dtype;
 } known[] = {
-    {"F32", MOEC_F32}, {"F16", MOEC_F16}, {"F64", MOEC_F64}, {"BF16", -1},     {"I64", MOEC_I64}, {"I32", MOEC_I32},
-    {"I16", MOEC_I16}, {"I8", MOEC_I8},   {"U8", MOEC_U8},   {"U16", MOEC_U16}, {"U32", -1},       {"U64", -1},
-    {"BOOL", MOEC_BOOL}, {"F8_E4M3", -1}, {"F8_E5M2", -1},
+    {"F32", MOEC_F32}, {"F16", MOEC_F16}, {"F64", MOEC_F64},   {"BF16", -1},    {"I64", MOEC_I64},
+    {"I32", MOEC_I32}, {"I16", MOEC_I16}, {"I8", MOEC_I8},     {"U8", MOEC_U8}, {"U16", MOEC_U16},
+    {"U32", -1},       {"U64", -1},       {"BOOL", MOEC_BOOL}, {"F8_E4M3", -1}, {"F8_E5M2", -1},
 };
 
 typedef struct Entry {
@@ -44,7 +45,8 @@ static int by_name(const void *a, const void *b) {
 
 static int by_begin(const void *a, const void *b) {
     const Entry *x = a, *y = b;
-    return x->begin != y->begin ? (x->begin > y->begin) - (x->begin < y->begin) : (x->end > y->end) - (x->end < y->end);
+    return x->begin != y->begin ? (x->begin > y->begin) - (x->begin < y->begin)
+                                : (x->end > y->end) - (x->end < y->end);
 }
 
 static Entry *find_entry(Reader *r, const char *name, size_t n) {
@@ -71,7 +73,7 @@ static moec_status bad_json(Reader *r) {
                      (unsigned long long)r->json.at + 8, r->json.error);
 }
 
-#define BAD(...) moec_fail(r->sink, MOEC_E_FORMAT, r->path, __VA_ARGS__)
+#define BAD(...)   moec_fail(r->sink, MOEC_E_FORMAT, r->path, __VA_ARGS__)
 #define OTHER(...) moec_fail(r->sink, MOEC_E_MISMATCH, r->path, __VA_ARGS__)
 
 static moec_status read_metadata(Reader *r) {
@@ -99,16 +101,17 @@ static moec_status read_dtype(Reader *r, const moec_tensor *t) {
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         if (strlen(known[i].name) != r->json.length || memcmp(known[i].name, r->json.string, r->json.length))
             continue;
-        return known[i].dtype == (int)t->dtype
-                   ? MOEC_OK
-                   : OTHER("tensor '%s' has dtype %s, the model needs %s", t->name, known[i].name,
-                           moec_dtype_name(t->dtype));
+        return known[i].dtype == (int)t->dtype ? MOEC_OK
+                                               : OTHER("tensor '%s' has dtype %s, the model needs %s",
+                                                       t->name, known[i].name, moec_dtype_name(t->dtype));
     }
-    return BAD("tensor '%s': unknown dtype '%s'", t->name, moec_show(r->shown, r->json.string, r->json.length));
+    return BAD("tensor '%s': unknown dtype '%s'", t->name,
+               moec_show(r->shown, r->json.string, r->json.length));
 }
 
 /* Reads an array of at most `room` non-negative integers; *n counts all of them. */
-static moec_status read_integers(Reader *r, const moec_tensor *t, const char *key, int64_t *v, int room, int *n) {
+static moec_status read_integers(Reader *r, const moec_tensor *t, const char *key, int64_t *v, int room,
+                                 int *n) {
     moec_json_event e = moec_json_next(&r->json);
     if (e == MOEC_JSON_ERROR)
         return bad_json(r);
@@ -123,7 +126,8 @@ static moec_status read_integers(Reader *r, const moec_tensor *t, const char *ke
     }
     if (e == MOEC_JSON_ERROR)
         return bad_json(r);
-    return e == MOEC_JSON_ARRAY_END ? MOEC_OK : BAD("tensor '%s': %s holds something that is no integer", t->name, key);
+    return e == MOEC_JSON_ARRAY_END ? MOEC_OK
+                                    : BAD("tensor '%s': %s holds something that is no integer", t->name, key);
 }
 
 static size_t shape_text(char *out, size_t room, const int64_t *v, int n) {
@@ -169,7 +173,8 @@ static moec_status read_offsets(Reader *r, Entry *entry) {
     if (n != 2)
         return BAD("tensor '%s': data_offsets has %d numbers instead of 2", t->name, n);
     if (v[0] > v[1] || v[1] > r->data)
-        return BAD("tensor '%s': data_offsets lie outside the %lld bytes of data", t->name, (long long)r->data);
+        return BAD("tensor '%s': data_offsets lie outside the %lld bytes of data", t->name,
+                   (long long)r->data);
     if ((uint64_t)(v[1] - v[0]) != t->bytes)
         return BAD("tensor '%s' has %lld bytes, its shape needs %llu", t->name, (long long)(v[1] - v[0]),
                    (unsigned long long)t->bytes);
@@ -204,14 +209,18 @@ static moec_status read_entry(Reader *r) {
         else if (string_is(&r->json, "data_offsets"))
             have |= 4, s = read_offsets(r, entry);
         else
-            s = BAD("tensor '%s': unknown key '%s'", t->name, moec_show(r->shown, r->json.string, r->json.length));
+            s = BAD("tensor '%s': unknown key '%s'", t->name,
+                    moec_show(r->shown, r->json.string, r->json.length));
         if (s)
             return s;
     }
     if (e == MOEC_JSON_ERROR)
         return bad_json(r);
     if (have != 7)
-        return BAD("tensor '%s': no %s", t->name, !(have & 1) ? "dtype" : !(have & 2) ? "shape" : "data_offsets");
+        return BAD("tensor '%s': no %s", t->name,
+                   !(have & 1)   ? "dtype"
+                   : !(have & 2) ? "shape"
+                                 : "data_offsets");
     return MOEC_OK;
 }
 
@@ -243,8 +252,7 @@ static moec_status check_cover(Reader *r) {
                        x->begin < at ? "overlaps what lies before" : "leaves a hole at", (long long)at);
         at = x->end;
     }
-    return at == r->data ? MOEC_OK
-                         : BAD("%lld bytes follow the last tensor", (long long)(r->data - at));
+    return at == r->data ? MOEC_OK : BAD("%lld bytes follow the last tensor", (long long)(r->data - at));
 }
 
 static moec_status read_file(Reader *r, int fd, uint64_t size, unsigned char *block, unsigned char **header) {
@@ -278,15 +286,16 @@ static moec_status read_file(Reader *r, int fd, uint64_t size, unsigned char *bl
         return s;
     for (uint32_t i = 0; i < r->program->n_tensors; i++) {
         const Entry *x = &r->entry[i];
-        s = moec_file_read(fd, r->path, 8 + n + (uint64_t)x->begin, block + x->tensor->offset, x->tensor->bytes,
-                           r->sink);
+        s = moec_file_read(fd, r->path, 8 + n + (uint64_t)x->begin, block + x->tensor->offset,
+                           x->tensor->bytes, r->sink);
         if (s)
             return s;
     }
     return MOEC_OK;
 }
 
-moec_status moec_safetensors_read(const moec_program *p, const char *path, unsigned char *block, moec_sink sink) {
+moec_status moec_safetensors_read(const moec_program *p, const char *path, unsigned char *block,
+                                  moec_sink sink) {
     Reader r = {.program = p, .path = path, .sink = sink};
     int fd;
     uint64_t size = 0;

@@ -1,8 +1,8 @@
 /* Checks a SentencePiece model before libsentencepiece sees it.
  *
- * The library trusts its file: it reads outside a noisy character map, recurses over long pieces and accepts scores
- * that are no numbers. This walk over the wire format (sentencepiece_model.proto, two levels deep, iterative) admits
- * only what it can digest. */
+ * The library trusts its file: it reads outside a noisy character map, recurses over long pieces and accepts
+ * scores that are no numbers. This walk over the wire format (sentencepiece_model.proto, two levels deep,
+ * iterative) admits only what it can digest. */
 #include "text.h"
 #include "internal.h"
 
@@ -133,7 +133,8 @@ static const char *check_map(Span map) {
         return "its replacement text has no end";
     unsigned char *seen = moec_mem_new(units, 1);
     uint32_t *stack = moec_mem_new(units, sizeof *stack);
-    const char *wrong = seen && stack ? check_trie(map.p + 4, units, text_bytes, seen, stack) : "out of memory";
+    const char *wrong =
+        seen && stack ? check_trie(map.p + 4, units, text_bytes, seen, stack) : "out of memory";
     moec_mem_free(seen);
     moec_mem_free(stack);
     return wrong;
@@ -170,7 +171,8 @@ static int check_piece(Checker *c, Span s) {
     uint64_t type = TYPE_NORMAL;
     size_t id = c->pieces++;
     if ((int64_t)c->pieces > c->limit)
-        return REFUSE(c, "has more pieces than the %lld the model's embedding has rows for", (long long)c->limit);
+        return REFUSE(c, "has more pieces than the %lld the model's embedding has rows for",
+                      (long long)c->limit);
     while (s.n > 0) {
         if (!next_field(&s, &f))
             return REFUSE(c, "piece %zu is malformed", id);
@@ -192,7 +194,9 @@ static int check_piece(Checker *c, Span s) {
         return REFUSE(c, "piece %zu has the unknown type %llu", id, (unsigned long long)type);
     c->unknowns += type == TYPE_UNKNOWN;
     char shown[MOEC_SHOW];
-    return set_insert(c, text) ? 0 : REFUSE(c, "piece %zu, '%s', occurs twice", id, moec_show(shown, text.p, text.n));
+    return set_insert(c, text)
+               ? 0
+               : REFUSE(c, "piece %zu, '%s', occurs twice", id, moec_show(shown, text.p, text.n));
 }
 
 static int check_normalizer(Checker *c, Span s, const char *what) {
@@ -201,7 +205,8 @@ static int check_normalizer(Checker *c, Span s, const char *what) {
         if (!next_field(&s, &f))
             return REFUSE(c, "its %s is malformed", what);
         const char *wrong;
-        if (f.number == NORMALIZER_MAP && (wrong = f.wire == BYTES ? check_map(f.bytes) : "it is no byte string"))
+        if (f.number == NORMALIZER_MAP &&
+            (wrong = f.wire == BYTES ? check_map(f.bytes) : "it is no byte string"))
             return REFUSE(c, "the character map of its %s cannot be used: %s", what, wrong);
     }
     return 0;
@@ -246,9 +251,10 @@ static int check_model(Checker *c, Span s) {
     return 0;
 }
 
-int moec_spiece_check(const unsigned char *bytes, size_t size, const char *name, int64_t vocab_rows, char *message,
-                      size_t room) {
-    Checker c = {.name = name, .sink = {message, room}, .limit = vocab_rows < COUNT_LIMIT ? vocab_rows : COUNT_LIMIT};
+int moec_spiece_check(const unsigned char *bytes, size_t size, const char *name, int64_t vocab_rows,
+                      char *message, size_t room) {
+    Checker c = {
+        .name = name, .sink = {message, room}, .limit = vocab_rows < COUNT_LIMIT ? vocab_rows : COUNT_LIMIT};
     if (message && room)
         message[0] = 0;
     if (size > MOEC_SPIECE_LIMIT)

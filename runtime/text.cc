@@ -1,9 +1,9 @@
 // T5's tokenizer: libsentencepiece behind the C interface of text.h.
 //
 // Reproduces what Hugging Face's T5 tokenizer does around SentencePiece: special tokens (</s>, <pad>, <unk>,
-// <extra_id_N>) are cut out of the text before it is tokenized, white space at the end of a stretch of text is kept as
-// one lone meta symbol, </s> ends every sequence. The sentinels <extra_id_0..99> have no pieces: they are the hundred ids
-// behind them, in descending order.
+// <extra_id_N>) are cut out of the text before it is tokenized, white space at the end of a stretch of text
+// is kept as one lone meta symbol, </s> ends every sequence. The sentinels <extra_id_0..99> have no pieces:
+// they are the hundred ids behind them, in descending order.
 #include "text.h"
 
 #include <algorithm>
@@ -40,8 +40,9 @@ std::string normalized(const moec_text &t, const std::string &s) {
     return all;
 }
 
-// Ids of text without special tokens. SentencePiece strips white space at the end, the tokenizer to be reproduced keeps one
-// symbol of it; what normalizes to white space is found by looking at the text with a letter on either side.
+// Ids of text without special tokens. SentencePiece strips white space at the end, the tokenizer to be
+// reproduced keeps one symbol of it; what normalizes to white space is found by looking at the text with a
+// letter on either side.
 void encode_stretch(const moec_text &t, const std::string &s, std::vector<int64_t> *ids) {
     if (s.empty())
         return;
@@ -98,14 +99,18 @@ bool utf8_valid(const char *s, size_t n) {
     const unsigned char *p = reinterpret_cast<const unsigned char *>(s);
     for (size_t i = 0; i < n;) {
         unsigned c = p[i];
-        size_t k = c < 0x80 ? 1 : c >= 0xC2 && c < 0xE0 ? 2 : c >= 0xE0 && c < 0xF0 ? 3 : c >= 0xF0 && c < 0xF5 ? 4 : 0;
+        size_t k = c < 0x80                ? 1
+                   : c >= 0xC2 && c < 0xE0 ? 2
+                   : c >= 0xE0 && c < 0xF0 ? 3
+                   : c >= 0xF0 && c < 0xF5 ? 4
+                                           : 0;
         if (!k || k > n - i)
             return false;
         for (size_t j = 1; j < k; j++)
             if ((p[i + j] & 0xC0) != 0x80)
                 return false;
-        if ((c == 0xE0 && p[i + 1] < 0xA0) || (c == 0xED && p[i + 1] > 0x9F) || (c == 0xF0 && p[i + 1] < 0x90) ||
-            (c == 0xF4 && p[i + 1] > 0x8F))
+        if ((c == 0xE0 && p[i + 1] < 0xA0) || (c == 0xED && p[i + 1] > 0x9F) ||
+            (c == 0xF0 && p[i + 1] < 0x90) || (c == 0xF4 && p[i + 1] > 0x8F))
             return false;
         i += k;
     }
@@ -151,7 +156,8 @@ int64_t find_piece(const moec_text &t, const char *piece) {
     return id >= 0 && id < t.pieces && t.model.IdToPiece(id) == piece ? id : -1;
 }
 
-moec_text *text_open(const unsigned char *bytes, size_t size, const char *name, int64_t rows, char *message, size_t room) {
+moec_text *text_open(const unsigned char *bytes, size_t size, const char *name, int64_t rows, char *message,
+                     size_t room) {
     if (moec_spiece_check(bytes, size, name, rows, message, room))
         return nullptr;
     try {

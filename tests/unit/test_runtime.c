@@ -1,8 +1,9 @@
-/* The runtime against a program written by hand: opening and refusing, running, the pool, adapters, decoding, and the
- * command line in a child process.
+/* The runtime against a program written by hand: opening and refusing, running, the pool, adapters, decoding,
+ * and the command line in a child process.
  *
- * The program: vocabulary 16, width 2. encode gives (id * mask, mask); cross scales the first by the adapter; step puts
- * its token into the cache and makes the token (sum of cross + 3 * past + sum of the cache) % 16; score gives -label/2. */
+ * The program: vocabulary 16, width 2. encode gives (id * mask, mask); cross scales the first by the adapter;
+ * step puts its token into the cache and makes the token (sum of cross + 3 * past + sum of the cache) % 16;
+ * score gives -label/2. */
 #include "runtime/moec_main.h"
 #include "runtime/cli.h"
 
@@ -28,18 +29,18 @@ enum { V_IDS, V_HIDDEN, V_CROSS, V_TOKEN, V_PAST, V_GROWN, V_LOGITS, V_TARGETS, 
 
 static void shape_kind(int kind, const int64_t *s, int64_t *e) {
     const int64_t table[][3] = {
-        [V_IDS] = {s[B], s[S], 0},          [V_HIDDEN] = {s[B], s[S], 2},   [V_CROSS] = {s[B], s[S], 1},
-        [V_TOKEN] = {s[B], 1, 0},           [V_PAST] = {s[B], s[P], 1},     [V_GROWN] = {s[B], s[P] + 1, 1},
-        [V_LOGITS] = {s[B], 1, VOCAB},      [V_TARGETS] = {s[B], s[T], 0},  [V_LOGPROB] = {s[B], s[T], 0},
+        [V_IDS] = {s[B], s[S], 0},     [V_HIDDEN] = {s[B], s[S], 2},  [V_CROSS] = {s[B], s[S], 1},
+        [V_TOKEN] = {s[B], 1, 0},      [V_PAST] = {s[B], s[P], 1},    [V_GROWN] = {s[B], s[P] + 1, 1},
+        [V_LOGITS] = {s[B], 1, VOCAB}, [V_TARGETS] = {s[B], s[T], 0}, [V_LOGPROB] = {s[B], s[T], 0},
     };
     int rank = kind == V_IDS || kind == V_TOKEN || kind == V_TARGETS || kind == V_LOGPROB ? 2 : 3;
     memcpy(e, table[kind], (size_t)rank * sizeof *e);
 }
 
-#define SHAPES(name, ...)                                              \
-    static void name(const int64_t *sym, uint32_t i, int64_t *e) {     \
-        static const int kind[] = {__VA_ARGS__};                       \
-        shape_kind(kind[i], sym, e);                                   \
+#define SHAPES(name, ...)                                                                                    \
+    static void name(const int64_t *sym, uint32_t i, int64_t *e) {                                           \
+        static const int kind[] = {__VA_ARGS__};                                                             \
+        shape_kind(kind[i], sym, e);                                                                         \
     }
 SHAPES(encode_shape, V_IDS, V_IDS, V_HIDDEN)
 SHAPES(cross_shape, V_HIDDEN, V_CROSS)
@@ -109,9 +110,11 @@ static void prepare_run(const moec_frame *f) {
         *f->fault = MOEC_E_RANGE;
 }
 
-static const moec_value encode_values[] = {{"input_ids", MOEC_I64, 2, -1, -1, 0}, {"attention_mask", MOEC_I64, 2, -1, -1, 0},
+static const moec_value encode_values[] = {{"input_ids", MOEC_I64, 2, -1, -1, 0},
+                                           {"attention_mask", MOEC_I64, 2, -1, -1, 0},
                                            {"hidden", MOEC_F32, 3, -1, -1, 0}};
-static const moec_value cross_values[] = {{"hidden", MOEC_F32, 3, -1, -1, 0}, {"cross_kv", MOEC_F32, 3, -1, -1, 0}};
+static const moec_value cross_values[] = {{"hidden", MOEC_F32, 3, -1, -1, 0},
+                                          {"cross_kv", MOEC_F32, 3, -1, -1, 0}};
 static const moec_value step_values[] = {
     {"token", MOEC_I64, 2, -1, -1, 0},          {"cross_kv", MOEC_F32, 3, -1, -1, 0},
     {"attention_mask", MOEC_I64, 2, -1, -1, 0}, {"self_k_0", MOEC_F32, 3, -1, 1, CAPACITY},
@@ -133,8 +136,19 @@ static const moec_tensor tensors[] = {
     {"encoder.0.self.k.scale", MOEC_F32, 1, {2, 0, 0, 0}, 0, 8},
     {"encoder.0.self.k.router", MOEC_F32, 2, {2, 3, 0, 0}, 64, 24},
 };
-static const moec_seq2seq sequence = {.pad = 0, .eos = 1, .start = 0, .vocab = VOCAB, .width = 2, .encode = 0, .cross = 1,
-                                      .step = 2, .score = 3, .batch = B, .source = S, .target = T, .past = P};
+static const moec_seq2seq sequence = {.pad = 0,
+                                      .eos = 1,
+                                      .start = 0,
+                                      .vocab = VOCAB,
+                                      .width = 2,
+                                      .encode = 0,
+                                      .cross = 1,
+                                      .step = 2,
+                                      .score = 3,
+                                      .batch = B,
+                                      .source = S,
+                                      .target = T,
+                                      .past = P};
 
 /* Weights: header, then the adapter block. */
 typedef struct Image {
@@ -145,15 +159,33 @@ typedef struct Image {
     char end[40];
 } Image;
 
-static const Image image = {.h = {.magic = {'M', 'O', 'E', 'C', 'W', 'T', 'S', '\n'}, .abi = MOEC_ABI, .hash = 77,
+static const Image image = {.h = {.magic = {'M', 'O', 'E', 'C', 'W', 'T', 'S', '\n'},
+                                  .abi = MOEC_ABI,
+                                  .hash = 77,
                                   .bytes = sizeof(Image)},
                             .scale = {1, 1}};
 
 static const moec_program program = {
-    .abi = MOEC_ABI, .name = "fake", .weights_hash = 77, .weights_bytes = sizeof(Image), .adapter_init = 64,
-    .adapter_bytes = 128, .derived_bytes = 64, .arena_bytes = 4096, .scratch_bytes = 64, .n_symbols = 4, .n_functions = 4,
-    .n_tensors = 2, .symbol = symbols, .function = functions, .tensor = tensors, .prepare = prepare_run,
-    .seq2seq = &sequence, .spec = "{}", .parameters = 100, .trainable = 8,
+    .abi = MOEC_ABI,
+    .name = "fake",
+    .weights_hash = 77,
+    .weights_bytes = sizeof(Image),
+    .adapter_init = 64,
+    .adapter_bytes = 128,
+    .derived_bytes = 64,
+    .arena_bytes = 4096,
+    .scratch_bytes = 64,
+    .n_symbols = 4,
+    .n_functions = 4,
+    .n_tensors = 2,
+    .symbol = symbols,
+    .function = functions,
+    .tensor = tensors,
+    .prepare = prepare_run,
+    .seq2seq = &sequence,
+    .spec = "{}",
+    .parameters = 100,
+    .trainable = 8,
 };
 
 /* ---- files ---- */
@@ -187,7 +219,7 @@ static const char *write_adapter(const char *name, const char *header, const voi
     return write_file(name, all, 8 + length + n);
 }
 
-#define SCALE "\"encoder.0.self.k.scale\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[24,32]}"
+#define SCALE  "\"encoder.0.self.k.scale\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[24,32]}"
 #define ROUTER "\"encoder.0.self.k.router\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]}"
 
 static const float doubled[8] = {0, 0, 0, 0, 0, 0, 2, 2}; /* router, then scale */
@@ -212,7 +244,9 @@ static int tear_down(void **state) {
 static moec_instance *open_good(int threads) {
     char message[256];
     moec_instance *m = NULL;
-    moec_options o = {.weights = path_of("fake.weights"), .threads = threads, .message = message,
+    moec_options o = {.weights = path_of("fake.weights"),
+                      .threads = threads,
+                      .message = message,
                       .message_room = sizeof message};
     if (moec_open(&program, &o, &m))
         fail_msg("%s", message);
@@ -254,13 +288,15 @@ static void refuses_weights(void **state) {
     refuse_weights(NULL, &program, MOEC_E_OPEN, "no weights");
     Image other = image;
     other.h.hash++;
-    refuse_weights(write_file("other", &other, sizeof other), &program, MOEC_E_MISMATCH, "another compilation");
+    refuse_weights(write_file("other", &other, sizeof other), &program, MOEC_E_MISMATCH,
+                   "another compilation");
     other = image;
     other.h.abi++;
     refuse_weights(write_file("abi", &other, sizeof other), &program, MOEC_E_MISMATCH, "ABI");
     other = image;
     other.h.magic[0] = 'm';
-    refuse_weights(write_file("magic", &other, sizeof other), &program, MOEC_E_FORMAT, "not a moec weights file");
+    refuse_weights(write_file("magic", &other, sizeof other), &program, MOEC_E_FORMAT,
+                   "not a moec weights file");
     moec_program p = program;
     p.abi++;
     refuse_weights(path_of("fake.weights"), &p, MOEC_E_MISMATCH, "ABI");
@@ -416,27 +452,31 @@ static void refuses_adapters(void **state) {
         const char *word;
     } cases[] = {
         {"{" SCALE "}", 32, MOEC_E_MISMATCH, "'encoder.0.self.k.router' is missing"},
-        {"{" SCALE "," ROUTER ",\"x\\n\\u001b\":{}}", 32, MOEC_E_MISMATCH, "tensor 'x\\012\\033' belongs to no site"},
+        {"{" SCALE "," ROUTER ",\"x\\n\\u001b\":{}}", 32, MOEC_E_MISMATCH,
+         "tensor 'x\\012\\033' belongs to no site"},
         {"{" SCALE "," ROUTER "," SCALE "}", 32, MOEC_E_FORMAT, "twice"},
         {"{" SCALE "," ROUTER "} x", 32, MOEC_E_FORMAT, "follows"},
         {"[" SCALE "]", 32, MOEC_E_FORMAT, "'{'"},
         {"{" SCALE "," ROUTER "}", 40, MOEC_E_FORMAT, "8 bytes follow"},
         {"{" SCALE "," ROUTER "}", 31, MOEC_E_FORMAT, "encoder.0.self.k.scale"},
-        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[24,32]}," ROUTER "}", 32,
-         MOEC_E_MISMATCH, "has dtype F16"},
-        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F24\",\"shape\":[2],\"data_offsets\":[24,32]}," ROUTER "}", 32,
-         MOEC_E_FORMAT, "unknown dtype 'F24'"},
-        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[24,32]}," ROUTER "}", 32,
-         MOEC_E_MISMATCH, "has shape [2,1], the model needs [2]"},
-        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[24,32]}," ROUTER "}", 32,
-         MOEC_E_FORMAT, "negative"},
-        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[20,28]}," ROUTER "}", 32,
-         MOEC_E_FORMAT, "overlaps"},
-        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[28,36]}," ROUTER "}", 36,
-         MOEC_E_FORMAT, "hole"},
-        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[24,28]}," ROUTER "}", 32,
-         MOEC_E_FORMAT, "has 4 bytes"},
-        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F32\",\"shape\":[2]}," ROUTER "}", 32, MOEC_E_FORMAT, "no data_offsets"},
+        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[24,32]}," ROUTER "}",
+         32, MOEC_E_MISMATCH, "has dtype F16"},
+        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F24\",\"shape\":[2],\"data_offsets\":[24,32]}," ROUTER "}",
+         32, MOEC_E_FORMAT, "unknown dtype 'F24'"},
+        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[24,32]}," ROUTER
+         "}",
+         32, MOEC_E_MISMATCH, "has shape [2,1], the model needs [2]"},
+        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[24,32]}," ROUTER
+         "}",
+         32, MOEC_E_FORMAT, "negative"},
+        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[20,28]}," ROUTER "}",
+         32, MOEC_E_FORMAT, "overlaps"},
+        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[28,36]}," ROUTER "}",
+         36, MOEC_E_FORMAT, "hole"},
+        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[24,28]}," ROUTER "}",
+         32, MOEC_E_FORMAT, "has 4 bytes"},
+        {"{\"encoder.0.self.k.scale\":{\"dtype\":\"F32\",\"shape\":[2]}," ROUTER "}", 32, MOEC_E_FORMAT,
+         "no data_offsets"},
         {"{\"encoder.0.self.k.scale\":null," ROUTER "}", 32, MOEC_E_FORMAT, "not an object"},
         {"{\"__metadata__\":{\"a\":1}," SCALE "," ROUTER "}", 32, MOEC_E_FORMAT, "not a string"},
     };
@@ -451,8 +491,10 @@ static void refuses_adapters(void **state) {
     }
     char message[256];
     unsigned char huge[8] = {255, 255, 255, 255, 255, 255, 255, 255};
-    assert_int_equal(moec_load_adapter(m, write_file("huge", huge, 8), message, sizeof message), MOEC_E_FORMAT);
-    assert_int_equal(moec_load_adapter(m, write_file("tiny", huge, 7), message, sizeof message), MOEC_E_FORMAT);
+    assert_int_equal(moec_load_adapter(m, write_file("huge", huge, 8), message, sizeof message),
+                     MOEC_E_FORMAT);
+    assert_int_equal(moec_load_adapter(m, write_file("tiny", huge, 7), message, sizeof message),
+                     MOEC_E_FORMAT);
     assert_int_equal(moec_load_adapter(m, path_of("none"), NULL, 0), MOEC_E_OPEN);
     assert_int_equal(first_token(m), 5);
     moec_close(m);
@@ -476,11 +518,35 @@ static moec_json_event last_event(const char *text) {
 
 static void json_is_strict(void **state) {
     (void)state;
-    static const char *const good[] = {"1", " [ ] ", "{}", "[1,-0.5e3,true,null,\"\\u00e9\\ud83d\\ude00\"]",
-                                       "{\"a\":{\"a\":[{}]},\"b\":\"\\\"\"}", "9223372036854775807"};
-    static const char *const bad[] = {"", "[1,]", "{,}", "{\"a\":1,\"a\":2}", "01", "1.", "-", "+1", "[1 2]", "\"\x01\"",
-                                      "\"\xff\"", "\"\xed\xa0\x80\"", "\"\\ud800\"", "\"\\x\"", "tru", "{\"a\"}", "{a:1}",
-                                      "1 2", "[", "\"", "1e999", "nan", "{\"a\":1,\"\\u0061\":2}"};
+    static const char *const good[] = {"1",
+                                       " [ ] ",
+                                       "{}",
+                                       "[1,-0.5e3,true,null,\"\\u00e9\\ud83d\\ude00\"]",
+                                       "{\"a\":{\"a\":[{}]},\"b\":\"\\\"\"}",
+                                       "9223372036854775807"};
+    static const char *const bad[] = {"",
+                                      "[1,]",
+                                      "{,}",
+                                      "{\"a\":1,\"a\":2}",
+                                      "01",
+                                      "1.",
+                                      "-",
+                                      "+1",
+                                      "[1 2]",
+                                      "\"\x01\"",
+                                      "\"\xff\"",
+                                      "\"\xed\xa0\x80\"",
+                                      "\"\\ud800\"",
+                                      "\"\\x\"",
+                                      "tru",
+                                      "{\"a\"}",
+                                      "{a:1}",
+                                      "1 2",
+                                      "[",
+                                      "\"",
+                                      "1e999",
+                                      "nan",
+                                      "{\"a\":1,\"\\u0061\":2}"};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++)
         if (last_event(good[i]) != MOEC_JSON_END)
             fail_msg("%s", good[i]);
@@ -541,16 +607,23 @@ static void generates(void **state) {
         assert_int_equal(steps, longest);
         int calls = 0;
         moec_generate_options o = {.max_length = 6, .eos = 99};
-        assert_int_equal(moec_generate(m, 1, 3, ids + 6, mask + 6, NULL, &o, tokens, &steps, count_calls, &calls), MOEC_OK);
+        assert_int_equal(
+            moec_generate(m, 1, 3, ids + 6, mask + 6, NULL, &o, tokens, &steps, count_calls, &calls),
+            MOEC_OK);
         assert_int_equal(calls, 3);
         assert_int_equal(steps, 3);
         o.max_length = CAPACITY + 1;
-        assert_int_equal(moec_generate(m, 1, 3, ids, mask, NULL, &o, tokens, &steps, NULL, NULL), MOEC_E_RANGE);
-        assert_int_equal(moec_generate(m, 5, 3, ids, mask, NULL, NULL, tokens, &steps, NULL, NULL), MOEC_E_RANGE);
-        assert_int_equal(moec_generate(m, 1, 9, ids, mask, NULL, NULL, tokens, &steps, NULL, NULL), MOEC_E_RANGE);
-        assert_int_equal(moec_generate(m, 1, 3, ids, NULL, NULL, NULL, tokens, &steps, NULL, NULL), MOEC_E_ARGUMENT);
+        assert_int_equal(moec_generate(m, 1, 3, ids, mask, NULL, &o, tokens, &steps, NULL, NULL),
+                         MOEC_E_RANGE);
+        assert_int_equal(moec_generate(m, 5, 3, ids, mask, NULL, NULL, tokens, &steps, NULL, NULL),
+                         MOEC_E_RANGE);
+        assert_int_equal(moec_generate(m, 1, 9, ids, mask, NULL, NULL, tokens, &steps, NULL, NULL),
+                         MOEC_E_RANGE);
+        assert_int_equal(moec_generate(m, 1, 3, ids, NULL, NULL, NULL, tokens, &steps, NULL, NULL),
+                         MOEC_E_ARGUMENT);
         ids[0] = -1;
-        assert_int_equal(moec_generate(m, 1, 3, ids, mask, NULL, NULL, tokens, &steps, NULL, NULL), MOEC_E_INDEX);
+        assert_int_equal(moec_generate(m, 1, 3, ids, mask, NULL, NULL, tokens, &steps, NULL, NULL),
+                         MOEC_E_INDEX);
         ids[0] = 5;
         moec_close(m);
     }
@@ -570,7 +643,7 @@ static void slurp(const char *path, char *to, size_t room) {
 
 /* Runs moec_main in a child with the arguments up to NULL; returns its exit status. */
 static int command(const char *first, ...) {
-    char *argv[24] = {(char *)(uintptr_t)"bin/fake"};
+    char *argv[24] = {(char *)(uintptr_t) "bin/fake"};
     int argc = 1;
     va_list args;
     va_start(args, first);
@@ -619,14 +692,20 @@ static void line_commands(void **state) {
         strcat(text, "\n");
     }
     assert_string_equal(output, text);
-    assert_int_equal(command("generate", WEIGHTS, "--adapter", path_of("good"), "--max-length", "1", "--ids", "2 3", NULL), 0);
+    assert_int_equal(
+        command("generate", WEIGHTS, "--adapter", path_of("good"), "--max-length", "1", "--ids", "2 3", NULL),
+        0);
     assert_string_equal(output, "10\n");
     assert_int_equal(command("encode", WEIGHTS, "--ids", "4 5", "--ids", "6", NULL), 0);
     assert_string_equal(output, "4 1\n5 1\n\n6 1\n");
-    assert_int_equal(command("score", WEIGHTS, "--ids", "4 5", "--targets", "3 1", "--ids", "1", "--targets", "2", NULL), 0);
+    assert_int_equal(
+        command("score", WEIGHTS, "--ids", "4 5", "--targets", "3 1", "--ids", "1", "--targets", "2", NULL),
+        0);
     assert_string_equal(output, "-2 -1.5 -0.5\n-1 -1\n");
-    const char lines[] = "{\"input_ids\":[4,5],\"labels\":[3,1,-100],\"id\":{\"x\":[1]}}\n\n{\"labels\":[2],\"input_ids\":[1]}\n";
-    assert_int_equal(command("score", WEIGHTS, "--jsonl", write_file("data.jsonl", lines, sizeof lines - 1), NULL), 0);
+    const char lines[] = "{\"input_ids\":[4,5],\"labels\":[3,1,-100],\"id\":{\"x\":[1]}}\n\n{\"labels\":[2],"
+                         "\"input_ids\":[1]}\n";
+    assert_int_equal(
+        command("score", WEIGHTS, "--jsonl", write_file("data.jsonl", lines, sizeof lines - 1), NULL), 0);
     assert_string_equal(output, "-2 -1.5 -0.5\n-1 -1\n");
     assert_int_equal(command("info", NULL), 0);
     has(output, "out self_k_0 : f32[B,P+1,1] in the storage of self_k_0 room for 8");
@@ -687,7 +766,8 @@ static void line_errors(void **state) {
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
         char text[256];
         int n = snprintf(text, sizeof text, "{\"input_ids\":[1]}\n%s\n", lines[i].line);
-        assert_int_equal(command("generate", WEIGHTS, "--jsonl", write_file("bad.jsonl", text, (size_t)n), NULL), 1);
+        assert_int_equal(
+            command("generate", WEIGHTS, "--jsonl", write_file("bad.jsonl", text, (size_t)n), NULL), 1);
         has(errors, lines[i].word);
         assert_string_equal(output, "");
     }
@@ -700,14 +780,16 @@ static void line_errors(void **state) {
     has(errors, "--weights names another place");
 }
 
-static const char *write_npy(const char *name, unsigned dtype, int rank, const int64_t *extent, const void *p, size_t n) {
+static const char *write_npy(const char *name, unsigned dtype, int rank, const int64_t *extent, const void *p,
+                             size_t n) {
     const char *path = path_of(name);
     moec_sink none = {NULL, 0};
     moec_output f;
     assert_int_equal(moec_output_open(path, &f, none), MOEC_OK);
     /* A header as NumPy writes it. */
     char h[128];
-    int k = snprintf(h + 10, 118, "{'descr': '%s', 'fortran_order': False, 'shape': (", dtype == MOEC_F32 ? "<f4" : "<i8");
+    int k = snprintf(h + 10, 118, "{'descr': '%s', 'fortran_order': False, 'shape': (",
+                     dtype == MOEC_F32 ? "<f4" : "<i8");
     for (int i = 0; i < rank; i++)
         k += snprintf(h + 10 + k, 40, "%d,", (int)extent[i]);
     k += snprintf(h + 10 + k, 20, "), }\n");
@@ -736,8 +818,8 @@ static void line_runs_functions(void **state) {
     in_option(mask_in, "attention_mask", write_npy("m.npy", MOEC_I64, 2, mask_extent, mask, sizeof mask));
     in_option(cache_in, "self_k_0", write_npy("k.npy", MOEC_F32, 3, cross_extent, cache, sizeof cache));
     const char *out = path_of("results");
-    assert_int_equal(command("run", "step", WEIGHTS, "--in", token_in, "--in", cross_in, "--in", mask_in, "--in", cache_in,
-                             "--out", out, NULL),
+    assert_int_equal(command("run", "step", WEIGHTS, "--in", token_in, "--in", cross_in, "--in", mask_in,
+                             "--in", cache_in, "--out", out, NULL),
                      0);
     moec_npy a;
     moec_sink none = {NULL, 0};
@@ -754,8 +836,8 @@ static void line_runs_functions(void **state) {
     int64_t three[] = {3, 2};
     int64_t long_mask[6] = {0};
     in_option(mask_in, "attention_mask", write_npy("m.npy", MOEC_I64, 2, three, long_mask, sizeof long_mask));
-    assert_int_equal(command("run", "step", WEIGHTS, "--in", token_in, "--in", cross_in, "--in", mask_in, "--in", cache_in,
-                             "--out", out, NULL),
+    assert_int_equal(command("run", "step", WEIGHTS, "--in", token_in, "--in", cross_in, "--in", mask_in,
+                             "--in", cache_in, "--out", out, NULL),
                      1);
     has(errors, "m.npy: error: extent 3 of axis 0 contradicts B = 2");
     in_option(mask_in, "attention_mask", path_of("c.npy"));
@@ -763,7 +845,8 @@ static void line_runs_functions(void **state) {
     has(errors, "c.npy: error: holds f32 of rank 3, input 'attention_mask' is i64 of rank 2");
     assert_int_equal(command("run", "step", WEIGHTS, "--in", token_in, "--out", out, NULL), 1);
     has(errors, "input 'cross_kv' is missing");
-    assert_int_equal(command("encode", WEIGHTS, "--ids", "4 5", "--ids", "6", "--out", path_of("e.npy"), NULL), 0);
+    assert_int_equal(
+        command("encode", WEIGHTS, "--ids", "4 5", "--ids", "6", "--out", path_of("e.npy"), NULL), 0);
     assert_int_equal(moec_npy_read(path_of("e.npy"), &a, none), MOEC_OK);
     const float states[] = {4, 1, 5, 1, 6, 1, 0, 0};
     assert_int_equal(a.bytes, sizeof states);

@@ -1,4 +1,5 @@
-/* The tokenizer: ids and text as Hugging Face's T5 tokenizer gives them, and what is refused as a vocabulary. */
+/* The tokenizer: ids and text as Hugging Face's T5 tokenizer gives them, and what is refused as a vocabulary.
+ */
 #include "runtime/cli.h"
 
 #include <setjmp.h>
@@ -146,7 +147,8 @@ static void refuses(void **state) {
     Proto m = base();
     assert_int_equal(moec_spiece_check(m.p, m.n, "x", 4, message, sizeof message), 0);
     assert_int_equal(moec_spiece_check(m.p, m.n, "x", 1, message, sizeof message), -1);
-    for (size_t n = 0; n < m.n; n++) { /* cut anywhere but between the two pieces: no model, or no unknown piece */
+    for (size_t n = 0; n < m.n;
+         n++) { /* cut anywhere but between the two pieces: no model, or no unknown piece */
         Proto cut = m;
         cut.n = n;
         int bad = moec_spiece_check(cut.p, cut.n, "x", 4, message, sizeof message);
@@ -222,7 +224,8 @@ static void agrees_with_t5(void **state) {
     char path[1024], message[256];
     snprintf(path, sizeof path, "%s/vocab/spiece.model", shared ? shared : MOEC_SOURCE_DIR "/../shared/data");
     size_t n, lines_n;
-    unsigned char *p = load(path, &n), *lines = load(FIXTURES "tokenizer_golden.jsonl", &lines_n), *at = lines;
+    unsigned char *p = load(path, &n), *lines = load(FIXTURES "tokenizer_golden.jsonl", &lines_n),
+                  *at = lines;
     if (!p) {
         moec_mem_free(lines);
         skip();
@@ -232,7 +235,8 @@ static void agrees_with_t5(void **state) {
         fail_msg("%s", message);
     static Golden g;
     int count = 0;
-    for (unsigned char *end; (end = memchr(at, '\n', (size_t)(lines + lines_n - at))); at = end + 1, count++) {
+    for (unsigned char *end; (end = memchr(at, '\n', (size_t)(lines + lines_n - at)));
+         at = end + 1, count++) {
         read_golden(at, (size_t)(end - at), &g);
         static int64_t ids[2048];
         static char text[8192];
