@@ -41,6 +41,30 @@ static bool agree_concat(Binder *b, const BVal *in, uint32_t n, int64_t axis)
     return true;
 }
 
+/* The rows of indices against what they choose from: the leading axes of data (gather), the updates (scatter). */
+static bool agree_indices(Binder *b, Op op, const BVal *in, const Attr *attrs, uint32_t n_attrs)
+{
+    const Type data = bound_at(b, in[0])->type, at = bound_at(b, in[1])->type;
+    const Attr *batch = attr_in(attrs, n_attrs, AT_batch);
+    int64_t width;
+    if (at.rank < 1 || !dim_is_const(b->m->dims, at.dim[at.rank - 1], &width))
+        return diag_error(b->d, NULL, "the last extent of the indices is not known; give its symbol one value");
+    for (int64_t i = 0; op == OP_gather_nd && batch && i < batch->i && i < data.rank && i < at.rank; i++)
+        if (!bind_unify(b, data.dim[i], at.dim[i], "gather_nd"))
+            return false;
+    if (op == OP_gather_nd)
+        return true;
+    const Type up = bound_at(b, in[2])->type;
+    if (width < 1 || width > data.rank || up.rank != at.rank - 1 + data.rank - width)
+        return diag_error(b->d, NULL, "scatter_nd: the updates do not fit indices and data");
+    for (int i = 0; i < up.rank; i++) {
+        Dim want = i < at.rank - 1 ? at.dim[i] : data.dim[i - (at.rank - 1) + width];
+        if (!bind_unify(b, up.dim[i], want, "scatter_nd"))
+            return false;
+    }
+    return true;
+}
+
 /* Makes the operands' extents agree where the op asks for it. */
 static bool agree(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs)
 {
@@ -53,6 +77,8 @@ static bool agree(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attr
         const Attr *axis = attr_in(attrs, n_attrs, AT_axis);
         return axis && agree_concat(b, in, n, axis->i);
     }
+    if (op == OP_gather_nd || op == OP_scatter_nd)
+        return agree_indices(b, op, in, attrs, n_attrs);
     return true;
 }
 
@@ -154,11 +180,13 @@ static bool infer_one(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *
 {
     ValueId *ids = arena_array(b->scratch, n ? n : 1, sizeof *ids);
     const char *why = "operands do not fit";
-    uint32_t n_out = 0;
+    Type types[8];
+    uint32_t n_out = 8;
     for (uint32_t i = 0; i < n; i++)
         ids[i] = in[i] == BV_NONE ? NONE : bound_id(b, in[i]);
-    if (!node_infer(b->m, b->f, op, ids, n, attrs, n_attrs, type, &n_out, &why))
+    if (!node_infer(b->m, b->f, op, ids, n, attrs, n_attrs, types, &n_out, &why))
         return diag_error(b->d, NULL, "%s: %s", op_info(op)->name, why);
+    *type = types[0];
     return true;
 }
 

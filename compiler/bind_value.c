@@ -232,6 +232,14 @@ bool bind_unify(Binder *b, Dim x, Dim y, const char *what)
     dim_visit(t, y, collect, &set);
     uint32_t best = NONE;
     Dim by = DIM_BAD;
+    for (size_t i = 0; i < set.sym.count && set.sym.count == 2; i++) { /* min(S, T) == T holds where S == T */
+        uint32_t s = set.sym.item[i], other = set.sym.item[1 - i];
+        Dim d = dim_sym(t, dim_sym_at(t, other)->name);
+        if (s > other && dim_subst(t, x, s, d) == dim_subst(t, y, s, d)) {
+            best = s;
+            by = d;
+        }
+    }
     for (size_t i = 0; i < set.sym.count; i++) {
         uint32_t s = set.sym.item[i];
         if (best != NONE && s < best)
@@ -338,7 +346,7 @@ bool bind_emit_many(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *at
     const ValueId *ids = operand_ids(b, in, n);
     const char *why = "operands do not fit";
     Type types[8];
-    uint32_t n_out = 0;
+    uint32_t n_out = 8;
     CHECK(op_info(op)->outs <= 8);
     if (!node_infer(b->m, b->f, op, ids, n, attrs, n_attrs, types, &n_out, &why))
         return diag_error(b->d, NULL, "%s: %s", op_info(op)->name, why);

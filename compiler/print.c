@@ -73,6 +73,19 @@ static Str name_sanitised(Arena *a, Str hint)
     return (Str){s, n};
 }
 
+/* `name.i`, cut at the front to what name_sanitised lets through: printing what was parsed changes nothing. */
+static Str name_numbered(Arena *a, Str name, unsigned i)
+{
+    size_t digits = 1;
+    for (unsigned v = i; v >= 10; v /= 10)
+        digits++;
+    size_t cut = name.n + 1 + digits > HINT_MAX ? name.n + 1 + digits - HINT_MAX : 0;
+    char *s = arena_printf(a, "%.*s.%u", (int)(name.n - cut), name.p + cut, i);
+    if (cut && !is_alpha(s[0]))
+        s[0] = '_';
+    return str_c(s);
+}
+
 static void name_value(Names *names, ValueId v, Str wanted)
 {
     Str name = wanted;
@@ -82,7 +95,7 @@ static void name_value(Names *names, ValueId v, Str wanted)
         while (!namemap_add(&names->taken, name, v));
     } else {
         for (unsigned i = 1; !namemap_add(&names->taken, name, v); i++)
-            name = str_c(arena_printf(names->arena, "%.*s.%u", (int)wanted.n, wanted.p, i));
+            name = name_numbered(names->arena, wanted, i);
     }
     names->name[v] = name;
 }
