@@ -382,7 +382,7 @@ bool onnx_if(NodeCtx *c)
             }
             Attr at[2] = {attr_i(AT_then_func, id[0]), attr_i(AT_else_func, id[1])};
             const char *why = NULL;
-            uint32_t inferred = 0;
+            uint32_t inferred = n_out; /* room */
             ok = node_infer(c->m, c->f, OP_if, in, n_in, at, 2, types, &inferred, &why) || ctx_error(c, "%s", why);
             if (ok) {
                 ValueId v = func_node_typed(c->m, c->f, OP_if, in, n_in, at, 2, types, n_out, c->origin);

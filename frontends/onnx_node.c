@@ -163,7 +163,7 @@ ValueId emit(NodeCtx *c, Op op, const ValueId *in, uint32_t n_in, const Attr *at
 {
     if (c->failed)
         return NONE;
-    uint32_t room = c->node->n_output > 8 ? (uint32_t)c->node->n_output : 8, n_out = 0;
+    uint32_t room = c->node->n_output > 8 ? (uint32_t)c->node->n_output : 8, n_out = room;
     Type few[8], *types = room > 8 ? arena_array(c->m->arena, room, sizeof *types) : few;
     const char *why = NULL;
     if (!node_infer(c->m, c->f, op, in, n_in, attrs, n_attrs, types, &n_out, &why)) {

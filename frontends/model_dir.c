@@ -1,0 +1,140 @@
+/* Which files make a model, and the token ids that only its configs tell.
+ *
+ * Files are looked for in the directory and in its `onnx` sub-directory, where some exporters put them. A name that
+ * exists is what it is: a broken encoder_model.onnx is an error, not a reason to look further. */
+#include "model_dir.h"
+
+#include "file.h"
+#include "json.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { MAX_TOKEN = 1 << 26 };
+
+/* dir/sub/name when there is such a name, of whatever kind. */
+static const char *present(Arena *a, const char *dir, const char *sub, const char *name)
+{
+    struct stat st;
+    size_t n = strlen(dir);
+    const char *slash = n > 0 && dir[n - 1] == '/' ? "" : "/";
+    const char *path = arena_printf(a, "%s%s%s%s", dir, slash, sub, name);
+    return lstat(path, &st) == 0 ? path : NULL;
+}
+
+static bool layout_find(Arena *a, ModelDir *o, Diag *d)
+{
+    static const char *const subs[] = {"", "onnx/"};
+    for (int i = 0; i < 2; i++) {
+        const char *sub = subs[i], *whole = present(a, o->dir, sub, "model.onnx");
+        const char *merged = present(a, o->dir, sub, "decoder_model_merged.onnx");
+        o->encoder = present(a, o->dir, sub, "encoder_model.onnx");
+        o->decoder = present(a, o->dir, sub, "decoder_model.onnx");
+        o->layout = o->decoder != NULL ? ML_PAIR : ML_MERGED;
+        if (o->decoder == NULL)
+            o->decoder = merged;
+        if (o->encoder != NULL && o->decoder != NULL)
+            return true;
+        if (o->encoder != NULL || o->decoder != NULL)
+            return diag_error(d, o->dir, "there is %s_model.onnx but no %s", o->encoder != NULL ? "an encoder" : "a decoder",
+                              o->encoder != NULL ? "decoder_model.onnx or decoder_model_merged.onnx" : "encoder_model.onnx");
+        if (whole != NULL) {
+            o->layout = ML_WHOLE;
+            o->encoder = whole;
+            return true;
+        }
+    }
+    return diag_error(d, o->dir, "holds no model: encoder_model.onnx with decoder_model.onnx (or "
+                                 "decoder_model_merged.onnx), or model.onnx, is expected");
+}
+
+/* generation_config.json: an id, or a list of which the first counts. */
+static bool id_override(const JsonDoc *doc, const char *key, int64_t *id)
+{
+    JsonPath root = {0};
+    json_t *v = json_object_get(doc->root, key);
+    if (v == NULL || json_is_null(v))
+        return true;
+    if (!json_is_array(v))
+        return json_get_int(doc, &root, doc->root, key, 0, MAX_TOKEN, id);
+    v = json_array_get(v, 0);
+    JsonPath at = json_path_key(root, key);
+    if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > MAX_TOKEN)
+        return json_error(doc, &at, "must be a token id or a list of them");
+    *id = json_integer_value(v);
+    return true;
+}
+
+static bool generation_config(Arena *a, const char *path, T5Config *c, Diag *d)
+{
+    JsonDoc doc;
+    bool ok = json_open(a, path, JSON_FOREIGN_DEPTH, &doc, d);
+    if (ok && !json_is_object(doc.root))
+        ok = diag_error(d, path, "must be a JSON object");
+    ok = ok && id_override(&doc, "pad_token_id", &c->pad) && id_override(&doc, "eos_token_id", &c->eos) &&
+         id_override(&doc, "decoder_start_token_id", &c->start);
+    json_close(&doc);
+    return ok;
+}
+
+static bool id_check(const ModelDir *o, const char *key, int64_t id, Diag *d)
+{
+    if (id < 0)
+        return diag_error(d, o->config.file, "key '%s': is missing, and no generation_config.json has it", key);
+    if (id >= o->config.vocab)
+        return diag_error(d, o->config.file, "key '%s': %lld is not below vocab_size %lld", key, (long long)id,
+                          (long long)o->config.vocab);
+    return true;
+}
+
+static bool configs_load(Arena *a, ModelDir *o, Diag *d)
+{
+    bool pair = o->layout == ML_PAIR || o->layout == ML_MERGED;
+    const char *path = present(a, o->dir, "", "config.json"), *more = present(a, o->dir, "", "generation_config.json");
+    if (path == NULL)
+        return !pair || diag_error(d, o->dir, "config.json is missing; the token ids stand there");
+    if (!pair)
+        return true; /* any graph, any architecture: nothing in its config is needed */
+    if (!config_load(a, path, &o->config, d) || (more != NULL && !generation_config(a, more, &o->config, d)))
+        return false;
+    o->has_config = true;
+    if (o->config.start < 0)
+        o->config.start = o->config.pad; /* what T5 starts with */
+    return id_check(o, "pad_token_id", o->config.pad, d) && id_check(o, "eos_token_id", o->config.eos, d) &&
+           id_check(o, "decoder_start_token_id", o->config.start, d);
+}
+
+bool model_dir_open(Arena *a, const char *path, ModelDir *out, Diag *d)
+{
+    struct stat st;
+    *out = (ModelDir){.layout = ML_FILE, .dir = path};
+    if (stat(path, &st) != 0)
+        return diag_error(d, path, "cannot be opened: %s", strerror(errno));
+    if (!S_ISDIR(st.st_mode)) {
+        out->dir = path_dir(a, path);
+        out->encoder = path;
+        return true;
+    }
+    return layout_find(a, out, d) && configs_load(a, out, d);
+}
+
+bool model_dir_import(Module *m, const char *path, ModelDir *out, OnnxFiles *files, Diag *d)
+{
+    if (!model_dir_open(m->arena, path, out, d))
+        return false;
+    if (out->layout == ML_FILE || out->layout == ML_WHOLE)
+        return onnx_import(m, out->encoder, out->layout == ML_FILE ? "main" : "model", files, d);
+    bool ok = onnx_import(m, out->encoder, "encoder", files, d);
+    ok = onnx_import(m, out->decoder, "decoder", files, d) && ok;
+    if (!ok)
+        return false;
+    bool chooses = onnx_branch_input(m, "decoder", &out->branch_input);
+    if (out->layout == ML_MERGED && !chooses)
+        return diag_error(d, out->decoder, "a merged decoder chooses its branch by an input; this one does not");
+    m->s2s.present = true;
+    m->s2s.pad = out->config.pad;
+    m->s2s.eos = out->config.eos;
+    m->s2s.start = out->config.start;
+    return true;
+}
