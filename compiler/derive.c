@@ -179,6 +179,11 @@ static ValueId copy_input(Deriver *dv, Copy *c, ValueId v, const char *name, DTy
         t.dim[c->tag[v]] = dim_const(dv->m->dims, 1);
     ValueId in = func_input(dv->m, c->f, str_c(name), t);
     c->map[v] = build_cast(dv->m, c->f, in, own, (Str){0});
+    for (NodeId i = 0; i < c->old->n_nodes; i++) { /* no rounding on the way to a wider type and back */
+        const Node *n = &c->old->node[i];
+        if (n->op == OP_cast && n->in[0] == v && c->old->value[n->out].type.dtype == dtype)
+            c->map[n->out] = in;
+    }
     return in;
 }
 
@@ -254,7 +259,7 @@ static Inputs find_inputs(const Func *f)
     }
     for (uint32_t i = 0; i < f->n_inputs; i++) {
         const Value *v = &f->value[f->input[i]];
-        if (v->type.rank == 3 && v->type.dtype == DT_F32 && in.hidden == NONE)
+        if (v->type.rank == 3 && dtype_is_float(v->type.dtype) && in.hidden == NONE)
             in.hidden = f->input[i];
         if (v->type.rank == 2 && v->type.dtype == DT_F32 && str_is(v->name, "sentence"))
             in.sentence = f->input[i];
@@ -293,13 +298,21 @@ static void mask_input(Deriver *dv, Copy *c, ValueId mask)
 
 /* ---- the four functions -------------------------------------------------------------------------------------------- */
 
+/* A result in f32, whatever the model's files round it to. */
+static ValueId unrounded(const Func *f, ValueId v)
+{
+    const Node *n = value_node(f, v);
+    return n && n->op == OP_cast && dtype_is_float(f->value[v].type.dtype) && f->value[n->in[0]].type.dtype == DT_F32
+               ? n->in[0] : v;
+}
+
 static bool make_encode(Deriver *dv)
 {
     Module *m = dv->m;
     Copy c = copy_begin(dv, dv->enc, "encode", &dv->enc_names);
     copy_input(dv, &c, dv->ein.ids, "input_ids", DT_I64);
     mask_input(dv, &c, dv->ein.mask);
-    ValueId out = dv->enc->output[0];
+    ValueId out = unrounded(dv->enc, dv->enc->output[0]);
     bool *mark = needed(dv, &c, &out, 1);
     sentence_input(dv, &c, dv->ein.sentence, mark);
     if (stray_input(dv, &c, mark))
@@ -432,10 +445,11 @@ static bool make_score(Deriver *dv, const ValueId *kv, uint32_t n, ValueId logit
 
 static ValueId find_logits(const Func *f, const int *tag)
 {
-    for (uint32_t i = 0; i < f->n_outputs; i++)
-        if (f->value[f->output[i]].type.rank == 3 && f->value[f->output[i]].type.dtype == DT_F32 &&
-            tag[f->output[i]] == 1)
-            return f->output[i];
+    for (uint32_t i = 0; i < f->n_outputs; i++) {
+        ValueId v = unrounded(f, f->output[i]);
+        if (f->value[v].type.rank == 3 && f->value[v].type.dtype == DT_F32 && tag[v] == 1)
+            return v;
+    }
     return NONE;
 }
 
@@ -458,6 +472,13 @@ static void canonical_symbols(Deriver *dv)
     for (size_t i = 0; i < sizeof pair / sizeof *pair; i++) {
         rename_add(pair[i].r, t, pair[i].from, pair[i].to);
         bound_symbol(t, pair[i].to, pair[i].from);
+    }
+    for (Dim *c = (Dim[]){B, S, T, DIM_BAD}; *c != DIM_BAD; c++) {
+        uint32_t sym;
+        CHECK(dim_as_sym(t, *c, &sym));
+        DimSym *unused = dim_sym_at(t, sym);
+        if (unused->hi == DIM_UNBOUNDED) /* an extent that is a constant in this model */
+            unused->lo = unused->hi = 1;
     }
     rename_finish(&dv->enc_names, t);
     rename_finish(&dv->dec_names, t);

@@ -10,6 +10,16 @@
 static bool (*const patterns[])(Matcher *mt, const Node *n) = {match_attention, match_gelu, match_rms_norm,
                                                                match_linear};
 
+/* A function with cross attention is a whole model: it will be split, so all of it has to be understood. */
+static bool has_cross_attention(const Func *f)
+{
+    for (NodeId i = 0; i < f->n_nodes; i++)
+        if (f->node[i].op == OP_attention && f->value[f->node[i].in[0]].type.dim[1] !=
+                                                 f->value[f->node[i].in[1]].type.dim[1])
+            return true;
+    return false;
+}
+
 /* Rewrites one function. With `strict` every softmax has to be part of an attention. */
 static bool match_func(Module *m, Func *f, bool strict, Diag *d)
 {
@@ -25,6 +35,7 @@ static bool match_func(Module *m, Func *f, bool strict, Diag *d)
         if (!done)
             remap_node(&mt.r, n);
     }
+    strict = strict || has_cross_attention(mt.r.f);
     for (size_t i = 0; strict && i < mt.missed.count; i++) {
         const Missed *x = &mt.missed.item[i];
         const Node *at = x->where ? x->where : x->softmax;

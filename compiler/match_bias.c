@@ -21,8 +21,10 @@ typedef struct Sums {
     IxId root;        /* in terms of d instead of j */
     IxPlan plan;
     int64_t dlo, dhi, heads, rows, cols;
-    uint32_t h_sym, i_sym, d_sym; /* NONE: a constant 0 */
+    uint32_t b_sym, h_sym, i_sym, d_sym; /* NONE: a constant 0 */
     bool by_row;      /* depends on i too: every row has to be looked at */
+    bool by_batch;    /* and on b */
+    int64_t batches;
     ValueId mask;     /* input, or NONE */
     IxId table;       /* an element of a parameter [bucket, h], or IX_FAIL */
     double *open, *shut; /* [distance][head], mask element 1 and 0 */
@@ -74,7 +76,7 @@ static IxId pull_sum(Sums *s, const IxId *at)
 
 typedef struct Seen {
     const Sums *s;
-    bool row, other;
+    bool row, batch, other;
 } Seen;
 
 static void see_symbol(void *ctx, uint32_t sym)
@@ -82,6 +84,8 @@ static void see_symbol(void *ctx, uint32_t sym)
     Seen *seen = ctx;
     if (sym == seen->s->i_sym)
         seen->row = true;
+    else if (sym == seen->s->b_sym)
+        seen->batch = true;
     else if (sym != seen->s->h_sym && sym != seen->s->d_sym)
         seen->other = true;
 }
@@ -91,7 +95,7 @@ static bool survey(Sums *s, IxId b, IxId key)
 {
     Index *x = s->x;
     const Func *f = s->mt->f;
-    Seen seen = {s, false, false};
+    Seen seen = {s, false, false, false};
     for (uint32_t k = 0; k < s->plan.n; k++) {
         IxId id = s->plan.id[k];
         const IxExpr *e = index_expr(x, id);
@@ -117,6 +121,7 @@ static bool survey(Sums *s, IxId b, IxId key)
     if (seen.other)
         return refuse(s->ad, NULL, "what is added to the scores depends on more than head, distance and key mask");
     s->by_row = seen.row;
+    s->by_batch = seen.batch;
     return true;
 }
 
@@ -129,7 +134,7 @@ static bool *depends_on_head(Sums *s)
         IxId id = s->plan.id[k];
         const IxExpr *e = index_expr(x, id);
         if (e->kind == IX_INT) {
-            Seen seen = {&(Sums){.h_sym = NONE, .i_sym = s->h_sym, .d_sym = NONE}, false, false};
+            Seen seen = {&(Sums){.b_sym = NONE, .h_sym = NONE, .i_sym = s->h_sym, .d_sym = NONE}, false, false, false};
             if (s->h_sym != NONE)
                 dim_visit(index_dims(x), e->d, see_symbol, &seen);
             dep[id] = seen.row;
@@ -142,15 +147,46 @@ static bool *depends_on_head(Sums *s)
     return dep;
 }
 
+/* One value of the sum: query row i of batch b at distance d. `first`: nothing to compare with yet. */
+static bool sample_one(Sums *s, int64_t d, int64_t h, bool on, bool first, const bool *changed, const int64_t *syms,
+                       IxNum *num)
+{
+    Additive *ad = s->ad;
+    if (!index_eval(s->x, &s->plan, syms, on, changed, num)) {
+        ad->why = index_why(s->x, &ad->where);
+        return false;
+    }
+    double v = index_number(s->x, s->root, num);
+    if (num[s->root].bad || v != v)
+        return refuse(ad, NULL, "what is added to the scores is not a number for some distance");
+    double *cell = (on ? s->open : s->shut) + (d - s->dlo) * s->heads + h;
+    if (!first && *cell != v)
+        return refuse(ad, NULL, "what is added to the scores depends on more than the distance");
+    *cell = v;
+    if (!on || s->table == IX_FAIL || v < HIDDEN)
+        return true;
+    const IxNum *at = &num[index_arg(s->x, s->table, 0)];
+    int64_t *bucket = &s->bucket[d - s->dlo];
+    if (num[s->table].bad || num[s->table].f != v || (h && *bucket != at->i) || !first)
+        s->from_table = false;
+    *bucket = at->i;
+    return true;
+}
+
+static void set_sym(int64_t *syms, uint32_t sym, int64_t v)
+{
+    if (sym != NONE)
+        syms[sym] = v;
+}
+
 /* Fills open, shut and bucket. */
 static bool sample(Sums *s)
 {
     Index *x = s->x;
-    Additive *ad = s->ad;
-    int64_t n = s->dhi - s->dlo + 1;
-    int64_t work = n * s->heads;
-    if (n > MAX_DISTANCES || work > MAX_SAMPLES || (s->by_row && work > MAX_SAMPLES / (s->rows ? s->rows : 1)))
-        return refuse(ad, NULL, "the bounds of the sequence length are too large: give smaller ones");
+    int64_t n = s->dhi - s->dlo + 1, work = n * s->heads, again = 1;
+    if (!mul_i64(s->by_row ? s->rows : 1, s->by_batch ? s->batches : 1, &again) || n > MAX_DISTANCES ||
+        s->heads > MAX_SAMPLES || work > MAX_SAMPLES || again > MAX_SAMPLES || work > MAX_SAMPLES / again)
+        return refuse(s->ad, NULL, "the bounds of the sequence length are too large: give smaller ones");
     size_t n_syms = dim_sym_count(index_dims(x));
     int64_t *syms = arena_array(s->mt->a, n_syms + 1, sizeof *syms);
     IxNum *num = arena_array(s->mt->a, index_count(x), sizeof *num);
@@ -160,38 +196,22 @@ static bool sample(Sums *s)
     s->bucket = arena_array(s->mt->a, (size_t)n, sizeof *s->bucket);
     s->from_table = s->table != IX_FAIL;
     for (int64_t d = s->dlo; d <= s->dhi; d++) {
-        int64_t i0 = 0, i1 = 0;
+        int64_t i0 = 0, i1 = 0, batches = s->by_batch ? s->batches : 1;
         if (s->by_row) {
             i0 = d < 0 ? -d : 0;
             i1 = s->cols - 1 - d < s->rows - 1 ? s->cols - 1 - d : s->rows - 1;
         }
-        for (int64_t i = i0; i <= i1; i++)
+        set_sym(syms, s->d_sym, d);
+        for (int64_t k = 0; k < (i1 - i0 + 1) * batches; k++) {
+            set_sym(syms, s->i_sym, i0 + k / batches);
+            set_sym(syms, s->b_sym, k % batches);
             for (int on = 1; on >= (s->mask == NONE ? 1 : 0); on--)
                 for (int64_t h = 0; h < s->heads; h++) {
-                    if (s->d_sym != NONE)
-                        syms[s->d_sym] = d;
-                    if (s->i_sym != NONE)
-                        syms[s->i_sym] = i;
-                    if (s->h_sym != NONE)
-                        syms[s->h_sym] = h;
-                    if (!index_eval(x, &s->plan, syms, on, h ? dep : NULL, num)) {
-                        ad->why = index_why(x, &ad->where);
+                    set_sym(syms, s->h_sym, h);
+                    if (!sample_one(s, d, h, on, k == 0, h ? dep : NULL, syms, num))
                         return false;
-                    }
-                    double v = index_number(x, s->root, num);
-                    if (num[s->root].bad || v != v)
-                        return refuse(ad, NULL, "what is added to the scores is not a number for some distance");
-                    double *cell = (on ? s->open : s->shut) + (d - s->dlo) * s->heads + h;
-                    if (i > i0 && *cell != v)
-                        return refuse(ad, NULL, "what is added to the scores depends on more than the distance");
-                    *cell = v;
-                    if (!on || s->table == IX_FAIL || v < HIDDEN)
-                        continue;
-                    const IxNum *at = &num[index_arg(x, s->table, 0)];
-                    if (num[s->table].bad || num[s->table].f != v || (h && s->bucket[d - s->dlo] != at->i) || i > i0)
-                        s->from_table = false;
-                    s->bucket[d - s->dlo] = at->i;
                 }
+        }
     }
     return true;
 }
@@ -311,6 +331,7 @@ static bool analyse(Matcher *mt, Additive *ad)
         ad->why = index_why(mt->x, &ad->where);
         return false;
     }
+    s.b_sym = axis_sym(mt->x, at[0]);
     s.h_sym = axis_sym(mt->x, at[1]);
     s.i_sym = axis_sym(mt->x, at[2]);
     uint32_t j = axis_sym(mt->x, at[3]);
@@ -331,6 +352,8 @@ static bool analyse(Matcher *mt, Additive *ad)
     s.plan = index_plan(mt->x, s.root, true);
     if (!survey(&s, at[0], key))
         return false;
+    if (s.by_batch && !dim_is_const(md, ad->scores.dim[0], &s.batches))
+        return refuse(ad, NULL, "what is added to the scores depends on more than head, distance and key mask");
     if (s.by_row && (!dim_is_const(md, ad->scores.dim[2], NULL) || !dim_is_const(md, ad->scores.dim[3], NULL)))
         return refuse(ad, NULL, "what is added to the scores depends on more than the distance of query and key");
     if (!sample(&s) || !find_masks(&s))
