@@ -203,12 +203,21 @@ static bool infer_gather(Infer *x) {
     return one(x, t);
 }
 
+/* *q = -1: not known before bind. */
 static bool index_width(Infer *x, const Type *i, int64_t *q) {
     if (i->dtype != DT_I64)
         return fail(x, "the indices are not i64");
-    if (i->rank < 1 || !dim_is_const(x->m->dims, i->dim[i->rank - 1], q))
-        return fail(x, "the last extent of the indices must be constant");
+    if (i->rank < 1)
+        return fail(x, "the indices are a scalar");
+    if (!dim_is_const(x->m->dims, i->dim[i->rank - 1], q))
+        *q = -1;
     return true;
+}
+
+/* Different constants. Anything else that differs may still turn out equal in bind. */
+static bool never_equal(Infer *x, Dim a, Dim b) {
+    int64_t p, q;
+    return dim_is_const(x->m->dims, a, &p) && dim_is_const(x->m->dims, b, &q) && p != q;
 }
 
 static bool infer_gather_nd(Infer *x) {
@@ -216,10 +225,12 @@ static bool infer_gather_nd(Infer *x) {
     int64_t batch = integer(x, AT_batch, 0), q;
     if (!index_width(x, i, &q))
         return false;
+    if (q < 0)
+        return one(x, type_unranked(a->dtype));
     if (batch < 0 || batch >= i->rank || q < 1 || batch + q > a->rank)
         return fail(x, "the indices do not fit the data's rank");
     for (int k = 0; k < batch; k++)
-        if (a->dim[k] != i->dim[k])
+        if (never_equal(x, a->dim[k], i->dim[k]))
             return fail(x, "data and indices differ in a batch extent");
     if (i->rank - 1 + a->rank - batch - q > MOEC_MAX_RANK)
         return fail(x, "the result's rank is above 16");
@@ -238,11 +249,13 @@ static bool infer_scatter_nd(Infer *x) {
         return false;
     if (u->dtype != a->dtype)
         return fail(x, "data and updates differ in element type");
+    if (q < 0)
+        return one(x, type_unranked(a->dtype));
     if (q < 1 || q > a->rank || u->rank != i->rank - 1 + a->rank - (int)q)
         return fail(x, "the updates do not fit indices and data");
     for (int k = 0; k < u->rank; k++) {
         Dim want = k < i->rank - 1 ? i->dim[k] : a->dim[k - (i->rank - 1) + q];
-        if (u->dim[k] != want)
+        if (never_equal(x, u->dim[k], want))
             return fail(x, "the updates do not fit indices and data");
     }
     return one(x, *a);

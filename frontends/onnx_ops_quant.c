@@ -1,5 +1,5 @@
-/* Import rules of 8-bit arithmetic. Scales and zero points are scalars or vectors along one axis; blocks are
- * not supported. */
+/* Import rules of 8-bit arithmetic. Scales and zero points are scalars, vectors along one axis, or one value a
+ * block of elements along it. */
 #include "onnx_impl.h"
 
 static ValueId along(NodeCtx *c, ValueId v, ValueId data, int64_t axis)
@@ -8,9 +8,26 @@ static ValueId along(NodeCtx *c, ValueId v, ValueId data, int64_t axis)
     return emit(c, OP_dyn_axis, (ValueId[]){v, data}, 2, &at, 1);
 }
 
-static bool no_blocks(NodeCtx *c)
+/* A scale or zero point under the data: element i of the axis takes entry i / block. */
+static ValueId spread(NodeCtx *c, ValueId v, ValueId data, int64_t axis)
 {
-    return ctx_int(c, "block_size", 0) == 0 || ctx_error(c, "block_size is not supported");
+    int64_t block = ctx_int(c, "block_size", 0);
+    int rank = value_rank(c, data);
+    if (block == 0)
+        return along(c, v, data, axis);
+    if (block < 0 || rank == UNRANKED || axis < -(int64_t)rank || axis >= rank) {
+        ctx_error(c, "block_size or axis does not fit the data");
+        return NONE;
+    }
+    axis += axis < 0 ? rank : 0;
+    Dim from = dim_const(c->m->dims, axis);
+    Attr one_axis[2] = {attr_dims(AT_start, &from, 1), attr_i(AT_k, 1)}, at = attr_i(AT_axis, axis);
+    Attr first = attr_ints(AT_axes, &(int64_t){0}, 1);
+    ValueId extent = emit(c, OP_shape, &data, 1, one_axis, 2);
+    extent = emit(c, OP_dyn_squeeze, &extent, 1, &first, 1);
+    ValueId i = emit3(c, OP_dyn_range, emit_scalar(c, DT_I64, 0), extent, emit_scalar(c, DT_I64, 1));
+    i = emit2(c, OP_div, i, emit_scalar(c, DT_I64, (double)block));
+    return emit(c, OP_dyn_gather, (ValueId[]){v, i}, 2, &at, 1);
 }
 
 static bool dynamic_quantize(NodeCtx *c)
@@ -52,8 +69,6 @@ static bool dequantize(NodeCtx *c)
     ValueId x = c->in[0];
     int64_t axis = ctx_int(c, "axis", 1), to = ctx_int(c, "output_dtype", 0);
     DType t = value_dtype(c, c->in[1]), out = t;
-    if (!no_blocks(c))
-        return false;
     if (dtype_is_float(value_dtype(c, x)) || value_dtype(c, x) == DT_BOOL || value_dtype(c, x) == DT_I64)
         return ctx_error(c, "takes 8, 16 or 32-bit integers, not %s", dtype_name(value_dtype(c, x)));
     if (!dtype_is_float(t) || (to != 0 && (to > INT32_MAX || !onnx_dtype((int32_t)to, &out) || !dtype_is_float(out))))
@@ -62,8 +77,8 @@ static bool dequantize(NodeCtx *c)
         return ctx_error(c, "zero point of another type than the data");
     ValueId v = emit_cast(c, x, DT_I32);
     if (c->in[2] != NONE)
-        v = emit2(c, OP_sub, v, emit_cast(c, along(c, c->in[2], x, axis), DT_I32));
-    v = emit2(c, OP_mul, emit_cast(c, v, t), along(c, c->in[1], x, axis));
+        v = emit2(c, OP_sub, v, emit_cast(c, spread(c, c->in[2], x, axis), DT_I32));
+    v = emit2(c, OP_mul, emit_cast(c, v, t), spread(c, c->in[1], x, axis));
     c->out[0] = emit_cast(c, v, out);
     return true;
 }
@@ -81,18 +96,16 @@ static bool quantize(NodeCtx *c)
     ValueId x = c->in[0];
     int64_t axis = ctx_int(c, "axis", 1), to = ctx_int(c, "output_dtype", 0);
     DType out = c->in[2] != NONE ? value_dtype(c, c->in[2]) : DT_U8, given = out;
-    if (!no_blocks(c))
-        return false;
     if (to != 0 && (to > INT32_MAX || !onnx_dtype((int32_t)to, &given) || (c->in[2] != NONE && given != out)))
         return ctx_error(c, "output_dtype is not supported or not the zero point's");
     out = given;
     if (range[out].hi == 0)
         return ctx_error(c, "to %s is not supported", dtype_name(out));
     DType t = value_dtype(c, x) == DT_F64 ? DT_F64 : DT_F32;
-    ValueId scale = emit_cast(c, along(c, c->in[1], x, axis), t);
+    ValueId scale = emit_cast(c, spread(c, c->in[1], x, axis), t);
     ValueId v = emit1(c, OP_round, emit2(c, OP_div, emit_cast(c, x, t), scale));
     if (c->in[2] != NONE)
-        v = emit2(c, OP_add, v, emit_cast(c, along(c, c->in[2], x, axis), t));
+        v = emit2(c, OP_add, v, emit_cast(c, spread(c, c->in[2], x, axis), t));
     v = emit2(c, OP_max, v, emit_scalar(c, t, range[out].lo));
     v = emit2(c, OP_min, v, emit_scalar(c, t, range[out].hi));
     c->out[0] = emit_cast(c, v, out);

@@ -206,14 +206,22 @@ static bool gather_nd(NodeCtx *c)
 
 static bool scatter_nd(NodeCtx *c)
 {
+    static const char *const how_kind[][2] = {{"add", "sum"}, {"mul", "prod"}, {"max", "max"}, {"min", "min"}};
     Str how = ctx_str(c, "reduction", "none");
-    if (!str_is(how, "none"))
-        return ctx_error(c, "reduction '%s' is not supported", diag_show(c->im->d, how));
+    size_t k = 0;
     if (!need_ints(c, 1))
         return false;
     if (value_dtype(c, c->in[2]) != value_dtype(c, c->in[0]))
         return ctx_error(c, "data and updates have different element types");
-    return plain(c);
+    if (str_is(how, "none"))
+        return plain(c);
+    while (k < 4 && !str_is(how, how_kind[k][0]))
+        k++;
+    if (k == 4)
+        return ctx_error(c, "reduction '%s' is not supported", diag_show(c->im->d, how));
+    Attr kind = attr_s(AT_kind, str_c(how_kind[k][1]));
+    c->out[0] = emit(c, OP_scatter_nd, c->in, 3, &kind, 1);
+    return true;
 }
 
 static bool trilu(NodeCtx *c)
