@@ -196,7 +196,7 @@ static bool bind_if(Binder *b, const Node *n, const BVal *in, BVal *out)
         if (x->dtype != y->dtype || x->rank != y->rank)
             return diag_error(b->d, NULL, "the branches give result %u different types; give the condition a value", i);
         for (int k = 0; k < x->rank; k++)
-            if (!bind_unify(b, x->dim[k], y->dim[k], "branches"))
+            if (!bind_unify(b, x->dim[k], y->dim[k], "the branches of a condition without a value"))
                 return false;
     }
     ValueId *ids = arena_array(b->scratch, n->n_in, sizeof *ids);
