@@ -1,0 +1,75 @@
+/* Building, loading and calling a model in the process of the compiler. */
+#include "native.h"
+
+#include <dlfcn.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool symbol(Native *n, const char *name, void *out) {
+    void *p = dlsym(n->library, name);
+    memcpy(out, &p, sizeof p);
+    return p != NULL || diag_error(n->d, NULL, "the built library lacks %s", name);
+}
+
+bool native_open(Native *n, const Options *o, Model *model, int threads, Diag *d) {
+    *n = (Native){.d = d};
+    if (!build_open(&n->build, o, model, "model", d)) return false;
+    const char *made, *weights = arena_printf(n->build.a, "%s/weights.bin", n->build.dir);
+    OutFile w;
+    n->build.codegen.embed_weights = false;
+    if (!build_weights(&n->build, weights, &w) || !outfile_commit(&w) || !build_sources(&n->build, false) ||
+        !build_compile(&n->build, EMIT_SHARED, &made))
+        return false;
+    n->library = dlopen(made, RTLD_NOW | RTLD_LOCAL);
+    if (!n->library) return diag_error(d, NULL, "cannot load what was built: %s", dlerror());
+    const moec_program *(*program)(void);
+    moec_status (*open)(const moec_program *, const moec_options *, moec_instance **);
+    if (!symbol(n, "model_program", &program) || !symbol(n, "moec_open", &open) || !symbol(n, "moec_run", &n->run) ||
+        !symbol(n, "moec_close", &n->close) || !symbol(n, "moec_status_text", &n->text))
+        return false;
+    n->program = program();
+    char message[512] = "";
+    moec_options opt = {.weights = weights, .threads = threads, .message = message, .message_room = sizeof message};
+    moec_status s = open(n->program, &opt, &n->instance);
+    return s == MOEC_OK || diag_error(d, NULL, "cannot open what was built: %s", message[0] ? message : n->text(s));
+}
+
+void native_close(Native *n) {
+    if (n->instance) n->close(n->instance);
+    if (n->library) dlclose(n->library);
+    build_close(&n->build);
+}
+
+int native_function(const Native *n, const char *name) {
+    for (uint32_t i = 0; i < n->program->n_functions; i++)
+        if (strcmp(n->program->function[i].name, name) == 0) return (int)i;
+    return -1;
+}
+
+int native_symbol(const Native *n, const char *name) {
+    for (uint32_t i = 0; i < n->program->n_symbols; i++)
+        if (strcmp(n->program->symbol[i].name, name) == 0) return (int)i;
+    return -1;
+}
+
+Tensor native_shape(const Native *n, int function, uint32_t i, const int64_t *sym) {
+    const moec_function *f = &n->program->function[function];
+    Tensor t = {.dtype = (DType)f->value[i].dtype, .rank = f->value[i].rank};
+    f->shape(sym, i, t.dim);
+    return t;
+}
+
+bool native_run(Native *n, int function, const int64_t *sym, const Tensor *in, Tensor *out, Arena *a) {
+    const moec_function *f = &n->program->function[function];
+    void **arg = arena_array(a, f->n_inputs + f->n_outputs + 1, sizeof *arg);
+    for (uint32_t i = 0; i < f->n_inputs; i++) arg[i] = in[i].data;
+    for (uint32_t i = 0; i < f->n_outputs; i++) {
+        const moec_value *v = &f->value[f->n_inputs + i];
+        out[i] = native_shape(n, function, f->n_inputs + i, sym);
+        if (v->alias >= 0) out[i].data = arg[v->alias];
+        else if (!tensor_alloc(a, &out[i])) return diag_error(n->d, NULL, "an output is too large");
+        arg[f->n_inputs + i] = out[i].data;
+    }
+    moec_status s = n->run(n->instance, (uint32_t)function, sym, arg);
+    return s == MOEC_OK || diag_error(n->d, NULL, "function '%s': %s", f->name, n->text(s));
+}
