@@ -88,13 +88,28 @@ static bool id_check(const ModelDir *o, const char *key, int64_t id, Diag *d)
     return true;
 }
 
+/* Whether a config of who knows what model says that it is a T5. */
+static bool names_t5(Arena *a, const char *path)
+{
+    JsonDoc doc;
+    Diag *quiet = diag_new();
+    bool ok = json_open(a, path, JSON_FOREIGN_DEPTH, &doc, quiet) && json_is_object(doc.root);
+    const char *type = ok ? json_string_value(json_object_get(doc.root, "model_type")) : NULL;
+    ok = type != NULL && (strcmp(type, "t5") == 0 || strcmp(type, "mt5") == 0);
+    json_close(&doc);
+    diag_free(quiet);
+    return ok;
+}
+
 static bool configs_load(Arena *a, ModelDir *o, Diag *d)
 {
     bool pair = o->layout == ML_PAIR || o->layout == ML_MERGED;
     const char *path = present(a, o->dir, "", "config.json"), *more = present(a, o->dir, "", "generation_config.json");
+    if (path == NULL && pair)
+        diag_warn(d, o->dir, "config.json is missing: token ids pad 0, eos 1, start 0 are assumed");
     if (path == NULL)
-        return !pair || diag_error(d, o->dir, "config.json is missing; the token ids stand there");
-    if (!pair)
+        return true;
+    if (!pair && !names_t5(a, path))
         return true; /* any graph, any architecture: nothing in its config is needed */
     if (!config_load(a, path, &o->config, d) || (more != NULL && !generation_config(a, more, &o->config, d)))
         return false;
@@ -108,7 +123,7 @@ static bool configs_load(Arena *a, ModelDir *o, Diag *d)
 bool model_dir_open(Arena *a, const char *path, ModelDir *out, Diag *d)
 {
     struct stat st;
-    *out = (ModelDir){.layout = ML_FILE, .dir = path};
+    *out = (ModelDir){.layout = ML_FILE, .dir = path, .config = {.pad = 0, .eos = 1, .start = 0}}; /* T5's own ids */
     if (stat(path, &st) != 0)
         return diag_error(d, path, "cannot be opened: %s", strerror(errno));
     if (!S_ISDIR(st.st_mode)) {
@@ -123,6 +138,9 @@ bool model_dir_import(Module *m, const char *path, ModelDir *out, OnnxFiles *fil
 {
     if (!model_dir_open(m->arena, path, out, d))
         return false;
+    m->s2s.pad = out->config.pad;
+    m->s2s.eos = out->config.eos;
+    m->s2s.start = out->config.start;
     if (out->layout == ML_FILE || out->layout == ML_WHOLE)
         return onnx_import(m, out->encoder, out->layout == ML_FILE ? "main" : "model", files, d);
     bool ok = onnx_import(m, out->encoder, "encoder", files, d);
@@ -133,8 +151,5 @@ bool model_dir_import(Module *m, const char *path, ModelDir *out, OnnxFiles *fil
     if (out->layout == ML_MERGED && !chooses)
         return diag_error(d, out->decoder, "a merged decoder chooses its branch by an input; this one does not");
     m->s2s.present = true;
-    m->s2s.pad = out->config.pad;
-    m->s2s.eos = out->config.eos;
-    m->s2s.start = out->config.start;
     return true;
 }

@@ -3,6 +3,7 @@
 #include "driver.h"
 #include "../outfile.h"
 #include "../../frontends/file.h"
+#include "../../frontends/model_dir.h"
 #include "../../frontends/npy.h"
 #include "../../frontends/spec.h"
 
@@ -10,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #define MAX_TEXT ((int64_t)1 << 30)
 
@@ -20,20 +20,6 @@ static bool ends_in(const char *path, const char *suffix)
 {
     size_t n = strlen(path), k = strlen(suffix);
     return n > k && strcmp(path + n - k, suffix) == 0;
-}
-
-static bool is_directory(const char *path)
-{
-    struct stat s;
-    return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
-}
-
-/* dir/name when there is something of that name, else NULL. */
-static const char *inside(Arena *a, const char *dir, const char *name)
-{
-    struct stat s;
-    const char *path = arena_printf(a, "%s/%s", dir, name);
-    return stat(path, &s) == 0 ? path : NULL;
 }
 
 bool split_assignment(const char *text, Str *name, const char **rest)
@@ -126,7 +112,7 @@ static bool load_dims(const Options *o, Model *model, Diag *d)
     return true;
 }
 
-/* One more than the list: a merged decoder's branch is chosen by load_merged. */
+/* One more than the list: a merged decoder's branch is chosen by choose_branch. */
 static bool load_values(const Options *o, Model *model, Diag *d)
 {
     InputValue *values = arena_array(model->arena, o->value.count + 1, sizeof *values);
@@ -141,18 +127,6 @@ static bool load_values(const Options *o, Model *model, Diag *d)
     model->options.value = values;
     model->options.n_values = (uint32_t)o->value.count;
     return true;
-}
-
-/* decoder_model_merged.onnx holds two decoders behind an `If`: the one without a cache has everything derive needs. */
-static void choose_branch(Model *model)
-{
-    InputValue *v = (InputValue *)&model->options.value[model->options.n_values];
-    if (!onnx_branch_input(model->m, "decoder", &v->input))
-        return;
-    v->func = str_c("decoder");
-    v->value = (Tensor){.dtype = DT_BOOL, .rank = 1, .dim = {1}};
-    CHECK(tensor_alloc(model->arena, &v->value));
-    model->options.n_values++;
 }
 
 /* ---- the model itself -------------------------------------------------------------------------------------- */
@@ -170,47 +144,28 @@ static bool load_text(Model *model, Diag *d)
     return ok;
 }
 
-static bool load_config(Model *model, Diag *d)
+/* A merged decoder holds two behind an `If`: the one without a cache has everything derive needs. */
+static void choose_branch(Model *model, Str input)
 {
-    const char *path = inside(model->arena, model->dir, "config.json");
-    Seq2Seq *s = &model->m->s2s;
-    s->pad = 0;
-    s->eos = 1;
-    s->start = 0;
-    if (!path)
-        return true;
-    if (!config_load(model->arena, path, &model->config, d))
-        return false;
-    model->has_config = true;
-    s->pad = model->config.pad >= 0 ? model->config.pad : s->pad;
-    s->eos = model->config.eos >= 0 ? model->config.eos : s->eos;
-    s->start = model->config.start >= 0 ? model->config.start : s->pad;
-    return true;
+    InputValue *v = (InputValue *)&model->options.value[model->options.n_values++];
+    *v = (InputValue){str_c("decoder"), input, {.dtype = DT_BOOL, .rank = 1, .dim = {1}}};
+    CHECK(tensor_alloc(model->arena, &v->value));
 }
 
-static bool load_directory(Model *model, Diag *d)
+static bool load_onnx(Model *model, Diag *d)
 {
-    Arena *a = model->arena;
-    model->dir = model->path;
-    if (!load_config(model, d))
+    ModelDir dir;
+    model->m = module_new();
+    model->files = onnx_files_new();
+    if (!model_dir_import(model->m, model->path, &dir, model->files, d))
         return false;
-    const char *encoder = inside(a, model->dir, "encoder_model.onnx");
-    const char *decoder = inside(a, model->dir, "decoder_model.onnx");
-    const char *merged = decoder ? NULL : inside(a, model->dir, "decoder_model_merged.onnx");
-    const char *whole = inside(a, model->dir, "model.onnx");
-    if (encoder && (decoder || merged)) {
-        bool ok = onnx_import(model->m, encoder, "encoder", model->files, d);
-        ok &= onnx_import(model->m, decoder ? decoder : merged, "decoder", model->files, d);
-        if (ok && merged)
-            choose_branch(model);
-        return ok;
-    }
-    if (whole)
-        return onnx_import(model->m, whole, "main", model->files, d);
-    if (encoder)
-        return diag_error(d, model->dir, "encoder_model.onnx is there, but neither decoder_model.onnx nor "
-                                         "decoder_model_merged.onnx");
-    return diag_error(d, model->dir, "holds neither encoder_model.onnx and decoder_model.onnx nor model.onnx");
+    model->dir = dir.layout == ML_FILE ? NULL : dir.dir;
+    model->has_config = dir.has_config;
+    model->config = dir.config;
+    model->options.plain = dir.layout == ML_FILE;
+    if (dir.branch_input.n)
+        choose_branch(model, dir.branch_input);
+    return true;
 }
 
 static bool load_adapter(const Options *o, Model *model, Diag *d)
@@ -237,16 +192,7 @@ bool model_load(const Options *o, Model *out, Diag *d)
         return false;
     if (ends_in(o->model, ".ir"))
         return load_text(out, d) && load_adapter(o, out, d);
-    out->m = module_new();
-    out->files = onnx_files_new();
-    if (is_directory(o->model)) {
-        if (!load_directory(out, d))
-            return false;
-    } else if (!onnx_import(out->m, o->model, "main", out->files, d)) {
-        return false;
-    }
-    out->options.plain = !module_find(out->m, "decoder");
-    return load_adapter(o, out, d);
+    return load_onnx(out, d) && load_adapter(o, out, d);
 }
 
 void model_close(Model *model)
