@@ -7,8 +7,8 @@
 #include "match_impl.h"
 #include "pass.h"
 
-static bool (*const patterns[])(Matcher *mt, const Node *n) = {match_attention, match_gelu, match_rms_norm,
-                                                               match_linear};
+static bool (*const patterns[])(Matcher *mt, const Node *n) = {match_attention, match_quantised, match_gelu,
+                                                               match_rms_norm, match_linear};
 
 /* A function with cross attention is a whole model: it will be split, so all of it has to be understood. */
 static bool has_cross_attention(const Func *f)

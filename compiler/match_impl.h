@@ -45,6 +45,7 @@ bool match_rms_norm(Matcher *mt, const Node *n);
 bool match_gelu(Matcher *mt, const Node *n);
 bool match_linear(Matcher *mt, const Node *n);
 bool match_attention(Matcher *mt, const Node *n);
+bool match_quantised(Matcher *mt, const Node *n);
 
 Additive *match_additive(Matcher *mt, const ValueId *leaf, uint32_t n, const Type *scores);
 /* The variable of axis 0..3 of the scores (b h i j) or 4 (position within a head). */
