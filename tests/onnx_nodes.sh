@@ -5,7 +5,7 @@ tool=${BUILD_DIR:-build}/tools/onnx_nodes
 source=${SOURCE_DIR:-.}
 shared=${MOEC_SHARED:-$source/../shared/data}/onnx_node_tests/open
 failed=0
-for mode in direct bound; do
+for mode in direct "bound --paranoid"; do
     echo "bundled:"
     "$tool" --mode=$mode "$source/tests/fixtures/onnx_nodes" || failed=1
     if [ -f "$shared/manifest.json" ]; then
