@@ -20,8 +20,8 @@ static bool has_cross_attention(const Func *f)
     return false;
 }
 
-/* Rewrites one function. With `strict` every softmax has to be part of an attention. */
-static bool match_func(Module *m, Func *f, bool strict, Diag *d)
+/* Rewrites one function. In a T5 every softmax has to be part of an attention; `plain`: it is not taken for one. */
+static bool match_func(Module *m, Func *f, bool t5, bool plain, Diag *d)
 {
     Arena *a = arena_new();
     Matcher mt = {.m = m, .f = f, .r = remap_begin(m, a, f), .a = a};
@@ -35,7 +35,7 @@ static bool match_func(Module *m, Func *f, bool strict, Diag *d)
         if (!done)
             remap_node(&mt.r, n);
     }
-    strict = strict || has_cross_attention(mt.r.f);
+    bool strict = t5 || (!plain && has_cross_attention(mt.r.f));
     for (size_t i = 0; strict && i < mt.missed.count; i++) {
         const Missed *x = &mt.missed.item[i];
         const Node *at = x->where ? x->where : x->softmax;
@@ -54,11 +54,10 @@ static bool match_func(Module *m, Func *f, bool strict, Diag *d)
 
 bool pass_match(Module *m, const PassOptions *o, Diag *d)
 {
-    (void)o;
-    bool t5 = module_find(m, "encoder") && module_find(m, "decoder"), ok = true;
+    bool plain = o && o->plain, t5 = !plain && module_find(m, "encoder") && module_find(m, "decoder"), ok = true;
     uint32_t n = m->n_funcs;
     for (FuncId i = 0; i < n; i++)
         if (m->func[i] && (m->func[i]->role == FR_ENTRY || m->func[i]->role == FR_BODY))
-            ok = match_func(m, m->func[i], t5, d) && ok;
-    return ok && match_roles(m, d);
+            ok = match_func(m, m->func[i], t5, plain, d) && ok;
+    return ok && (plain || match_roles(m, d));
 }
