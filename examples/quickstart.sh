@@ -10,6 +10,6 @@ cmake --build "$build" -j2 --target moec
 out=$build/quickstart
 mkdir -p "$out"
 "$build/moec" compile "$root/examples/t5-tiny" --adapter "$root/examples/t5-tiny/mov10.json" -o "$out/t5mov"
-echo "compiled $out/t5mov; now it sorts (task 6) and reverses (task 4) a few tokens:"
-"$out/t5mov" generate --ids 6,40,12,77,23,1 --max-length 16
-"$out/t5mov" generate --ids 4,40,12,77,23,1 --max-length 16
+echo "compiled $out/t5mov; now it sorts 90 80 70 (task 6) and reverses 60 70 80 90 (task 4), 1 ending each:"
+"$out/t5mov" generate --ids 6,90,80,70,1 --max-length 8
+"$out/t5mov" generate --ids 4,60,70,80,90,1 --max-length 8
