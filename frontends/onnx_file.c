@@ -28,6 +28,7 @@ void onnx_files_free(OnnxFiles *files)
             munmap((void *)(uintptr_t)files->map.item[i].p, files->map.item[i].n);
     vec_free(&files->map);
     vec_free(&files->weight);
+    namemap_free(&files->by_hash);
     vec_free(&files->output);
     arena_free(files->arena);
     mem_free(files);

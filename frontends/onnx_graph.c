@@ -230,13 +230,15 @@ static bool declared_output(Import *im, Scope *scope, const Onnx__ValueInfoProto
     return true;
 }
 
-static bool import_output(Import *im, Scope *scope, const Onnx__ValueInfoProto *v, uint32_t index)
+static bool import_output(Import *im, Scope *scope, const Onnx__ValueInfoProto *v, uint32_t index, NameMap *seen)
 {
     ValueId id = NONE;
     bool poisoned = false;
     Str name = str_c(v->name != NULL ? v->name : "");
     if (!scope_value(im, scope, name, &id, &poisoned))
         return diag_error(im->d, im->file->path, "no node makes it");
+    if (!namemap_add(seen, name, 0))
+        return diag_error(im->d, im->file->path, "is listed twice");
     if (poisoned || !declared_output(im, scope, v, id, index))
         return false;
     func_output(im->m, scope->f, id, name);
@@ -277,6 +279,7 @@ bool onnx_graph_body(Import *im, Scope *scope, const Onnx__GraphProto *g)
     if (!sparse_refused(im, g) || !import_initializers(im, scope, g) || !import_inputs(im, scope, g))
         return false;
     bool ok = true;
+    NameMap seen = {0};
     for (size_t i = 0; i < g->n_node; i++)
         ok &= onnx_node_import(im, scope, g->node[i]);
     if (g->n_output == 0)
@@ -284,9 +287,10 @@ bool onnx_graph_body(Import *im, Scope *scope, const Onnx__GraphProto *g)
     for (size_t i = 0; i < g->n_output; i++) {
         const char *name = g->output[i]->name != NULL ? g->output[i]->name : "";
         diag_push(im->d, "output '%s'", diag_show(im->d, str_c(name)));
-        ok &= import_output(im, scope, g->output[i], (uint32_t)i);
+        ok &= import_output(im, scope, g->output[i], (uint32_t)i, &seen);
         diag_pop(im->d);
     }
+    namemap_free(&seen);
     return ok;
 }
 

@@ -52,12 +52,14 @@ typedef struct OnnxOutput {
 typedef struct OnnxWeight {
     uint64_t hash;
     ParamId param;
+    uint32_t next; /* another weight with this hash; NONE ends the chain */
 } OnnxWeight;
 
 struct OnnxFiles {
     Arena *arena;
     Vec(OnnxMap) map;
     Vec(OnnxWeight) weight;
+    NameMap by_hash; /* the hash's bytes -> first of weight[] with it */
     Vec(OnnxOutput) output;
 };
 

@@ -194,6 +194,8 @@ static bool where(NodeCtx *c)
 }
 
 #define UNARY(name, since, rule, op) {"", name, since, OPSET_ANY, 1, 1, 1, "", rule, op}
+/* The same before broadcasting was the rule and results could overwrite operands: operands of equal extents only. */
+#define OLD(name, until, n, rule, op) {"", name, 1, until, n, n, 1, "consumed_inputs:I", rule, op}
 #define BINARY(name, since, rule, op) {"", name, since, OPSET_ANY, 2, 2, 1, "", rule, op}
 
 const OpRow onnx_ops_math[] = {
@@ -227,6 +229,28 @@ const OpRow onnx_ops_math[] = {
     BINARY("Or", 7, logical, OP_or),
     BINARY("Xor", 7, logical, OP_xor),
     BINARY("Pow", 7, power, 0),
+    OLD("Neg", 5, 1, unary, OP_neg),
+    OLD("Abs", 5, 1, unary, OP_abs),
+    OLD("Relu", 5, 1, unary, OP_relu),
+    OLD("Sqrt", 5, 1, unary_float, OP_sqrt),
+    OLD("Reciprocal", 5, 1, unary_float, OP_recip),
+    OLD("Exp", 5, 1, unary_float, OP_exp),
+    OLD("Log", 5, 1, unary_float, OP_log),
+    OLD("Tanh", 5, 1, unary_float, OP_tanh),
+    OLD("Sigmoid", 5, 1, unary_float, OP_sigmoid),
+    OLD("Floor", 5, 1, unary_float, OP_floor),
+    OLD("Ceil", 5, 1, unary_float, OP_ceil),
+    OLD("Add", 6, 2, arithmetic, OP_add),
+    OLD("Sub", 6, 2, arithmetic, OP_sub),
+    OLD("Mul", 6, 2, arithmetic, OP_mul),
+    OLD("Div", 6, 2, arithmetic, OP_div),
+    OLD("Less", 6, 2, arithmetic, OP_lt),
+    OLD("Greater", 6, 2, arithmetic, OP_gt),
+    OLD("And", 6, 2, logical, OP_and),
+    OLD("Or", 6, 2, logical, OP_or),
+    OLD("Xor", 6, 2, logical, OP_xor),
+    OLD("Pow", 6, 2, power, 0),
+    OLD("Equal", 6, 2, equal, 0),
     {"", "Mod", 10, OPSET_ANY, 2, 2, 1, "fmod:i", modulo, 0},
     {"", "Min", 6, OPSET_ANY, 1, -1, 1, "", variadic, OP_min},
     {"", "Max", 6, OPSET_ANY, 1, -1, 1, "", variadic, OP_max},

@@ -282,9 +282,10 @@ ParamId onnx_param(Module *m, OnnxFiles *files, const Tensor *t, Str name, Param
     size_t bytes = 0;
     CHECK(tensor_bytes(t, &bytes));
     uint64_t h = weight_hash(t, bytes);
-    for (size_t i = 0; i < files->weight.count; i++) {
-        if (files->weight.item[i].hash != h)
-            continue;
+    Str key = {arena_copy(files->arena, &h, sizeof h), sizeof h};
+    uint32_t first = NONE;
+    bool known = namemap_find(&files->by_hash, key, &first);
+    for (uint32_t i = first; i != NONE; i = files->weight.item[i].next) {
         const Param *p = &m->param[files->weight.item[i].param];
         if (p->kind == kind && p->dtype == t->dtype && p->rank == t->rank &&
             memcmp(p->dim, t->dim, sizeof t->dim[0] * (size_t)t->rank) == 0 && memcmp(p->data, t->data, bytes) == 0)
@@ -294,7 +295,13 @@ ParamId onnx_param(Module *m, OnnxFiles *files, const Tensor *t, Str name, Param
                .origin = origin};
     memcpy(p.dim, t->dim, sizeof p.dim);
     ParamId id = module_param(m, p);
-    OnnxWeight w = {h, id};
+    /* The head of a chain stays what it is: later weights with the same hash go behind it. */
+    OnnxWeight w = {h, id, known ? files->weight.item[first].next : NONE};
+    uint32_t at = (uint32_t)files->weight.count;
+    if (known)
+        files->weight.item[first].next = at;
+    else
+        namemap_add(&files->by_hash, key, at);
     vec_push(&files->weight, w);
     return id;
 }
