@@ -5,18 +5,19 @@
  *   step(token, cross_kv, attention_mask, self_k_0, self_v_0, ...) -> logits, token, self_k_0, ...
  *   score(decoder_input_ids, cross_kv, attention_mask, labels) -> logprob, logits
  *
- * An input `sentence` goes to every function that reads it. step is the decoder's body with one token: an analysis
- * proves that outside attention no value of one position depends on another, so the earlier positions enter by their
- * self-attention keys and values alone. Canonical symbols: B rows, S source tokens, T target tokens, P past tokens. */
+ * An input `sentence` goes to every function that reads it. step is the decoder's body with one token: an
+ * analysis proves that outside attention no value of one position depends on another, so the earlier
+ * positions enter by their self-attention keys and values alone. Canonical symbols: B rows, S source tokens,
+ * T target tokens, P past tokens. */
 #include "derive_impl.h"
 #include "pass.h"
 
 #include <string.h>
 
-/* ---- canonical symbols ------------------------------------------------------------------------------------ */
+/* ---- canonical symbols ------------------------------------------------------------------------------------
+ */
 
-static void rename_add(Renames *r, DimTable *t, Dim from, Dim to)
-{
+static void rename_add(Renames *r, DimTable *t, Dim from, Dim to) {
     uint32_t sym;
     if (!dim_as_sym(t, from, &sym))
         return;
@@ -29,8 +30,7 @@ static void rename_add(Renames *r, DimTable *t, Dim from, Dim to)
     }
 }
 
-Dim rename_dim(const Renames *r, DimTable *t, Dim d)
-{
+Dim rename_dim(const Renames *r, DimTable *t, Dim d) {
     for (uint32_t i = 0; i < r->n; i++)
         d = dim_subst(t, d, r->from[i], r->mid[i]);
     for (uint32_t i = 0; i < r->n; i++) {
@@ -42,8 +42,7 @@ Dim rename_dim(const Renames *r, DimTable *t, Dim d)
 }
 
 /* A symbol that takes part on both sides is renamed by way of a third one. */
-static void rename_finish(Renames *r, DimTable *t)
-{
+static void rename_finish(Renames *r, DimTable *t) {
     for (uint32_t i = 0; i < r->n; i++) {
         r->mid[i] = r->to[i];
         for (uint32_t k = 0; k < r->n; k++) {
@@ -62,8 +61,7 @@ static void rename_finish(Renames *r, DimTable *t)
 }
 
 /* The canonical symbol's bounds are those of every symbol it replaces. */
-static void bound_symbol(DimTable *t, Dim canon, Dim replaced)
-{
+static void bound_symbol(DimTable *t, Dim canon, Dim replaced) {
     uint32_t c, s;
     if (!dim_as_sym(t, canon, &c) || !dim_as_sym(t, replaced, &s))
         return;
@@ -75,10 +73,10 @@ static void bound_symbol(DimTable *t, Dim canon, Dim replaced)
         to->hi = from->hi;
 }
 
-/* ---- copying nodes ------------------------------------------------------------------------------------------ */
+/* ---- copying nodes
+ * ------------------------------------------------------------------------------------------ */
 
-static bool states_type(Op op)
-{
+static bool states_type(Op op) {
     static const char *const rule[OP_COUNT] = {
 #define OP(name, in_min, in_max, outs, attrs, klass, infer, interp, grad, doc) [OP_##name] = #infer,
 #include "ops.def"
@@ -86,8 +84,7 @@ static bool states_type(Op op)
     return strcmp(rule[op], "given") == 0;
 }
 
-static Attr rename_attr(Deriver *dv, Attr a, const Renames *r)
-{
+static Attr rename_attr(Deriver *dv, Attr a, const Renames *r) {
     DimTable *t = dv->m->dims;
     if (attr_kind(a.key) == AK_DIM)
         a.d = rename_dim(r, t, a.d);
@@ -100,16 +97,14 @@ static Attr rename_attr(Deriver *dv, Attr a, const Renames *r)
     return a;
 }
 
-static Type rename_type(Deriver *dv, Type t, const Renames *r)
-{
+static Type rename_type(Deriver *dv, Type t, const Renames *r) {
     for (int i = 0; i < t.rank; i++)
         t.dim[i] = rename_dim(r, dv->m->dims, t.dim[i]);
     return t;
 }
 
 /* Copies n with new operands in[]. `tag`: token axes by value; with `one` those have extent 1 in the copy. */
-static void copy_node(Deriver *dv, Copy *c, const Node *n, const ValueId *in)
-{
+static void copy_node(Deriver *dv, Copy *c, const Node *n, const ValueId *in) {
     Attr attrs[12];
     CHECK(n->n_attrs <= 12);
     for (uint32_t i = 0; i < n->n_attrs; i++)
@@ -129,8 +124,7 @@ static void copy_node(Deriver *dv, Copy *c, const Node *n, const ValueId *in)
     }
 }
 
-static ValueId copied(Deriver *dv, Copy *c, ValueId v)
-{
+static ValueId copied(Deriver *dv, Copy *c, ValueId v) {
     if (v == NONE)
         return NONE;
     ParamId p;
@@ -142,8 +136,7 @@ static ValueId copied(Deriver *dv, Copy *c, ValueId v)
 }
 
 /* Marks what `out` needs, not looking behind values that are mapped already. */
-static bool *needed(Deriver *dv, const Copy *c, const ValueId *out, uint32_t n_out)
-{
+static bool *needed(Deriver *dv, const Copy *c, const ValueId *out, uint32_t n_out) {
     const Func *f = c->old;
     bool *mark = arena_array(dv->a, f->n_values + 1, sizeof *mark);
     for (uint32_t i = 0; i < n_out; i++)
@@ -160,8 +153,7 @@ static bool *needed(Deriver *dv, const Copy *c, const ValueId *out, uint32_t n_o
     return mark;
 }
 
-Copy copy_begin(Deriver *dv, const Func *old, const char *name, const Renames *names)
-{
+Copy copy_begin(Deriver *dv, const Func *old, const char *name, const Renames *names) {
     Copy c = {.old = old, .f = func_begin(dv->m, str_c(name), FR_ENTRY), .names = names};
     c.map = arena_array(dv->a, old->n_values + 1, sizeof *c.map);
     for (uint32_t i = 0; i < old->n_values; i++)
@@ -170,8 +162,7 @@ Copy copy_begin(Deriver *dv, const Func *old, const char *name, const Renames *n
 }
 
 /* An input of the new function standing for `v` of the old one; a cast where element types differ. */
-static ValueId copy_input(Deriver *dv, Copy *c, ValueId v, const char *name, DType dtype)
-{
+static ValueId copy_input(Deriver *dv, Copy *c, ValueId v, const char *name, DType dtype) {
     Type t = rename_type(dv, c->old->value[v].type, c->names);
     DType own = t.dtype;
     t.dtype = dtype;
@@ -187,14 +178,12 @@ static ValueId copy_input(Deriver *dv, Copy *c, ValueId v, const char *name, DTy
     return in;
 }
 
-static bool is_self(const Copy *c, const Node *n)
-{
+static bool is_self(const Copy *c, const Node *n) {
     return n->op == OP_attention && c->tag && c->tag[n->in[1]] >= 0;
 }
 
 /* Copies all nodes marked; in step self attentions read the past too. */
-static void copy_body(Deriver *dv, Copy *c, const bool *mark)
-{
+static void copy_body(Deriver *dv, Copy *c, const bool *mark) {
     Module *m = dv->m;
     uint32_t layer = 0;
     for (NodeId i = 0; i < c->old->n_nodes; i++) {
@@ -231,11 +220,11 @@ static void copy_body(Deriver *dv, Copy *c, const bool *mark)
     }
 }
 
-/* ---- the inputs and what they are for --------------------------------------------------------------------------- */
+/* ---- the inputs and what they are for
+ * --------------------------------------------------------------------------- */
 
 /* The input behind reshapes, casts and comparisons. */
-static ValueId input_behind(const Func *f, ValueId v)
-{
+static ValueId input_behind(const Func *f, ValueId v) {
     for (const Node *n; v != NONE && (n = value_node(f, v));) {
         if (n->n_in == 0)
             return NONE;
@@ -244,8 +233,7 @@ static ValueId input_behind(const Func *f, ValueId v)
     return v != NONE && f->value[v].kind == VK_INPUT ? v : NONE;
 }
 
-static Inputs find_inputs(const Func *f)
-{
+static Inputs find_inputs(const Func *f) {
     Inputs in = {NONE, NONE, NONE, NONE};
     for (NodeId i = 0; i < f->n_nodes; i++) {
         const Node *n = &f->node[i];
@@ -267,27 +255,25 @@ static Inputs find_inputs(const Func *f)
     return in;
 }
 
-static ValueId sentence_input(Deriver *dv, Copy *c, ValueId sentence, const bool *mark)
-{
+static ValueId sentence_input(Deriver *dv, Copy *c, ValueId sentence, const bool *mark) {
     if (sentence == NONE || !mark[sentence])
         return NONE;
     return copy_input(dv, c, sentence, "sentence", DT_F32);
 }
 
-static bool stray_input(Deriver *dv, const Copy *c, const bool *mark)
-{
+static bool stray_input(Deriver *dv, const Copy *c, const bool *mark) {
     for (uint32_t i = 0; i < c->old->n_inputs; i++) {
         ValueId v = c->old->input[i];
         if (mark[v] && c->map[v] == NONE)
-            return !diag_error(dv->d, NULL, "function %s: input '%s' has no place in %.*s", diag_show(dv->d, c->old->name),
-                               diag_show(dv->d, c->old->value[v].name), (int)c->f->name.n, c->f->name.p);
+            return !diag_error(dv->d, NULL, "function %s: input '%s' has no place in %.*s",
+                               diag_show(dv->d, c->old->name), diag_show(dv->d, c->old->value[v].name),
+                               (int)c->f->name.n, c->f->name.p);
     }
     return false;
 }
 
 /* The mask every function takes, used or not, so that all models are run the same way. */
-static void mask_input(Deriver *dv, Copy *c, ValueId mask)
-{
+static void mask_input(Deriver *dv, Copy *c, ValueId mask) {
     if (mask != NONE) {
         copy_input(dv, c, mask, "attention_mask", DT_I64);
         return;
@@ -296,18 +282,19 @@ static void mask_input(Deriver *dv, Copy *c, ValueId mask)
     func_input(dv->m, c->f, str_c("attention_mask"), type_ranked(DT_I64, 2, dim));
 }
 
-/* ---- the four functions -------------------------------------------------------------------------------------------- */
+/* ---- the four functions
+ * -------------------------------------------------------------------------------------------- */
 
 /* A result in f32, whatever the model's files round it to. */
-static ValueId unrounded(const Func *f, ValueId v)
-{
+static ValueId unrounded(const Func *f, ValueId v) {
     const Node *n = value_node(f, v);
-    return n && n->op == OP_cast && dtype_is_float(f->value[v].type.dtype) && f->value[n->in[0]].type.dtype == DT_F32
-               ? n->in[0] : v;
+    return n && n->op == OP_cast && dtype_is_float(f->value[v].type.dtype) &&
+                   f->value[n->in[0]].type.dtype == DT_F32
+               ? n->in[0]
+               : v;
 }
 
-static bool make_encode(Deriver *dv)
-{
+static bool make_encode(Deriver *dv) {
     Module *m = dv->m;
     Copy c = copy_begin(dv, dv->enc, "encode", &dv->enc_names);
     copy_input(dv, &c, dv->ein.ids, "input_ids", DT_I64);
@@ -324,8 +311,7 @@ static bool make_encode(Deriver *dv)
 }
 
 /* Keys and values of all cross attentions, in layer order. */
-static ValueId *cross_values(Deriver *dv, uint32_t *n)
-{
+static ValueId *cross_values(Deriver *dv, uint32_t *n) {
     const Func *f = dv->dec;
     ValueId *kv = arena_array(dv->a, (size_t)f->n_nodes * 2 + 1, sizeof *kv);
     *n = 0;
@@ -337,8 +323,7 @@ static ValueId *cross_values(Deriver *dv, uint32_t *n)
     return kv;
 }
 
-static bool make_cross(Deriver *dv, const ValueId *kv, uint32_t n)
-{
+static bool make_cross(Deriver *dv, const ValueId *kv, uint32_t n) {
     Module *m = dv->m;
     Copy c = copy_begin(dv, dv->dec, "cross", &dv->dec_names);
     copy_input(dv, &c, dv->din.hidden, "hidden", DT_F32);
@@ -358,8 +343,7 @@ static bool make_cross(Deriver *dv, const ValueId *kv, uint32_t n)
 }
 
 /* Input cross_kv, its slices in the place of the keys and values. */
-static void cross_input(Deriver *dv, Copy *c, const ValueId *kv, uint32_t n)
-{
+static void cross_input(Deriver *dv, Copy *c, const ValueId *kv, uint32_t n) {
     Module *m = dv->m;
     Type t = rename_type(dv, dv->dec->value[kv[0]].type, c->names);
     Dim inner = t.dim[2];
@@ -367,11 +351,11 @@ static void cross_input(Deriver *dv, Copy *c, const ValueId *kv, uint32_t n)
     ValueId all = func_input(m, c->f, str_c("cross_kv"), t);
     for (uint32_t i = 0; i < n; i++)
         if (c->map[kv[i]] == NONE)
-            c->map[kv[i]] = build_slice(m, c->f, all, 2, dim_mul(m->dims, inner, dim_const(m->dims, i)), inner, (Str){0});
+            c->map[kv[i]] =
+                build_slice(m, c->f, all, 2, dim_mul(m->dims, inner, dim_const(m->dims, i)), inner, (Str){0});
 }
 
-static bool make_step(Deriver *dv, const ValueId *kv, uint32_t n, ValueId logits)
-{
+static bool make_step(Deriver *dv, const ValueId *kv, uint32_t n, ValueId logits) {
     Module *m = dv->m;
     Copy c = copy_begin(dv, dv->dec, "step", &dv->dec_names);
     c.tag = dv->tag;
@@ -409,8 +393,7 @@ static bool make_step(Deriver *dv, const ValueId *kv, uint32_t n, ValueId logits
     return true;
 }
 
-static bool make_score(Deriver *dv, const ValueId *kv, uint32_t n, ValueId logits)
-{
+static bool make_score(Deriver *dv, const ValueId *kv, uint32_t n, ValueId logits) {
     Module *m = dv->m;
     Str none = {0};
     Copy c = copy_begin(dv, dv->dec, "score", &dv->dec_names);
@@ -441,10 +424,10 @@ static bool make_score(Deriver *dv, const ValueId *kv, uint32_t n, ValueId logit
     return true;
 }
 
-/* ---- all together ----------------------------------------------------------------------------------------------------- */
+/* ---- all together
+ * ----------------------------------------------------------------------------------------------------- */
 
-static ValueId find_logits(const Func *f, const int *tag)
-{
+static ValueId find_logits(const Func *f, const int *tag) {
     for (uint32_t i = 0; i < f->n_outputs; i++) {
         ValueId v = unrounded(f, f->output[i]);
         if (f->value[v].type.rank == 3 && f->value[v].type.dtype == DT_F32 && tag[v] == 1)
@@ -453,8 +436,7 @@ static ValueId find_logits(const Func *f, const int *tag)
     return NONE;
 }
 
-static void canonical_symbols(Deriver *dv)
-{
+static void canonical_symbols(Deriver *dv) {
     DimTable *t = dv->m->dims;
     const Type *ids = &dv->enc->value[dv->ein.ids].type, *tgt = &dv->dec->value[dv->din.ids].type;
     const Type *hid = &dv->dec->value[dv->din.hidden].type;
@@ -462,13 +444,17 @@ static void canonical_symbols(Deriver *dv)
     const struct {
         Renames *r;
         Dim from, to;
-    } pair[] = {{&dv->enc_names, ids->dim[0], B}, {&dv->enc_names, ids->dim[1], S},
-                {&dv->dec_names, tgt->dim[0], B}, {&dv->dec_names, tgt->dim[1], T},
-                {&dv->dec_names, hid->dim[0], B}, {&dv->dec_names, hid->dim[1], S},
-                {&dv->enc_names, dv->ein.mask == NONE ? ids->dim[0] : dv->enc->value[dv->ein.mask].type.dim[0], B},
-                {&dv->enc_names, dv->ein.mask == NONE ? ids->dim[1] : dv->enc->value[dv->ein.mask].type.dim[1], S},
-                {&dv->dec_names, dv->din.mask == NONE ? hid->dim[0] : dv->dec->value[dv->din.mask].type.dim[0], B},
-                {&dv->dec_names, dv->din.mask == NONE ? hid->dim[1] : dv->dec->value[dv->din.mask].type.dim[1], S}};
+    } pair[] = {
+        {&dv->enc_names, ids->dim[0], B},
+        {&dv->enc_names, ids->dim[1], S},
+        {&dv->dec_names, tgt->dim[0], B},
+        {&dv->dec_names, tgt->dim[1], T},
+        {&dv->dec_names, hid->dim[0], B},
+        {&dv->dec_names, hid->dim[1], S},
+        {&dv->enc_names, dv->ein.mask == NONE ? ids->dim[0] : dv->enc->value[dv->ein.mask].type.dim[0], B},
+        {&dv->enc_names, dv->ein.mask == NONE ? ids->dim[1] : dv->enc->value[dv->ein.mask].type.dim[1], S},
+        {&dv->dec_names, dv->din.mask == NONE ? hid->dim[0] : dv->dec->value[dv->din.mask].type.dim[0], B},
+        {&dv->dec_names, dv->din.mask == NONE ? hid->dim[1] : dv->dec->value[dv->din.mask].type.dim[1], S}};
     for (size_t i = 0; i < sizeof pair / sizeof *pair; i++) {
         rename_add(pair[i].r, t, pair[i].from, pair[i].to);
         bound_symbol(t, pair[i].to, pair[i].from);
@@ -492,8 +478,7 @@ static void canonical_symbols(Deriver *dv)
     dim_sym_at(t, p)->hi = hi == DIM_UNBOUNDED || hi < 1 ? hi : hi - 1;
 }
 
-static bool derive_all(Deriver *dv)
-{
+static bool derive_all(Deriver *dv) {
     const char *missing = NULL;
     dv->ein = find_inputs(dv->enc);
     dv->din = find_inputs(dv->dec);
@@ -504,7 +489,8 @@ static bool derive_all(Deriver *dv)
     else if (dv->enc->n_outputs == 0 || dv->dec->n_outputs == 0)
         missing = "an output";
     if (missing)
-        return diag_error(dv->d, NULL, "the model is not a T5 that can be generated from: no input was recognised for %s",
+        return diag_error(dv->d, NULL,
+                          "the model is not a T5 that can be generated from: no input was recognised for %s",
                           missing);
     if (!tokens_find(dv))
         return false;
@@ -516,11 +502,11 @@ static bool derive_all(Deriver *dv)
     ValueId *kv = cross_values(dv, &n);
     if (n == 0)
         return diag_error(dv->d, NULL, "the decoder has no cross attention");
-    return make_encode(dv) && make_cross(dv, kv, n) && make_step(dv, kv, n, logits) && make_score(dv, kv, n, logits);
+    return make_encode(dv) && make_cross(dv, kv, n) && make_step(dv, kv, n, logits) &&
+           make_score(dv, kv, n, logits);
 }
 
-bool pass_derive(Module *m, const PassOptions *o, Diag *d)
-{
+bool pass_derive(Module *m, const PassOptions *o, Diag *d) {
     (void)o;
     Deriver dv = {.m = m, .d = d, .enc = module_find(m, "encoder"), .dec = module_find(m, "decoder")};
     if (!dv.enc || !dv.dec || !m->s2s.present)

@@ -1,5 +1,6 @@
-/* derive: which axis of each value of the decoder runs over the target tokens, and the proof that outside attention
- * element t of a value depends on element t of others only. Then the body can be run for one token at a time. */
+/* derive: which axis of each value of the decoder runs over the target tokens, and the proof that outside
+ * attention element t of a value depends on element t of others only. Then the body can be run for one token
+ * at a time. */
 #include "derive_impl.h"
 
 typedef struct Tokens {
@@ -13,14 +14,12 @@ typedef struct Tokens {
 
 enum { MIXED = -2 }; /* depends on several positions in a way that cannot be split */
 
-static const Type *type_of(const Tokens *k, ValueId v)
-{
+static const Type *type_of(const Tokens *k, ValueId v) {
     return &k->f->value[v].type;
 }
 
 /* The axis of extent T of a value that is the same for every token. */
-static int plain_axis(const Tokens *k, const Type *t)
-{
+static int plain_axis(const Tokens *k, const Type *t) {
     int found = -1;
     for (int i = 0; k->symbolic && i < t->rank; i++)
         if (t->dim[i] == k->T)
@@ -28,9 +27,9 @@ static int plain_axis(const Tokens *k, const Type *t)
     return found;
 }
 
-/* Operands aligned at the right: all tagged ones agree, and untagged ones do not vary along the token axis. */
-static int aligned(const Tokens *k, const Node *n, int skip_last)
-{
+/* Operands aligned at the right: all tagged ones agree, and untagged ones do not vary along the token axis.
+ */
+static int aligned(const Tokens *k, const Node *n, int skip_last) {
     DimTable *t = k->dv->m->dims;
     const Type *out = type_of(k, n->out);
     int tag = -1;
@@ -58,8 +57,7 @@ static int aligned(const Tokens *k, const Node *n, int skip_last)
     return tag;
 }
 
-static int through_reshape(const Tokens *k, const Node *n, int tag)
-{
+static int through_reshape(const Tokens *k, const Node *n, int tag) {
     DimTable *t = k->dv->m->dims;
     const Type *from = type_of(k, n->in[0]), *to = type_of(k, n->out);
     Dim before = dim_const(t, 1), here = before;
@@ -75,8 +73,7 @@ static int through_reshape(const Tokens *k, const Node *n, int tag)
     return MIXED;
 }
 
-static int through_slice(const Tokens *k, const Node *n, int tag)
-{
+static int through_slice(const Tokens *k, const Node *n, int tag) {
     const Attr *start = node_attr(n, AT_start), *step = node_attr(n, AT_step);
     if (tag < 0)
         return tag;
@@ -85,8 +82,7 @@ static int through_slice(const Tokens *k, const Node *n, int tag)
     return whole ? tag : MIXED;
 }
 
-static int through_concat(const Tokens *k, const Node *n)
-{
+static int through_concat(const Tokens *k, const Node *n) {
     int64_t axis = node_int(n, AT_axis, 0);
     int tag = -1;
     for (uint32_t i = 0; i < n->n_in; i++) {
@@ -102,8 +98,7 @@ static int through_concat(const Tokens *k, const Node *n)
     return tag;
 }
 
-static int through_gather(const Tokens *k, const Node *n)
-{
+static int through_gather(const Tokens *k, const Node *n) {
     int data = k->tag[n->in[0]], idx = k->tag[n->in[1]];
     int axis = (int)node_int(n, AT_axis, 0), wide = type_of(k, n->in[1])->rank;
     if (data == MIXED || idx == MIXED || (data >= 0 && idx >= 0) || data == axis)
@@ -113,8 +108,7 @@ static int through_gather(const Tokens *k, const Node *n)
     return data < 0 ? -1 : data < axis ? data : data - 1 + wide;
 }
 
-static int through_reduce(const Node *n, int tag, int rank)
-{
+static int through_reduce(const Node *n, int tag, int rank) {
     const Attr *axes = node_attr(n, AT_axes);
     int64_t one = node_int(n, AT_axis, rank - 1);
     uint32_t count = axes ? axes->ints.n : 1;
@@ -131,8 +125,7 @@ static int through_reduce(const Node *n, int tag, int rank)
     return gone && !node_int(n, AT_keep, 0) ? tag - below : tag;
 }
 
-static int through_matmul(const Tokens *k, const Node *n)
-{
+static int through_matmul(const Tokens *k, const Node *n) {
     int a = k->tag[n->in[0]], b = k->tag[n->in[1]];
     const Type *ta = type_of(k, n->in[0]), *tb = type_of(k, n->in[1]), *out = type_of(k, n->out);
     if (a == MIXED || b == MIXED)
@@ -149,8 +142,7 @@ static int through_matmul(const Tokens *k, const Node *n)
     return aligned(k, n, 2);
 }
 
-static int through_attention(const Tokens *k, const Node *n)
-{
+static int through_attention(const Tokens *k, const Node *n) {
     int q = k->tag[n->in[0]], key = k->tag[n->in[1]], value = k->tag[n->in[2]];
     for (uint32_t i = 3; i < n->n_in; i++)
         if (n->in[i] != NONE && k->tag[n->in[i]] != -1)
@@ -162,8 +154,7 @@ static int through_attention(const Tokens *k, const Node *n)
     return 1;
 }
 
-static int tag_of(const Tokens *k, const Node *n)
-{
+static int tag_of(const Tokens *k, const Node *n) {
     int first = n->n_in && n->in[0] != NONE ? k->tag[n->in[0]] : -1;
     const Type *out = type_of(k, n->out);
     bool any = false;
@@ -172,14 +163,22 @@ static int tag_of(const Tokens *k, const Node *n)
     if (first == MIXED)
         return MIXED;
     switch (n->op) {
-    case OP_iota: return plain_axis(k, out) == (int)node_int(n, AT_axis, 0) ? MIXED : plain_axis(k, out);
-    case OP_attention: return through_attention(k, n);
-    case OP_reshape: return through_reshape(k, n, first);
-    case OP_broadcast: return aligned(k, n, 0);
-    case OP_slice: return through_slice(k, n, first);
-    case OP_concat: return through_concat(k, n);
-    case OP_gather: return through_gather(k, n);
-    case OP_matmul: return through_matmul(k, n);
+    case OP_iota:
+        return plain_axis(k, out) == (int)node_int(n, AT_axis, 0) ? MIXED : plain_axis(k, out);
+    case OP_attention:
+        return through_attention(k, n);
+    case OP_reshape:
+        return through_reshape(k, n, first);
+    case OP_broadcast:
+        return aligned(k, n, 0);
+    case OP_slice:
+        return through_slice(k, n, first);
+    case OP_concat:
+        return through_concat(k, n);
+    case OP_gather:
+        return through_gather(k, n);
+    case OP_matmul:
+        return through_matmul(k, n);
     case OP_transpose: {
         const Attr *perm = node_attr(n, AT_perm);
         for (uint32_t i = 0; first >= 0 && i < perm->ints.n; i++)
@@ -187,31 +186,32 @@ static int tag_of(const Tokens *k, const Node *n)
                 return (int)i;
         return first;
     }
-    default: break;
+    default:
+        break;
     }
     if (!any)
         return plain_axis(k, out);
     switch (op_info(n->op)->klass) {
-    case OC_POINTWISE: return aligned(k, n, 0);
+    case OC_POINTWISE:
+        return aligned(k, n, 0);
     case OC_REDUCE:
         for (uint32_t i = 1; i < n->n_in; i++)
             if (k->tag[n->in[i]] != -1)
                 return MIXED;
         return through_reduce(n, first, type_of(k, n->in[0])->rank);
-    default: return MIXED;
+    default:
+        return MIXED;
     }
 }
 
 /* Attributes may not speak of the number of tokens: it is 1 in the copy. */
-static void see_sym(void *ctx, uint32_t sym)
-{
+static void see_sym(void *ctx, uint32_t sym) {
     uint32_t *wanted = ctx;
     if (sym == wanted[0])
         wanted[1] = 1;
 }
 
-static bool attrs_mention(const Tokens *k, const Node *n)
-{
+static bool attrs_mention(const Tokens *k, const Node *n) {
     uint32_t ask[2] = {0, 0};
     if (!dim_as_sym(k->dv->m->dims, k->T, &ask[0]))
         return false;
@@ -226,8 +226,7 @@ static bool attrs_mention(const Tokens *k, const Node *n)
 }
 
 /* What the first [batch, token, vocabulary] output needs: caches and the like are not derived from. */
-static bool *live_values(Deriver *dv)
-{
+static bool *live_values(Deriver *dv) {
     const Func *f = dv->dec;
     bool *live = arena_array(dv->a, f->n_values + 1, sizeof *live);
     for (uint32_t i = 0; i < f->n_outputs; i++)
@@ -241,8 +240,7 @@ static bool *live_values(Deriver *dv)
     return live;
 }
 
-bool tokens_find(Deriver *dv)
-{
+bool tokens_find(Deriver *dv) {
     const Func *f = dv->dec;
     Tokens k = {.dv = dv, .f = f, .live = live_values(dv), .T = f->value[dv->din.ids].type.dim[1]};
     k.symbolic = !dim_is_const(dv->m->dims, k.T, NULL);
@@ -258,10 +256,11 @@ bool tokens_find(Deriver *dv)
         for (uint32_t j = 0; j < n->n_out; j++)
             k.tag[n->out + j] = tag;
         if (tag == MIXED && k.live[n->out])
-            return diag_error(dv->d, NULL,
-                              "function %s: node '%s' (%s): a target position depends on others outside causal attention, "
-                              "so the model cannot be run token by token", diag_show(dv->d, f->name),
-                              diag_show(dv->d, n->origin), op_info(n->op)->name);
+            return diag_error(
+                dv->d, NULL,
+                "function %s: node '%s' (%s): a target position depends on others outside causal attention, "
+                "so the model cannot be run token by token",
+                diag_show(dv->d, f->name), diag_show(dv->d, n->origin), op_info(n->op)->name);
     }
     return true;
 }

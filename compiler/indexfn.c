@@ -7,8 +7,7 @@
 
 /* ---- life and symbols ------------------------------------------------------------------------- */
 
-Index *index_new(Module *m, const Func *f)
-{
+Index *index_new(Module *m, const Func *f) {
     Arena *a = arena_new();
     Index *x = arena_alloc(a, sizeof *x);
     x->m = m;
@@ -28,8 +27,7 @@ Index *index_new(Module *m, const Func *f)
     return x;
 }
 
-void index_free(Index *x)
-{
+void index_free(Index *x) {
     if (!x)
         return;
     vec_free(&x->imported);
@@ -44,14 +42,12 @@ void index_free(Index *x)
     arena_free(x->arena);
 }
 
-DimTable *index_dims(Index *x)
-{
+DimTable *index_dims(Index *x) {
     return x->dims;
 }
 
 /* Tables share nothing, text is the way from one to the other. */
-Dim index_dim(Index *x, Dim of_module)
-{
+Dim index_dim(Index *x, Dim of_module) {
     if (of_module == DIM_BAD)
         return DIM_BAD;
     while (x->imported.count <= of_module)
@@ -69,8 +65,7 @@ Dim index_dim(Index *x, Dim of_module)
     return d;
 }
 
-Dim index_symbol(Index *x, int64_t lo, int64_t hi)
-{
+Dim index_symbol(Index *x, int64_t lo, int64_t hi) {
     for (;;) {
         const char *name = arena_printf(x->arena, "#%u", x->n_fresh++);
         bool taken = false;
@@ -88,8 +83,7 @@ Dim index_symbol(Index *x, int64_t lo, int64_t hi)
     }
 }
 
-IxId index_var(Index *x, Dim extent)
-{
+IxId index_var(Index *x, Dim extent) {
     if (dim_is(x->m->dims, extent, 1))
         return index_int(x, dim_const(x->dims, 0));
     int64_t hi = dim_upper(x->m->dims, extent);
@@ -99,15 +93,13 @@ IxId index_var(Index *x, Dim extent)
     return index_int(x, d);
 }
 
-IxId index_fail(Index *x, const Node *where, const char *why)
-{
+IxId index_fail(Index *x, const Node *where, const char *why) {
     x->why = why;
     x->where = where;
     return IX_FAIL;
 }
 
-const char *index_why(const Index *x, const Node **node)
-{
+const char *index_why(const Index *x, const Node **node) {
     if (node)
         *node = x->where;
     return x->why ? x->why : "too complex";
@@ -115,40 +107,36 @@ const char *index_why(const Index *x, const Node **node)
 
 /* ---- hash-consing -------------------------------------------------------------------------------- */
 
-const IxExpr *index_expr(const Index *x, IxId e)
-{
+const IxExpr *index_expr(const Index *x, IxId e) {
     return &x->expr.item[e];
 }
 
-IxId index_arg(const Index *x, IxId e, uint32_t i)
-{
+IxId index_arg(const Index *x, IxId e, uint32_t i) {
     return x->ids.item[x->expr.item[e].arg + i];
 }
 
-uint32_t index_count(const Index *x)
-{
+uint32_t index_count(const Index *x) {
     return (uint32_t)x->expr.count;
 }
 
-static uint64_t expr_hash(const IxExpr *e, const IxId *arg)
-{
+static uint64_t expr_hash(const IxExpr *e, const IxId *arg) {
     uint64_t bits;
     memcpy(&bits, &e->num, sizeof bits);
-    uint64_t k[6] = {(uint64_t)e->kind, (uint64_t)e->dtype, e->kind == IX_OP ? (uint64_t)e->op : 0, e->d, bits, e->value};
+    uint64_t k[6] = {
+        (uint64_t)e->kind, (uint64_t)e->dtype, e->kind == IX_OP ? (uint64_t)e->op : 0, e->d, bits, e->value};
     uint64_t h = hash_bytes(e->n_arg, k, sizeof k);
     return hash_bytes(h, arg, e->n_arg * sizeof *arg);
 }
 
-static bool expr_same(const Index *x, IxId id, const IxExpr *e, const IxId *arg)
-{
+static bool expr_same(const Index *x, IxId id, const IxExpr *e, const IxId *arg) {
     const IxExpr *o = index_expr(x, id);
-    return o->kind == e->kind && o->dtype == e->dtype && (e->kind != IX_OP || o->op == e->op) && o->d == e->d &&
-           memcmp(&o->num, &e->num, sizeof e->num) == 0 && o->value == e->value && o->n_arg == e->n_arg &&
+    return o->kind == e->kind && o->dtype == e->dtype && (e->kind != IX_OP || o->op == e->op) &&
+           o->d == e->d && memcmp(&o->num, &e->num, sizeof e->num) == 0 && o->value == e->value &&
+           o->n_arg == e->n_arg &&
            (e->n_arg == 0 || memcmp(x->ids.item + o->arg, arg, e->n_arg * sizeof *arg) == 0);
 }
 
-static void expr_rehash(Index *x)
-{
+static void expr_rehash(Index *x) {
     size_t room = x->expr_room ? x->expr_room * 2 : 256;
     mem_free(x->expr_hash);
     x->expr_hash = mem_alloc(room * sizeof *x->expr_hash);
@@ -162,8 +150,7 @@ static void expr_rehash(Index *x)
     }
 }
 
-static IxId expr_put(Index *x, IxExpr e, const IxId *arg)
-{
+static IxId expr_put(Index *x, IxExpr e, const IxId *arg) {
     if (x->expr.count * 2 >= x->expr_room)
         expr_rehash(x);
     size_t s = expr_hash(&e, arg) & (x->expr_room - 1);
@@ -182,30 +169,26 @@ static IxId expr_put(Index *x, IxExpr e, const IxId *arg)
 
 /* ---- constructors --------------------------------------------------------------------------------- */
 
-IxId index_int(Index *x, Dim d)
-{
+IxId index_int(Index *x, Dim d) {
     if (d == DIM_BAD)
         return index_fail(x, NULL, "integer arithmetic overflows");
     return expr_put(x, (IxExpr){.kind = IX_INT, .dtype = DT_I64, .d = d, .value = NONE}, NULL);
 }
 
-IxId index_bool(Index *x, bool v)
-{
-    return expr_put(x, (IxExpr){.kind = IX_INT, .dtype = DT_BOOL, .d = dim_const(x->dims, v), .value = NONE}, NULL);
+IxId index_bool(Index *x, bool v) {
+    return expr_put(x, (IxExpr){.kind = IX_INT, .dtype = DT_BOOL, .d = dim_const(x->dims, v), .value = NONE},
+                    NULL);
 }
 
-IxId index_num(Index *x, DType t, double v)
-{
+IxId index_num(Index *x, DType t, double v) {
     return expr_put(x, (IxExpr){.kind = IX_NUM, .dtype = t, .num = v, .value = NONE}, NULL);
 }
 
-IxId index_elem(Index *x, ValueId v, DType t, const IxId *at, uint32_t n)
-{
+IxId index_elem(Index *x, ValueId v, DType t, const IxId *at, uint32_t n) {
     return expr_put(x, (IxExpr){.kind = IX_ELEM, .dtype = t, .value = v, .n_arg = n}, at);
 }
 
-bool index_known(const Index *x, IxId e, IxNum *out)
-{
+bool index_known(const Index *x, IxId e, IxNum *out) {
     const IxExpr *p = index_expr(x, e);
     *out = (IxNum){0};
     if (p->kind == IX_NUM) {
@@ -215,8 +198,7 @@ bool index_known(const Index *x, IxId e, IxNum *out)
     return p->kind == IX_INT && dim_is_const(x->dims, p->d, &out->i);
 }
 
-bool index_poly(const Index *x, IxId e, Dim *out)
-{
+bool index_poly(const Index *x, IxId e, Dim *out) {
     const IxExpr *p = index_expr(x, e);
     if (p->kind != IX_INT || p->dtype == DT_BOOL)
         return false;
@@ -224,8 +206,7 @@ bool index_poly(const Index *x, IxId e, Dim *out)
     return true;
 }
 
-static IxId known_to_expr(Index *x, DType t, IxNum v)
-{
+static IxId known_to_expr(Index *x, DType t, IxNum v) {
     if (dtype_is_float(t))
         return index_num(x, t, v.f);
     if (t == DT_BOOL)
@@ -234,17 +215,36 @@ static IxId known_to_expr(Index *x, DType t, IxNum v)
 }
 
 /* a op b on polynomials: decided by the bounds of their difference, else kept as `difference op 0`. */
-static IxId compare_polys(Index *x, Op op, Dim a, Dim b)
-{
+static IxId compare_polys(Index *x, Op op, Dim a, Dim b) {
     Dim diff = dim_sub(x->dims, a, b);
     if (diff == DIM_BAD)
         return index_fail(x, NULL, "integer arithmetic overflows");
     int64_t lo = dim_lower(x->dims, diff), hi = dim_upper(x->dims, diff);
     switch (op) {
-    case OP_lt: if (hi < 0) return index_bool(x, true); if (lo >= 0) return index_bool(x, false); break;
-    case OP_le: if (hi <= 0) return index_bool(x, true); if (lo > 0) return index_bool(x, false); break;
-    case OP_gt: if (lo > 0) return index_bool(x, true); if (hi <= 0) return index_bool(x, false); break;
-    case OP_ge: if (lo >= 0) return index_bool(x, true); if (hi < 0) return index_bool(x, false); break;
+    case OP_lt:
+        if (hi < 0)
+            return index_bool(x, true);
+        if (lo >= 0)
+            return index_bool(x, false);
+        break;
+    case OP_le:
+        if (hi <= 0)
+            return index_bool(x, true);
+        if (lo > 0)
+            return index_bool(x, false);
+        break;
+    case OP_gt:
+        if (lo > 0)
+            return index_bool(x, true);
+        if (hi <= 0)
+            return index_bool(x, false);
+        break;
+    case OP_ge:
+        if (lo >= 0)
+            return index_bool(x, true);
+        if (hi < 0)
+            return index_bool(x, false);
+        break;
     default:
         if (lo > 0 || hi < 0)
             return index_bool(x, op == OP_ne);
@@ -255,14 +255,12 @@ static IxId compare_polys(Index *x, Op op, Dim a, Dim b)
     return expr_put(x, (IxExpr){.kind = IX_OP, .dtype = DT_BOOL, .op = op, .value = NONE, .n_arg = 2}, arg);
 }
 
-static bool op_is_compare(Op op)
-{
+static bool op_is_compare(Op op) {
     return op == OP_eq || op == OP_ne || op == OP_lt || op == OP_le || op == OP_gt || op == OP_ge;
 }
 
 /* Integer ops that stay polynomials. False: no such form. */
-static bool poly_op(Index *x, Op op, DType dtype, const IxId *arg, uint32_t n, IxId *out)
-{
+static bool poly_op(Index *x, Op op, DType dtype, const IxId *arg, uint32_t n, IxId *out) {
     Dim d[3];
     if (n > 2)
         return false;
@@ -281,24 +279,39 @@ static bool poly_op(Index *x, Op op, DType dtype, const IxId *arg, uint32_t n, I
         return false;
     Dim r;
     switch (op) {
-    case OP_add: r = dim_add(x->dims, d[0], d[1]); break;
-    case OP_sub: r = dim_sub(x->dims, d[0], d[1]); break;
-    case OP_mul: r = dim_mul(x->dims, d[0], d[1]); break;
-    case OP_neg: r = dim_sub(x->dims, dim_const(x->dims, 0), d[0]); break;
-    case OP_min: r = dim_min(x->dims, d[0], d[1]); break;
-    case OP_max: r = dim_max(x->dims, d[0], d[1]); break;
-    case OP_cast: r = d[0]; break;
-    default: return false;
+    case OP_add:
+        r = dim_add(x->dims, d[0], d[1]);
+        break;
+    case OP_sub:
+        r = dim_sub(x->dims, d[0], d[1]);
+        break;
+    case OP_mul:
+        r = dim_mul(x->dims, d[0], d[1]);
+        break;
+    case OP_neg:
+        r = dim_sub(x->dims, dim_const(x->dims, 0), d[0]);
+        break;
+    case OP_min:
+        r = dim_min(x->dims, d[0], d[1]);
+        break;
+    case OP_max:
+        r = dim_max(x->dims, d[0], d[1]);
+        break;
+    case OP_cast:
+        r = d[0];
+        break;
+    default:
+        return false;
     }
-    if (r != DIM_BAD && dtype == DT_I32 && (dim_lower(x->dims, r) < INT32_MIN || dim_upper(x->dims, r) > INT32_MAX))
+    if (r != DIM_BAD && dtype == DT_I32 &&
+        (dim_lower(x->dims, r) < INT32_MIN || dim_upper(x->dims, r) > INT32_MAX))
         return false;
     *out = index_int(x, r);
     return true;
 }
 
 /* Simplifications that do not need every operand to be known. */
-static bool partial_op(Index *x, Op op, const IxId *arg, IxId *out)
-{
+static bool partial_op(Index *x, Op op, const IxId *arg, IxId *out) {
     IxNum c;
     if (op == OP_select) {
         if (index_known(x, arg[0], &c))
@@ -313,8 +326,7 @@ static bool partial_op(Index *x, Op op, const IxId *arg, IxId *out)
     return false;
 }
 
-IxId index_op(Index *x, Op op, DType dtype, const IxId *arg, uint32_t n)
-{
+IxId index_op(Index *x, Op op, DType dtype, const IxId *arg, uint32_t n) {
     IxNum v[3], r;
     bool known = true;
     if (n == 0 || n > 3)
@@ -342,14 +354,12 @@ IxId index_op(Index *x, Op op, DType dtype, const IxId *arg, uint32_t n)
 
 /* ---- walking expressions -------------------------------------------------------------------------- */
 
-static bool is_input_elem(const Index *x, IxId e)
-{
+static bool is_input_elem(const Index *x, IxId e) {
     const IxExpr *p = index_expr(x, e);
     return p->kind == IX_ELEM && x->f->value[p->value].kind == VK_INPUT;
 }
 
-IxPlan index_plan(Index *x, IxId root, bool leaves)
-{
+IxPlan index_plan(Index *x, IxId root, bool leaves) {
     uint8_t *mark = mem_alloc((size_t)root + 1);
     uint32_t n = 0;
     mark[root] = 1;
@@ -370,8 +380,7 @@ IxPlan index_plan(Index *x, IxId root, bool leaves)
     return p;
 }
 
-IxId index_subst(Index *x, IxId root, uint32_t sym, Dim by)
-{
+IxId index_subst(Index *x, IxId root, uint32_t sym, Dim by) {
     IxPlan p = index_plan(x, root, false);
     IxId *now = mem_alloc(((size_t)root + 1) * sizeof *now);
     IxId result = IX_FAIL;
@@ -383,10 +392,18 @@ IxId index_subst(Index *x, IxId root, uint32_t sym, Dim by)
         for (uint32_t i = 0; i < e.n_arg; i++)
             arg[i] = now[index_arg(x, p.id[k], i)];
         switch (e.kind) {
-        case IX_INT: r = e.dtype == DT_BOOL ? p.id[k] : index_int(x, dim_subst(x->dims, e.d, sym, by)); break;
-        case IX_NUM: r = p.id[k]; break;
-        case IX_OP: r = index_op(x, e.op, e.dtype, arg, e.n_arg); break;
-        default: r = index_elem(x, e.value, e.dtype, arg, e.n_arg); break;
+        case IX_INT:
+            r = e.dtype == DT_BOOL ? p.id[k] : index_int(x, dim_subst(x->dims, e.d, sym, by));
+            break;
+        case IX_NUM:
+            r = p.id[k];
+            break;
+        case IX_OP:
+            r = index_op(x, e.op, e.dtype, arg, e.n_arg);
+            break;
+        default:
+            r = index_elem(x, e.value, e.dtype, arg, e.n_arg);
+            break;
         }
         if (r == IX_FAIL)
             break;
@@ -400,8 +417,7 @@ IxId index_subst(Index *x, IxId root, uint32_t sym, Dim by)
 
 /* ---- evaluation ------------------------------------------------------------------------------------ */
 
-static const Tensor *leaf_tensor(Index *x, ValueId v)
-{
+static const Tensor *leaf_tensor(Index *x, ValueId v) {
     const Value *val = &x->f->value[v];
     if (val->kind == VK_NODE) {
         const Attr *a = node_attr(&x->f->node[val->def], AT_value);
@@ -418,8 +434,7 @@ static const Tensor *leaf_tensor(Index *x, ValueId v)
     return ok ? (x->param[val->def] = arena_copy(x->arena, &t, sizeof t)) : NULL;
 }
 
-static bool eval_elem(Index *x, IxId id, double input, IxNum *num)
-{
+static bool eval_elem(Index *x, IxId id, double input, IxNum *num) {
     const IxExpr *e = index_expr(x, id);
     IxNum *out = &num[id];
     *out = (IxNum){0};
@@ -449,8 +464,8 @@ static bool eval_elem(Index *x, IxId id, double input, IxNum *num)
     return true;
 }
 
-bool index_eval(Index *x, const IxPlan *p, const int64_t *syms, double input, const bool *changed, IxNum *num)
-{
+bool index_eval(Index *x, const IxPlan *p, const int64_t *syms, double input, const bool *changed,
+                IxNum *num) {
     for (uint32_t k = 0; k < p->n; k++) {
         IxId id = p->id[k];
         if (changed && !changed[id])
@@ -472,8 +487,8 @@ bool index_eval(Index *x, const IxPlan *p, const int64_t *syms, double input, co
         case IX_OP:
             for (uint32_t i = 0; i < e->n_arg; i++)
                 arg[i] = num[index_arg(x, id, i)];
-            index_apply(e->op, e->dtype, index_expr(x, index_arg(x, id, e->op == OP_select ? 1 : 0))->dtype, arg,
-                        &num[id]);
+            index_apply(e->op, e->dtype, index_expr(x, index_arg(x, id, e->op == OP_select ? 1 : 0))->dtype,
+                        arg, &num[id]);
             break;
         }
     }

@@ -11,7 +11,7 @@ typedef struct IxPull {
     ValueId v;
     uint32_t at, n; /* positions in `ids` */
     IxDepth depth;
-    IxId result;    /* IX_FAIL while unknown */
+    IxId result; /* IX_FAIL while unknown */
 } IxPull;
 
 typedef struct IxVar {
@@ -30,9 +30,9 @@ struct Index {
     Arena *arena;
     DimTable *dims;
     uint32_t n_fresh;
-    Vec(Dim) imported;  /* module Dim -> private Dim + 1, 0 = not yet */
+    Vec(Dim) imported; /* module Dim -> private Dim + 1, 0 = not yet */
     Vec(IxExpr) expr;
-    Vec(IxId) ids;      /* pool of argument and position lists */
+    Vec(IxId) ids; /* pool of argument and position lists */
     Vec(IxPull) memo;
     Vec(uint32_t) stack; /* of memo entries under way */
     Vec(IxVar) vars;

@@ -1,21 +1,19 @@
 /* Index functions: following a position backwards through one op after another.
  *
- * The walk keeps its own stack: a pull whose operands are not known yet pushes them and is tried again later, so
- * depth is bounded by memory alone and every (value, position) is worked out once. */
+ * The walk keeps its own stack: a pull whose operands are not known yet pushes them and is tried again later,
+ * so depth is bounded by memory alone and every (value, position) is worked out once. */
 #include "indexfn_impl.h"
 
 #include <string.h>
 
 /* ---- memo ---------------------------------------------------------------------------------------- */
 
-static uint64_t pull_hash(ValueId v, IxDepth depth, const IxId *at, uint32_t n)
-{
+static uint64_t pull_hash(ValueId v, IxDepth depth, const IxId *at, uint32_t n) {
     uint64_t k[2] = {v, (uint64_t)depth};
     return hash_bytes(hash_bytes(n, k, sizeof k), at, n * sizeof *at);
 }
 
-static void memo_rehash(Index *x)
-{
+static void memo_rehash(Index *x) {
     size_t room = x->memo_room ? x->memo_room * 2 : 256;
     mem_free(x->memo_hash);
     x->memo_hash = mem_alloc(room * sizeof *x->memo_hash);
@@ -30,8 +28,7 @@ static void memo_rehash(Index *x)
 }
 
 /* The memo entry of a pull, made when new. */
-static uint32_t memo_at(Index *x, ValueId v, IxDepth depth, const IxId *at, uint32_t n)
-{
+static uint32_t memo_at(Index *x, ValueId v, IxDepth depth, const IxId *at, uint32_t n) {
     if (x->memo.count * 2 >= x->memo_room)
         memo_rehash(x);
     size_t s = pull_hash(v, depth, at, n) & (x->memo_room - 1);
@@ -57,13 +54,12 @@ typedef struct Frame {
     Index *x;
     IxDepth depth;
     const Node *n;
-    Type type;          /* of the value pulled */
+    Type type; /* of the value pulled */
     IxId at[MOEC_MAX_RANK];
     IxId *out;
 } Frame;
 
-static Step done(Frame *r, IxId e)
-{
+static Step done(Frame *r, IxId e) {
     *r->out = e;
     if (e != IX_FAIL)
         return STEP_DONE;
@@ -72,15 +68,13 @@ static Step done(Frame *r, IxId e)
     return STEP_FAIL;
 }
 
-static Step fail(Frame *r, const char *why)
-{
+static Step fail(Frame *r, const char *why) {
     index_fail(r->x, r->n, why);
     return STEP_FAIL;
 }
 
 /* The element of v at `at`; STEP_WAIT when it has to be worked out first. */
-static Step need(Frame *r, ValueId v, const IxId *at, IxId *out)
-{
+static Step need(Frame *r, ValueId v, const IxId *at, IxId *out) {
     Index *x = r->x;
     int rank = x->f->value[v].type.rank;
     for (int i = 0; i < rank; i++)
@@ -96,21 +90,18 @@ static Step need(Frame *r, ValueId v, const IxId *at, IxId *out)
     return STEP_WAIT;
 }
 
-static Step forward(Frame *r, ValueId v, const IxId *at)
-{
+static Step forward(Frame *r, ValueId v, const IxId *at) {
     IxId e;
     Step s = need(r, v, at, &e);
     return s == STEP_DONE ? done(r, e) : s;
 }
 
-static IxId zero(Index *x)
-{
+static IxId zero(Index *x) {
     return index_int(x, dim_const(x->dims, 0));
 }
 
 /* Positions in an operand that is broadcast to the result. */
-static Step broadcast_at(Frame *r, ValueId v, IxId *at)
-{
+static Step broadcast_at(Frame *r, ValueId v, IxId *at) {
     const Type *t = &r->x->f->value[v].type;
     int skip = r->type.rank - t->rank;
     if (skip < 0)
@@ -126,8 +117,7 @@ static Step broadcast_at(Frame *r, ValueId v, IxId *at)
     return STEP_DONE;
 }
 
-static Step pull_pointwise(Frame *r)
-{
+static Step pull_pointwise(Frame *r) {
     IxId arg[3];
     Step waiting = STEP_DONE;
     if (r->n->n_in > 3)
@@ -147,15 +137,13 @@ static Step pull_pointwise(Frame *r)
     return done(r, index_op(r->x, r->n->op, r->type.dtype, arg, r->n->n_in));
 }
 
-static Step pull_broadcast(Frame *r)
-{
+static Step pull_broadcast(Frame *r) {
     IxId at[MOEC_MAX_RANK];
     Step s = broadcast_at(r, r->n->in[0], at);
     return s == STEP_DONE ? forward(r, r->n->in[0], at) : s;
 }
 
-static Step pull_transpose(Frame *r)
-{
+static Step pull_transpose(Frame *r) {
     const Attr *perm = node_attr(r->n, AT_perm);
     IxId at[MOEC_MAX_RANK];
     for (uint32_t i = 0; i < perm->ints.n; i++)
@@ -163,15 +151,13 @@ static Step pull_transpose(Frame *r)
     return forward(r, r->n->in[0], at);
 }
 
-static IxId affine(Index *x, IxId at, int64_t step, Dim start)
-{
+static IxId affine(Index *x, IxId at, int64_t step, Dim start) {
     IxId k = index_int(x, dim_const(x->dims, step)), s = index_int(x, start);
     IxId scaled = index_op(x, OP_mul, DT_I64, (IxId[]){at, k}, 2);
     return index_op(x, OP_add, DT_I64, (IxId[]){scaled, s}, 2);
 }
 
-static Step pull_slice(Frame *r)
-{
+static Step pull_slice(Frame *r) {
     const Attr *start = node_attr(r->n, AT_start), *step = node_attr(r->n, AT_step);
     IxId at[MOEC_MAX_RANK];
     for (int i = 0; i < r->type.rank; i++)
@@ -179,10 +165,11 @@ static Step pull_slice(Frame *r)
     return forward(r, r->n->in[0], at);
 }
 
-/* Splits a flat position into quotient and remainder by `ext`. The remainder has to be recognised: one of the lower
- * digits of the position (`digit`, `below` = extent it runs through), or a variable of just that extent. */
-static bool divide(Index *x, Dim flat, Dim ext, const Dim *digit, const Dim *below, int n, Dim *q, Dim *rest)
-{
+/* Splits a flat position into quotient and remainder by `ext`. The remainder has to be recognised: one of the
+ * lower digits of the position (`digit`, `below` = extent it runs through), or a variable of just that
+ * extent. */
+static bool divide(Index *x, Dim flat, Dim ext, const Dim *digit, const Dim *below, int n, Dim *q,
+                   Dim *rest) {
     DimTable *t = x->dims;
     for (int i = 0; i <= n; i++) {
         Dim rem = i < n ? digit[i] : dim_const(t, 0);
@@ -205,8 +192,7 @@ static bool divide(Index *x, Dim flat, Dim ext, const Dim *digit, const Dim *bel
 }
 
 /* One group of axes with equal products: operand axes a0..a1, result axes b0..b1. */
-static Step regroup(Frame *r, const Type *a, int a0, int a1, int b0, int b1, IxId *at)
-{
+static Step regroup(Frame *r, const Type *a, int a0, int a1, int b0, int b1, IxId *at) {
     Index *x = r->x;
     DimTable *t = x->dims;
     if (a1 - a0 == 1 && b1 - b0 == 1) {
@@ -244,14 +230,12 @@ static Step regroup(Frame *r, const Type *a, int a0, int a1, int b0, int b1, IxI
     return STEP_DONE;
 }
 
-static bool divides(DimTable *t, Dim small, Dim big)
-{
+static bool divides(DimTable *t, Dim small, Dim big) {
     Dim q = dim_floordiv(t, big, small);
     return q != DIM_BAD && dim_mul(t, q, small) == big;
 }
 
-static Step pull_reshape(Frame *r)
-{
+static Step pull_reshape(Frame *r) {
     Index *x = r->x;
     DimTable *t = x->m->dims;
     const Type *a = &x->f->value[r->n->in[0]].type, *b = &r->type;
@@ -292,8 +276,7 @@ static Step pull_reshape(Frame *r)
     return forward(r, r->n->in[0], at);
 }
 
-static Step pull_concat(Frame *r)
-{
+static Step pull_concat(Frame *r) {
     Index *x = r->x;
     int64_t axis = node_int(r->n, AT_axis, 0);
     Dim off = dim_const(x->dims, 0), p;
@@ -337,8 +320,7 @@ static Step pull_concat(Frame *r)
 }
 
 /* A position taken from data: negative ones count from the end. */
-static IxId from_end(Index *x, IxId at, Dim extent)
-{
+static IxId from_end(Index *x, IxId at, Dim extent) {
     Dim p;
     if (at == IX_FAIL || (index_poly(x, at, &p) && dim_lower(x->dims, p) >= 0))
         return at;
@@ -349,8 +331,7 @@ static IxId from_end(Index *x, IxId at, Dim extent)
     return index_op(x, OP_select, t, (IxId[]){less, back, at}, 3);
 }
 
-static Step pull_gather(Frame *r)
-{
+static Step pull_gather(Frame *r) {
     Index *x = r->x;
     int64_t axis = node_int(r->n, AT_axis, 0);
     const Type *data = &x->f->value[r->n->in[0]].type, *idx = &x->f->value[r->n->in[1]].type;
@@ -359,12 +340,13 @@ static Step pull_gather(Frame *r)
     if (s != STEP_DONE)
         return s;
     for (int i = 0; i < data->rank; i++)
-        at[i] = i < axis ? r->at[i] : i == axis ? from_end(x, pos, index_dim(x, data->dim[i])) : r->at[i - 1 + idx->rank];
+        at[i] = i < axis    ? r->at[i]
+                : i == axis ? from_end(x, pos, index_dim(x, data->dim[i]))
+                            : r->at[i - 1 + idx->rank];
     return forward(r, r->n->in[0], at);
 }
 
-static Step pull_gather_nd(Frame *r)
-{
+static Step pull_gather_nd(Frame *r) {
     Index *x = r->x;
     int64_t batch = node_int(r->n, AT_batch, 0), k;
     const Type *data = &x->f->value[r->n->in[0]].type, *idx = &x->f->value[r->n->in[1]].type;
@@ -393,9 +375,9 @@ static Step pull_gather_nd(Frame *r)
     return waiting == STEP_WAIT ? waiting : forward(r, r->n->in[0], at);
 }
 
-/* Only one kind of scatter is followed: every position of the data is written, by the update at that position. */
-static Step pull_scatter_nd(Frame *r)
-{
+/* Only one kind of scatter is followed: every position of the data is written, by the update at that
+ * position. */
+static Step pull_scatter_nd(Frame *r) {
     Index *x = r->x;
     const Type *data = &x->f->value[r->n->in[0]].type, *idx = &x->f->value[r->n->in[1]].type;
     int lead = idx->rank - 1;
@@ -431,8 +413,7 @@ static Step pull_scatter_nd(Frame *r)
     return waiting == STEP_WAIT ? waiting : forward(r, r->n->in[2], r->at);
 }
 
-static Step pull_const(Frame *r)
-{
+static Step pull_const(Frame *r) {
     const Tensor *t = &node_attr(r->n, AT_value)->t;
     int64_t n, at = 0;
     bool known = tensor_count(t, &n), same = known && n > 0;
@@ -449,44 +430,57 @@ static Step pull_const(Frame *r)
     if (dtype_is_float(t->dtype))
         return done(r, index_num(r->x, t->dtype, tensor_get_f64(t, known ? at : 0)));
     int64_t v = tensor_get_i64(t, known ? at : 0);
-    return done(r, t->dtype == DT_BOOL ? index_bool(r->x, v != 0) : index_int(r->x, dim_const(r->x->dims, v)));
+    return done(r,
+                t->dtype == DT_BOOL ? index_bool(r->x, v != 0) : index_int(r->x, dim_const(r->x->dims, v)));
 }
 
-static Step pull_step(Frame *r, ValueId v)
-{
+static Step pull_step(Frame *r, ValueId v) {
     Index *x = r->x;
     if (!r->n) {
         double s;
-        if (x->f->value[v].kind == VK_PARAM && dtype_is_float(r->type.dtype) && value_scalar(x->m, x->f, v, &s))
+        if (x->f->value[v].kind == VK_PARAM && dtype_is_float(r->type.dtype) &&
+            value_scalar(x->m, x->f, v, &s))
             return done(r, index_num(x, r->type.dtype, s));
         return done(r, index_elem(x, v, r->type.dtype, r->at, (uint32_t)r->type.rank));
     }
     switch (r->n->op) {
-    case OP_reshape: return pull_reshape(r);
-    case OP_transpose: return pull_transpose(r);
-    case OP_broadcast: return pull_broadcast(r);
-    case OP_slice: return pull_slice(r);
-    default: break;
+    case OP_reshape:
+        return pull_reshape(r);
+    case OP_transpose:
+        return pull_transpose(r);
+    case OP_broadcast:
+        return pull_broadcast(r);
+    case OP_slice:
+        return pull_slice(r);
+    default:
+        break;
     }
     if (r->depth == IX_MOVES)
         return done(r, index_elem(x, v, r->type.dtype, r->at, (uint32_t)r->type.rank));
     switch (r->n->op) {
-    case OP_const: return pull_const(r);
-    case OP_dim: return done(r, index_int(x, index_dim(x, node_attr(r->n, AT_dim)->d)));
-    case OP_iota: return done(r, r->at[node_int(r->n, AT_axis, 0)]);
-    case OP_concat: return pull_concat(r);
-    case OP_gather: return pull_gather(r);
-    case OP_gather_nd: return pull_gather_nd(r);
-    case OP_scatter_nd: return pull_scatter_nd(r);
-    default: break;
+    case OP_const:
+        return pull_const(r);
+    case OP_dim:
+        return done(r, index_int(x, index_dim(x, node_attr(r->n, AT_dim)->d)));
+    case OP_iota:
+        return done(r, r->at[node_int(r->n, AT_axis, 0)]);
+    case OP_concat:
+        return pull_concat(r);
+    case OP_gather:
+        return pull_gather(r);
+    case OP_gather_nd:
+        return pull_gather_nd(r);
+    case OP_scatter_nd:
+        return pull_scatter_nd(r);
+    default:
+        break;
     }
     if (op_info(r->n->op)->klass == OC_POINTWISE)
         return pull_pointwise(r);
     return fail(r, "positions are not followed through this op");
 }
 
-IxId index_pull(Index *x, ValueId v, const IxId *at, IxDepth depth)
-{
+IxId index_pull(Index *x, ValueId v, const IxId *at, IxDepth depth) {
     x->where = NULL;
     x->why = NULL;
     x->stack.count = 0;

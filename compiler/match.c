@@ -1,9 +1,9 @@
 /* match: primitive ops become rms_norm, gelu and attention, and the parts of a T5 get their names.
  *
- * Works by structure alone; every rewrite is local and exact up to rounding, and what is not recognised stays as it is.
- * Nodes are visited in execution order; the first pattern whose root a node is replaces it, what that leaves unused
- * disappears when the function is closed. In a model with functions `encoder` and `decoder` every attention must be
- * recognised; what cannot be understood is reported. */
+ * Works by structure alone; every rewrite is local and exact up to rounding, and what is not recognised stays
+ * as it is. Nodes are visited in execution order; the first pattern whose root a node is replaces it, what
+ * that leaves unused disappears when the function is closed. In a model with functions `encoder` and
+ * `decoder` every attention must be recognised; what cannot be understood is reported. */
 #include "match_impl.h"
 #include "pass.h"
 
@@ -11,18 +11,17 @@ static bool (*const patterns[])(Matcher *mt, const Node *n) = {match_attention, 
                                                                match_rms_norm, match_linear};
 
 /* A function with cross attention is a whole model: it will be split, so all of it has to be understood. */
-static bool has_cross_attention(const Func *f)
-{
+static bool has_cross_attention(const Func *f) {
     for (NodeId i = 0; i < f->n_nodes; i++)
-        if (f->node[i].op == OP_attention && f->value[f->node[i].in[0]].type.dim[1] !=
-                                                 f->value[f->node[i].in[1]].type.dim[1])
+        if (f->node[i].op == OP_attention &&
+            f->value[f->node[i].in[0]].type.dim[1] != f->value[f->node[i].in[1]].type.dim[1])
             return true;
     return false;
 }
 
-/* Rewrites one function. In a T5 every softmax has to be part of an attention; `plain`: it is not taken for one. */
-static bool match_func(Module *m, Func *f, bool t5, bool plain, Diag *d)
-{
+/* Rewrites one function. In a T5 every softmax has to be part of an attention; `plain`: it is not taken for
+ * one. */
+static bool match_func(Module *m, Func *f, bool t5, bool plain, Diag *d) {
     Arena *a = arena_new();
     Matcher mt = {.m = m, .f = f, .r = remap_begin(m, a, f), .a = a};
     for (int i = 0; i < 5; i++)
@@ -52,9 +51,9 @@ static bool match_func(Module *m, Func *f, bool t5, bool plain, Diag *d)
     return ok;
 }
 
-bool pass_match(Module *m, const PassOptions *o, Diag *d)
-{
-    bool plain = o && o->plain, t5 = !plain && module_find(m, "encoder") && module_find(m, "decoder"), ok = true;
+bool pass_match(Module *m, const PassOptions *o, Diag *d) {
+    bool plain = o && o->plain, t5 = !plain && module_find(m, "encoder") && module_find(m, "decoder"),
+         ok = true;
     uint32_t n = m->n_funcs;
     for (FuncId i = 0; i < n; i++)
         if (m->func[i] && (m->func[i]->role == FR_ENTRY || m->func[i]->role == FR_BODY))

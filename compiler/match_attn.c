@@ -1,34 +1,31 @@
 /* match: attention.
  *
- * The root is the token-major result [B,T,H*D]. Behind it must stand softmax(q k' + added) v, where the layouts of q,
- * k, v and the result are proved with index functions: whatever reshapes and transposes split and merge the heads,
- * element (b, h, t, e) has to be element (b, t, h*D + e) of a token-major value. */
+ * The root is the token-major result [B,T,H*D]. Behind it must stand softmax(q k' + added) v, where the
+ * layouts of q, k, v and the result are proved with index functions: whatever reshapes and transposes split
+ * and merge the heads, element (b, h, t, e) has to be element (b, t, h*D + e) of a token-major value. */
 #include "match_impl.h"
 
 #include <string.h>
 
 typedef struct Shape {
-    Type scores; /* [B,H,T,S] */
-    Dim width;   /* D */
+    Type scores;            /* [B,H,T,S] */
+    Dim width;              /* D */
     IxId b, h, i, j, e, he; /* he = h*D + e */
 } Shape;
 
-static bool is_move(const Node *n)
-{
+static bool is_move(const Node *n) {
     return n && (n->op == OP_reshape || n->op == OP_transpose);
 }
 
 /* The value behind v's reshapes and transposes. */
-static ValueId behind_moves(const Func *f, ValueId v)
-{
+static ValueId behind_moves(const Func *f, ValueId v) {
     const Node *n;
     while (is_move(n = value_node(f, v = match_strip(f, v))) || (n && n->op == OP_broadcast))
         v = n->in[0];
     return v;
 }
 
-static void miss(Matcher *mt, const Node *softmax, const char *why, const Node *where)
-{
+static void miss(Matcher *mt, const Node *softmax, const char *why, const Node *where) {
     Missed one = {softmax, why, where};
     for (size_t i = 0; i < mt->missed.count; i++)
         if (mt->missed.item[i].softmax == softmax)
@@ -37,8 +34,7 @@ static void miss(Matcher *mt, const Node *softmax, const char *why, const Node *
 }
 
 /* Splits scores into the product of queries and keys and what is added to it. */
-static bool split_scores(const Func *f, ValueId v, const Node **product, ValueId *leaf, uint32_t *n_leaf)
-{
+static bool split_scores(const Func *f, ValueId v, const Node **product, ValueId *leaf, uint32_t *n_leaf) {
     ValueId work[16] = {v};
     uint32_t left = 1;
     *product = NULL;
@@ -64,13 +60,14 @@ static bool split_scores(const Func *f, ValueId v, const Node **product, ValueId
     return *product != NULL;
 }
 
-/* The operand of a product that is token-major behind its moves: element `at` of v is element want[] of *from. */
-static bool token_major(Matcher *mt, ValueId v, const IxId *at, const IxId *want, Dim tokens, ValueId *from)
-{
+/* The operand of a product that is token-major behind its moves: element `at` of v is element want[] of
+ * *from. */
+static bool token_major(Matcher *mt, ValueId v, const IxId *at, const IxId *want, Dim tokens, ValueId *from) {
     ValueId w = behind_moves(mt->f, v);
     const Type *t = &mt->f->value[w].type;
     int64_t width;
-    if (t->rank != 3 || t->dtype != DT_F32 || t->dim[1] != tokens || !dim_is_const(mt->m->dims, t->dim[2], &width))
+    if (t->rank != 3 || t->dtype != DT_F32 || t->dim[1] != tokens ||
+        !dim_is_const(mt->m->dims, t->dim[2], &width))
         return false;
     IxId e = index_pull(mt->x, v, at, IX_MOVES);
     if (e == IX_FAIL || index_expr(mt->x, e)->kind != IX_ELEM || index_expr(mt->x, e)->value != w)
@@ -83,15 +80,13 @@ static bool token_major(Matcher *mt, ValueId v, const IxId *at, const IxId *want
 }
 
 /* Operand positions of a matmul by row and column, honouring a transposed operand. */
-static void swapped(IxId *at, int rank, IxId row, IxId col, bool swap)
-{
+static void swapped(IxId *at, int rank, IxId row, IxId col, bool swap) {
     at[rank - 2] = swap ? col : row;
     at[rank - 1] = swap ? row : col;
 }
 
 static bool read_attention(Matcher *mt, const Node *root, const Node *out, const Node *soft, const char **why,
-                           const Node **where, ValueId *in, Additive **ad, Shape *s)
-{
+                           const Node **where, ValueId *in, Additive **ad, Shape *s) {
     const Func *f = mt->f;
     Module *m = mt->m;
     const Type *scores = &f->value[soft->in[0]].type, *result = &f->value[root->out].type;
@@ -116,7 +111,8 @@ static bool read_attention(Matcher *mt, const Node *root, const Node *out, const
     s->scores = *scores;
     s->width = tq->dim[ta ? 2 : 3];
     if (!dim_is_const(m->dims, s->width, &width) || !dim_is_const(m->dims, scores->dim[1], &heads) ||
-        !dim_is_const(m->dims, result->dim[2], &all) || heads < 1 || width < 1 || heads > all || heads * width != all)
+        !dim_is_const(m->dims, result->dim[2], &all) || heads < 1 || width < 1 || heads > all ||
+        heads * width != all)
         return false;
     s->b = match_axis(mt, 0, scores->dim[0]);
     s->h = match_axis(mt, 1, scores->dim[1]);
@@ -156,8 +152,7 @@ static bool read_attention(Matcher *mt, const Node *root, const Node *out, const
     return (*ad)->ok;
 }
 
-bool match_attention(Matcher *mt, const Node *n)
-{
+bool match_attention(Matcher *mt, const Node *n) {
     const Func *f = mt->f;
     Module *m = mt->m;
     if (!is_move(n) || f->value[n->out].type.rank != 3 || f->value[n->out].type.dtype != DT_F32)
@@ -186,8 +181,8 @@ bool match_attention(Matcher *mt, const Node *n)
     uint32_t n_in = ad->keep != NONE ? 5 : ad->bias != NONE ? 4 : 3;
     int64_t heads = 1;
     CHECK(dim_is_const(m->dims, s.scores.dim[1], &heads));
-    Attr attrs[4] = {attr_i(AT_heads, heads), attr_i(AT_causal, ad->causal), attr_d(AT_offset, dim_const(m->dims, 0)),
-                     attr_i(AT_center, ad->center)};
+    Attr attrs[4] = {attr_i(AT_heads, heads), attr_i(AT_causal, ad->causal),
+                     attr_d(AT_offset, dim_const(m->dims, 0)), attr_i(AT_center, ad->center)};
     remap_set(&mt->r, n->out, func_node(m, mt->r.f, OP_attention, in, n_in, attrs, 4, soft->origin));
     return true;
 }

@@ -1,9 +1,10 @@
 /* match: what is added to attention scores.
  *
- * The sum of the added values at position (b, h, i, j) is taken apart as an index function. It has to be a function
- * of h, of the distance d = j - i and of one element mask[b, j]; then evaluating it for every head and every distance
- * the bounds allow, with the mask element 1 and 0, says all there is to know: where it is hugely negative
- * the key is hidden, elsewhere its value is the bias. Nothing depends on how exporters spell the masks. */
+ * The sum of the added values at position (b, h, i, j) is taken apart as an index function. It has to be a
+ * function of h, of the distance d = j - i and of one element mask[b, j]; then evaluating it for every head
+ * and every distance the bounds allow, with the mask element 1 and 0, says all there is to know: where it is
+ * hugely negative the key is hidden, elsewhere its value is the bias. Nothing depends on how exporters spell
+ * the masks. */
 #include "match_impl.h"
 
 #include <math.h>
@@ -18,29 +19,27 @@ typedef struct Sums {
     Matcher *mt;
     Additive *ad;
     Index *x;
-    IxId root;        /* in terms of d instead of j */
+    IxId root; /* in terms of d instead of j */
     IxPlan plan;
     int64_t dlo, dhi, heads, rows, cols;
     uint32_t b_sym, h_sym, i_sym, d_sym; /* NONE: a constant 0 */
-    bool by_row;      /* depends on i too: every row has to be looked at */
-    bool by_batch;    /* and on b */
+    bool by_row;                         /* depends on i too: every row has to be looked at */
+    bool by_batch;                       /* and on b */
     int64_t batches;
-    ValueId mask;     /* input, or NONE */
-    IxId table;       /* an element of a parameter [bucket, h], or IX_FAIL */
+    ValueId mask;        /* input, or NONE */
+    IxId table;          /* an element of a parameter [bucket, h], or IX_FAIL */
     double *open, *shut; /* [distance][head], mask element 1 and 0 */
-    int64_t *bucket;  /* [distance] */
+    int64_t *bucket;     /* [distance] */
     bool from_table;
 } Sums;
 
-static bool refuse(Additive *ad, const Node *where, const char *why)
-{
+static bool refuse(Additive *ad, const Node *where, const char *why) {
     ad->why = why;
     ad->where = where;
     return false;
 }
 
-IxId match_axis(Matcher *mt, int axis, Dim extent)
-{
+IxId match_axis(Matcher *mt, int axis, Dim extent) {
     if (mt->axis[axis].extent != extent || mt->axis[axis].at == IX_FAIL) {
         mt->axis[axis].extent = extent;
         mt->axis[axis].at = index_var(mt->x, extent);
@@ -49,15 +48,13 @@ IxId match_axis(Matcher *mt, int axis, Dim extent)
 }
 
 /* The symbol of an axis variable; NONE where the extent is 1. */
-static uint32_t axis_sym(Index *x, IxId at)
-{
+static uint32_t axis_sym(Index *x, IxId at) {
     uint32_t s;
     return dim_as_sym(index_dims(x), index_expr(x, at)->d, &s) ? s : NONE;
 }
 
 /* The sum of the leaves at (b, h, i, j). */
-static IxId pull_sum(Sums *s, const IxId *at)
-{
+static IxId pull_sum(Sums *s, const IxId *at) {
     Matcher *mt = s->mt;
     IxId sum = IX_FAIL;
     for (uint32_t k = 0; k < s->ad->n_leaf; k++) {
@@ -79,8 +76,7 @@ typedef struct Seen {
     bool row, batch, other;
 } Seen;
 
-static void see_symbol(void *ctx, uint32_t sym)
-{
+static void see_symbol(void *ctx, uint32_t sym) {
     Seen *seen = ctx;
     if (sym == seen->s->i_sym)
         seen->row = true;
@@ -91,8 +87,7 @@ static void see_symbol(void *ctx, uint32_t sym)
 }
 
 /* Checks what the sum depends on, and finds its mask and its table. */
-static bool survey(Sums *s, IxId b, IxId key)
-{
+static bool survey(Sums *s, IxId b, IxId key) {
     Index *x = s->x;
     const Func *f = s->mt->f;
     Seen seen = {s, false, false, false};
@@ -119,22 +114,23 @@ static bool survey(Sums *s, IxId b, IxId key)
         }
     }
     if (seen.other)
-        return refuse(s->ad, NULL, "what is added to the scores depends on more than head, distance and key mask");
+        return refuse(s->ad, NULL,
+                      "what is added to the scores depends on more than head, distance and key mask");
     s->by_row = seen.row;
     s->by_batch = seen.batch;
     return true;
 }
 
 /* Which expressions change with the head: the others are computed once a distance. */
-static bool *depends_on_head(Sums *s)
-{
+static bool *depends_on_head(Sums *s) {
     Index *x = s->x;
     bool *dep = arena_array(s->mt->a, index_count(x), sizeof *dep);
     for (uint32_t k = 0; k < s->plan.n; k++) {
         IxId id = s->plan.id[k];
         const IxExpr *e = index_expr(x, id);
         if (e->kind == IX_INT) {
-            Seen seen = {&(Sums){.b_sym = NONE, .h_sym = NONE, .i_sym = s->h_sym, .d_sym = NONE}, false, false, false};
+            Seen seen = {&(Sums){.b_sym = NONE, .h_sym = NONE, .i_sym = s->h_sym, .d_sym = NONE}, false,
+                         false, false};
             if (s->h_sym != NONE)
                 dim_visit(index_dims(x), e->d, see_symbol, &seen);
             dep[id] = seen.row;
@@ -148,9 +144,8 @@ static bool *depends_on_head(Sums *s)
 }
 
 /* One value of the sum: query row i of batch b at distance d. `first`: nothing to compare with yet. */
-static bool sample_one(Sums *s, int64_t d, int64_t h, bool on, bool first, const bool *changed, const int64_t *syms,
-                       IxNum *num)
-{
+static bool sample_one(Sums *s, int64_t d, int64_t h, bool on, bool first, const bool *changed,
+                       const int64_t *syms, IxNum *num) {
     Additive *ad = s->ad;
     if (!index_eval(s->x, &s->plan, syms, on, changed, num)) {
         ad->why = index_why(s->x, &ad->where);
@@ -173,15 +168,13 @@ static bool sample_one(Sums *s, int64_t d, int64_t h, bool on, bool first, const
     return true;
 }
 
-static void set_sym(int64_t *syms, uint32_t sym, int64_t v)
-{
+static void set_sym(int64_t *syms, uint32_t sym, int64_t v) {
     if (sym != NONE)
         syms[sym] = v;
 }
 
 /* Fills open, shut and bucket. */
-static bool sample(Sums *s)
-{
+static bool sample(Sums *s) {
     Index *x = s->x;
     int64_t n = s->dhi - s->dlo + 1, work = n * s->heads, again = 1;
     if (!mul_i64(s->by_row ? s->rows : 1, s->by_batch ? s->batches : 1, &again) || n > MAX_DISTANCES ||
@@ -217,8 +210,7 @@ static bool sample(Sums *s)
 }
 
 /* Is every head hidden at distance d, or every one seen? */
-static bool hidden(const Sums *s, const double *of, int64_t d, bool *out)
-{
+static bool hidden(const Sums *s, const double *of, int64_t d, bool *out) {
     const double *v = of + (d - s->dlo) * s->heads;
     *out = v[0] < HIDDEN;
     for (int64_t h = 1; h < s->heads; h++)
@@ -227,8 +219,7 @@ static bool hidden(const Sums *s, const double *of, int64_t d, bool *out)
     return true;
 }
 
-static bool find_masks(Sums *s)
-{
+static bool find_masks(Sums *s) {
     Additive *ad = s->ad;
     bool h;
     for (int64_t d = s->dlo; d <= s->dhi; d++) {
@@ -245,16 +236,14 @@ static bool find_masks(Sums *s)
     return true;
 }
 
-static bool same_column(const Sums *s, int64_t a, int64_t b)
-{
+static bool same_column(const Sums *s, int64_t a, int64_t b) {
     if (s->from_table)
         return s->bucket[a] == s->bucket[b];
     return memcmp(s->open + a * s->heads, s->open + b * s->heads, (size_t)s->heads * sizeof *s->open) == 0;
 }
 
 /* The row of biases by distance, its constant ends cut off. */
-static void make_row(Sums *s)
-{
+static void make_row(Sums *s) {
     Matcher *mt = s->mt;
     Module *m = mt->m;
     int64_t zero = -s->dlo, n = s->ad->causal ? zero + 1 : s->dhi - s->dlo + 1, lo = 0, hi = n - 1;
@@ -289,13 +278,17 @@ static void make_row(Sums *s)
     for (int64_t h = 0; h < s->heads; h++)
         for (int64_t i = 0; i < width; i++)
             tensor_set_f64(&t, h * width + i, s->open[(lo + i) * s->heads + h]);
-    Param p = {.name = str_c("bias_row"), .kind = PK_CONST, .dtype = DT_F32, .rank = 2, .dim = {s->heads, width},
-               .data = t.data, .init = NONE};
+    Param p = {.name = str_c("bias_row"),
+               .kind = PK_CONST,
+               .dtype = DT_F32,
+               .rank = 2,
+               .dim = {s->heads, width},
+               .data = t.data,
+               .init = NONE};
     s->ad->bias = func_param(m, mt->r.f, module_param(m, p));
 }
 
-static void make_keep(Sums *s)
-{
+static void make_keep(Sums *s) {
     Matcher *mt = s->mt;
     s->ad->keep = NONE;
     if (s->mask == NONE)
@@ -303,11 +296,11 @@ static void make_keep(Sums *s)
     ValueId v = remap_value(&mt->r, s->mask);
     DType t = mt->r.f->value[v].type.dtype;
     Str origin = {0};
-    s->ad->keep = t == DT_BOOL ? v : build_binary(mt->m, mt->r.f, OP_ne, v, build_scalar(mt->m, mt->r.f, t, 0), origin);
+    s->ad->keep =
+        t == DT_BOOL ? v : build_binary(mt->m, mt->r.f, OP_ne, v, build_scalar(mt->m, mt->r.f, t, 0), origin);
 }
 
-static bool analyse(Matcher *mt, Additive *ad)
-{
+static bool analyse(Matcher *mt, Additive *ad) {
     DimTable *md = mt->m->dims;
     Sums s = {.mt = mt, .ad = ad, .x = mt->x, .mask = NONE, .table = IX_FAIL};
     if (!dim_is_const(md, ad->scores.dim[1], &s.heads) || s.heads < 1)
@@ -353,9 +346,12 @@ static bool analyse(Matcher *mt, Additive *ad)
     if (!survey(&s, at[0], key))
         return false;
     if (s.by_batch && !dim_is_const(md, ad->scores.dim[0], &s.batches))
-        return refuse(ad, NULL, "what is added to the scores depends on more than head, distance and key mask");
-    if (s.by_row && (!dim_is_const(md, ad->scores.dim[2], NULL) || !dim_is_const(md, ad->scores.dim[3], NULL)))
-        return refuse(ad, NULL, "what is added to the scores depends on more than the distance of query and key");
+        return refuse(ad, NULL,
+                      "what is added to the scores depends on more than head, distance and key mask");
+    if (s.by_row &&
+        (!dim_is_const(md, ad->scores.dim[2], NULL) || !dim_is_const(md, ad->scores.dim[3], NULL)))
+        return refuse(ad, NULL,
+                      "what is added to the scores depends on more than the distance of query and key");
     if (!sample(&s) || !find_masks(&s))
         return false;
     make_row(&s);
@@ -363,8 +359,7 @@ static bool analyse(Matcher *mt, Additive *ad)
     return true;
 }
 
-Additive *match_additive(Matcher *mt, const ValueId *leaf, uint32_t n, const Type *scores)
-{
+Additive *match_additive(Matcher *mt, const ValueId *leaf, uint32_t n, const Type *scores) {
     for (size_t i = 0; i < mt->additive.count; i++) {
         Additive *ad = mt->additive.item[i];
         if (ad->n_leaf == n && type_eq(&ad->scores, scores) && memcmp(ad->leaf, leaf, n * sizeof *leaf) == 0)

@@ -11,10 +11,10 @@ typedef struct Additive {
     Type scores;
     uint32_t n_leaf;
     bool ok;
-    const char *why;  /* when not ok */
+    const char *why; /* when not ok */
     const Node *where;
-    ValueId bias;     /* of the new function: f32[H,R] or NONE */
-    ValueId keep;     /* bool[B,S] or NONE */
+    ValueId bias; /* of the new function: f32[H,R] or NONE */
+    ValueId keep; /* bool[B,S] or NONE */
     bool causal;
     int64_t center;
 } Additive;
@@ -31,13 +31,13 @@ typedef struct Matcher {
     const Func *f; /* being read */
     Remap r;       /* being written: r.f */
     Arena *a;
-    Index *x;      /* made when the first softmax is met */
+    Index *x; /* made when the first softmax is met */
     Vec(Additive *) additive;
     Vec(Missed) missed;
     struct {
         Dim extent;
         IxId at;
-    } axis[5];     /* b h i j e of the last scores seen */
+    } axis[5]; /* b h i j e of the last scores seen */
 } Matcher;
 
 /* Each looks whether node n is the root of its pattern; true: the result is mapped. */

@@ -1,22 +1,22 @@
 /* match: rms_norm, gelu and linear layers.
  *
- * A product is read as a list of factors, so operand order and grouping do not matter: the norm is the factors
- * x, rsqrt(mean(x^2) + eps) and possibly a gain; gelu is the factors 1/2, x and 1 + tanh(polynomial of x). */
+ * A product is read as a list of factors, so operand order and grouping do not matter: the norm is the
+ * factors x, rsqrt(mean(x^2) + eps) and possibly a gain; gelu is the factors 1/2, x and 1 + tanh(polynomial
+ * of x). */
 #include "match_impl.h"
 
 #include <math.h>
 #include <string.h>
 
-ValueId match_strip(const Func *f, ValueId v)
-{
+ValueId match_strip(const Func *f, ValueId v) {
     const Node *n;
-    while ((n = value_node(f, v)) && n->op == OP_cast && f->value[n->in[0]].type.dtype == f->value[v].type.dtype)
+    while ((n = value_node(f, v)) && n->op == OP_cast &&
+           f->value[n->in[0]].type.dtype == f->value[v].type.dtype)
         v = n->in[0];
     return v;
 }
 
-bool match_const(const Matcher *mt, ValueId v, double *out)
-{
+bool match_const(const Matcher *mt, ValueId v, double *out) {
     v = match_strip(mt->f, v);
     const Node *n = value_node(mt->f, v);
     for (int i = 0; i < 4 && n && (n->op == OP_broadcast || n->op == OP_reshape); i++)
@@ -34,8 +34,7 @@ typedef struct Factor {
 } Factor;
 
 /* The factors of v, not looking into `leaf` (NONE: none). False when there are too many. */
-static bool factors_of(const Func *f, ValueId v, ValueId leaf, Factor *out, uint32_t *n)
-{
+static bool factors_of(const Func *f, ValueId v, ValueId leaf, Factor *out, uint32_t *n) {
     Factor work[MAX_FACTORS * 2] = {{v, false}};
     uint32_t left = 1;
     *n = 0;
@@ -62,8 +61,7 @@ static bool factors_of(const Func *f, ValueId v, ValueId leaf, Factor *out, uint
 /* ---- rms_norm ------------------------------------------------------------------------------------------ */
 
 /* x^2 as pow(x, 2) or mul(x, x). */
-static bool square_of(const Matcher *mt, ValueId v, ValueId *x)
-{
+static bool square_of(const Matcher *mt, ValueId v, ValueId *x) {
     const Node *n = value_node(mt->f, match_strip(mt->f, v));
     double e;
     if (n && n->op == OP_pow && match_const(mt, n->in[1], &e) && e == 2)
@@ -74,8 +72,7 @@ static bool square_of(const Matcher *mt, ValueId v, ValueId *x)
 }
 
 /* mean(x^2, last axis) + eps */
-static bool mean_square(const Matcher *mt, ValueId v, ValueId *x, double *eps)
-{
+static bool mean_square(const Matcher *mt, ValueId v, ValueId *x, double *eps) {
     const Func *f = mt->f;
     const Node *add = value_node(f, match_strip(f, v));
     if (!add || add->op != OP_add)
@@ -94,14 +91,12 @@ static bool mean_square(const Matcher *mt, ValueId v, ValueId *x, double *eps)
 }
 
 /* A factor that is rsqrt(mean(x^2) + eps), however it is spelled. */
-static bool norm_factor(const Matcher *mt, Factor c, ValueId *x, double *eps)
-{
+static bool norm_factor(const Matcher *mt, Factor c, ValueId *x, double *eps) {
     const Node *n = value_node(mt->f, c.v);
     return n && n->op == (c.under ? OP_sqrt : OP_rsqrt) && mean_square(mt, n->in[0], x, eps);
 }
 
-bool match_rms_norm(Matcher *mt, const Node *n)
-{
+bool match_rms_norm(Matcher *mt, const Node *n) {
     const Func *f = mt->f;
     if ((n->op != OP_mul && n->op != OP_div) || f->value[n->out].type.dtype != DT_F32)
         return false;
@@ -154,13 +149,13 @@ bool match_rms_norm(Matcher *mt, const Node *n)
     return true;
 }
 
-/* ---- gelu ----------------------------------------------------------------------------------------------- */
+/* ---- gelu -----------------------------------------------------------------------------------------------
+ */
 
 enum { POLY = 4 };
 
 /* v as a polynomial of x of degree below POLY, by its tree of at most `*fuel` nodes. */
-static bool poly_of(const Matcher *mt, ValueId v, ValueId x, double *c, int *fuel)
-{
+static bool poly_of(const Matcher *mt, ValueId v, ValueId x, double *c, int *fuel) {
     const Func *f = mt->f;
     memset(c, 0, POLY * sizeof *c);
     v = match_strip(f, v);
@@ -201,8 +196,7 @@ static bool poly_of(const Matcher *mt, ValueId v, ValueId x, double *c, int *fue
 }
 
 /* The value a polynomial is about: the base of the first power found. */
-static ValueId poly_base(const Matcher *mt, ValueId v)
-{
+static ValueId poly_base(const Matcher *mt, ValueId v) {
     ValueId queue[24] = {match_strip(mt->f, v)};
     uint32_t n = 1;
     for (uint32_t i = 0; i < n; i++) {
@@ -222,15 +216,13 @@ static ValueId poly_base(const Matcher *mt, ValueId v)
 }
 
 /* Equal to the constant of the formula, or to its rounding to f16 in models that were f16. */
-static bool is_constant(double v, double c)
-{
+static bool is_constant(double v, double c) {
     double half = f16_to_f32(f16_from_f32((float)c));
     return fabs(v - c) <= 2e-6 * fabs(c) || fabs(v - half) <= 1e-6 * fabs(c);
 }
 
 /* 1 + tanh(u) */
-static bool one_plus_tanh(const Matcher *mt, ValueId v, ValueId *u)
-{
+static bool one_plus_tanh(const Matcher *mt, ValueId v, ValueId *u) {
     const Node *n = value_node(mt->f, match_strip(mt->f, v));
     double one;
     for (int i = 0; n && n->op == OP_add && i < 2; i++) {
@@ -241,8 +233,7 @@ static bool one_plus_tanh(const Matcher *mt, ValueId v, ValueId *u)
     return false;
 }
 
-bool match_gelu(Matcher *mt, const Node *n)
-{
+bool match_gelu(Matcher *mt, const Node *n) {
     const Func *f = mt->f;
     if (n->op != OP_mul || !dtype_is_float(f->value[n->out].type.dtype))
         return false;
@@ -280,11 +271,11 @@ bool match_gelu(Matcher *mt, const Node *n)
     return true;
 }
 
-/* ---- linear --------------------------------------------------------------------------------------------- */
+/* ---- linear ---------------------------------------------------------------------------------------------
+ */
 
 /* Whether q is computed as the transpose of p: made for another use of p before. */
-static bool is_transpose_of(const Module *m, ParamId q, ParamId p)
-{
+static bool is_transpose_of(const Module *m, ParamId q, ParamId p) {
     const Func *g = m->param[q].init == NONE ? NULL : module_func(m, m->param[q].init);
     ParamId from;
     return g && g->n_nodes == 1 && g->node[0].op == OP_transpose && value_param(g, g->node[0].in[0], &from) &&
@@ -292,8 +283,7 @@ static bool is_transpose_of(const Module *m, ParamId q, ParamId p)
 }
 
 /* matmul x, transpose(param): the transpose becomes a parameter of its own. */
-bool match_linear(Matcher *mt, const Node *n)
-{
+bool match_linear(Matcher *mt, const Node *n) {
     Module *m = mt->m;
     ParamId p;
     if (n->op != OP_matmul)
@@ -305,8 +295,9 @@ bool match_linear(Matcher *mt, const Node *n)
     if ((!perm && !swapped) || (perm && swapped) || !value_param(mt->f, w, &p) || m->param[p].rank != 2 ||
         node_int(n, AT_ta, 0) || (perm && (perm->ints.n != 2 || perm->ints.v[0] != 1)))
         return false;
-    Str name = str_c(arena_printf(m->arena, "%.*s.t", (int)(m->param[p].name.n > 1000 ? 1000 : m->param[p].name.n),
-                                  m->param[p].name.p));
+    Str name =
+        str_c(arena_printf(m->arena, "%.*s.t", (int)(m->param[p].name.n > 1000 ? 1000 : m->param[p].name.n),
+                           m->param[p].name.p));
     ParamId q;
     if (!module_find_param(m, name, &q) || !is_transpose_of(m, q, p)) {
         Func *g = func_begin(m, name, FR_INIT);
@@ -320,7 +311,8 @@ bool match_linear(Matcher *mt, const Node *n)
         made.init = func_end(m, g, NONE);
         q = module_param(m, made);
     }
-    ValueId out = build_matmul(m, mt->r.f, remap_value(&mt->r, n->in[0]), func_param(m, mt->r.f, q), n->origin);
+    ValueId out =
+        build_matmul(m, mt->r.f, remap_value(&mt->r, n->in[0]), func_param(m, mt->r.f, q), n->origin);
     remap_set(&mt->r, n->out, out);
     return true;
 }

@@ -1,13 +1,14 @@
 /* match: linear layers on dynamically quantised activations.
  *
- * Exporters of int8 models round every activation to 8 bits over the range it has in this very call, so that a token's
- * result depends on all tokens that happen to be computed with it. The rounding approximates the product with the
- * dequantised weight, and that product is what such a layer becomes here: weights keep their 8 bit values. */
+ * Exporters of int8 models round every activation to 8 bits over the range it has in this very call, so that
+ * a token's result depends on all tokens that happen to be computed with it. The rounding approximates the
+ * product with the dequantised weight, and that product is what such a layer becomes here: weights keep their
+ * 8 bit values. */
 #include "match_impl.h"
 
 /* The two operands of op n in the order for which `first` is the one that `is` accepts. */
-static bool either(const Func *f, const Node *n, bool (*is)(const Func *f, ValueId v), ValueId *yes, ValueId *no)
-{
+static bool either(const Func *f, const Node *n, bool (*is)(const Func *f, ValueId v), ValueId *yes,
+                   ValueId *no) {
     for (int i = 0; i < 2; i++)
         if (is(f, match_strip(f, n->in[i]))) {
             *yes = match_strip(f, n->in[i]);
@@ -17,30 +18,25 @@ static bool either(const Func *f, const Node *n, bool (*is)(const Func *f, Value
     return false;
 }
 
-static const Node *node_of(const Func *f, ValueId v, Op op)
-{
+static const Node *node_of(const Func *f, ValueId v, Op op) {
     const Node *n = value_node(f, match_strip(f, v));
     return n && n->op == op ? n : NULL;
 }
 
-static bool is_cast(const Func *f, ValueId v)
-{
+static bool is_cast(const Func *f, ValueId v) {
     return node_of(f, v, OP_cast) != NULL;
 }
 
-static bool is_round(const Func *f, ValueId v)
-{
+static bool is_round(const Func *f, ValueId v) {
     return node_of(f, v, OP_round) != NULL;
 }
 
-static bool is_const_like(const Func *f, ValueId v)
-{
+static bool is_const_like(const Func *f, ValueId v) {
     return f->value[v].kind == VK_PARAM || node_of(f, v, OP_const) != NULL;
 }
 
 /* v = op(w, c) for a constant c of value `want`, either order. */
-static bool with_const(const Matcher *mt, ValueId v, Op op, double want, ValueId *w)
-{
+static bool with_const(const Matcher *mt, ValueId v, Op op, double want, ValueId *w) {
     const Node *n = node_of(mt->f, v, op);
     double c;
     for (int i = 0; n && i < 2; i++)
@@ -50,16 +46,14 @@ static bool with_const(const Matcher *mt, ValueId v, Op op, double want, ValueId
 }
 
 /* Reduction of x over everything by `op`. */
-static bool extreme_of(const Func *f, ValueId v, Op op, ValueId x)
-{
+static bool extreme_of(const Func *f, ValueId v, Op op, ValueId x) {
     const Node *n = node_of(f, v, op);
     const Attr *axes = n ? node_attr(n, AT_axes) : NULL;
     return axes && match_strip(f, n->in[0]) == x && axes->ints.n == (uint32_t)f->value[x].type.rank;
 }
 
 /* scale = (max(0, max x) - min(0, min x)) / 255, 1 where that is 0 */
-static bool is_range_scale(const Matcher *mt, ValueId scale, ValueId x)
-{
+static bool is_range_scale(const Matcher *mt, ValueId scale, ValueId x) {
     const Node *pick = node_of(mt->f, scale, OP_select);
     double one;
     if (!pick || !match_const(mt, pick->in[1], &one) || one != 1)
@@ -75,11 +69,11 @@ static bool is_range_scale(const Matcher *mt, ValueId scale, ValueId x)
 }
 
 /* v: i32 = cast(u8 y) - cast(u8 z), y = saturate(round(x / scale) + z). */
-static bool quantised(const Matcher *mt, ValueId v, ValueId *x, ValueId *scale)
-{
+static bool quantised(const Matcher *mt, ValueId v, ValueId *x, ValueId *scale) {
     const Func *f = mt->f;
     const Node *sub = node_of(f, v, OP_sub);
-    const Node *y = sub ? node_of(f, sub->in[0], OP_cast) : NULL, *z = sub ? node_of(f, sub->in[1], OP_cast) : NULL;
+    const Node *y = sub ? node_of(f, sub->in[0], OP_cast) : NULL,
+               *z = sub ? node_of(f, sub->in[1], OP_cast) : NULL;
     const Node *y8 = y ? node_of(f, y->in[0], OP_cast) : NULL, *z8 = z ? node_of(f, z->in[0], OP_cast) : NULL;
     if (!y8 || !z8 || f->value[y8->out].type.dtype != DT_U8 || f->value[z8->out].type.dtype != DT_U8)
         return false;
@@ -98,8 +92,7 @@ static bool quantised(const Matcher *mt, ValueId v, ValueId *x, ValueId *scale)
 }
 
 /* A parameter computed as cast(p, f32) * scale. */
-static ParamId dequantised(Module *m, const Func *f, ParamId p, ValueId scale, const Node *at)
-{
+static ParamId dequantised(Module *m, const Func *f, ParamId p, ValueId scale, const Node *at) {
     const Param *w = &m->param[p];
     int shown = w->name.n > 1000 ? 1000 : (int)w->name.n;
     Func *g = func_begin(m, str_c(arena_printf(m->arena, "%.*s.f32", shown, w->name.p)), FR_INIT);
@@ -113,31 +106,37 @@ static ParamId dequantised(Module *m, const Func *f, ParamId p, ValueId scale, c
     }
     v = build_binary(m, g, OP_mul, v, s, at->origin);
     func_output(m, g, v, str_c("value"));
-    Param made = {.name = g->name, .kind = w->kind, .dtype = DT_F32, .rank = 2, .dim = {w->dim[0], w->dim[1]},
-                  .init = NONE, .origin = w->origin};
+    Param made = {.name = g->name,
+                  .kind = w->kind,
+                  .dtype = DT_F32,
+                  .rank = 2,
+                  .dim = {w->dim[0], w->dim[1]},
+                  .init = NONE,
+                  .origin = w->origin};
     made.init = func_end(m, g, NONE);
     return module_param(m, made);
 }
 
 /* mul(cast(matmul(quantised x, W)), mul(scale of x, scale of W)) */
-bool match_quantised(Matcher *mt, const Node *n)
-{
+bool match_quantised(Matcher *mt, const Node *n) {
     const Func *f = mt->f;
     ValueId cast, scales, xs, ws, x, scale;
     ParamId w, sp;
     if (n->op != OP_mul || f->value[n->out].type.dtype != DT_F32 || !either(f, n, is_cast, &cast, &scales))
         return false;
-    const Node *product = node_of(f, value_node(f, cast)->in[0], OP_matmul), *both = node_of(f, scales, OP_mul);
+    const Node *product = node_of(f, value_node(f, cast)->in[0], OP_matmul),
+               *both = node_of(f, scales, OP_mul);
     if (!product || !both || f->value[product->out].type.dtype != DT_I32 || product->n_attrs ||
         !value_param(f, product->in[1], &w) || mt->m->param[w].rank != 2 ||
-        !either(f, both, is_const_like, &ws, &xs) || !quantised(mt, product->in[0], &x, &scale) || xs != scale ||
-        f->value[x].type.dtype != DT_F32)
+        !either(f, both, is_const_like, &ws, &xs) || !quantised(mt, product->in[0], &x, &scale) ||
+        xs != scale || f->value[x].type.dtype != DT_F32)
         return false;
     const Type *ts = &f->value[ws].type;
     if (ts->dtype != DT_F32 || ts->rank > 1 || (value_param(f, ws, &sp) && mt->m->param[sp].init != NONE))
         return false;
     ParamId made = dequantised(mt->m, f, w, ws, n);
-    ValueId out = build_matmul(mt->m, mt->r.f, remap_value(&mt->r, x), func_param(mt->m, mt->r.f, made), n->origin);
+    ValueId out =
+        build_matmul(mt->m, mt->r.f, remap_value(&mt->r, x), func_param(mt->m, mt->r.f, made), n->origin);
     remap_set(&mt->r, n->out, out);
     return true;
 }

@@ -1,9 +1,10 @@
 /* match: the parts of a T5.
  *
- * A whole-model function is split at the value that all cross attentions read. Then, by structure: an attention whose
- * queries, keys and values are projections of one value is self attention, any other cross attention; a linear
- * layer whose input is pointwise in one or two linear layers of one value closes a feed-forward block. Layers are
- * numbered in execution order, which is the order along the residual stream. */
+ * A whole-model function is split at the value that all cross attentions read. Then, by structure: an
+ * attention whose queries, keys and values are projections of one value is self attention, any other cross
+ * attention; a linear layer whose input is pointwise in one or two linear layers of one value closes a
+ * feed-forward block. Layers are numbered in execution order, which is the order along the residual stream.
+ */
 #include "match_impl.h"
 
 #include <string.h>
@@ -16,29 +17,27 @@ typedef struct Roles {
     const char *stack; /* "encoder", "decoder" */
     Str *site;         /* by NodeId */
     uint32_t self, cross, ffn;
-    ValueId memory;    /* what cross attention reads, or NONE */
+    ValueId memory; /* what cross attention reads, or NONE */
     int64_t heads, inner;
 } Roles;
 
 /* A linear layer: matmul by a parameter. Its input, or NONE. */
-static ValueId linear_input(const Func *f, ValueId v)
-{
+static ValueId linear_input(const Func *f, ValueId v) {
     const Node *n = value_node(f, match_strip(f, v));
     if (!n || n->op != OP_matmul || f->value[n->in[1]].kind != VK_PARAM || node_int(n, AT_ta, 0))
         return NONE;
     return match_strip(f, n->in[0]);
 }
 
-static bool is_cross(const Func *f, const Node *n)
-{
+static bool is_cross(const Func *f, const Node *n) {
     return linear_input(f, n->in[0]) != linear_input(f, n->in[1]);
 }
 
-/* ---- splitting a whole model ----------------------------------------------------------------------------- */
+/* ---- splitting a whole model -----------------------------------------------------------------------------
+ */
 
 /* Copies what `out` needs of r->old into r->f; values already mapped are not looked behind. */
-static void copy_slice(Remap *r, const ValueId *out, uint32_t n_out, Arena *a)
-{
+static void copy_slice(Remap *r, const ValueId *out, uint32_t n_out, Arena *a) {
     const Func *f = r->old;
     bool *mark = arena_array(a, f->n_values + 1, sizeof *mark);
     for (uint32_t i = 0; i < n_out; i++)
@@ -67,8 +66,7 @@ static void copy_slice(Remap *r, const ValueId *out, uint32_t n_out, Arena *a)
     }
 }
 
-static Remap begin_part(Module *m, const Func *f, const char *name, Arena *a)
-{
+static Remap begin_part(Module *m, const Func *f, const char *name, Arena *a) {
     Remap r = {m, f, func_begin(m, str_c(name), FR_ENTRY), arena_array(a, f->n_values + 1, sizeof(ValueId))};
     for (uint32_t i = 0; i < f->n_values; i++)
         r.map[i] = NONE;
@@ -76,8 +74,7 @@ static Remap begin_part(Module *m, const Func *f, const char *name, Arena *a)
 }
 
 /* The value that the keys of all cross attentions are projections of; NONE when there is no such value. */
-static ValueId find_memory(const Func *f)
-{
+static ValueId find_memory(const Func *f) {
     ValueId memory = NONE;
     for (NodeId i = 0; i < f->n_nodes; i++) {
         const Node *n = &f->node[i];
@@ -91,8 +88,7 @@ static ValueId find_memory(const Func *f)
     return memory;
 }
 
-static void split_model(Module *m, Func *f, ValueId memory)
-{
+static void split_model(Module *m, Func *f, ValueId memory) {
     Arena *a = arena_new();
     Remap e = begin_part(m, f, "encoder", a);
     copy_slice(&e, &memory, 1, a);
@@ -114,17 +110,16 @@ static void split_model(Module *m, Func *f, ValueId memory)
     arena_free(a);
 }
 
-/* ---- sites ----------------------------------------------------------------------------------------------- */
+/* ---- sites -----------------------------------------------------------------------------------------------
+ */
 
-static void set_site(Roles *r, ValueId v, uint32_t layer, const char *what)
-{
+static void set_site(Roles *r, ValueId v, uint32_t layer, const char *what) {
     const Value *val = &r->f->value[match_strip(r->f, v)];
     if (val->kind == VK_NODE)
         r->site[val->def] = str_c(arena_printf(r->m->arena, "%s.%u.%s", r->stack, layer, what));
 }
 
-static bool name_attention(Roles *r, NodeId id)
-{
+static bool name_attention(Roles *r, NodeId id) {
     static const char *const self_name[] = {"self.q", "self.k", "self.v", "self.o"};
     static const char *const cross_name[] = {"cross.q", "cross.k", "cross.v", "cross.o"};
     const Func *f = r->f;
@@ -152,8 +147,7 @@ static bool name_attention(Roles *r, NodeId id)
 }
 
 /* The linear layers that v is pointwise in; false when it is anything else. */
-static bool pointwise_in(const Func *f, ValueId v, ValueId *leaf, uint32_t *n_leaf, bool *between)
-{
+static bool pointwise_in(const Func *f, ValueId v, ValueId *leaf, uint32_t *n_leaf, bool *between) {
     ValueId work[64] = {match_strip(f, v)}, seen[64];
     uint32_t left = 1, n_seen = 0;
     *n_leaf = 0;
@@ -185,8 +179,7 @@ static bool pointwise_in(const Func *f, ValueId v, ValueId *leaf, uint32_t *n_le
 }
 
 /* Is this linear layer the end of a feed-forward block? */
-static void name_ffn(Roles *r, const Node *wo)
-{
+static void name_ffn(Roles *r, const Node *wo) {
     const Func *f = r->f;
     ValueId h = linear_input(f, wo->out), leaf[2], act = h, wi, wi_1 = NONE;
     uint32_t n_leaf;
@@ -215,8 +208,7 @@ static void name_ffn(Roles *r, const Node *wo)
 }
 
 /* The function again, with sites. */
-static void rebuild_with_sites(Roles *r)
-{
+static void rebuild_with_sites(Roles *r) {
     Remap map = remap_begin(r->m, r->a, r->f);
     for (NodeId i = 0; i < r->f->n_nodes; i++) {
         Node n = r->f->node[i];
@@ -232,8 +224,7 @@ static void rebuild_with_sites(Roles *r)
     remap_end(&map);
 }
 
-static bool name_stack(Module *m, Diag *d, Func *f, const char *stack, Roles *r)
-{
+static bool name_stack(Module *m, Diag *d, Func *f, const char *stack, Roles *r) {
     Arena *a = arena_new();
     *r = (Roles){.m = m, .d = d, .f = f, .a = a, .stack = stack, .memory = NONE};
     r->site = arena_array(a, f->n_nodes + 1, sizeof *r->site);
@@ -248,8 +239,10 @@ static bool name_stack(Module *m, Diag *d, Func *f, const char *stack, Roles *r)
     bool decoder = strcmp(stack, "decoder") == 0;
     if (ok && (r->self == 0 || r->ffn != r->self || r->cross != (decoder ? r->self : 0)))
         ok = diag_error(d, NULL,
-                        "function %s: not the layers of a T5 %s: %u self attentions, %u cross attentions, %u feed-forward "
-                        "blocks", diag_show(d, f->name), stack, r->self, r->cross, r->ffn);
+                        "function %s: not the layers of a T5 %s: %u self attentions, %u cross attentions, %u "
+                        "feed-forward "
+                        "blocks",
+                        diag_show(d, f->name), stack, r->self, r->cross, r->ffn);
     if (ok)
         rebuild_with_sites(r);
     r->site = NULL;
@@ -259,12 +252,12 @@ static bool name_stack(Module *m, Diag *d, Func *f, const char *stack, Roles *r)
 }
 
 /* Rows of the embedding table that an integer input looks up. */
-static int64_t vocabulary(const Module *m, const Func *f)
-{
+static int64_t vocabulary(const Module *m, const Func *f) {
     for (NodeId i = 0; i < f->n_nodes; i++) {
         const Node *n = &f->node[i];
         ParamId p;
-        if (n->op != OP_gather || node_int(n, AT_axis, 0) != 0 || !value_param(f, n->in[0], &p) || m->param[p].rank != 2)
+        if (n->op != OP_gather || node_int(n, AT_axis, 0) != 0 || !value_param(f, n->in[0], &p) ||
+            m->param[p].rank != 2)
             continue;
         ValueId v = n->in[1];
         const Node *b;
@@ -276,8 +269,7 @@ static int64_t vocabulary(const Module *m, const Func *f)
     return 0;
 }
 
-bool match_roles(Module *m, Diag *d)
-{
+bool match_roles(Module *m, Diag *d) {
     Func *enc = module_find(m, "encoder"), *dec = module_find(m, "decoder");
     if (!enc || !dec) {
         Func *only = NULL;
@@ -303,7 +295,8 @@ bool match_roles(Module *m, Diag *d)
     if (!ok)
         return false;
     if (!known || width < 1 || width > INT32_MAX || vocab < 1)
-        return diag_error(d, NULL, "the encoder's output or the decoder's embedding does not look like a T5's");
+        return diag_error(d, NULL,
+                          "the encoder's output or the decoder's embedding does not look like a T5's");
     if (rd.inner != re.inner || rd.heads != re.heads)
         return diag_error(d, NULL, "encoder and decoder differ in heads (%lld and %lld) or their width",
                           (long long)re.heads, (long long)rd.heads);

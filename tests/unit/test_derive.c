@@ -1,5 +1,5 @@
-/* derive on the example model: encode, cross and score agree with the exported encoder and decoder, and one step after
- * another with score; the interpreter is the judge. */
+/* derive on the example model: encode, cross and score agree with the exported encoder and decoder, and one
+ * step after another with score; the interpreter is the judge. */
 #include "compiler/pass.h"
 #include "frontends/onnx.h"
 
@@ -23,9 +23,9 @@ typedef struct Loaded {
 
 static Diag *diag;
 
-static Loaded load(int passes)
-{
-    static bool (*const pass[])(Module *, const PassOptions *, Diag *) = {pass_bind, pass_fold, pass_match, pass_derive};
+static Loaded load(int passes) {
+    static bool (*const pass[])(Module *, const PassOptions *, Diag *) = {pass_bind, pass_fold, pass_match,
+                                                                          pass_derive};
     Loaded l = {module_new(), onnx_files_new()};
     PassOptions o = {0};
     bool ok = onnx_import(l.m, MODEL "encoder_model.onnx", "encoder", l.files, diag) &&
@@ -37,22 +37,19 @@ static Loaded load(int passes)
     return l;
 }
 
-static void unload(Loaded l)
-{
+static void unload(Loaded l) {
     module_free(l.m);
     onnx_files_free(l.files);
 }
 
-static Tensor make(Arena *a, DType t, int rank, const int64_t *dim)
-{
+static Tensor make(Arena *a, DType t, int rank, const int64_t *dim) {
     Tensor x = {.dtype = t, .rank = rank};
     memcpy(x.dim, dim, (size_t)rank * sizeof *dim);
     assert_true(tensor_alloc(a, &x));
     return x;
 }
 
-static Tensor ids_of(Arena *a, int64_t len, unsigned seed)
-{
+static Tensor ids_of(Arena *a, int64_t len, unsigned seed) {
     Tensor x = make(a, DT_I64, 2, (int64_t[]){ROWS, len});
     for (int64_t i = 0; i < ROWS * len; i++) {
         seed = seed * 1103515245u + 12345u;
@@ -61,8 +58,7 @@ static Tensor ids_of(Arena *a, int64_t len, unsigned seed)
     return x;
 }
 
-static void run(Module *m, const char *name, const Tensor *in, Tensor *out, Arena *a)
-{
+static void run(Module *m, const char *name, const Tensor *in, Tensor *out, Arena *a) {
     Func *f = module_find(m, name);
     assert_non_null(f);
     int64_t syms[64] = {0};
@@ -72,16 +68,14 @@ static void run(Module *m, const char *name, const Tensor *in, Tensor *out, Aren
     assert_true(ok);
 }
 
-static void assert_close(const Tensor *x, int64_t x0, const Tensor *y, int64_t y0, int64_t n)
-{
+static void assert_close(const Tensor *x, int64_t x0, const Tensor *y, int64_t y0, int64_t n) {
     for (int64_t i = 0; i < n; i++)
         if (!(fabs(tensor_get_f64(x, x0 + i) - tensor_get_f64(y, y0 + i)) < 2e-5))
             fail_msg("element %d: %g and %g", (int)i, tensor_get_f64(x, x0 + i), tensor_get_f64(y, y0 + i));
 }
 
 /* The decoder's inputs in the order its exporter chose. */
-static void decoder_inputs(const Func *f, Tensor ids, Tensor mask, Tensor hidden, Tensor *in)
-{
+static void decoder_inputs(const Func *f, Tensor ids, Tensor mask, Tensor hidden, Tensor *in) {
     assert_int_equal(f->n_inputs, 3);
     for (uint32_t i = 0; i < 3; i++) {
         const Value *v = &f->value[f->input[i]];
@@ -89,8 +83,7 @@ static void decoder_inputs(const Func *f, Tensor ids, Tensor mask, Tensor hidden
     }
 }
 
-static void test_same_results(void **state)
-{
+static void test_same_results(void **state) {
     (void)state;
     Arena *a = arena_new();
     Loaded before = load(1), after = load(4);
@@ -160,8 +153,7 @@ static void test_same_results(void **state)
 }
 
 /* Every site of the configuration is there once. */
-static void test_sites(void **state)
-{
+static void test_sites(void **state) {
     (void)state;
     Loaded l = load(3);
     uint32_t n = 0;
@@ -185,8 +177,7 @@ static void test_sites(void **state)
     unload(l);
 }
 
-int main(void)
-{
+int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_results), cmocka_unit_test(test_sites)};
     diag = diag_new();
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
