@@ -1,19 +1,24 @@
-/* Runs ONNX operator tests through moec: onnx_nodes [--mode=direct|bound] [--passes=P,..] [--paranoid] [-v]
- * DIR [TEST...]
+/* Runs ONNX operator tests through moec:
+ *   onnx_nodes [--mode=direct|bound|compiled] [--passes=P,..] [--paranoid] [-v] DIR [TEST...]
  *
  *   DIR/<test>/model.onnx, DIR/<test>/test_data_set_<i>/input_<j>.pb, output_<j>.pb, DIR/manifest.json
  *
  * direct evaluates what the frontend makes, dynamic ops included. bound runs passes (all of them unless told)
- * first; inputs whose values decide shapes are given to bind as constants. A test passes when types and
- * extents agree exactly and floats to 1e-4. It may be refused, with a diagnostic, unless the manifest says
- * that all of its operators occur in T5 exports. Every test runs in a process of its own: a crash is a
- * failure. Prints a line a failure and a last line of counts; exits 1 when anything failed. */
+ * first; inputs whose values decide shapes are given to bind as constants. compiled goes on to C, the C
+ * compiler (warnings are errors) and the runtime. A test passes when types and extents agree exactly and
+ * floats to 1e-4. It may be refused, with a diagnostic, unless the manifest says that all of its operators
+ * occur in T5 exports. Every test runs in a process of its own: a crash is a failure. Prints a line a failure
+ * and a last line of counts; exits 1 when anything failed. */
+#include "codegen/codegen.h"
 #include "compiler/pass.h"
 #include "frontends/json.h"
 #include "frontends/onnx.h"
+#include "runtime/moec_rt.h"
 
+#include <dlfcn.h>
 #include <math.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +31,8 @@ enum { SETS_MAX = 16, LIST_MAX = 32, SECONDS = 30 };
 
 typedef struct Settings {
     const char *dir;
-    bool bound, verbose, paranoid;
+    bool bound, compiled, verbose, paranoid;
+    const char *scratch; /* folder for what is built */
     PassId list[LIST_MAX];
     uint32_t n_list;
 } Settings;
@@ -173,9 +179,109 @@ static int import(Case *c) {
     return PASSED;
 }
 
+/* ---- compiling ----------------------------------------------------------------------------------- */
+
+extern char **environ;
+
+static bool compile(Case *c, const char *source, const char *library) {
+    const char *argv[] = {"cc",
+                          "-std=c99",
+                          "-O1",
+                          "-Wall",
+                          "-Wextra",
+                          "-Werror",
+                          "-fPIC",
+                          "-shared",
+                          "-I",
+                          MOEC_SOURCE_DIR "/runtime",
+                          "-o",
+                          library,
+                          source,
+                          "-Wl,--whole-archive",
+                          MOEC_BUILD_DIR "/libmoec_rt.a",
+                          "-Wl,--no-whole-archive",
+                          "-lm",
+                          "-lpthread",
+                          NULL};
+    pid_t pid;
+    int status;
+    if (posix_spawnp(&pid, argv[0], NULL, NULL, (char *const *)(uintptr_t)argv, environ) != 0)
+        return failed(c, "cannot start cc"), false;
+    waitpid(pid, &status, 0);
+    return status == 0 || (failed(c, "the generated C does not compile"), false);
+}
+
+static bool build(Case *c, const char *source, const char *weights) {
+    Image image;
+    OutFile file;
+    Text code = {0}, header = {0};
+    CodegenOptions o = {.prefix = "model", .plain_matmul = true};
+    return image_plan(c->m, c->a, &image, c->d) && outfile_open(&file, weights, 0666, c->a, c->d) &&
+           image_write(&image, &file, NULL, NULL, c->d) && outfile_commit(&file) &&
+           program_emit(c->m, &image, &o, &code, &header, c->d) && outfile_text(source, &code, c->d) &&
+           outfile_text(arena_printf(c->a, "%s/model.h", c->set->scratch), &header, c->d);
+}
+
+static bool symbol(void *library, const char *name, void *out) {
+    void *p = dlsym(library, name);
+    memcpy(out, &p, sizeof p);
+    return p != NULL;
+}
+
+/* Builds the planned module, loads it and runs `main`. */
+static int run_compiled(Case *c, const Tensor *in, uint32_t n_in, Tensor *out) {
+    const char *weights = arena_printf(c->a, "%s/weights", c->set->scratch);
+    const char *source = arena_printf(c->a, "%s/model.c", c->set->scratch);
+    const char *library = arena_printf(c->a, "%s/model.so", c->set->scratch);
+    const moec_program *(*program)(void);
+    moec_status (*open)(const moec_program *, const moec_options *, moec_instance **);
+    moec_status (*run)(moec_instance *, uint32_t, const int64_t *, void *const *);
+    if (!build(c, source, weights))
+        return REFUSED;
+    if (!compile(c, source, library))
+        return FAILED;
+    void *lib = dlopen(library, RTLD_NOW | RTLD_LOCAL);
+    if (!lib || !symbol(lib, "model_program", &program) || !symbol(lib, "moec_open", &open) ||
+        !symbol(lib, "moec_run", &run))
+        return failed(c, "it does not load: %s", lib ? "a symbol is missing" : dlerror());
+    const moec_program *p = program();
+    char message[200] = "";
+    moec_options o = {.weights = weights, .threads = 2, .message = message, .message_room = sizeof message};
+    moec_instance *instance;
+    if (open(p, &o, &instance) != MOEC_OK)
+        return failed(c, "it does not open: %s", message);
+    int at = -1;
+    for (uint32_t i = 0; i < p->n_functions; i++)
+        at = strcmp(p->function[i].name, "main") == 0 ? (int)i : at;
+    if (at < 0)
+        return failed(c, "it has no function main");
+    const moec_function *f = &p->function[at];
+    if (f->n_inputs != n_in || f->n_outputs != c->n_out)
+        return failed(c, "it has %u inputs and %u outputs", f->n_inputs, f->n_outputs);
+    int64_t *syms = arena_array(c->a, p->n_symbols + 1, sizeof *syms);
+    for (uint32_t i = 0; i < p->n_symbols; i++)
+        for (uint32_t s = 0; s < dim_sym_count(c->m->dims); s++)
+            if (str_is(dim_sym_at(c->m->dims, s)->name, p->symbol[i].name))
+                syms[i] = c->syms[s];
+    void **arg = arena_array(c->a, n_in + c->n_out + 1, sizeof *arg);
+    for (uint32_t i = 0; i < n_in; i++)
+        arg[i] = in[i].data;
+    for (uint32_t i = 0; i < c->n_out; i++) {
+        out[i].dtype = (DType)f->value[n_in + i].dtype;
+        out[i].rank = f->value[n_in + i].rank;
+        f->shape(syms, n_in + i, out[i].dim);
+        if (!tensor_alloc(c->a, &out[i]))
+            return failed(c, "output %u is too large", i);
+        arg[n_in + i] = out[i].data;
+    }
+    moec_status status = run(instance, (uint32_t)at, syms, arg);
+    return status == MOEC_OK ? PASSED : failed(c, "it does not run: %s", moec_status_text(status));
+}
+
 static int evaluate(Case *c) {
     const Func *f = module_find(c->m, "main");
     Tensor *in = c->in, *out = arena_array(c->a, c->n_out + 1, sizeof *out);
+    int v = PASSED;
     if (c->set->bound) {
         in = arena_array(c->a, c->n_in + 1, sizeof *in);
         remaining_inputs(c, f, in);
@@ -183,9 +289,10 @@ static int evaluate(Case *c) {
         if (!func_bind_dims(c->m, f, in, c->syms, c->d))
             return failed(c, "the inputs do not fit after the passes");
     }
-    if (!func_eval(c->m, f->id, c->syms, in, out, c->a, c->d))
-        return failed(c, "it does not evaluate");
-    int v = PASSED;
+    if (c->set->compiled)
+        v = run_compiled(c, in, f->n_inputs, out);
+    else if (!func_eval(c->m, f->id, c->syms, in, out, c->a, c->d))
+        v = failed(c, "it does not evaluate");
     for (uint32_t i = 0; i < c->n_out && v == PASSED; i++)
         v = compare(c, i, &out[i], &c->want[i]);
     return v;
@@ -307,6 +414,16 @@ static bool parse_passes(Settings *set, const char *text) {
     return true;
 }
 
+static void remove_scratch(const char *dir) {
+    static const char *const files[] = {"model.c", "model.h", "model.so", "weights"};
+    char path[200];
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, files[i]);
+        unlink(path);
+    }
+    rmdir(dir);
+}
+
 int main(int argc, char **argv) {
     Settings set = {0};
     int i = 1;
@@ -314,6 +431,8 @@ int main(int argc, char **argv) {
         bool known = strcmp(argv[i], "--mode=direct") == 0;
         if (strcmp(argv[i], "--mode=bound") == 0)
             known = set.bound = true;
+        if (strcmp(argv[i], "--mode=compiled") == 0)
+            known = set.bound = set.compiled = true;
         if (strcmp(argv[i], "-v") == 0)
             known = set.verbose = true;
         if (strcmp(argv[i], "--paranoid") == 0)
@@ -324,11 +443,17 @@ int main(int argc, char **argv) {
             break;
     }
     if (i >= argc || argv[i][0] == '-') {
-        fprintf(stderr,
-                "usage: onnx_nodes [--mode=direct|bound] [--passes=P,..] [--paranoid] [-v] DIR [TEST...]\n");
+        fprintf(stderr, "usage: onnx_nodes [--mode=direct|bound|compiled] [--passes=P,..] [--paranoid] [-v] "
+                        "DIR [TEST...]\n");
         return 2;
     }
     set.dir = argv[i++];
+    char scratch[] = "/tmp/onnx_nodes.XXXXXX";
+    set.scratch = mkdtemp(scratch);
+    if (!set.scratch) {
+        perror("mkdtemp");
+        return 1;
+    }
     Diag *d = diag_new();
     Arena *a = arena_new();
     JsonDoc manifest;
@@ -344,8 +469,12 @@ int main(int argc, char **argv) {
         if (name && wanted(name, argv + i, argc - i))
             count[fork_case(&set, about, name)]++;
     }
-    printf("%s: passed %d refused %d failed %d\n", set.bound ? "bound" : "direct", count[PASSED],
-           count[REFUSED], count[FAILED]);
+    remove_scratch(set.scratch);
+    printf("%s: passed %d refused %d failed %d\n",
+           set.compiled ? "compiled"
+           : set.bound  ? "bound"
+                        : "direct",
+           count[PASSED], count[REFUSED], count[FAILED]);
     json_close(&manifest);
     arena_free(a);
     diag_free(d);
