@@ -1,5 +1,5 @@
-/* moec run: executes one function on given or seeded inputs, in the reference interpreter. */
-#include "driver.h"
+/* moec run: executes one function on given or seeded inputs, in the reference interpreter or as native code. */
+#include "native.h"
 #include "../../frontends/npy.h"
 
 #include <errno.h>
@@ -157,6 +157,12 @@ static bool seed_weights(Run *r)
 
 /* ---- outputs -------------------------------------------------------------------------------------------- */
 
+/* The sign of a NaN is nobody's business. */
+static double shown(double v)
+{
+    return isnan(v) ? (double)NAN : v;
+}
+
 static void show_output(Run *r, uint32_t i)
 {
     const Tensor *t = &r->out[i];
@@ -172,9 +178,9 @@ static void show_output(Run *r, uint32_t i)
         high = v > high ? v : high;
         squares += v * v;
     }
-    printf("]  min %.6g  max %.6g  norm %.9g  first", low, high, sqrt(squares));
+    printf("]  min %.6g  max %.6g  norm %.9g  first", low, high, shown(sqrt(squares)));
     for (int64_t k = 0; k < count && k < 8; k++)
-        printf(" %.9g", tensor_get_f64(t, k));
+        printf(" %.9g", shown(tensor_get_f64(t, k)));
     printf("\n");
 }
 
@@ -192,6 +198,99 @@ static bool write_outputs(Run *r)
     return true;
 }
 
+/* ---- native code ------------------------------------------------------------------------------------------ */
+
+/* Copies between dense data and storage whose axis `axis` has room for more: outer * extent * inner elements. */
+static void copy_grown(const Tensor *t, int axis, int64_t capacity, void *dense, void *storage, bool to_storage)
+{
+    size_t inner = dtype_bytes(t->dtype);
+    int64_t outer = 1;
+    for (int i = 0; i < t->rank; i++) {
+        if (i < axis)
+            outer *= t->dim[i];
+        else if (i > axis)
+            inner *= (size_t)t->dim[i];
+    }
+    size_t row = inner * (size_t)t->dim[axis], room = inner * (size_t)capacity;
+    for (int64_t i = 0; i < outer; i++) {
+        char *d = (char *)dense + (size_t)i * row, *s = (char *)storage + (size_t)i * room;
+        memcpy(to_storage ? s : d, to_storage ? d : s, row);
+    }
+}
+
+static bool grown_input(Run *r, const moec_value *v, Tensor *t)
+{
+    Tensor room = *t;
+    room.dim[v->grow_axis] = v->capacity;
+    if (t->dim[v->grow_axis] > v->capacity || !tensor_alloc(r->model.arena, &room))
+        return diag_error(r->d, r->o->model, "input %s is too large", v->name);
+    copy_grown(t, v->grow_axis, v->capacity, t->data, room.data, true);
+    t->data = room.data;
+    return true;
+}
+
+static bool call_native(Run *r, Native *n)
+{
+    const Module *m = r->model.m;
+    int f = native_function(n, arena_printf(r->model.arena, "%.*s", (int)r->f->name.n, r->f->name.p));
+    if (f < 0)
+        return diag_error(r->d, r->o->model, "function @%s is no entry of the compiled model",
+                          diag_show(r->d, r->f->name));
+    const moec_function *p = &n->program->function[f];
+    int64_t *sym = arena_array(r->model.arena, n->program->n_symbols + 1, sizeof *sym);
+    for (size_t i = 0; i < dim_sym_count(m->dims); i++) {
+        Str name = dim_sym_at(m->dims, (uint32_t)i)->name;
+        int k = native_symbol(n, arena_printf(r->model.arena, "%.*s", (int)name.n, name.p));
+        if (k >= 0)
+            sym[k] = r->syms[i];
+    }
+    for (uint32_t i = 0; i < p->n_inputs; i++)
+        if (p->value[i].grow_axis >= 0 && !grown_input(r, &p->value[i], &r->in[i]))
+            return false;
+    if (!native_run(n, f, sym, r->in, r->out, r->model.arena))
+        return false;
+    for (uint32_t i = 0; i < p->n_outputs; i++) {
+        const moec_value *v = &p->value[p->n_inputs + i];
+        if (v->alias < 0)
+            continue;
+        Tensor dense = r->out[i];
+        int axis = p->value[v->alias].grow_axis;
+        if (!tensor_alloc(r->model.arena, &dense))
+            return diag_error(r->d, r->o->model, "output %s is too large", v->name);
+        if (axis >= 0) {
+            copy_grown(&dense, axis, p->value[v->alias].capacity, dense.data, r->out[i].data, false);
+            r->out[i] = dense;
+        }
+    }
+    return true;
+}
+
+static bool execute(Run *r)
+{
+    if (!r->o->backend || !strcmp(r->o->backend, "interp"))
+        return func_eval(r->model.m, r->f->id, r->syms, r->in, r->out, r->model.arena, r->d);
+    Native n;
+    bool ok = native_open(&n, r->o, &r->model, r->o->threads < 0 ? 0 : (int)r->o->threads, r->d) && call_native(r, &n);
+    native_close(&n);
+    return ok;
+}
+
+/* What is left of the pipeline before code can be made: nothing for planned IR, `plan` for fused IR, else all. */
+static uint32_t passes_left(const Module *m, PassId *list)
+{
+    bool placed = false, fused = false;
+    uint32_t n = 0;
+    for (FuncId i = 0; i < m->n_funcs; i++) {
+        const Func *f = m->func[i];
+        fused |= f && f->role == FR_KERNEL;
+        for (uint32_t k = 0; f && k < f->n_nodes; k++)
+            placed |= node_attr(&f->node[k], AT_place) != NULL;
+    }
+    for (int p = placed ? PASS_COUNT : fused ? PASS_plan : 0; p < PASS_COUNT; p++)
+        list[n++] = (PassId)p;
+    return n;
+}
+
 /* ---- the command --------------------------------------------------------------------------------------------- */
 
 static bool run(Run *r)
@@ -200,20 +299,22 @@ static bool run(Run *r)
     uint32_t n = 0;
     if (!pass_list_parse(r->o->passes ? r->o->passes : "", list, MAX_LIST, &n, r->d))
         return false;
-    if (!model_passes(&r->model, r->o, NULL, list, n, r->d) || !choose_func(r))
+    if (!r->o->passes && r->o->backend && !strcmp(r->o->backend, "c"))
+        n = passes_left(r->model.m, list);
+    if (!seed_weights(r) || !model_passes(&r->model, r->o, NULL, list, n, r->d) || !choose_func(r))
         return false;
     r->in = arena_array(r->model.arena, r->f->n_inputs + 1u, sizeof *r->in);
     r->out = arena_array(r->model.arena, r->f->n_outputs + 1u, sizeof *r->out);
     r->given = arena_array(r->model.arena, r->f->n_inputs + 1u, sizeof *r->given);
-    if (!numbered_inputs(r) || !named_inputs(r) || !seed_weights(r) || !complete_inputs(r))
+    if (!numbered_inputs(r) || !named_inputs(r) || !complete_inputs(r))
         return false;
-    return func_eval(r->model.m, r->f->id, r->syms, r->in, r->out, r->model.arena, r->d) && write_outputs(r);
+    return execute(r) && write_outputs(r);
 }
 
 int cmd_run(const Options *o)
 {
-    if (o->backend && strcmp(o->backend, "interp"))
-        return usage_error(o, "--backend is interp");
+    if (o->backend && strcmp(o->backend, "interp") && strcmp(o->backend, "c"))
+        return usage_error(o, "--backend is interp or c");
     Run r = {.o = o, .d = diag_new()};
     bool ok = model_load(o, &r.model, r.d) && run(&r);
     model_close(&r.model);

@@ -1,0 +1,47 @@
+#!/bin/sh
+# The interpreter and the compiled code give the same results: seeded inputs, the same function, numbers compared to
+# 2e-5 of the output's norm.
+moec=${MOEC:-build/moec}
+root=${SOURCE_DIR:-$(cd "$(dirname "$0")/.." && pwd)}
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+status=0
+
+# both LABEL MODEL OPTIONS...: every number of both summaries.
+both() {
+    label=$1
+    shift
+    "$moec" run "$@" --backend=interp >"$work/a" 2>"$work/err" || { cat "$work/err" >&2; status=1; return; }
+    "$moec" run "$@" --backend=c -O1 >"$work/b" 2>"$work/err" || { cat "$work/err" >&2; status=1; return; }
+    awk -v label="$label" '
+        function abs(x) { return x < 0 ? -x : x }
+        NR == FNR { line[FNR] = $0; n = FNR; next }
+        {
+            k = split(line[FNR], a, " ")
+            if (k != NF) bad = 1
+            for (i = 1; i <= NF; i++)
+                if (a[i] == "norm") norm = a[i + 1] == a[i + 1] + 0 ? a[i + 1] : 0
+            for (i = 1; i <= NF; i++) {
+                if (a[i] == $i) continue
+                d = abs(a[i] - $i)
+                if ($i !~ /^-?[0-9.]+(e[-+]?[0-9]+)?$/ || d > 2e-5 * (abs(norm) + 1)) bad = 1
+            }
+        }
+        END {
+            if (bad || FNR != n || !n) { print label ": interpreter and compiled code differ"; exit 1 }
+            print label ": equal"
+        }' "$work/a" "$work/b" || { cat "$work/a" "$work/b"; status=1; }
+}
+
+all=bind,fold,match,attach,derive,cse,fuse,plan
+both shapes "$root/tests/ir/shapes.ir" --passes=$all
+sed '/^seq2seq/d' "$root/tests/ir/roundtrip.ir" >"$work/block.ir"
+both block "$work/block.ir" --passes=fold,cse,fuse,plan
+for method in mov molora; do
+    printf '{"moec_adapter": 1, "method": "%s", "experts": 3%s}\n' $method \
+        "$([ $method = molora ] && echo ', "rank": 2')" >"$work/$method.json"
+    for func in encode step score; do
+        both "t5-tiny $method $func" "$root/examples/t5-tiny" --adapter "$work/$method.json" --passes=$all --func $func
+    done
+done
+exit $status
