@@ -1,12 +1,13 @@
 /* Pass `bind`: extents become constants or bounded symbols, and shape arithmetic is evaluated away.
  *
- * A forward walk of every entry function builds a new one from abstract values (bind_impl.h). Dynamic ops turn into
- * static ones, bodies of `if` with a known condition are put in place, f16 is computed in f32 with casts at the
- * function's boundary, inputs with a given value become constants. Where two symbols must agree, the later one is
- * replaced by the other and the walk starts again; each restart removes a symbol, so there are few.
+ * A forward walk of every entry function builds a new one from abstract values (bind_impl.h). Dynamic ops
+ * turn into static ones, bodies of `if` with a known condition are put in place, f16 is computed in f32 with
+ * casts at the function's boundary, inputs with a given value become constants. Where two symbols must agree,
+ * the later one is replaced by the other and the walk starts again; each restart removes a symbol, so there
+ * are few.
  *
- * Bounds of symbols nobody bounded: 1..64 for a symbol that is axis 0 of two or more inputs of one function (a batch),
- * else 1..1024. */
+ * Bounds of symbols nobody bounded: 1..64 for a symbol that is axis 0 of two or more inputs of one function
+ * (a batch), else 1..1024. */
 #include "bind_impl.h"
 
 #include <string.h>
@@ -29,7 +30,7 @@ static BindRule *const bind_rules[OP_COUNT] = {
 #define BIND_CONTRACT(name)
 #define BIND_GATHER(name)
 #define BIND_CALL(name)
-#define BIND_DYNAMIC(name) [OP_##name] = bind_##name,
+#define BIND_DYNAMIC(name)                                                     [OP_##name] = bind_##name,
 #define OP(name, in_min, in_max, outs, attrs, klass, infer, interp, grad, doc) BIND_##klass(name)
 #include "ops.def"
 };
@@ -39,11 +40,11 @@ static bool bind_body(Binder *b, const Func *old, const BVal *args, BVal *out);
 /* ---- bounds --------------------------------------------------------------------------------------- */
 
 /* Symbols that are axis 0 of two or more inputs of one function: a flag a symbol. */
-static bool *find_batches(const Module *m)
-{
+static bool *find_batches(const Module *m) {
     size_t count = dim_sym_count(m->dims);
     bool *batch = mem_alloc(count + 1);
-    FuncId *seen = mem_alloc((count + 1) * sizeof *seen); /* 1 + the last function that has the symbol there */
+    FuncId *seen =
+        mem_alloc((count + 1) * sizeof *seen); /* 1 + the last function that has the symbol there */
     for (FuncId i = 0; i < m->n_funcs; i++) {
         const Func *f = m->func[i];
         for (uint32_t k = 0; f && f->role == FR_ENTRY && k < f->n_inputs; k++) {
@@ -59,8 +60,7 @@ static bool *find_batches(const Module *m)
     return batch;
 }
 
-static bool set_bounds(Binder *b)
-{
+static bool set_bounds(Binder *b) {
     DimTable *t = b->m->dims;
     size_t count = dim_sym_count(t);
     for (uint32_t i = 0; i < b->o->n_dims; i++) {
@@ -69,10 +69,11 @@ static bool set_bounds(Binder *b)
         while (s < count && !str_eq(dim_sym_at(t, s)->name, want->name))
             s++;
         if (s == count)
-            return diag_error(b->d, NULL, "--dim %s: the model has no such symbolic extent",
+            return diag_error(b->d, b->file, "--dim %s: the model has no such symbolic extent",
                               diag_show(b->d, want->name));
         if (want->lo < 0 || want->hi < want->lo || want->hi > MOEC_MAX_TENSOR)
-            return diag_error(b->d, NULL, "--dim %s: the bounds are not 0 <= lo <= hi", diag_show(b->d, want->name));
+            return diag_error(b->d, b->file, "--dim %s: the bounds are not 0 <= lo <= hi",
+                              diag_show(b->d, want->name));
         dim_sym_at(t, s)->lo = want->lo;
         dim_sym_at(t, s)->hi = want->hi;
     }
@@ -95,8 +96,7 @@ static bool set_bounds(Binder *b)
 
 /* ---- nodes ------------------------------------------------------------------------------------------ */
 
-static Tensor widened(Binder *b, Tensor t)
-{
+static Tensor widened(Binder *b, Tensor t) {
     Tensor w = t;
     int64_t n;
     w.dtype = DT_F32;
@@ -107,8 +107,7 @@ static Tensor widened(Binder *b, Tensor t)
 }
 
 /* Attributes with the substitution applied and f16 promoted. */
-static const Attr *attrs_now(Binder *b, const Node *n)
-{
+static const Attr *attrs_now(Binder *b, const Node *n) {
     Attr *a = bind_copy(b, n->attrs, n->n_attrs, sizeof *a);
     for (uint32_t i = 0; i < n->n_attrs; i++) {
         if (attr_kind(a[i].key) == AK_DIM)
@@ -127,8 +126,7 @@ static const Attr *attrs_now(Binder *b, const Node *n)
     return a;
 }
 
-static const Func *callee(Binder *b, const Node *n, AttrKey key)
-{
+static const Func *callee(Binder *b, const Node *n, AttrKey key) {
     const Attr *a = node_attr(n, key);
     CHECK(a && a->i >= 0 && (uint64_t)a->i < b->m->n_funcs);
     const Func *f = b->m->func[a->i];
@@ -136,80 +134,48 @@ static const Func *callee(Binder *b, const Node *n, AttrKey key)
     return f;
 }
 
-static bool inline_body(Binder *b, const Func *f, const BVal *args, uint32_t n_args, BVal *out, uint32_t n_out)
-{
+static bool inline_body(Binder *b, const Func *f, const BVal *args, uint32_t n_args, BVal *out,
+                        uint32_t n_out) {
     if (f->n_inputs != n_args || f->n_outputs != n_out)
-        return diag_error(b->d, NULL, "the body takes %u values and gives %u, not %u and %u", f->n_inputs, f->n_outputs,
-                          n_args, n_out);
+        return diag_error(b->d, b->file, "the body takes %u values and gives %u, not %u and %u", f->n_inputs,
+                          f->n_outputs, n_args, n_out);
     return bind_body(b, f, args, out);
 }
 
-/* A copy of a body for these operand types, not yet in the module. */
-static Func *specialise(Binder *b, const Func *body, const BVal *args, uint32_t n_args, uint32_t n_out, Type *types)
-{
-    Func *f = func_begin(b->m, body->name, FR_BODY), *outer_f = b->f;
-    BoundVec vals = {0}, *outer = b->vals;
-    BVal *in = arena_array(b->scratch, n_args + 1, sizeof *in), *out = arena_array(b->scratch, n_out + 1, sizeof *out);
-    Bound *arg = arena_array(b->scratch, n_args + 1, sizeof *arg);
-    for (uint32_t i = 0; i < n_args; i++)
-        arg[i] = *bound_at(b, args[i]);
-    b->f = f;
-    b->vals = &vals;
-    for (uint32_t i = 0; i < n_args; i++) {
-        Str name = i < body->n_inputs ? body->value[body->input[i]].name : str_c("arg");
-        in[i] = bound_new(b, arg[i].type, func_input(b->m, f, name, arg[i].type));
-        bound_at(b, in[i])->elem = arg[i].elem;
-        bound_at(b, in[i])->half = arg[i].half;
-    }
-    bool ok = inline_body(b, body, in, n_args, out, n_out);
-    for (uint32_t i = 0; ok && i < n_out; i++) {
-        func_output(b->m, f, bound_id(b, out[i]), body->output_name[i]);
-        types[i] = bound_at(b, out[i])->type;
-    }
-    b->f = outer_f;
-    b->vals = outer;
-    vec_free(&vals);
-    return ok ? f : NULL;
-}
-
-static bool bind_if(Binder *b, const Node *n, const BVal *in, BVal *out)
-{
+/* A condition without a value: both branches are computed and one result is chosen. */
+static bool bind_if(Binder *b, const Node *n, const BVal *in, BVal *out) {
     static const AttrKey keys[2] = {AT_then_func, AT_else_func};
     Tensor cond;
     uint32_t n_args = n->n_in - 1, n_out = n->n_out;
     if (bound_constant(b, in[0], &cond))
         return inline_body(b, callee(b, n, keys[tensor_get_i64(&cond, 0) == 0]), in + 1, n_args, out, n_out);
 
-    Type *types[2];
-    Attr a[2];
+    BVal *branch[2], scalar;
+    const Dims none = {.n = 0};
     for (int k = 0; k < 2; k++) {
-        types[k] = arena_array(b->scratch, n_out + 1, sizeof(Type));
-        Func *f = specialise(b, callee(b, n, keys[k]), in + 1, n_args, n_out, types[k]);
-        if (!f)
+        branch[k] = arena_array(b->scratch, n_out + 1, sizeof(BVal));
+        if (!inline_body(b, callee(b, n, keys[k]), in + 1, n_args, branch[k], n_out))
             return false;
-        FuncId id = func_end(b->m, f, NONE);
-        vec_push(&b->made, id);
-        a[k] = attr_i(keys[k], id);
     }
+    if ((scalar = bind_to_shape(b, in[0], &none)) == BV_NONE)
+        return false;
     for (uint32_t i = 0; i < n_out; i++) {
-        const Type *x = &types[0][i], *y = &types[1][i];
-        if (x->dtype != y->dtype || x->rank != y->rank)
-            return diag_error(b->d, NULL, "the branches give result %u different types; give the condition a value", i);
-        for (int k = 0; k < x->rank; k++)
-            if (!bind_unify(b, x->dim[k], y->dim[k], "the branches of a condition without a value"))
+        BVal pair[3] = {scalar, branch[0][i], branch[1][i]};
+        const Type x = bound_at(b, pair[1])->type, y = bound_at(b, pair[2])->type;
+        bool half = bound_at(b, pair[1])->half && bound_at(b, pair[2])->half;
+        if (x.dtype != y.dtype || x.rank != y.rank)
+            return diag_error(b->d, b->file,
+                              "the branches give result %u different types; give the condition a value", i);
+        for (int k = 0; k < x.rank; k++)
+            if (!bind_unify(b, x.dim[k], y.dim[k], "the branches of a condition without a value"))
                 return false;
+        if (!bind_static(b, OP_select, pair, 3, NULL, 0, NULL, half, &out[i], 1))
+            return false;
     }
-    ValueId *ids = arena_array(b->scratch, n->n_in, sizeof *ids);
-    for (uint32_t i = 0; i < n->n_in; i++)
-        ids[i] = bound_id(b, in[i]);
-    ValueId v = func_node_typed(b->m, b->f, OP_if, ids, n->n_in, a, 2, types[0], n_out, b->origin);
-    for (uint32_t i = 0; i < n_out; i++)
-        out[i] = bound_new(b, types[0][i], v + i);
     return true;
 }
 
-static bool bind_call(Binder *b, const Node *n, const BVal *in, BVal *out)
-{
+static bool bind_call(Binder *b, const Node *n, const BVal *in, BVal *out) {
     const Func *f = callee(b, n, AT_func);
     if (f->role == FR_BODY)
         return inline_body(b, f, in, n->n_in, out, n->n_out);
@@ -219,23 +185,22 @@ static bool bind_call(Binder *b, const Node *n, const BVal *in, BVal *out)
         ids[i] = in[i] == BV_NONE ? NONE : bound_id(b, in[i]);
     for (uint32_t i = 0; i < n->n_out; i++)
         types[i] = bind_canon_type(b, f->value[f->output[i]].type);
-    ValueId v = func_node_typed(b->m, b->f, OP_call, ids, n->n_in, n->attrs, n->n_attrs, types, n->n_out, b->origin);
+    ValueId v =
+        func_node_typed(b->m, b->f, OP_call, ids, n->n_in, n->attrs, n->n_attrs, types, n->n_out, b->origin);
     for (uint32_t i = 0; i < n->n_out; i++)
         out[i] = bound_new(b, types[i], v + i);
     return true;
 }
 
 /* Whether a result counts as computed in f16 (see bind_static.c). */
-static bool computed_half(Binder *b, const Func *old, const Node *n, const BVal *in)
-{
+static bool computed_half(Binder *b, const Func *old, const Node *n, const BVal *in) {
     bool moved = op_info(n->op)->klass == OC_MOVE || n->op == OP_cast || op_info(n->op)->klass == OC_DYNAMIC;
     if (moved && n->n_in && in[0] != BV_NONE && dtype_is_float(bound_at(b, in[0])->type.dtype))
         return bound_at(b, in[0])->half;
     return n->n_out == 1 && old->value[n->out].type.dtype == DT_F16;
 }
 
-static bool bind_node(Binder *b, const Func *old, const Node *n, const BVal *in, BVal *out)
-{
+static bool bind_node(Binder *b, const Func *old, const Node *n, const BVal *in, BVal *out) {
     if (n->op == OP_if || n->op == OP_call)
         return n->op == OP_if ? bind_if(b, n, in, out) : bind_call(b, n, in, out);
     Node now = *n;
@@ -245,11 +210,11 @@ static bool bind_node(Binder *b, const Func *old, const Node *n, const BVal *in,
     Type given = bind_canon_type(b, old->value[n->out].type);
     bool stated = n->op == OP_iota || n->op == OP_reshape || n->op == OP_broadcast || n->op == OP_slice;
     bool half = computed_half(b, old, n, in);
-    return bind_static(b, n->op, in, n->n_in, now.attrs, n->n_attrs, stated ? &given : NULL, half, out, n->n_out);
+    return bind_static(b, n->op, in, n->n_in, now.attrs, n->n_attrs, stated ? &given : NULL, half, out,
+                       n->n_out);
 }
 
-static BVal bind_param(Binder *b, ParamId p)
-{
+static BVal bind_param(Binder *b, ParamId p) {
     const Param *param = &b->m->param[p];
     ValueId id = func_param(b->m, b->f, p);
     BVal v = bound_new(b, b->f->value[id].type, id);
@@ -267,19 +232,17 @@ static BVal bind_param(Binder *b, ParamId p)
     return v;
 }
 
-static void name_value(Binder *b, BVal v, Str name)
-{
+static void name_value(Binder *b, BVal v, Str name) {
     ValueId id = bound_at(b, v)->id;
     if (id != NONE && b->f->value[id].kind == VK_NODE && !b->f->value[id].name.n)
         b->f->value[id].name = name;
 }
 
 /* The walk. `args` stand for the inputs of old; out gets its outputs. */
-static bool bind_body(Binder *b, const Func *old, const BVal *args, BVal *out)
-{
+static bool bind_body(Binder *b, const Func *old, const BVal *args, BVal *out) {
     Str outer = b->origin;
     if (++b->depth > DEPTH_MAX)
-        return diag_error(b->d, NULL, "functions are nested more than %d deep", DEPTH_MAX);
+        return diag_error(b->d, b->file, "functions are nested more than %d deep", DEPTH_MAX);
     BVal *map = mem_alloc((old->n_values + 1) * sizeof *map);
     bool ok = true;
     for (uint32_t v = 0; v < old->n_values; v++)
@@ -306,7 +269,7 @@ static bool bind_body(Binder *b, const Func *old, const BVal *args, BVal *out)
             break;
         }
         if (++b->work > WORK_MAX) {
-            ok = diag_error(b->d, NULL, "the model has more than %u nodes after inlining", WORK_MAX);
+            ok = diag_error(b->d, b->file, "the model has more than %u nodes after inlining", WORK_MAX);
             break;
         }
         diag_push(b->d, "node '%s'", n->origin.n ? diag_show(b->d, n->origin) : op_info(n->op)->name);
@@ -325,8 +288,7 @@ static bool bind_body(Binder *b, const Func *old, const BVal *args, BVal *out)
 
 /* ---- functions --------------------------------------------------------------------------------------- */
 
-static const InputValue *given_value(const Binder *b, const Func *f, Str input)
-{
+static const InputValue *given_value(const Binder *b, const Func *f, Str input) {
     for (uint32_t i = 0; i < b->o->n_values; i++) {
         const InputValue *v = &b->o->value[i];
         if ((v->func.n == 0 || str_eq(v->func, f->name)) && str_eq(v->input, input))
@@ -335,14 +297,13 @@ static const InputValue *given_value(const Binder *b, const Func *f, Str input)
     return NULL;
 }
 
-static BVal bind_given(Binder *b, const InputValue *v, const Type *declared)
-{
+static BVal bind_given(Binder *b, const InputValue *v, const Type *declared) {
     const char *name = diag_show(b->d, v->input);
     Type type = bind_canon_type(b, *declared);
     Tensor t = v->value;
     if (t.dtype != declared->dtype || (type.rank != UNRANKED && type.rank != t.rank))
-        return diag_error(b->d, NULL, "the value given for input '%s' is %s of rank %d, not %s of rank %d", name,
-                          dtype_name(t.dtype), t.rank, dtype_name(declared->dtype), type.rank),
+        return diag_error(b->d, b->file, "the value given for input '%s' is %s of rank %d, not %s of rank %d",
+                          name, dtype_name(t.dtype), t.rank, dtype_name(declared->dtype), type.rank),
                BV_NONE;
     for (int i = 0; i < type.rank; i++)
         if (!bind_unify(b, type.dim[i], dim_const(b->m->dims, t.dim[i]), "the value given for an input"))
@@ -353,22 +314,21 @@ static BVal bind_given(Binder *b, const InputValue *v, const Type *declared)
     return bind_emit(b, OP_const, NULL, 0, &a, 1);
 }
 
-static BVal bind_input(Binder *b, const Func *old, uint32_t i)
-{
+static BVal bind_input(Binder *b, const Func *old, uint32_t i) {
     const Value *value = &old->value[old->input[i]];
     const InputValue *given = old->role == FR_ENTRY ? given_value(b, old, value->name) : NULL;
     if (given)
         return bind_given(b, given, &value->type);
     if (value->type.rank == UNRANKED)
-        return diag_error(b->d, NULL, "input '%s' has no declared rank", diag_show(b->d, value->name)), BV_NONE;
+        return diag_error(b->d, b->file, "input '%s' has no declared rank", diag_show(b->d, value->name)),
+               BV_NONE;
     Type type = bind_canon_type(b, value->type);
     type.dtype = value->type.dtype;
     BVal v = bound_new(b, type, func_input(b->m, b->f, value->name, type));
     return type.dtype == DT_F16 ? bind_cast_to(b, v, DT_F32) : v;
 }
 
-static Func *bind_func(Binder *b, const Func *old)
-{
+static Func *bind_func(Binder *b, const Func *old) {
     BoundVec vals = {0};
     BVal *args = arena_array(b->scratch, old->n_inputs + 1, sizeof *args);
     BVal *out = arena_array(b->scratch, old->n_outputs + 1, sizeof *out);
@@ -377,6 +337,7 @@ static Func *bind_func(Binder *b, const Func *old)
     b->vals = &vals;
     b->depth = 0;
     b->origin = (Str){"", 0};
+    b->file = old->file;
     for (uint32_t i = 0; ok && i < old->n_inputs; i++)
         ok = (args[i] = bind_input(b, old, i)) != BV_NONE;
     ok = ok && bind_body(b, old, args, out);
@@ -390,21 +351,12 @@ static Func *bind_func(Binder *b, const Func *old)
     return ok ? b->f : NULL;
 }
 
-static bool is_walked(const Func *f)
-{
+static bool is_walked(const Func *f) {
     return f && f->role == FR_ENTRY;
 }
 
-static void drop_made(Binder *b)
-{
-    for (size_t i = 0; i < b->made.count; i++)
-        b->m->func[b->made.item[i]] = NULL;
-    b->made.count = 0;
-}
-
 /* One walk of all entry functions. False: restart, or reported. */
-static bool bind_all(Binder *b, Func **now, uint32_t n_funcs)
-{
+static bool bind_all(Binder *b, Func **now, uint32_t n_funcs) {
     bool ok = true;
     b->restart = false;
     for (uint32_t i = 0; i < n_funcs; i++) {
@@ -422,8 +374,7 @@ static bool bind_all(Binder *b, Func **now, uint32_t n_funcs)
 }
 
 /* Bodies that nothing calls any more go. */
-static void drop_bodies(Binder *b)
-{
+static void drop_bodies(Binder *b) {
     static const AttrKey keys[] = {AT_func, AT_then_func, AT_else_func};
     Module *m = b->m;
     bool *used = mem_alloc(m->n_funcs + 1);
@@ -451,8 +402,7 @@ static void drop_bodies(Binder *b)
     mem_free(used);
 }
 
-static bool check_values(Binder *b)
-{
+static bool check_values(Binder *b) {
     bool ok = true;
     for (uint32_t i = 0; i < b->o->n_values; i++) {
         const InputValue *v = &b->o->value[i];
@@ -463,13 +413,13 @@ static bool check_values(Binder *b)
                 found |= given_value(b, f, f->value[f->input[j]].name) == v;
         }
         if (!found)
-            ok = diag_error(b->d, NULL, "--value %s: the model has no such input", diag_show(b->d, v->input));
+            ok = diag_error(b->d, b->file, "--value %s: the model has no such input",
+                            diag_show(b->d, v->input));
     }
     return ok;
 }
 
-bool pass_bind(Module *m, const PassOptions *o, Diag *d)
-{
+bool pass_bind(Module *m, const PassOptions *o, Diag *d) {
     Binder b = {.m = m, .o = o, .d = d};
     uint32_t n_funcs = m->n_funcs;
     Func **now = mem_alloc((n_funcs + 1) * sizeof *now);
@@ -494,6 +444,5 @@ bool pass_bind(Module *m, const PassOptions *o, Diag *d)
         drop_made(&b);
     mem_free(now);
     vec_free(&b.subst);
-    vec_free(&b.made);
     return ok;
 }

@@ -13,9 +13,10 @@
 #include "pass.h"
 
 typedef uint32_t BVal;
-#define BV_NONE ((BVal)UINT32_MAX)
+#define BV_NONE      ((BVal)UINT32_MAX)
 #define ELEM_UNKNOWN ((Dim)(UINT32_MAX - 1)) /* an element that only the run knows */
-enum { CONTENT_MAX = 64 };                    /* larger tensors have no tracked content */
+enum { CONTENT_MAX = 64 };                   /* larger tensors have no tracked content */
+#define BIND_BYTES_MAX ((int64_t)1 << 38)    /* no value may need more, whatever the symbols are */
 
 typedef struct Bound {
     Type type;
@@ -34,11 +35,12 @@ typedef struct Binder {
     Arena *scratch;
     Vec(Dim) subst; /* symbol -> the Dim that stands for it, or DIM_BAD */
     bool restart;
-    Func *f;        /* being built */
-    BoundVec *vals; /* of f */
-    Str origin;     /* of the node being bound */
-    uint32_t depth; /* of bodies being bound */
-    uint64_t work;  /* nodes bound so far, against explosive inlining */
+    Func *f;          /* being built */
+    BoundVec *vals;   /* of f */
+    Str origin;       /* of the node being bound */
+    const char *file; /* of the function being bound */
+    uint32_t depth;   /* of bodies being bound */
+    uint64_t work;    /* nodes bound so far, against explosive inlining */
     Vec(FuncId) made;
 } Binder;
 
@@ -52,11 +54,11 @@ typedef struct Dims {
 void *bind_copy(Binder *b, const void *src, size_t count, size_t size); /* in scratch; never NULL */
 Bound *bound_at(Binder *b, BVal v);
 BVal bound_new(Binder *b, Type type, ValueId id);
-BVal bound_content(Binder *b, Type type, const Dim *elem); /* elem is copied; all known: id stays NONE */
-BVal bound_ints(Binder *b, const int64_t *v, uint32_t n);  /* an i64[n] constant */
-ValueId bound_id(Binder *b, BVal v);                       /* puts v into the function if need be */
-bool bound_constant(Binder *b, BVal v, Tensor *t);         /* concrete data of a small value, when known */
-bool bound_known(Binder *b, BVal v);                       /* the whole content is known */
+BVal bound_content(Binder *b, Type type, const Dim *elem);   /* elem is copied; all known: id stays NONE */
+BVal bound_ints(Binder *b, const int64_t *v, uint32_t n);    /* an i64[n] constant */
+ValueId bound_id(Binder *b, BVal v);                         /* puts v into the function if need be */
+bool bound_constant(Binder *b, BVal v, Tensor *t);           /* concrete data of a small value, when known */
+bool bound_known(Binder *b, BVal v);                         /* the whole content is known */
 int64_t type_small_count(const DimTable *t, const Type *ty); /* elements, or -1 when not in 0..CONTENT_MAX */
 
 /* The symbol substitution in force. */
@@ -68,8 +70,10 @@ bool bind_broadcast_dims(Binder *b, const BVal *in, uint32_t n, Dims *out);
 
 /* Appends a node with inferred or stated result type. */
 BVal bind_emit(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs);
-BVal bind_emit_typed(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs, Type type);
-bool bind_emit_many(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs, BVal *out);
+BVal bind_emit_typed(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs,
+                     Type type);
+bool bind_emit_many(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs,
+                    BVal *out);
 BVal bind_scalar(Binder *b, DType dtype, double v);
 BVal bind_dim(Binder *b, Dim d); /* i64 scalar */
 
@@ -89,17 +93,18 @@ bool bind_axis(Binder *b, int64_t axis, int rank, int *out);
 
 /* ---- bind_content.c: what is known of a static node's result ---- */
 
-/* Writes the content of a result of `type` to elem[CONTENT_MAX], elements possibly unknown. False: nothing is known. */
-bool content_of(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs, const Type *type,
-                Dim *elem);
+/* Writes the content of a result of `type` to elem[CONTENT_MAX], elements possibly unknown. False: nothing is
+ * known. */
+bool content_of(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs,
+                const Type *type, Dim *elem);
 const Attr *attr_in(const Attr *attrs, uint32_t n, AttrKey k); /* NULL when absent */
 
 /* ---- bind_static.c ---- */
 
-/* Binds a static op on abstract values: content, known clean-ups, else a node. `given` is the result type where
- * operands do not imply it. */
-bool bind_static(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs, const Type *given,
-                 bool half, BVal *out, uint32_t n_out);
+/* Binds a static op on abstract values: content, known clean-ups, else a node. `given` is the result type
+ * where operands do not imply it. */
+bool bind_static(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs,
+                 const Type *given, bool half, BVal *out, uint32_t n_out);
 
 /* ---- bind_ops.c, bind_ops2.c: one handler a dynamic op, bind_<op> ---- */
 
@@ -111,7 +116,7 @@ typedef bool BindRule(Binder *b, const Node *n, const BVal *in, BVal *out);
 #define BIND_CONTRACT(name)
 #define BIND_GATHER(name)
 #define BIND_CALL(name)
-#define BIND_DYNAMIC(name) BindRule bind_##name;
+#define BIND_DYNAMIC(name)                                                     BindRule bind_##name;
 #define OP(name, in_min, in_max, outs, attrs, klass, infer, interp, grad, doc) BIND_##klass(name)
 #include "ops.def"
 #undef BIND_DYNAMIC

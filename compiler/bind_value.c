@@ -4,29 +4,25 @@
 
 #include <string.h>
 
-void *bind_copy(Binder *b, const void *src, size_t count, size_t size)
-{
+void *bind_copy(Binder *b, const void *src, size_t count, size_t size) {
     void *p = arena_array(b->scratch, count ? count : 1, size);
     if (count)
         memcpy(p, src, count * size);
     return p;
 }
 
-Bound *bound_at(Binder *b, BVal v)
-{
+Bound *bound_at(Binder *b, BVal v) {
     CHECK(v < b->vals->count);
     return &b->vals->item[v];
 }
 
-BVal bound_new(Binder *b, Type type, ValueId id)
-{
+BVal bound_new(Binder *b, Type type, ValueId id) {
     Bound v = {.type = type, .id = id, .elem = NULL, .splat = BV_NONE, .half = false};
     vec_push(b->vals, v);
     return (BVal)(b->vals->count - 1);
 }
 
-int64_t type_small_count(const DimTable *t, const Type *ty)
-{
+int64_t type_small_count(const DimTable *t, const Type *ty) {
     int64_t n = 1, v;
     if (ty->rank == UNRANKED)
         return -1;
@@ -40,8 +36,7 @@ int64_t type_small_count(const DimTable *t, const Type *ty)
     return n > CONTENT_MAX ? -1 : n;
 }
 
-BVal bound_content(Binder *b, Type type, const Dim *elem)
-{
+BVal bound_content(Binder *b, Type type, const Dim *elem) {
     int64_t n = type_small_count(b->m->dims, &type);
     CHECK(n >= 0);
     BVal v = bound_new(b, type, NONE);
@@ -49,8 +44,7 @@ BVal bound_content(Binder *b, Type type, const Dim *elem)
     return v;
 }
 
-BVal bound_ints(Binder *b, const int64_t *v, uint32_t n)
-{
+BVal bound_ints(Binder *b, const int64_t *v, uint32_t n) {
     Dim elem[CONTENT_MAX], extent = dim_const(b->m->dims, n);
     CHECK(n <= CONTENT_MAX);
     for (uint32_t i = 0; i < n; i++)
@@ -58,8 +52,7 @@ BVal bound_ints(Binder *b, const int64_t *v, uint32_t n)
     return bound_content(b, type_ranked(DT_I64, 1, &extent), elem);
 }
 
-bool bound_known(Binder *b, BVal v)
-{
+bool bound_known(Binder *b, BVal v) {
     const Bound *x = bound_at(b, v);
     if (!x->elem)
         return false;
@@ -70,8 +63,7 @@ bool bound_known(Binder *b, BVal v)
     return true;
 }
 
-static Tensor tensor_of_type(Binder *b, const Type *ty)
-{
+static Tensor tensor_of_type(Binder *b, const Type *ty) {
     Tensor t = {.dtype = ty->dtype, .rank = ty->rank};
     for (int i = 0; i < ty->rank; i++)
         CHECK(dim_is_const(b->m->dims, ty->dim[i], &t.dim[i]));
@@ -79,8 +71,7 @@ static Tensor tensor_of_type(Binder *b, const Type *ty)
     return t;
 }
 
-bool bound_constant(Binder *b, BVal v, Tensor *t)
-{
+bool bound_constant(Binder *b, BVal v, Tensor *t) {
     const Bound *x = bound_at(b, v);
     if (x->id != NONE && const_of(b->m, b->f, x->id, CONTENT_MAX, t))
         return true;
@@ -100,8 +91,7 @@ bool bound_constant(Binder *b, BVal v, Tensor *t)
 }
 
 /* A content with symbols: one `dim` an element, side by side. */
-static ValueId content_node(Binder *b, const Bound *x, int64_t n)
-{
+static ValueId content_node(Binder *b, const Bound *x, int64_t n) {
     Module *m = b->m;
     ValueId part[CONTENT_MAX];
     Dim one = dim_const(m->dims, 1);
@@ -120,8 +110,7 @@ static ValueId content_node(Binder *b, const Bound *x, int64_t n)
     return build_cast(m, b->f, v, x->type.dtype, b->origin);
 }
 
-ValueId bound_id(Binder *b, BVal v)
-{
+ValueId bound_id(Binder *b, BVal v) {
     Bound x = *bound_at(b, v);
     if (x.id != NONE)
         return x.id;
@@ -143,8 +132,7 @@ typedef struct SymSet {
     Vec(uint32_t) sym;
 } SymSet;
 
-static void collect(void *ctx, uint32_t sym)
-{
+static void collect(void *ctx, uint32_t sym) {
     SymSet *s = ctx;
     for (size_t i = 0; i < s->sym.count; i++)
         if (s->sym.item[i] == sym)
@@ -152,8 +140,7 @@ static void collect(void *ctx, uint32_t sym)
     vec_push(&s->sym, sym);
 }
 
-Dim bind_canon(Binder *b, Dim d)
-{
+Dim bind_canon(Binder *b, Dim d) {
     SymSet set = {{0}};
     dim_visit(b->m->dims, d, collect, &set);
     for (size_t i = 0; i < set.sym.count; i++) {
@@ -165,8 +152,7 @@ Dim bind_canon(Binder *b, Dim d)
     return d;
 }
 
-Type bind_canon_type(Binder *b, Type t)
-{
+Type bind_canon_type(Binder *b, Type t) {
     if (t.dtype == DT_F16)
         t.dtype = DT_F32;
     for (int i = 0; i < t.rank; i++)
@@ -174,8 +160,7 @@ Type bind_canon_type(Binder *b, Type t)
     return t;
 }
 
-static bool mentions(Binder *b, Dim d, uint32_t sym)
-{
+static bool mentions(Binder *b, Dim d, uint32_t sym) {
     SymSet set = {{0}};
     bool found = false;
     dim_visit(b->m->dims, d, collect, &set);
@@ -186,8 +171,7 @@ static bool mentions(Binder *b, Dim d, uint32_t sym)
 }
 
 /* Solves x == y for symbol s where the difference is linear in it; DIM_BAD when that gives no extent. */
-static Dim solve_for(Binder *b, Dim x, Dim y, uint32_t s)
-{
+static Dim solve_for(Binder *b, Dim x, Dim y, uint32_t s) {
     DimTable *t = b->m->dims;
     Dim zero = dim_const(t, 0), one = dim_const(t, 1), sym = dim_sym(t, dim_sym_at(t, s)->name);
     Dim e = dim_sub(t, x, y);
@@ -202,8 +186,7 @@ static Dim solve_for(Binder *b, Dim x, Dim y, uint32_t s)
     return by;
 }
 
-static void substitute(Binder *b, uint32_t s, Dim by)
-{
+static void substitute(Binder *b, uint32_t s, Dim by) {
     DimTable *t = b->m->dims;
     while (b->subst.count < dim_sym_count(t))
         vec_push(&b->subst, DIM_BAD);
@@ -220,11 +203,10 @@ static void substitute(Binder *b, uint32_t s, Dim by)
     }
 }
 
-bool bind_unify(Binder *b, Dim x, Dim y, const char *what)
-{
+bool bind_unify(Binder *b, Dim x, Dim y, const char *what) {
     DimTable *t = b->m->dims;
     if (x == DIM_BAD || y == DIM_BAD)
-        return diag_error(b->d, NULL, "%s: an extent is out of range", what);
+        return diag_error(b->d, b->file, "%s: an extent is out of range", what);
     if (x == y)
         return true;
     SymSet set = {{0}};
@@ -260,15 +242,14 @@ bool bind_unify(Binder *b, Dim x, Dim y, const char *what)
     Text tx = {0}, ty = {0};
     dim_print(t, x, &tx);
     dim_print(t, y, &ty);
-    diag_error(b->d, NULL, "%s: extents %s and %s do not agree", what, diag_show(b->d, (Str){tx.p, tx.n}),
+    diag_error(b->d, b->file, "%s: extents %s and %s do not agree", what, diag_show(b->d, (Str){tx.p, tx.n}),
                diag_show(b->d, (Str){ty.p, ty.n}));
     text_free(&tx);
     text_free(&ty);
     return false;
 }
 
-bool bind_broadcast_dims(Binder *b, const BVal *in, uint32_t n, Dims *out)
-{
+bool bind_broadcast_dims(Binder *b, const BVal *in, uint32_t n, Dims *out) {
     DimTable *t = b->m->dims;
     Dim one = dim_const(t, 1);
     out->n = 0;
@@ -296,8 +277,7 @@ bool bind_broadcast_dims(Binder *b, const BVal *in, uint32_t n, Dims *out)
 /* ---- nodes --------------------------------------------------------------------------------------- */
 
 /* Content of a literal that has just become a node: integers, and floats with integer values. */
-static void learn_content(Binder *b, BVal v)
-{
+static void learn_content(Binder *b, BVal v) {
     Bound x = *bound_at(b, v);
     Tensor t;
     int64_t n = type_small_count(b->m->dims, &x.type);
@@ -306,31 +286,39 @@ static void learn_content(Binder *b, BVal v)
     Dim elem[CONTENT_MAX];
     for (int64_t i = 0; i < n; i++) {
         int64_t c = tensor_get_i64(&t, i);
-        if (dtype_is_float(t.dtype) && ((double)c != tensor_get_f64(&t, i) || c > (1 << 24) || c < -(1 << 24)))
+        if (dtype_is_float(t.dtype) &&
+            ((double)c != tensor_get_f64(&t, i) || c > (1 << 24) || c < -(1 << 24)))
             return;
         elem[i] = dim_const(b->m->dims, c);
     }
     bound_at(b, v)->elem = bind_copy(b, elem, (size_t)n, sizeof *elem);
 }
 
-static const ValueId *operand_ids(Binder *b, const BVal *in, uint32_t n)
-{
+static const ValueId *operand_ids(Binder *b, const BVal *in, uint32_t n) {
     ValueId *ids = arena_array(b->scratch, n ? n : 1, sizeof *ids);
     for (uint32_t i = 0; i < n; i++)
         ids[i] = in[i] == BV_NONE ? NONE : bound_id(b, in[i]);
     return ids;
 }
 
-static bool extents_ok(Binder *b, Op op, const Type *type)
-{
-    for (int i = 0; i < type->rank; i++)
+static bool extents_ok(Binder *b, Op op, const Type *type) {
+    int64_t bytes = (int64_t)dtype_bytes(type->dtype);
+    bool fits = true, empty = false;
+    for (int i = 0; i < type->rank; i++) {
         if (type->dim[i] == DIM_BAD || dim_upper(b->m->dims, type->dim[i]) < 0)
-            return diag_error(b->d, NULL, "an extent of the result of %s is out of range", op_info(op)->name);
-    return true;
+            return diag_error(b->d, b->file, "an extent of the result of %s is out of range",
+                              op_info(op)->name);
+        int64_t least = dim_lower(b->m->dims, type->dim[i]);
+        empty |= least <= 0;
+        fits = fits && (least <= 0 || mul_i64(bytes, least, &bytes)) && bytes <= BIND_BYTES_MAX;
+    }
+    return fits || empty ||
+           diag_error(b->d, b->file, "the result of %s needs more than %lld GiB", op_info(op)->name,
+                      (long long)(BIND_BYTES_MAX >> 30));
 }
 
-BVal bind_emit_typed(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs, Type type)
-{
+BVal bind_emit_typed(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs,
+                     Type type) {
     const ValueId *ids = operand_ids(b, in, n);
     if (!extents_ok(b, op, &type))
         return BV_NONE;
@@ -341,15 +329,15 @@ BVal bind_emit_typed(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *a
     return r;
 }
 
-bool bind_emit_many(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs, BVal *out)
-{
+bool bind_emit_many(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs,
+                    BVal *out) {
     const ValueId *ids = operand_ids(b, in, n);
     const char *why = "operands do not fit";
     Type types[8];
     uint32_t n_out = 8;
     CHECK(op_info(op)->outs <= 8);
     if (!node_infer(b->m, b->f, op, ids, n, attrs, n_attrs, types, &n_out, &why))
-        return diag_error(b->d, NULL, "%s: %s", op_info(op)->name, why);
+        return diag_error(b->d, b->file, "%s: %s", op_info(op)->name, why);
     for (uint32_t i = 0; i < n_out; i++)
         if (!extents_ok(b, op, &types[i]))
             return false;
@@ -361,14 +349,12 @@ bool bind_emit_many(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *at
     return true;
 }
 
-BVal bind_emit(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs)
-{
+BVal bind_emit(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs) {
     BVal out[8];
     return bind_emit_many(b, op, in, n, attrs, n_attrs, out) ? out[0] : BV_NONE;
 }
 
-BVal bind_scalar(Binder *b, DType dtype, double v)
-{
+BVal bind_scalar(Binder *b, DType dtype, double v) {
     Tensor t = {.dtype = dtype, .rank = 0};
     CHECK(tensor_alloc(b->m->arena, &t));
     tensor_set_f64(&t, 0, v);
@@ -376,37 +362,31 @@ BVal bind_scalar(Binder *b, DType dtype, double v)
     return bind_emit(b, OP_const, NULL, 0, &a, 1);
 }
 
-BVal bind_dim(Binder *b, Dim d)
-{
+BVal bind_dim(Binder *b, Dim d) {
     return bound_content(b, type_scalar(DT_I64), &d);
 }
 
 /* ---- short forms that keep what is known ---------------------------------------------------------- */
 
-static bool same_dims(const Type *ty, const Dims *s)
-{
+static bool same_dims(const Type *ty, const Dims *s) {
     return ty->rank == s->n && memcmp(ty->dim, s->d, (size_t)s->n * sizeof(Dim)) == 0;
 }
 
-static BVal static_typed(Binder *b, Op op, BVal x, const Attr *attrs, uint32_t n_attrs, const Dims *s)
-{
+static BVal static_typed(Binder *b, Op op, BVal x, const Attr *attrs, uint32_t n_attrs, const Dims *s) {
     Type type = type_ranked(bound_at(b, x)->type.dtype, s->n, s->d);
     BVal out;
     return bind_static(b, op, &x, 1, attrs, n_attrs, &type, bound_at(b, x)->half, &out, 1) ? out : BV_NONE;
 }
 
-BVal bind_to_shape(Binder *b, BVal x, const Dims *s)
-{
+BVal bind_to_shape(Binder *b, BVal x, const Dims *s) {
     return same_dims(&bound_at(b, x)->type, s) ? x : static_typed(b, OP_reshape, x, NULL, 0, s);
 }
 
-BVal bind_to_broadcast(Binder *b, BVal x, const Dims *s)
-{
+BVal bind_to_broadcast(Binder *b, BVal x, const Dims *s) {
     return same_dims(&bound_at(b, x)->type, s) ? x : static_typed(b, OP_broadcast, x, NULL, 0, s);
 }
 
-BVal bind_transposed(Binder *b, BVal x, const int64_t *perm)
-{
+BVal bind_transposed(Binder *b, BVal x, const int64_t *perm) {
     Bound v = *bound_at(b, x);
     Attr a = attr_ints(AT_perm, perm, (uint32_t)v.type.rank);
     BVal out;
@@ -418,19 +398,18 @@ BVal bind_transposed(Binder *b, BVal x, const int64_t *perm)
     return bind_static(b, OP_transpose, &x, 1, &a, 1, NULL, v.half, &out, 1) ? out : BV_NONE;
 }
 
-BVal bind_sliced(Binder *b, BVal x, const Dim *start, const int64_t *step, const Dims *extent)
-{
+BVal bind_sliced(Binder *b, BVal x, const Dim *start, const int64_t *step, const Dims *extent) {
     bool all = same_dims(&bound_at(b, x)->type, extent);
     for (int i = 0; i < extent->n; i++)
         all &= step[i] == 1;
     if (all) /* as many as there are: they start at 0 */
         return x;
-    Attr a[2] = {attr_dims(AT_start, start, (uint32_t)extent->n), attr_ints(AT_step, step, (uint32_t)extent->n)};
+    Attr a[2] = {attr_dims(AT_start, start, (uint32_t)extent->n),
+                 attr_ints(AT_step, step, (uint32_t)extent->n)};
     return static_typed(b, OP_slice, x, a, 2, extent);
 }
 
-BVal bind_joined(Binder *b, const BVal *in, uint32_t n, int axis)
-{
+BVal bind_joined(Binder *b, const BVal *in, uint32_t n, int axis) {
     Attr a = attr_i(AT_axis, axis);
     BVal out;
     if (n == 1)
@@ -438,8 +417,7 @@ BVal bind_joined(Binder *b, const BVal *in, uint32_t n, int axis)
     return bind_static(b, OP_concat, in, n, &a, 1, NULL, bound_at(b, in[0])->half, &out, 1) ? out : BV_NONE;
 }
 
-BVal bind_cast_to(Binder *b, BVal x, DType to)
-{
+BVal bind_cast_to(Binder *b, BVal x, DType to) {
     Bound v = *bound_at(b, x);
     Attr a = attr_i(AT_to, to);
     BVal out;
@@ -448,17 +426,16 @@ BVal bind_cast_to(Binder *b, BVal x, DType to)
     return bind_static(b, OP_cast, &x, 1, &a, 1, NULL, v.half, &out, 1) ? out : BV_NONE;
 }
 
-BVal bind_binary(Binder *b, Op op, BVal x, BVal y)
-{
+BVal bind_binary(Binder *b, Op op, BVal x, BVal y) {
     BVal in[2] = {x, y}, out;
     return bind_static(b, op, in, 2, NULL, 0, NULL, false, &out, 1) ? out : BV_NONE;
 }
 
 /* ---- operands that decide shapes --------------------------------------------------------------------- */
 
-/* The function input that v's value comes from: the first found walking back; its name is empty when there is none. */
-static Str culprit(Binder *b, ValueId v)
-{
+/* The function input that v's value comes from: the first found walking back; its name is empty when there is
+ * none. */
+static Str culprit(Binder *b, ValueId v) {
     Vec(ValueId) todo = {0};
     Str found = {"", 0};
     if (v != NONE)
@@ -476,18 +453,22 @@ static Str culprit(Binder *b, ValueId v)
     return found;
 }
 
-static void report_hidden(Binder *b, BVal v, const char *what)
-{
+static void report_hidden(Binder *b, BVal v, const char *what) {
+    if (type_small_count(b->m->dims, &bound_at(b, v)->type) < 0) {
+        diag_error(b->d, b->file, "%s comes from a value of more than %d elements, or of unknown extent",
+                   what, CONTENT_MAX);
+        return;
+    }
     Str name = culprit(b, bound_at(b, v)->id);
     const char *shown = diag_show(b->d, name);
     if (name.n)
-        diag_error(b->d, NULL, "input '%s' decides %s; give its value with --value %s=FILE", shown, what, shown);
+        diag_error(b->d, b->file, "input '%s' decides %s; give its value with --value %s=FILE", shown, what,
+                   shown);
     else
-        diag_error(b->d, NULL, "%s depends on values that only the run knows", what);
+        diag_error(b->d, b->file, "%s depends on values that only the run knows", what);
 }
 
-const Dim *bind_need(Binder *b, BVal v, uint32_t *n, const char *what)
-{
+const Dim *bind_need(Binder *b, BVal v, uint32_t *n, const char *what) {
     if (!bound_known(b, v)) {
         report_hidden(b, v, what);
         return NULL;
@@ -496,23 +477,21 @@ const Dim *bind_need(Binder *b, BVal v, uint32_t *n, const char *what)
     return bound_at(b, v)->elem;
 }
 
-bool bind_need_ints(Binder *b, BVal v, uint32_t *n, const int64_t **out, const char *what)
-{
+bool bind_need_ints(Binder *b, BVal v, uint32_t *n, const int64_t **out, const char *what) {
     const Dim *elem = bind_need(b, v, n, what);
     if (!elem)
         return false;
     int64_t *ints = arena_array(b->scratch, *n ? *n : 1, sizeof *ints);
     for (uint32_t i = 0; i < *n; i++)
         if (!dim_is_const(b->m->dims, elem[i], &ints[i]))
-            return diag_error(b->d, NULL, "%s must not depend on a symbolic extent", what);
+            return diag_error(b->d, b->file, "%s must not depend on a symbolic extent", what);
     *out = ints;
     return true;
 }
 
-bool bind_axis(Binder *b, int64_t axis, int rank, int *out)
-{
+bool bind_axis(Binder *b, int64_t axis, int rank, int *out) {
     if (axis < -rank || axis >= rank)
-        return diag_error(b->d, NULL, "axis %lld is outside rank %d", (long long)axis, rank);
+        return diag_error(b->d, b->file, "axis %lld is outside rank %d", (long long)axis, rank);
     *out = (int)(axis < 0 ? axis + rank : axis);
     return true;
 }

@@ -4,8 +4,7 @@
 #include <string.h>
 
 bool const_eval(Module *m, Op op, const Tensor *in, uint32_t n_in, const Attr *attrs, uint32_t n_attrs,
-                const Type *types, uint32_t n_out, Tensor *out)
-{
+                const Type *types, uint32_t n_out, Tensor *out) {
     Str none = {"", 0};
     Func *f = func_begin(m, str_c("const_eval"), FR_INIT);
     ValueId *ids = arena_array(m->arena, n_in ? n_in : 1, sizeof *ids);
@@ -29,8 +28,7 @@ bool const_eval(Module *m, Op op, const Tensor *in, uint32_t n_in, const Attr *a
     return ok;
 }
 
-bool const_of(const Module *m, const Func *f, ValueId v, int64_t max_count, Tensor *out)
-{
+bool const_of(const Module *m, const Func *f, ValueId v, int64_t max_count, Tensor *out) {
     const Node *n = value_node(f, v);
     ParamId id;
     int64_t count;

@@ -4,8 +4,9 @@
 
 #include "ir.h"
 
-/* `types` are the result types, extents constant. Data of the results live in the module's arena. False without a
- * report when the node cannot be evaluated (an index out of range, for instance): it then stays for the run. */
+/* `types` are the result types, extents constant. Data of the results live in the module's arena. False
+ * without a report when the node cannot be evaluated (an index out of range, for instance): it then stays for
+ * the run. */
 bool const_eval(Module *m, Op op, const Tensor *in, uint32_t n_in, const Attr *attrs, uint32_t n_attrs,
                 const Type *types, uint32_t n_out, Tensor *out);
 

@@ -1,5 +1,6 @@
-/* Pass `cse`: value numbering inside each function. Two nodes with the same op, operands, attributes and result types
- * become the first of them; nodes nobody uses are dropped by func_end. Ops have no effects, so this is always right. */
+/* Pass `cse`: value numbering inside each function. Two nodes with the same op, operands, attributes and
+ * result types become the first of them; nodes nobody uses are dropped by func_end. Ops have no effects, so
+ * this is always right. */
 #include "pass.h"
 
 #include <string.h>
@@ -14,19 +15,24 @@ typedef struct Table {
     size_t room; /* a power of two */
 } Table;
 
-static uint64_t hash_attr(uint64_t h, const Attr *a)
-{
+static uint64_t hash_attr(uint64_t h, const Attr *a) {
     size_t bytes = 0;
     h = hash_bytes(h, &a->key, sizeof a->key);
     switch (attr_kind(a->key)) {
     case AK_INT:
     case AK_DTYPE:
-    case AK_FUNC: return hash_bytes(h, &a->i, sizeof a->i);
-    case AK_FLOAT: return hash_bytes(h, &a->f, sizeof a->f);
-    case AK_DIM: return hash_bytes(h, &a->d, sizeof a->d);
-    case AK_STR: return hash_bytes(h, a->s.p, a->s.n);
-    case AK_INTS: return hash_bytes(h, a->ints.v, a->ints.n * sizeof *a->ints.v);
-    case AK_DIMS: return hash_bytes(h, a->dims.v, a->dims.n * sizeof *a->dims.v);
+    case AK_FUNC:
+        return hash_bytes(h, &a->i, sizeof a->i);
+    case AK_FLOAT:
+        return hash_bytes(h, &a->f, sizeof a->f);
+    case AK_DIM:
+        return hash_bytes(h, &a->d, sizeof a->d);
+    case AK_STR:
+        return hash_bytes(h, a->s.p, a->s.n);
+    case AK_INTS:
+        return hash_bytes(h, a->ints.v, a->ints.n * sizeof *a->ints.v);
+    case AK_DIMS:
+        return hash_bytes(h, a->dims.v, a->dims.n * sizeof *a->dims.v);
     case AK_TENSOR:
         tensor_bytes(&a->t, &bytes);
         h = hash_bytes(h, &a->t.dtype, sizeof a->t.dtype);
@@ -36,31 +42,36 @@ static uint64_t hash_attr(uint64_t h, const Attr *a)
     return h;
 }
 
-static bool attr_eq(const Attr *a, const Attr *b)
-{
+static bool attr_eq(const Attr *a, const Attr *b) {
     size_t x = 0, y = 0;
     if (a->key != b->key)
         return false;
     switch (attr_kind(a->key)) {
     case AK_INT:
     case AK_DTYPE:
-    case AK_FUNC: return a->i == b->i;
-    case AK_FLOAT: return memcmp(&a->f, &b->f, sizeof a->f) == 0;
-    case AK_DIM: return a->d == b->d;
-    case AK_STR: return str_eq(a->s, b->s);
-    case AK_INTS: return a->ints.n == b->ints.n && !memcmp(a->ints.v, b->ints.v, a->ints.n * sizeof *a->ints.v);
-    case AK_DIMS: return a->dims.n == b->dims.n && !memcmp(a->dims.v, b->dims.v, a->dims.n * sizeof *a->dims.v);
+    case AK_FUNC:
+        return a->i == b->i;
+    case AK_FLOAT:
+        return memcmp(&a->f, &b->f, sizeof a->f) == 0;
+    case AK_DIM:
+        return a->d == b->d;
+    case AK_STR:
+        return str_eq(a->s, b->s);
+    case AK_INTS:
+        return a->ints.n == b->ints.n && !memcmp(a->ints.v, b->ints.v, a->ints.n * sizeof *a->ints.v);
+    case AK_DIMS:
+        return a->dims.n == b->dims.n && !memcmp(a->dims.v, b->dims.v, a->dims.n * sizeof *a->dims.v);
     case AK_TENSOR:
         return a->t.dtype == b->t.dtype && a->t.rank == b->t.rank &&
-               !memcmp(a->t.dim, b->t.dim, (size_t)a->t.rank * sizeof a->t.dim[0]) && tensor_bytes(&a->t, &x) &&
-               tensor_bytes(&b->t, &y) && x == y && (x == 0 || !memcmp(a->t.data, b->t.data, x));
+               !memcmp(a->t.dim, b->t.dim, (size_t)a->t.rank * sizeof a->t.dim[0]) &&
+               tensor_bytes(&a->t, &x) && tensor_bytes(&b->t, &y) && x == y &&
+               (x == 0 || !memcmp(a->t.data, b->t.data, x));
     }
     return false;
 }
 
 /* n as it would stand in the new function: operands mapped. */
-static uint64_t hash_node(Remap *r, const Node *n, ValueId *in)
-{
+static uint64_t hash_node(Remap *r, const Node *n, ValueId *in) {
     uint64_t h = hash_bytes(0, &n->op, sizeof n->op);
     for (uint32_t i = 0; i < n->n_in; i++)
         in[i] = remap_value(r, n->in[i]);
@@ -75,8 +86,7 @@ static uint64_t hash_node(Remap *r, const Node *n, ValueId *in)
     return h;
 }
 
-static bool node_eq(Remap *r, const Node *n, const ValueId *in, const Node *now)
-{
+static bool node_eq(Remap *r, const Node *n, const ValueId *in, const Node *now) {
     if (n->op != now->op || n->n_in != now->n_in || n->n_out != now->n_out || n->n_attrs != now->n_attrs ||
         (n->n_in && memcmp(in, now->in, n->n_in * sizeof *in)))
         return false;
@@ -89,8 +99,7 @@ static bool node_eq(Remap *r, const Node *n, const ValueId *in, const Node *now)
     return true;
 }
 
-static void cse_func(Module *m, const Func *old)
-{
+static void cse_func(Module *m, const Func *old) {
     Arena *scratch = arena_new();
     Remap r = remap_begin(m, scratch, old);
     Table t = {.room = 16};
@@ -124,8 +133,7 @@ static void cse_func(Module *m, const Func *old)
     arena_free(scratch);
 }
 
-bool pass_cse(Module *m, const PassOptions *o, Diag *d)
-{
+bool pass_cse(Module *m, const PassOptions *o, Diag *d) {
     (void)o;
     (void)d;
     for (FuncId i = 0; i < m->n_funcs; i++)

@@ -1,8 +1,8 @@
 /* Pass `fold`: nothing known is computed at run time, and nothing is done that does nothing.
  *
  * One forward walk a function: operands are simple before a node is looked at, so every rule is local. Small
- * results of literals become literals; what is computed from frozen parameters becomes a parameter with an init
- * function (fold_init.c), evaluated when weights are written. Broadcasts sink below pointwise ops. */
+ * results of literals become literals; what is computed from frozen parameters becomes a parameter with an
+ * init function (fold_init.c), evaluated when weights are written. Broadcasts sink below pointwise ops. */
 #include "const_eval.h"
 #include "fold_impl.h"
 
@@ -10,26 +10,22 @@
 
 enum { LITERAL_MAX = 64, OPERAND_MAX = 4096, RULE_DEPTH = 64 };
 
-const Type *fold_type(const Folder *x, ValueId v)
-{
+const Type *fold_type(const Folder *x, ValueId v) {
     return &x->f->value[v].type;
 }
 
-bool fold_is_one(const Folder *x, Dim d)
-{
+bool fold_is_one(const Folder *x, Dim d) {
     return dim_is(x->m->dims, d, 1);
 }
 
-const Attr *make_attr(const Make *k, AttrKey key)
-{
+const Attr *make_attr(const Make *k, AttrKey key) {
     for (uint32_t i = 0; i < k->n_attrs; i++)
         if (k->attrs[i].key == key)
             return &k->attrs[i];
     return NULL;
 }
 
-bool fold_number(const Folder *x, ValueId v, double *out)
-{
+bool fold_number(const Folder *x, ValueId v, double *out) {
     const Node *n = value_node(x->f, v);
     Tensor t;
     int64_t count;
@@ -41,15 +37,13 @@ bool fold_number(const Folder *x, ValueId v, double *out)
     return true;
 }
 
-static ValueId emit(Folder *x, const Make *k)
-{
+static ValueId emit(Folder *x, const Make *k) {
     ValueId v = func_node_typed(x->m, x->f, k->op, k->in, k->n, k->attrs, k->n_attrs, &k->type, 1, k->origin);
     fold_learn(x, v);
     return v;
 }
 
-static ValueId literal(Folder *x, Tensor t, Str origin)
-{
+static ValueId literal(Folder *x, Tensor t, Str origin) {
     Dim dim[MOEC_MAX_RANK];
     Attr a = attr_t(AT_value, t);
     for (int i = 0; i < t.rank; i++)
@@ -57,35 +51,30 @@ static ValueId literal(Folder *x, Tensor t, Str origin)
     return emit(x, &(Make){OP_const, NULL, 0, &a, 1, type_ranked(t.dtype, t.rank, dim), origin});
 }
 
-ValueId fold_const(Folder *x, const Type *type, double v, Str origin)
-{
+ValueId fold_const(Folder *x, const Type *type, double v, Str origin) {
     Tensor t = {.dtype = type->dtype, .rank = 0};
     CHECK(tensor_alloc(x->m->arena, &t));
     tensor_set_f64(&t, 0, v);
     return fold_to(x, OP_broadcast, literal(x, t, origin), type->dim, type->rank, origin);
 }
 
-ValueId fold_to(Folder *x, Op op, ValueId a, const Dim *dim, int rank, Str origin)
-{
+ValueId fold_to(Folder *x, Op op, ValueId a, const Dim *dim, int rank, Str origin) {
     Make k = {op, &a, 1, NULL, 0, type_ranked(fold_type(x, a)->dtype, rank, dim), origin};
     return fold_make(x, &k);
 }
 
-ValueId fold_unary(Folder *x, Op op, ValueId a, const Make *k)
-{
+ValueId fold_unary(Folder *x, Op op, ValueId a, const Make *k) {
     Make now = {op, &a, 1, NULL, 0, k->type, k->origin};
     return fold_make(x, &now);
 }
 
-ValueId fold_binary(Folder *x, Op op, ValueId a, ValueId b, const Make *k)
-{
+ValueId fold_binary(Folder *x, Op op, ValueId a, ValueId b, const Make *k) {
     ValueId in[2] = {a, b};
     Make now = {op, in, 2, NULL, 0, k->type, k->origin};
     return fold_make(x, &now);
 }
 
-static int64_t small_count(const Folder *x, const Type *type)
-{
+static int64_t small_count(const Folder *x, const Type *type) {
     int64_t n = 1, v;
     for (int i = 0; i < type->rank; i++) {
         if (!dim_is_const(x->m->dims, type->dim[i], &v) || v < 0 || v > LITERAL_MAX)
@@ -97,9 +86,9 @@ static int64_t small_count(const Folder *x, const Type *type)
     return n;
 }
 
-/* Float vectors that are parameters stay visible as such: a tiny model must fold to the same form as a large one. */
-static bool evaluate(Folder *x, const Make *k, ValueId *out)
-{
+/* Float vectors that are parameters stay visible as such: a tiny model must fold to the same form as a large
+ * one. */
+static bool evaluate(Folder *x, const Make *k, ValueId *out) {
     Tensor in[4], r;
     OpClass klass = op_info(k->op)->klass;
     if (k->op == OP_const || k->op == OP_dim || klass == OC_CALL || klass == OC_DYNAMIC || k->n > 4 ||
@@ -107,7 +96,8 @@ static bool evaluate(Folder *x, const Make *k, ValueId *out)
         return false;
     for (uint32_t i = 0; i < k->n; i++) {
         int64_t count = 0;
-        if (k->in[i] == NONE || !const_of(x->m, x->f, k->in[i], OPERAND_MAX, &in[i]) || !tensor_count(&in[i], &count))
+        if (k->in[i] == NONE || !const_of(x->m, x->f, k->in[i], OPERAND_MAX, &in[i]) ||
+            !tensor_count(&in[i], &count))
             return false;
         if (dtype_is_float(in[i].dtype) && count > 1 && x->f->value[k->in[i]].kind == VK_PARAM)
             return false;
@@ -119,8 +109,7 @@ static bool evaluate(Folder *x, const Make *k, ValueId *out)
 }
 
 /* op(broadcast a, b) = broadcast(op(a, b)), and no broadcast at all where b has the extents. */
-static ValueId sink_broadcasts(Folder *x, const Make *k)
-{
+static ValueId sink_broadcasts(Folder *x, const Make *k) {
     ValueId in[3];
     bool any = false;
     for (uint32_t i = 0; i < k->n; i++) {
@@ -144,8 +133,7 @@ static ValueId sink_broadcasts(Folder *x, const Make *k)
     return fold_to(x, OP_broadcast, fold_make(x, &now), k->type.dim, k->type.rank, k->origin);
 }
 
-ValueId fold_make(Folder *x, const Make *k)
-{
+ValueId fold_make(Folder *x, const Make *k) {
     ValueId v = NONE;
     if (x->depth >= RULE_DEPTH || make_attr(k, AT_site))
         return emit(x, k);
@@ -162,8 +150,7 @@ ValueId fold_make(Folder *x, const Make *k)
     return v;
 }
 
-static void fold_func(Module *m, const Func *old)
-{
+static void fold_func(Module *m, const Func *old) {
     Arena *scratch = arena_new();
     Remap r = remap_begin(m, scratch, old);
     Folder x = {.m = m, .f = r.f};
@@ -190,8 +177,7 @@ static void fold_func(Module *m, const Func *old)
     arena_free(scratch);
 }
 
-bool pass_fold(Module *m, const PassOptions *o, Diag *d)
-{
+bool pass_fold(Module *m, const PassOptions *o, Diag *d) {
     (void)o;
     (void)d;
     uint32_t n_funcs = m->n_funcs;

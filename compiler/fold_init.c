@@ -1,7 +1,9 @@
-/* Big known results: a cone of nodes over frozen parameters and literals becomes a parameter with an init function.
+/* Big known results: a cone of nodes over frozen parameters and literals becomes a parameter with an init
+ * function.
  *
- * Nothing is evaluated here: weights are streamed through their init functions when the weights file is written.
- * A cone never grows data past INIT_MAX unless its operands are that big themselves. Equal cones share a parameter. */
+ * Nothing is evaluated here: weights are streamed through their init functions when the weights file is
+ * written. A cone never grows data past INIT_MAX unless its operands are that big themselves. Equal cones
+ * share a parameter. */
 #include "fold_impl.h"
 
 #include <string.h>
@@ -29,13 +31,11 @@ typedef struct Inits {
 } Inits;
 
 /* Parameters made here depend on frozen ones only. */
-static bool param_frozen(const Inits *x, ParamId p)
-{
+static bool param_frozen(const Inits *x, ParamId p) {
     return p >= x->n_moving || !x->moving[p];
 }
 
-static void find_moving(Inits *x)
-{
+static void find_moving(Inits *x) {
     const Module *m = x->m;
     x->n_moving = m->n_params;
     x->moving = mem_alloc(m->n_params + 1);
@@ -52,8 +52,7 @@ static void find_moving(Inits *x)
     }
 }
 
-static bool type_bytes(const Module *m, const Type *t, int64_t *bytes)
-{
+static bool type_bytes(const Module *m, const Type *t, int64_t *bytes) {
     int64_t d;
     *bytes = (int64_t)dtype_bytes(t->dtype);
     for (int i = 0; i < t->rank; i++)
@@ -62,8 +61,7 @@ static bool type_bytes(const Module *m, const Type *t, int64_t *bytes)
     return true;
 }
 
-static bool node_fixed(const Inits *x, const Node *n)
-{
+static bool node_fixed(const Inits *x, const Node *n) {
     OpClass klass = op_info(n->op)->klass;
     int64_t bytes, operand, sum = 0;
     if (n->n_out != 1 || klass == OC_CALL || klass == OC_DYNAMIC || n->op == OP_dim || n->op == OP_append ||
@@ -86,14 +84,12 @@ typedef struct Cone {
     Vec(ParamId) param;
 } Cone;
 
-static int by_id(const void *a, const void *b)
-{
+static int by_id(const void *a, const void *b) {
     uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
     return x < y ? -1 : x > y;
 }
 
-static void sort_ids(uint32_t *v, size_t n)
-{
+static void sort_ids(uint32_t *v, size_t n) {
     for (size_t gap = n / 2; gap > 0; gap /= 2) /* shell sort */
         for (size_t i = gap; i < n; i++)
             for (size_t j = i; j >= gap && by_id(&v[j - gap], &v[j]) > 0; j -= gap) {
@@ -104,14 +100,12 @@ static void sort_ids(uint32_t *v, size_t n)
 }
 
 /* A parameter, or a value that one holds already: cones end there, so that long chains stay linear. */
-static bool leaf(const Inits *x, ValueId v, ParamId *p)
-{
+static bool leaf(const Inits *x, ValueId v, ParamId *p) {
     *p = x->made[v];
     return *p != NONE || value_param(x->old, v, p);
 }
 
-static void cone_of(const Inits *x, ValueId root, bool *seen, Cone *c)
-{
+static void cone_of(const Inits *x, ValueId root, bool *seen, Cone *c) {
     Vec(ValueId) todo = {0};
     Vec(ValueId) touched = {0};
     vec_push(&todo, root);
@@ -140,34 +134,29 @@ static void cone_of(const Inits *x, ValueId root, bool *seen, Cone *c)
     vec_free(&touched);
 }
 
-static Func *init_func(Inits *x, const Cone *c, ValueId root, Str name, ValueId *map)
-{
+static Func *init_func(Inits *x, const Cone *c, ValueId root, Str name, ValueId *map) {
     Func *f = func_begin(x->m, name, FR_INIT);
     for (size_t i = 0; i < c->node.count; i++) {
         const Node *n = &x->old->node[c->node.item[i]];
         ValueId *in = arena_array(x->scratch, n->n_in ? n->n_in : 1, sizeof *in);
         ParamId p;
         for (uint32_t k = 0; k < n->n_in; k++)
-            in[k] = n->in[k] == NONE            ? NONE
-                    : leaf(x, n->in[k], &p) ? func_param(x->m, f, p)
-                                                : map[n->in[k]];
-        map[n->out] = func_node_typed(x->m, f, n->op, in, n->n_in, n->attrs, n->n_attrs, &x->old->value[n->out].type, 1,
-                                      n->origin);
+            in[k] = n->in[k] == NONE ? NONE : leaf(x, n->in[k], &p) ? func_param(x->m, f, p) : map[n->in[k]];
+        map[n->out] = func_node_typed(x->m, f, n->op, in, n->n_in, n->attrs, n->n_attrs,
+                                      &x->old->value[n->out].type, 1, n->origin);
     }
     func_output(x->m, f, map[root], str_c("value"));
     return f;
 }
 
-static Param param_for(const Inits *x, const Type *type, Str name)
-{
+static Param param_for(const Inits *x, const Type *type, Str name) {
     Param p = {.name = name, .kind = PK_CONST, .dtype = type->dtype, .rank = type->rank, .init = NONE};
     for (int i = 0; i < type->rank; i++)
         CHECK(dim_is_const(x->m->dims, type->dim[i], &p.dim[i]));
     return p;
 }
 
-static Str cone_name(const Inits *x, const Cone *c, const Node *root)
-{
+static Str cone_name(const Inits *x, const Cone *c, const Node *root) {
     if (!c->param.count)
         return str_c(arena_printf(x->m->arena, "const.%s", op_info(root->op)->name));
     Str base = x->m->param[c->param.item[0]].name;
@@ -180,8 +169,7 @@ static Str cone_name(const Inits *x, const Cone *c, const Node *root)
 }
 
 /* The body of f as text: what its value is, whatever it is called. */
-static Text body_text(const Inits *x, const Func *f)
-{
+static Text body_text(const Inits *x, const Func *f) {
     Text all = {0}, body = {0};
     func_print(x->m, f, &all);
     const char *nl = memchr(all.p, '\n', all.n);
@@ -204,8 +192,7 @@ static Text body_text(const Inits *x, const Func *f)
 }
 
 /* The slot of an equal body, or a free one. */
-static size_t find_known(Inits *x, const Known *k)
-{
+static size_t find_known(Inits *x, const Known *k) {
     if (2 * x->known.count >= x->room) {
         x->room = x->room ? 2 * x->room : 64;
         mem_free(x->slot);
@@ -228,8 +215,7 @@ static size_t find_known(Inits *x, const Known *k)
 }
 
 /* The parameter that holds a fixed value. */
-static ParamId param_of(Inits *x, ValueId root, bool *seen, ValueId *map)
-{
+static ParamId param_of(Inits *x, ValueId root, bool *seen, ValueId *map) {
     const Value *value = &x->old->value[root];
     const Node *n = value_node(x->old, root);
     Cone c = {{0}, {0}};
@@ -264,16 +250,15 @@ static ParamId param_of(Inits *x, ValueId root, bool *seen, ValueId *map)
 /* ---- a function --------------------------------------------------------------------------------------- */
 
 /* Fixed values that stay nodes: small literals, and what costs nothing to make. */
-static bool stays_node(const Inits *x, const Node *n)
-{
+static bool stays_node(const Inits *x, const Node *n) {
     int64_t bytes, one = (int64_t)dtype_bytes(x->old->value[n->out].type.dtype);
     if (n->op == OP_iota || n->op == OP_broadcast)
         return true;
-    return n->op == OP_const && type_bytes(x->m, &x->old->value[n->out].type, &bytes) && bytes <= LITERAL_MAX * one;
+    return n->op == OP_const && type_bytes(x->m, &x->old->value[n->out].type, &bytes) &&
+           bytes <= LITERAL_MAX * one;
 }
 
-static ValueId use(Inits *x, Remap *r, ValueId v, bool *seen, ValueId *map)
-{
+static ValueId use(Inits *x, Remap *r, ValueId v, bool *seen, ValueId *map) {
     const Node *n = v == NONE ? NULL : value_node(x->old, v);
     if (!n || !x->fixed[v] || r->map[v] != NONE)
         return v == NONE ? NONE : remap_value(r, v);
@@ -288,8 +273,7 @@ static ValueId use(Inits *x, Remap *r, ValueId v, bool *seen, ValueId *map)
     return remap_value(r, v);
 }
 
-static void inits_func(Inits *x, const Func *old)
-{
+static void inits_func(Inits *x, const Func *old) {
     Remap r = remap_begin(x->m, x->scratch, old);
     bool *seen = arena_array(x->scratch, old->n_values + 1, sizeof *seen);
     ValueId *map = arena_array(x->scratch, old->n_values + 1, sizeof *map);
@@ -317,8 +301,7 @@ static void inits_func(Inits *x, const Func *old)
     remap_end(&r);
 }
 
-void fold_inits(Module *m, const FuncId *funcs, uint32_t n_funcs)
-{
+void fold_inits(Module *m, const FuncId *funcs, uint32_t n_funcs) {
     Inits x = {.m = m};
     find_moving(&x);
     for (uint32_t i = 0; i < n_funcs; i++) {

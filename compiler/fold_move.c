@@ -4,27 +4,24 @@
 
 enum { COUNT_MAX = 4096 };
 
-static const Node *node_of(Folder *x, ValueId v, Op op)
-{
+static const Node *node_of(Folder *x, ValueId v, Op op) {
     const Node *n = value_node(x->f, v);
     return n && n->op == op ? n : NULL;
 }
 
-static ValueId same_or(Folder *x, ValueId a, const Make *k)
-{
+static ValueId same_or(Folder *x, ValueId a, const Make *k) {
     return type_eq(fold_type(x, a), &k->type) ? a : NONE;
 }
 
-static ValueId make_iota(Folder *x, const Type *type, int axis, Str origin)
-{
+static ValueId make_iota(Folder *x, const Type *type, int axis, Str origin) {
     Attr a = attr_i(AT_axis, axis);
     Make k = {OP_iota, NULL, 0, &a, 1, *type, origin};
     return fold_make(x, &k);
 }
 
-/* A reshape that only adds or drops axes of extent 1: to[i] is the new axis of axis i, -1 for a dropped one. */
-static bool unit_reshape(Folder *x, const Type *from, const Type *into, int *to)
-{
+/* A reshape that only adds or drops axes of extent 1: to[i] is the new axis of axis i, -1 for a dropped one.
+ */
+static bool unit_reshape(Folder *x, const Type *from, const Type *into, int *to) {
     int k = 0;
     for (int i = 0; i < from->rank; i++) {
         to[i] = -1;
@@ -41,13 +38,12 @@ static bool unit_reshape(Folder *x, const Type *from, const Type *into, int *to)
     return k == into->rank;
 }
 
-ValueId fold_iota(Folder *x, const Make *k)
-{
-    return fold_is_one(x, k->type.dim[make_attr(k, AT_axis)->i]) ? fold_const(x, &k->type, 0, k->origin) : NONE;
+ValueId fold_iota(Folder *x, const Make *k) {
+    return fold_is_one(x, k->type.dim[make_attr(k, AT_axis)->i]) ? fold_const(x, &k->type, 0, k->origin)
+                                                                 : NONE;
 }
 
-ValueId fold_reshape(Folder *x, const Make *k)
-{
+ValueId fold_reshape(Folder *x, const Make *k) {
     ValueId a = k->in[0];
     const Type from = *fold_type(x, a);
     const Node *n = value_node(x->f, a);
@@ -78,8 +74,7 @@ ValueId fold_reshape(Folder *x, const Make *k)
     return fold_to(x, OP_broadcast, v, k->type.dim, k->type.rank, k->origin);
 }
 
-ValueId fold_transpose(Folder *x, const Make *k)
-{
+ValueId fold_transpose(Folder *x, const Make *k) {
     ValueId a = k->in[0];
     const Type from = *fold_type(x, a);
     const int64_t *perm = make_attr(k, AT_perm)->ints.v;
@@ -115,7 +110,8 @@ ValueId fold_transpose(Folder *x, const Make *k)
         ValueId source = n->in[0];
         Type mid = type_ranked(from.dtype, from.rank, from.dim), out = mid;
         for (int i = 0; i < from.rank; i++)
-            mid.dim[i] = i < from.rank - inner.rank ? dim_const(x->m->dims, 1) : inner.dim[i - (from.rank - inner.rank)];
+            mid.dim[i] = i < from.rank - inner.rank ? dim_const(x->m->dims, 1)
+                                                    : inner.dim[i - (from.rank - inner.rank)];
         for (int i = 0; i < from.rank; i++)
             out.dim[i] = mid.dim[perm[i]];
         source = fold_to(x, OP_reshape, source, mid.dim, mid.rank, k->origin);
@@ -125,8 +121,7 @@ ValueId fold_transpose(Folder *x, const Make *k)
     return NONE;
 }
 
-ValueId fold_broadcast(Folder *x, const Make *k)
-{
+ValueId fold_broadcast(Folder *x, const Make *k) {
     const Node *n = node_of(x, k->in[0], OP_broadcast);
     if (n)
         return fold_to(x, OP_broadcast, n->in[0], k->type.dim, k->type.rank, k->origin);
@@ -135,8 +130,7 @@ ValueId fold_broadcast(Folder *x, const Make *k)
 
 /* ---- slice --------------------------------------------------------------------------------------- */
 
-static ValueId slice_of_iota(Folder *x, const Make *k, const Node *n, const Attr *start, const Attr *step)
-{
+static ValueId slice_of_iota(Folder *x, const Make *k, const Node *n, const Attr *start, const Attr *step) {
     int64_t axis = node_int(n, AT_axis, 0);
     if (step->ints.v[axis] != 1)
         return NONE;
@@ -148,8 +142,7 @@ static ValueId slice_of_iota(Folder *x, const Make *k, const Node *n, const Attr
     return fold_binary(x, OP_add, v, fold_make(x, &d), k);
 }
 
-static ValueId slice_of_slice(Folder *x, const Make *k, const Node *n, const Attr *start, const Attr *step)
-{
+static ValueId slice_of_slice(Folder *x, const Make *k, const Node *n, const Attr *start, const Attr *step) {
     const Attr *start0 = node_attr(n, AT_start), *step0 = node_attr(n, AT_step);
     Dim at[MOEC_MAX_RANK];
     for (int i = 0; i < k->type.rank; i++) {
@@ -163,8 +156,8 @@ static ValueId slice_of_slice(Folder *x, const Make *k, const Node *n, const Att
     return fold_make(x, &now);
 }
 
-static ValueId slice_of_broadcast(Folder *x, const Make *k, const Node *n, const Attr *start, const Attr *step)
-{
+static ValueId slice_of_broadcast(Folder *x, const Make *k, const Node *n, const Attr *start,
+                                  const Attr *step) {
     ValueId source = n->in[0];
     const Type inner = *fold_type(x, source);
     int lead = k->type.rank - inner.rank;
@@ -182,8 +175,7 @@ static ValueId slice_of_broadcast(Folder *x, const Make *k, const Node *n, const
 }
 
 /* A slice that is exactly one operand of a concat. */
-static ValueId slice_of_concat(Folder *x, const Make *k, const Node *n, const Attr *start)
-{
+static ValueId slice_of_concat(Folder *x, const Make *k, const Node *n, const Attr *start) {
     int64_t axis = node_int(n, AT_axis, 0);
     Dim at = dim_const(x->m->dims, 0);
     for (uint32_t i = 0; i < n->n_in; i++) {
@@ -195,8 +187,7 @@ static ValueId slice_of_concat(Folder *x, const Make *k, const Node *n, const At
     return NONE;
 }
 
-ValueId fold_slice(Folder *x, const Make *k)
-{
+ValueId fold_slice(Folder *x, const Make *k) {
     const Attr *start = make_attr(k, AT_start), *step = make_attr(k, AT_step);
     const Node *n = value_node(x->f, k->in[0]);
     bool dense = true, front = true;
@@ -209,16 +200,20 @@ ValueId fold_slice(Folder *x, const Make *k)
     if (!n)
         return NONE;
     switch (n->op) {
-    case OP_iota: return slice_of_iota(x, k, n, start, step);
-    case OP_slice: return slice_of_slice(x, k, n, start, step);
-    case OP_broadcast: return slice_of_broadcast(x, k, n, start, step);
-    case OP_concat: return dense ? slice_of_concat(x, k, n, start) : NONE;
-    default: return NONE;
+    case OP_iota:
+        return slice_of_iota(x, k, n, start, step);
+    case OP_slice:
+        return slice_of_slice(x, k, n, start, step);
+    case OP_broadcast:
+        return slice_of_broadcast(x, k, n, start, step);
+    case OP_concat:
+        return dense ? slice_of_concat(x, k, n, start) : NONE;
+    default:
+        return NONE;
     }
 }
 
-ValueId fold_concat(Folder *x, const Make *k)
-{
+ValueId fold_concat(Folder *x, const Make *k) {
     int64_t axis = make_attr(k, AT_axis)->i;
     ValueId *in = arena_array(x->m->arena, k->n, sizeof *in);
     uint32_t n = 0;
@@ -238,8 +233,7 @@ ValueId fold_concat(Folder *x, const Make *k)
 /* ---- data-dependent positions that are plain positions --------------------------------------------- */
 
 /* The axis along which a literal counts, as counting_axis. */
-static int counting_literal(const Tensor *t)
-{
+static int counting_literal(const Tensor *t) {
     int64_t count, inner = 1;
     CHECK(tensor_count(t, &count));
     for (int axis = t->rank; axis-- > 0; inner *= t->dim[axis]) {
@@ -253,8 +247,7 @@ static int counting_literal(const Tensor *t)
 }
 
 /* The axis of v along which v's elements count 0, 1, 2, ...; -1: none; -2: v is all zero. */
-static int counting_axis(Folder *x, ValueId v)
-{
+static int counting_axis(Folder *x, ValueId v) {
     const Node *n = value_node(x->f, v);
     double c;
     Tensor t;
@@ -273,9 +266,9 @@ static int counting_axis(Folder *x, ValueId v)
     return n && n->op == OP_iota ? (int)node_int(n, AT_axis, 0) + lead : -1;
 }
 
-/* Axes counted by the index vectors that `index` holds along its last axis; false unless each counts one axis. */
-static bool counting_grid(Folder *x, ValueId index, int64_t depth, int *axis)
-{
+/* Axes counted by the index vectors that `index` holds along its last axis; false unless each counts one
+ * axis. */
+static bool counting_grid(Folder *x, ValueId index, int64_t depth, int *axis) {
     const Type *t = fold_type(x, index);
     const Node *n = node_of(x, index, OP_concat);
     if (!n && depth == 1)
@@ -290,8 +283,7 @@ static bool counting_grid(Folder *x, ValueId index, int64_t depth, int *axis)
     return true;
 }
 
-ValueId fold_gather(Folder *x, const Make *k)
-{
+ValueId fold_gather(Folder *x, const Make *k) {
     int64_t axis = make_attr(k, AT_axis)->i;
     const Type *data = fold_type(x, k->in[0]), *index = fold_type(x, k->in[1]);
     if (index->rank == 1 && index->dim[0] == data->dim[axis] && counting_axis(x, k->in[1]) == 0)
@@ -300,15 +292,14 @@ ValueId fold_gather(Folder *x, const Make *k)
 }
 
 /* data[i, j, ...] at counted positions, in order: data itself, spread over the axes that nothing counts. */
-ValueId fold_gather_nd(Folder *x, const Make *k)
-{
+ValueId fold_gather_nd(Folder *x, const Make *k) {
     const Type data = *fold_type(x, k->in[0]), index = *fold_type(x, k->in[1]);
     const Attr *batch = make_attr(k, AT_batch);
     int axis[MOEC_MAX_RANK], last = -1;
     int64_t depth;
     Dim dim[MOEC_MAX_RANK];
-    if ((batch && batch->i) || !dim_is_const(x->m->dims, index.dim[index.rank - 1], &depth) || depth > data.rank ||
-        !counting_grid(x, k->in[1], depth, axis))
+    if ((batch && batch->i) || !dim_is_const(x->m->dims, index.dim[index.rank - 1], &depth) ||
+        depth > data.rank || !counting_grid(x, k->in[1], depth, axis))
         return NONE;
     for (int i = 0; i < index.rank - 1; i++)
         dim[i] = dim_const(x->m->dims, 1);
@@ -327,8 +318,7 @@ ValueId fold_gather_nd(Folder *x, const Make *k)
 }
 
 /* Every place written once, in order: the updates. */
-ValueId fold_scatter_nd(Folder *x, const Make *k)
-{
+ValueId fold_scatter_nd(Folder *x, const Make *k) {
     const Type data = *fold_type(x, k->in[0]), index = *fold_type(x, k->in[1]);
     int axis[MOEC_MAX_RANK];
     int64_t depth;

@@ -6,20 +6,17 @@ enum { CHAIN_MAX = 24 };
 
 static const Range unknown = {DIM_BAD, DIM_BAD, 0};
 
-Range fold_range_of(Folder *x, ValueId v)
-{
+Range fold_range_of(Folder *x, ValueId v) {
     if (v >= x->range.count || x->range.item[v].depth > CHAIN_MAX)
         return unknown;
     return x->range.item[v];
 }
 
-static bool is_bounded(Range r)
-{
+static bool is_bounded(Range r) {
     return r.lo != DIM_BAD && r.hi != DIM_BAD;
 }
 
-static Range literal(Folder *x, const Tensor *t)
-{
+static Range literal(Folder *x, const Tensor *t) {
     DimTable *d = x->m->dims;
     int64_t n = 0, lo = INT64_MAX, hi = INT64_MIN;
     CHECK(tensor_count(t, &n));
@@ -31,16 +28,14 @@ static Range literal(Folder *x, const Tensor *t)
     return n ? (Range){dim_const(d, lo), dim_const(d, hi), 0} : unknown;
 }
 
-static Range united(Folder *x, Range a, Range b)
-{
+static Range united(Folder *x, Range a, Range b) {
     DimTable *d = x->m->dims;
     if (!is_bounded(a) || !is_bounded(b))
         return unknown;
     return (Range){dim_min(d, a.lo, b.lo), dim_max(d, a.hi, b.hi), 0};
 }
 
-static Range product(Folder *x, Range a, Range b)
-{
+static Range product(Folder *x, Range a, Range b) {
     DimTable *d = x->m->dims;
     int64_t c;
     if (b.lo != b.hi || !dim_is_const(d, b.lo, &c)) {
@@ -57,8 +52,7 @@ static Range product(Folder *x, Range a, Range b)
     return unknown;
 }
 
-static Range absolute(Folder *x, Range a)
-{
+static Range absolute(Folder *x, Range a) {
     DimTable *d = x->m->dims;
     Dim zero = dim_const(d, 0);
     if (dim_lower(d, a.lo) >= 0)
@@ -66,8 +60,7 @@ static Range absolute(Folder *x, Range a)
     return (Range){zero, dim_max(d, a.hi, dim_sub(d, zero, a.lo)), 0};
 }
 
-static Range range_node(Folder *x, const Node *n, const Type *type)
-{
+static Range range_node(Folder *x, const Node *n, const Type *type) {
     DimTable *d = x->m->dims;
     Dim zero = dim_const(d, 0), one = dim_const(d, 1);
     Range a = n->n_in > 0 ? fold_range_of(x, n->in[0]) : unknown;
@@ -88,27 +81,38 @@ static Range range_node(Folder *x, const Node *n, const Type *type)
     case OP_gather:
     case OP_gather_nd:
     case OP_reduce_max:
-    case OP_reduce_min: return a;
-    case OP_cast: return type->dtype == DT_I64 ? a : type->dtype == DT_BOOL ? (Range){zero, one, 0} : unknown;
-    case OP_neg: return (Range){dim_sub(d, zero, a.hi), dim_sub(d, zero, a.lo), 0};
-    case OP_abs: return absolute(x, a);
-    default: break;
+    case OP_reduce_min:
+        return a;
+    case OP_cast:
+        return type->dtype == DT_I64 ? a : type->dtype == DT_BOOL ? (Range){zero, one, 0} : unknown;
+    case OP_neg:
+        return (Range){dim_sub(d, zero, a.hi), dim_sub(d, zero, a.lo), 0};
+    case OP_abs:
+        return absolute(x, a);
+    default:
+        break;
     }
     if (!is_bounded(b))
         return unknown;
     switch (n->op) {
-    case OP_add: return (Range){dim_add(d, a.lo, b.lo), dim_add(d, a.hi, b.hi), 0};
-    case OP_sub: return (Range){dim_sub(d, a.lo, b.hi), dim_sub(d, a.hi, b.lo), 0};
-    case OP_mul: return product(x, a, b);
-    case OP_min: return (Range){dim_min(d, a.lo, b.lo), dim_min(d, a.hi, b.hi), 0};
-    case OP_max: return (Range){dim_max(d, a.lo, b.lo), dim_max(d, a.hi, b.hi), 0};
-    case OP_concat: return n->n_in == 2 ? united(x, a, b) : unknown;
-    default: return unknown;
+    case OP_add:
+        return (Range){dim_add(d, a.lo, b.lo), dim_add(d, a.hi, b.hi), 0};
+    case OP_sub:
+        return (Range){dim_sub(d, a.lo, b.hi), dim_sub(d, a.hi, b.lo), 0};
+    case OP_mul:
+        return product(x, a, b);
+    case OP_min:
+        return (Range){dim_min(d, a.lo, b.lo), dim_min(d, a.hi, b.hi), 0};
+    case OP_max:
+        return (Range){dim_max(d, a.lo, b.lo), dim_max(d, a.hi, b.hi), 0};
+    case OP_concat:
+        return n->n_in == 2 ? united(x, a, b) : unknown;
+    default:
+        return unknown;
     }
 }
 
-void fold_learn(Folder *x, ValueId v)
-{
+void fold_learn(Folder *x, ValueId v) {
     while (x->range.count <= v)
         vec_push(&x->range, unknown);
     const Type *type = &x->f->value[v].type;
@@ -127,8 +131,7 @@ void fold_learn(Folder *x, ValueId v)
     x->range.item[v] = r.depth > CHAIN_MAX ? (Range){DIM_BAD, DIM_BAD, r.depth} : r;
 }
 
-int fold_less(Folder *x, ValueId a, ValueId b)
-{
+int fold_less(Folder *x, ValueId a, ValueId b) {
     DimTable *d = x->m->dims;
     Range p = fold_range_of(x, a), q = fold_range_of(x, b);
     if (!is_bounded(p) || !is_bounded(q))

@@ -140,6 +140,7 @@ typedef struct Func {
     ValueId *input; /* value ids; kind VK_INPUT */
     ValueId *output;
     Str *output_name;
+    const char *file; /* what it was imported from, for diagnostics of bind; NULL when unknown */
     uint32_t room_values, room_nodes, room_inputs, room_outputs;
 } Func;
 
@@ -178,6 +179,8 @@ typedef struct Module {
     DimTable *dims;
     Param *param;
     uint32_t n_params, room_params;
+    uint32_t *param_slot; /* names hashed: ParamId + 1, or 0; module_param's own */
+    uint32_t n_slots;
     Func **func; /* indexed by FuncId; NULL where a function was removed */
     uint32_t n_funcs, room_funcs;
     Seq2Seq s2s;

@@ -498,6 +498,7 @@ static bool import_model(Import *im, const Onnx__ModelProto *model, const char *
     if (model->n_functions > 0 || !import_opsets(im, model) || !supported(im, model))
         return false;
     Scope scope = {.f = func_begin(im->m, str_c(func_name), FR_ENTRY)};
+    scope.f->file = arena_strndup(im->m->arena, file, strlen(file));
     bool ok = onnx_graph_body(im, &scope, model->graph) && !im->failed;
     if (ok)
         func_end(im->m, scope.f, NONE);

@@ -9,8 +9,7 @@
 #include <string.h>
 
 /* What a run gave: the text of the module after the passes, or what was reported. To be freed. */
-static char *pass_run(const char *passes, const char *text, const PassOptions *options, bool *ok)
-{
+static char *pass_run(const char *passes, const char *text, const PassOptions *options, bool *ok) {
     PassOptions none = {0};
     PassId list[PASS_COUNT];
     PassRun run = {.options = options ? options : &none, .list = list, .paranoid = true};

@@ -1,5 +1,5 @@
-/* `bind`: every dynamic op becomes static, contents pass through shape arithmetic, symbols that meet are made one.
- * Each run is checked by the interpreter too: results before and after are equal. */
+/* `bind`: every dynamic op becomes static, contents pass through shape arithmetic, symbols that meet are made
+ * one. Each run is checked by the interpreter too: results before and after are equal. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,7 +16,8 @@ typedef struct Case {
 #define X "%x : f32[B,S,8]"
 
 static const Case cases[] = {
-    {"shape vector with -1 and a product", X,
+    {"shape vector with -1 and a product",
+     X,
      "%s = shape %x {start = [0]} : i64[3]\n"
      "%i = const {value = i64[1] [0]} : i64[1]\n"
      "%b = dyn_gather %s, %i {axis = 0} : i64[*]\n"
@@ -24,11 +25,13 @@ static const Case cases[] = {
      "%to = dyn_concat %b, %t {axis = 0} : i64[*]\n"
      "%r = dyn_reshape %x, %to : f32[*]\n",
      {"reshape %x : f32[B,S,2,4]"}},
-    {"copied extent", X,
+    {"copied extent",
+     X,
      "%t = const {value = i64[2] [0, -1]} : i64[2]\n"
      "%r = dyn_reshape %x, %t : f32[*]\n",
      {"reshape %x : f32[B,8*S]"}},
-    {"the guard of torch's expand", X,
+    {"the guard of torch's expand",
+     X,
      "%s = shape %x {start = [0]} : i64[3]\n"
      "%ss = shape %s {start = [0]} : i64[1]\n"
      "%ones = dyn_fill %ss {value = i64[1] [1]} : i64[*]\n"
@@ -39,7 +42,8 @@ static const Case cases[] = {
      "%one = const {value = f32[1] [2]} : f32[1]\n"
      "%r = dyn_broadcast %one, %to : f32[*]\n",
      {"broadcast", ": f32[B,S,8]"}},
-    {"range to an extent, symbolic end of a slice", X,
+    {"range to an extent, symbolic end of a slice",
+     X,
      "%n = shape %x {start = [1], k = 1} : i64[1]\n"
      "%a0 = const {value = i64[1] [0]} : i64[1]\n"
      "%ns = dyn_squeeze %n, %a0 : i64[*]\n"
@@ -49,14 +53,16 @@ static const Case cases[] = {
      "%g2 = add %g, %ns : i64[*]\n"
      "%r = dyn_slice %g2, %a0, %n, %a0 : i64[*]\n",
      {"iota {axis = 0} : i64[S]", "dim {dim = S} : i64[]"}},
-    {"range with a step and a start", X,
+    {"range with a step and a start",
+     X,
      "%n = shape %x {start = [1], k = 1} : i64[1]\n"
      "%ns = dyn_squeeze %n : i64[*]\n"
      "%z = const {value = i64[] [1]} : i64[]\n"
      "%o = const {value = i64[] [2]} : i64[]\n"
      "%r = dyn_range %z, %ns, %o : i64[*]\n",
      {"i64[floordiv(S, 2)]"}},
-    {"last rows, and everything", X,
+    {"last rows, and everything",
+     X,
      "%m = const {value = i64[1] [-1]} : i64[1]\n"
      "%end = const {value = i64[1] [9223372036854775807]} : i64[1]\n"
      "%ax = const {value = i64[1] [1]} : i64[1]\n"
@@ -65,27 +71,35 @@ static const Case cases[] = {
      "%w = dyn_slice %x, %z, %end, %ax : f32[*]\n"
      "%r = add %l, %w : f32[*]\n",
      {"slice %x {start = [0, S - 1, 0], step = [1, 1, 1]} : f32[B,1,8]", "add %l, %x"}},
-    {"backwards", X,
+    {"backwards",
+     X,
      "%m = const {value = i64[1] [-1]} : i64[1]\n"
      "%end = const {value = i64[1] [-9223372036854775807]} : i64[1]\n"
      "%ax = const {value = i64[1] [1]} : i64[1]\n"
      "%r = dyn_slice %x, %m, %end, %ax, %m : f32[*]\n",
      {"slice %x {start = [0, S - 1, 0], step = [1, -1, 1]} : f32[B,S,8]"}},
-    {"tile", X,
+    {"tile",
+     X,
      "%t = const {value = i64[3] [1, 3, 1]} : i64[3]\n"
      "%r = dyn_tile %x, %t : f32[*]\n",
      {"f32[B,1,S,8]", "f32[B,3,S,8]", "f32[B,3*S,8]"}},
-    {"old softmax", X, "%r = dyn_softmax %x {axis = 1, keep = 1} : f32[*]\n",
+    {"old softmax",
+     X,
+     "%r = dyn_softmax %x {axis = 1, keep = 1} : f32[*]\n",
      {"f32[B,8*S]", "softmax", "f32[B,S,8]"}},
-    {"vector times matrix", "%x : f32[8], %y : f32[B,8,S]", "%r = dyn_matmul %x, %y : f32[*]\n",
+    {"vector times matrix",
+     "%x : f32[8], %y : f32[B,8,S]",
+     "%r = dyn_matmul %x, %y : f32[*]\n",
      {"reshape %x : f32[1,8]", "f32[B,1,S]", "f32[B,S]"}},
     {"triangle", X, "%r = dyn_trilu %x {upper = 0} : f32[*]\n", {"le", "select"}},
-    {"reductions of shapes", X,
+    {"reductions of shapes",
+     X,
      "%s = shape %x {start = [0]} : i64[3]\n"
      "%p = dyn_reduce %s {kind = \"prod\", keep = 1} : i64[*]\n"
      "%r = dyn_reshape %x, %p : f32[*]\n",
      {"reshape %x : f32[8*B*S]"}},
-    {"extent through a float", X,
+    {"extent through a float",
+     X,
      "%s = shape %x {start = [1], k = 1} : i64[1]\n"
      "%f = cast %s {to = f32} : f32[1]\n"
      "%two = const {value = f32[1] [2]} : f32[1]\n"
@@ -95,21 +109,29 @@ static const Case cases[] = {
      "%to = dyn_concat %i, %four {axis = 0} : i64[*]\n"
      "%r = dyn_reshape %x, %to : f32[*]\n",
      {"reshape %x : f32[2*S,B,4]"}},
-    {"split in parts", X,
+    {"split in parts",
+     X,
      "%p, %q = dyn_split %x {axis = -1, k = 2} : f32[*], f32[*]\n"
      "%r = mul %p, %q : f32[*]\n",
      {"slice %x {start = [0, 0, 4]", "f32[B,S,4]"}},
-    {"symbols that meet", "%x : f32[B,S,8], %y : f32[B,T,8]", "%r = add %x, %y : f32[*]\n", {"%y : f32[B,S,8]"}},
-    {"symbols that meet in a product", "%x : f32[B,S,8], %y : f32[C,8,S]", "%r = dyn_matmul %x, %y : f32[*]\n",
+    {"symbols that meet",
+     "%x : f32[B,S,8], %y : f32[B,T,8]",
+     "%r = add %x, %y : f32[*]\n",
+     {"%y : f32[B,S,8]"}},
+    {"symbols that meet in a product",
+     "%x : f32[B,S,8], %y : f32[C,8,S]",
+     "%r = dyn_matmul %x, %y : f32[*]\n",
      {"%y : f32[B,8,S]", "f32[B,S,S]"}},
-    {"f16 inside is f32", "%x : f16[B,S]",
+    {"f16 inside is f32",
+     "%x : f16[B,S]",
      "%c = const {value = f16[] [2]} : f16[]\n"
      "%m = mul %x, %c : f16[B,S]\n"
      "%w = cast %m {to = f32} : f32[B,S]\n"
      "%n = cast %w {to = f16} : f16[B,S]\n"
      "%r = add %n, %c : f16[B,S]\n",
      {"cast %x {to = f32}", "mul", "add", "{to = f16} : f16[B,S]"}},
-    {"the f16 guard is dropped", "%x : f16[B,S]",
+    {"the f16 guard is dropped",
+     "%x : f16[B,S]",
      "%h = add %x, %x : f16[B,S]\n"
      "%w = cast %h {to = f32} : f32[B,S]\n"
      "%i = isinf %w : bool[B,S]\n"
@@ -126,12 +148,12 @@ static const Case cases[] = {
      {"cast %h {to = f16}"}},
 };
 
-static void bound(const Case *c)
-{
+static void bound(const Case *c) {
     static char text[8192];
     bool ok;
     snprintf(text, sizeof text,
-             "sym B = 0..*\nsym S = 0..*\nsym T = 0..*\nsym C = 0..*\n\nfunc @main entry (%s) {\n%s  return %%r \"r\"\n}\n",
+             "sym B = 0..*\nsym S = 0..*\nsym T = 0..*\nsym C = 0..*\n\nfunc @main entry (%s) {\n%s  return "
+             "%%r \"r\"\n}\n",
              c->inputs, c->body);
     char *out = pass_run("bind", text, NULL, &ok);
     if (!ok)
@@ -142,15 +164,13 @@ static void bound(const Case *c)
     free(out);
 }
 
-static void all_cases(void **state)
-{
+static void all_cases(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         bound(&cases[i]);
 }
 
-static void fixed_and_given(void **state)
-{
+static void fixed_and_given(void **state) {
     (void)state;
     static const char text[] = "sym B = 0..*\nsym S = 0..*\n\n"
                                "func @main entry (%x : f32[B,S], %shape : i64[2]) {\n"
@@ -172,6 +192,31 @@ static void fixed_and_given(void **state)
     assert_false(ok);
 }
 
+/* Bodies that no symbol values make right. */
+static void refusals(void **state) {
+    (void)state;
+    static const char *const bodies[] = {
+        "%i = const {value = i64[] [9]} : i64[]\n%r = dyn_gather %x, %i {axis = 1} : f32[*]\n",
+        "%s = const {value = i64[2] [-1, -1]} : i64[2]\n%r = dyn_reshape %x, %s : f32[*]\n",
+        "%s = const {value = i64[2] [5, 7]} : i64[2]\n%r = dyn_reshape %x, %s : f32[*]\n",
+        "%s = const {value = i64[1] [-3]} : i64[1]\n%r = dyn_fill %s : f32[*]\n",
+        "%r = dyn_softmax %x {axis = 2} : f32[*]\n",
+        "%r = dyn_transpose %x {perm = [0, 0]} : f32[*]\n",
+        "%a = const {value = i64[1] [0]} : i64[1]\n%e = const {value = i64[1] [3]} : i64[1]\n"
+        "%r = dyn_slice %x, %a, %e, %a, %a : f32[*]\n",
+        "%s = const {value = i64[2] [-9223372036854775808, 4]} : i64[2]\n%r = dyn_tile %x, %s : f32[*]\n",
+    };
+    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
+        static char text[2048];
+        bool ok;
+        snprintf(text, sizeof text,
+                 "sym B = 2..*\n\nfunc @main entry (%%x : f32[B,8]) {\n%s  return %%r \"r\"\n}\n", bodies[i]);
+        free(pass_run("bind", text, NULL, &ok));
+        if (ok)
+            fail_msg("accepted: %s", bodies[i]);
+    }
+}
+
 static const char branches[] = "sym B = 0..*\nsym P = 0..*\n\n"
                                "func @yes body (%a : f32[B,P], %u : f32[B,P]) {\n"
                                "  %s = add %a, %u : f32[B,P]\n  return %s \"s\"\n}\n\n"
@@ -181,8 +226,7 @@ static const char branches[] = "sym B = 0..*\nsym P = 0..*\n\n"
                                "  %r = if %use, %x, %y {then_func = @yes, else_func = @no} : f32[B,P]\n"
                                "  return %r \"r\"\n}\n";
 
-static void branch_taken(void **state)
-{
+static void branch_taken(void **state) {
     (void)state;
     uint8_t no = 0;
     InputValue value = {{"", 0}, str_c("use"), {.dtype = DT_BOOL, .rank = 1, .dim = {1}, .data = &no}};
@@ -199,11 +243,11 @@ static void branch_taken(void **state)
     free(out);
 }
 
-int main(void)
-{
+int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_cases),
         cmocka_unit_test(fixed_and_given),
+        cmocka_unit_test(refusals),
         cmocka_unit_test(branch_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
