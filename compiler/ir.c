@@ -97,13 +97,28 @@ Func *module_find(const Module *m, const char *name) {
     return NULL;
 }
 
+/* Where a name is in the table of names, or would be. Open addressing, at most half full. */
+static uint32_t param_slot(const Module *m, Str name) {
+    uint32_t i = (uint32_t)hash_bytes(0, name.p, name.n) & (m->n_slots - 1);
+    while (m->param_slot[i] && !str_eq(m->param[m->param_slot[i] - 1].name, name))
+        i = (i + 1) & (m->n_slots - 1);
+    return i;
+}
+
 bool module_find_param(const Module *m, Str name, ParamId *out) {
+    uint32_t found = m->n_slots ? m->param_slot[param_slot(m, name)] : 0;
+    if (found)
+        *out = found - 1;
+    return found != 0;
+}
+
+static void param_slots_grow(Module *m) {
+    if (2 * (m->n_params + 1) <= m->n_slots)
+        return;
+    m->n_slots = m->n_slots ? 2 * m->n_slots : 64;
+    m->param_slot = arena_array(m->arena, m->n_slots, sizeof *m->param_slot);
     for (uint32_t i = 0; i < m->n_params; i++)
-        if (str_eq(m->param[i].name, name)) {
-            *out = i;
-            return true;
-        }
-    return false;
+        m->param_slot[param_slot(m, m->param[i].name)] = i + 1;
 }
 
 ParamId module_param(Module *m, Param p) {
@@ -113,6 +128,8 @@ ParamId module_param(Module *m, Param p) {
         name = str_c(arena_printf(m->arena, "%.*s.%d", (int)p.name.n, p.name.p, i));
     p.name = name;
     m->param = more(m->arena, m->param, m->n_params, &m->room_params, sizeof *m->param);
+    param_slots_grow(m);
+    m->param_slot[param_slot(m, name)] = m->n_params + 1;
     m->param[m->n_params] = p;
     return m->n_params++;
 }
@@ -142,10 +159,26 @@ ValueId func_input(Module *m, Func *f, Str name, Type type) {
     return v;
 }
 
-ValueId func_param(Module *m, Func *f, ParamId p) {
+/* Makes room for p; after func_end, which renumbers, the table is made anew. */
+static void param_values_grow(Module *m, Func *f, ParamId p) {
+    if (p < f->room_params)
+        return;
+    uint32_t room = f->room_params ? f->room_params : 16;
+    while (room <= p)
+        room *= 2;
+    ValueId *table = arena_array(m->arena, room, sizeof *table);
     for (ValueId v = 0; v < f->n_values; v++)
-        if (f->value[v].kind == VK_PARAM && f->value[v].def == p)
-            return v;
+        if (f->value[v].kind == VK_PARAM && f->value[v].def < room)
+            table[f->value[v].def] = v + 1;
+    f->param_value = table;
+    f->room_params = room;
+}
+
+ValueId func_param(Module *m, Func *f, ParamId p) {
+    param_values_grow(m, f, p);
+    if (f->param_value[p])
+        return f->param_value[p] - 1;
+    f->param_value[p] = f->n_values + 1;
     const Param *x = &m->param[p];
     Type t = {.dtype = x->dtype, .rank = x->rank};
     for (int i = 0; i < x->rank; i++)
@@ -296,6 +329,7 @@ static void compact(Module *m, Func *f) {
     f->node = node;
     f->n_values = f->room_values = values;
     f->n_nodes = f->room_nodes = nodes;
+    f->room_params = 0;
     arena_free(scratch);
 }
 

@@ -142,6 +142,8 @@ typedef struct Func {
     Str *output_name;
     const char *file; /* what it was imported from, for diagnostics of bind; NULL when unknown */
     uint32_t room_values, room_nodes, room_inputs, room_outputs;
+    ValueId *param_value; /* func_param's own: ParamId -> ValueId + 1, or 0 */
+    uint32_t room_params;
 } Func;
 
 /* ---- parameters ------------------------------------------------------------------------------- */
