@@ -202,8 +202,8 @@ static void refusals(void **state) {
         "%s = const {value = i64[1] [-3]} : i64[1]\n%r = dyn_fill %s : f32[*]\n",
         "%r = dyn_softmax %x {axis = 2} : f32[*]\n",
         "%r = dyn_transpose %x {perm = [0, 0]} : f32[*]\n",
-        "%a = const {value = i64[1] [0]} : i64[1]\n%e = const {value = i64[1] [3]} : i64[1]\n"
-        "%r = dyn_slice %x, %a, %e, %a, %a : f32[*]\n",
+        ("%a = const {value = i64[1] [0]} : i64[1]\n%e = const {value = i64[1] [3]} : i64[1]\n"
+        "%r = dyn_slice %x, %a, %e, %a, %a : f32[*]\n"),
         "%s = const {value = i64[2] [-9223372036854775808, 4]} : i64[2]\n%r = dyn_tile %x, %s : f32[*]\n",
     };
     for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
