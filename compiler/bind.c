@@ -430,7 +430,6 @@ bool pass_bind(Module *m, const PassOptions *o, Diag *d) {
         arena_free(b.scratch);
         if (!b.restart || tries == RESTARTS_MAX)
             break;
-        drop_made(&b);
         ok = true;
     }
     if (ok && b.restart)
@@ -440,8 +439,6 @@ bool pass_bind(Module *m, const PassOptions *o, Diag *d) {
             func_end(m, now[i], i);
     if (ok)
         drop_bodies(&b);
-    else
-        drop_made(&b);
     mem_free(now);
     vec_free(&b.subst);
     return ok;

@@ -41,7 +41,6 @@ typedef struct Binder {
     const char *file; /* of the function being bound */
     uint32_t depth;   /* of bodies being bound */
     uint64_t work;    /* nodes bound so far, against explosive inlining */
-    Vec(FuncId) made;
 } Binder;
 
 typedef struct Dims {

@@ -70,15 +70,16 @@ static bool exists(const char *path) {
 
 /* ---- comparing --------------------------------------------------------------------------------------- */
 
-static bool close_enough(DType t, double got, double want) {
+static bool close_enough(DType t, double absolute, double got, double want) {
     if (got == want || (got != got && want != want))
         return true;
     double rel = t == DT_F16 ? 2e-3 : 1e-4;
-    return fabs(got - want) <= rel * fabs(want) + 1e-6;
+    return fabs(got - want) <= rel * fabs(want) + absolute;
 }
 
 static int compare(Case *c, uint32_t i, const Tensor *got, const Tensor *want) {
     int64_t n;
+    double absolute = fmax(1e-6, json_number_value(json_object_get(c->about, "atol")));
     if (got->dtype != want->dtype)
         return failed(c, "output %u is %s, expected %s", i, dtype_name(got->dtype), dtype_name(want->dtype));
     if (got->rank != want->rank)
@@ -91,7 +92,7 @@ static int compare(Case *c, uint32_t i, const Tensor *got, const Tensor *want) {
         return failed(c, "output %u is too large", i);
     for (int64_t k = 0; k < n; k++) {
         double g = tensor_get_f64(got, k), w = tensor_get_f64(want, k);
-        bool same = dtype_is_float(got->dtype) ? close_enough(got->dtype, g, w)
+        bool same = dtype_is_float(got->dtype) ? close_enough(got->dtype, absolute, g, w)
                                                : tensor_get_i64(got, k) == tensor_get_i64(want, k);
         if (!same)
             return failed(c, "element %lld of output %u is %.9g, expected %.9g", (long long)k, i, g, w);
