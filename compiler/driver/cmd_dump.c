@@ -69,13 +69,11 @@ int cmd_dump(const Options *o)
 int cmd_opt(const Options *o)
 {
     Diag *d = diag_new();
-    Model model;
+    Model model = {0};
     PassId list[MAX_LIST];
     uint32_t n = 0;
-    bool ok = pass_list_parse(o->passes ? o->passes : "", list, MAX_LIST, &n, d) && model_load(o, &model, d);
-    if (ok) {
-        ok = model_passes(&model, o, NULL, list, n, d) && write_module(o, model.m, d);
-        model_close(&model);
-    }
+    bool ok = pass_list_parse(o->passes ? o->passes : "", list, MAX_LIST, &n, d) && model_load(o, &model, d) &&
+              model_passes(&model, o, NULL, list, n, d) && write_module(o, model.m, d);
+    model_close(&model);
     return diag_finish(d, ok);
 }

@@ -200,7 +200,8 @@ void model_close(Model *model)
     spec_close(model->spec);
     module_free(model->m);
     onnx_files_free(model->files);
-    arena_free(model->arena);
+    if (model->arena)
+        arena_free(model->arena);
     *model = (Model){0};
 }
 

@@ -76,7 +76,7 @@ static void same_results(Module *before, Module *after, const char *name) {
     assert_true(func_eval(before, f->id, syms, in, x, a, d));
     assert_true(func_eval(after, g->id, syms, in, y, a, d));
     for (uint32_t k = 0; k < f->n_outputs; k++) {
-        int64_t n, m;
+        int64_t n = 0, m = 0;
         assert_true(tensor_count(&x[k], &n) && tensor_count(&y[k], &m));
         assert_int_equal(n, m);
         for (int64_t i = 0; i < n; i++)
