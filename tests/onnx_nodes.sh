@@ -1,11 +1,11 @@
 #!/bin/sh
-# ONNX operator tests through the interpreter: as imported (dynamic ops), and after all passes.
+# ONNX operator tests: interpreted as imported (dynamic ops), interpreted after all passes, and compiled.
 # MOEC_SHARED: a folder with onnx_node_tests/open, the complete set; without it the bundled selection runs alone.
 tool=${BUILD_DIR:-build}/tools/onnx_nodes
 source=${SOURCE_DIR:-.}
 shared=${MOEC_SHARED:-$source/../shared/data}/onnx_node_tests/open
 failed=0
-for mode in direct "bound --paranoid"; do
+for mode in direct "bound --paranoid" compiled; do
     echo "bundled:"
     "$tool" --mode=$mode "$source/tests/fixtures/onnx_nodes" || failed=1
     if [ -f "$shared/manifest.json" ]; then
