@@ -1,10 +1,10 @@
 /* Pass `bind`: extents become constants or bounded symbols, and shape arithmetic is evaluated away.
  *
  * A forward walk of every entry function builds a new one from abstract values (bind_impl.h). Dynamic ops
- * turn into static ones, bodies of `if` with a known condition are put in place, f16 is computed in f32 with
- * casts at the function's boundary, inputs with a given value become constants. Where two symbols must agree,
- * the later one is replaced by the other and the walk starts again; each restart removes a symbol, so there
- * are few.
+ * turn into static ones, the body that an `if` takes is put in place (both, and a select, when only the run
+ * knows), f16 is computed in f32 with casts at the function's boundary, inputs with a given value become
+ * constants. Where two symbols must agree, the later one is replaced by the other and the walk starts again;
+ * each restart removes a symbol, so there are few.
  *
  * Bounds of symbols nobody bounded: 1..64 for a symbol that is axis 0 of two or more inputs of one function
  * (a batch), else 1..1024. */
