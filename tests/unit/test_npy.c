@@ -16,8 +16,8 @@ static void every_type_comes_back(void **state)
     for (int type = 0; type < DT_COUNT; type++)
         for (int rank = 0; rank < 4; rank++) {
             Tensor t = {.dtype = (DType)type, .rank = rank, .dim = {3, 1, rank == 3 ? 0 : 5}}, back;
-            int64_t count;
-            size_t bytes;
+            int64_t count = 0;
+            size_t bytes = 0;
             assert_true(tensor_alloc(a, &t) && tensor_count(&t, &count) && tensor_bytes(&t, &bytes));
             for (int64_t i = 0; i < count; i++)
                 tensor_set_i64(&t, i, type == DT_BOOL ? i & 1 : i * 7);
