@@ -183,6 +183,8 @@ typedef struct moec_gemm {
 #ifdef MOEC_MATMUL_OPENBLAS
 void cblas_sgemm(int order, int ta, int tb, int m, int n, int k, float alpha, const float *a, int lda, const float *b,
                  int ldb, float beta, float *c, int ldc);
+void cblas_sgemv(int order, int ta, int m, int n, float alpha, const float *a, int lda, const float *x, int incx, float beta,
+                 float *y, int incy);
 enum { MOEC_SMALL_MATMUL = 4096 };
 #endif
 
@@ -197,10 +199,10 @@ static void moec_gemm_plain(const moec_gemm *g) {
             for (int64_t j = 0; j < g->n; j++) {
                 const float *b = g->b + j * g->ldb;
                 float lane[16] = {0}, sum;
-                int64_t k = 0;
-                for (; k + 16 <= g->k; k += 16)
+                const int64_t tail = g->k % 16, whole = g->k - tail;
+                for (int64_t k = 0; k < whole; k += 16)
                     for (int l = 0; l < 16; l++) lane[l] += a[(k + l) * ak] * b[k + l];
-                for (int l = 0; k < g->k; k++, l++) lane[l] += a[k * ak] * b[k];
+                for (int64_t k = 0; k < tail; k++) lane[k] += a[(whole + k) * ak] * b[whole + k];
                 for (int h = 8; h; h /= 2)
                     for (int l = 0; l < h; l++) lane[l] += lane[l + h];
                 sum = lane[0];
@@ -208,8 +210,8 @@ static void moec_gemm_plain(const moec_gemm *g) {
             }
             continue;
         }
-        int64_t j = 0;
-        for (; j + COLS <= g->n; j += COLS) {
+        const int64_t rest = g->n % COLS, whole = g->n - rest;
+        for (int64_t j = 0; j < whole; j += COLS) {
             float acc[COLS];
             for (int l = 0; l < COLS; l++) acc[l] = g->add ? c[j + l] : 0.0f;
             for (int64_t k = 0; k < g->k; k++) {
@@ -218,16 +220,22 @@ static void moec_gemm_plain(const moec_gemm *g) {
             }
             for (int l = 0; l < COLS; l++) c[j + l] = acc[l];
         }
-        for (int64_t l = j; l < g->n && !g->add; l++) c[l] = 0.0f;
-        for (int64_t k = 0; k < g->k && j < g->n; k++) {
-            const float x = a[k * ak], *b = g->b + k * g->ldb;
-            for (int64_t l = j; l < g->n; l++) c[l] += x * b[l];
+        float *last = c + whole;
+        for (int64_t l = 0; l < rest && !g->add; l++) last[l] = 0.0f;
+        for (int64_t k = 0; k < g->k && rest > 0; k++) {
+            const float x = a[k * ak], *b = g->b + k * g->ldb + whole;
+            for (int64_t l = 0; l < rest; l++) last[l] += x * b[l];
         }
     }
 }
 
 static void moec_gemm_run(const moec_gemm *g) {
 #ifdef MOEC_MATMUL_OPENBLAS
+    if (g->m == 1 && g->n * g->k >= MOEC_SMALL_MATMUL) { /* a vector: the general product would copy the matrix first */
+        cblas_sgemv(101, g->tb ? 111 : 112, (int)(g->tb ? g->n : g->k), (int)(g->tb ? g->k : g->n), 1.0f, g->b, (int)g->ldb,
+                    g->a, (int)(g->ta ? g->lda : 1), g->add ? 1.0f : 0.0f, g->c, 1);
+        return;
+    }
     if (g->m > 0 && g->n > 0 && g->k > 0 && g->n * g->k >= MOEC_SMALL_MATMUL) {
         cblas_sgemm(101, g->ta ? 112 : 111, g->tb ? 112 : 111, (int)g->m, (int)g->n, (int)g->k, 1.0f, g->a, (int)g->lda,
                     g->b, (int)g->ldb, g->add ? 1.0f : 0.0f, g->c, (int)g->ldc);
