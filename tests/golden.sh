@@ -1,0 +1,53 @@
+#!/bin/sh
+# Compiled models against stored float64 results: three families of T5, exporters and adapters, by moec verify. The
+# complete set is golden_shared.sh's.
+moec=${MOEC:-build/moec}
+root=${SOURCE_DIR:-$(cd "$(dirname "$0")/.." && pwd)}
+t5=$root/tests/fixtures/t5
+tiny=$root/examples/t5-tiny
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+status=0
+
+# check LABEL MODEL GOLDEN OPTIONS...: every comparison within 2e-5, and some made.
+check() {
+    label=$1 model=$2 golden=$3
+    shift 3
+    if "$moec" verify "$model" --golden "$golden" "$@" >"$work/out" 2>"$work/err" && grep -q '^[1-9][0-9]* compared' "$work/out"; then
+        echo "$label: $(tail -1 "$work/out")"
+    else
+        echo "$label: FAILED"
+        cat "$work/out" "$work/err"
+        status=1
+    fi
+}
+
+# A decoder whose two branches are one graph with an `If`; its encoder is the tiny T5's.
+mkdir "$work/merged"
+cp "$tiny/encoder_model.onnx" "$tiny/config.json" "$t5/t5v11/merged/decoder_model_merged.onnx" "$work/merged"
+
+quick="-O1 --matmul=plain"
+# shellcheck disable=SC2086
+{
+    check "T5 v1.1" "$tiny" "$t5/t5v11/golden" $quick
+    check "T5 v1.1, merged decoder" "$work/merged" "$t5/t5v11/golden" $quick
+    check "T5 v1.0, one graph" "$t5/t5v10/plain-op17" "$t5/t5v10/golden" $quick
+    check "FLAN-T5, torch.export" "$t5/flan/torch214-dynamo" "$t5/flan/golden" $quick
+    check "T5 v1.1, unoptimised" "$tiny" "$t5/t5v11/golden" -O0 --matmul=plain
+    check "T5 v1.1, OpenBLAS" "$tiny" "$t5/t5v11/golden" -O3
+    for case in "$root"/tests/fixtures/adapters/*/; do
+        case=${case%/}
+        name=${case##*/}
+        set -- $quick
+        [ "$name" != mov-e4 ] && [ "$name" != molora-e4-r4 ] || set -- -O3
+        check "adapter $name" "$tiny" "$case" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" "$@"
+    done
+}
+
+# A wrong result is noticed: another adapter's goldens.
+if "$moec" verify "$tiny" --golden "$root/tests/fixtures/adapters/ia3" $quick >"$work/out" 2>&1 ||
+    ! grep -q FAILED "$work/out"; then
+    echo "goldens of an adapter pass without it"
+    status=1
+fi
+exit $status
