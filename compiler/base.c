@@ -252,6 +252,7 @@ struct Diag {
     Vec(Message) message;
     Vec(char *) prefix;
     size_t errors;
+    const char *file; /* of messages that name none */
 };
 
 Diag *diag_new(void) {
@@ -288,6 +289,7 @@ static char *clean(Arena *a, const char *s, size_t n, size_t limit) {
 
 static void report(Diag *d, bool error, const char *file, const char *fmt, va_list ap) {
     Text t = {0};
+    file = file ? file : d->file;
     text_printf(&t, "%s: %s: ", file ? file : "moec", error ? "error" : "warning");
     for (size_t i = 0; i < d->prefix.count; i++)
         text_printf(&t, "%s: ", d->prefix.item[i]);
@@ -318,6 +320,10 @@ void diag_warn(Diag *d, const char *file, const char *fmt, ...) {
     va_start(ap, fmt);
     report(d, false, file, fmt, ap);
     va_end(ap);
+}
+
+void diag_default_file(Diag *d, const char *file) {
+    d->file = file;
 }
 
 void diag_push(Diag *d, const char *fmt, ...) {

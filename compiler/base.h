@@ -92,9 +92,13 @@ typedef struct Diag Diag;
 
 Diag *diag_new(void);
 void diag_free(Diag *d);
+/* The file that messages without one are about; NULL: none in particular. Kept, not copied. */
+void diag_about(Diag *d, const char *file);
 /* `file` may be NULL. The message must tell what is wrong and, where it helps, what to do. */
 bool diag_error(Diag *d, const char *file, const char *fmt, ...) MOEC_PRINTF(3, 4); /* returns false */
 void diag_warn(Diag *d, const char *file, const char *fmt, ...) MOEC_PRINTF(3, 4);
+/* What messages without a file of their own name; NULL: the program. The text must outlive its use. */
+void diag_default_file(Diag *d, const char *file);
 /* Prefix for all messages until popped, e.g. "node 'X'": `file: error: node 'X': message`. */
 void diag_push(Diag *d, const char *fmt, ...) MOEC_PRINTF(2, 3);
 void diag_pop(Diag *d);

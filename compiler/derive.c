@@ -478,6 +478,18 @@ static void canonical_symbols(Deriver *dv) {
     dim_sym_at(t, p)->hi = hi == DIM_UNBOUNDED || hi < 1 ? hi : hi - 1;
 }
 
+/* The encoder's result is what the decoder reads. */
+static bool same_states(Deriver *dv) {
+    const Type *made = &dv->enc->value[dv->enc->output[0]].type, *read = &dv->dec->value[dv->din.hidden].type;
+    bool same = made->rank == 3 && read->rank == 3;
+    for (int i = 0; same && i < 3; i++)
+        same = rename_dim(&dv->enc_names, dv->m->dims, made->dim[i]) ==
+               rename_dim(&dv->dec_names, dv->m->dims, read->dim[i]);
+    Str in = dv->dec->value[dv->din.hidden].name;
+    return same || diag_error(dv->d, dv->dec->file, "input '%s' of the decoder and the encoder's output differ in extents",
+                              diag_show(dv->d, in));
+}
+
 static bool derive_all(Deriver *dv) {
     const char *missing = NULL;
     dv->ein = find_inputs(dv->enc);
@@ -498,6 +510,8 @@ static bool derive_all(Deriver *dv) {
     if (logits == NONE)
         return diag_error(dv->d, NULL, "the decoder has no output [batch, token, vocabulary]");
     canonical_symbols(dv);
+    if (!same_states(dv))
+        return false;
     uint32_t n;
     ValueId *kv = cross_values(dv, &n);
     if (n == 0)

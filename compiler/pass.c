@@ -156,6 +156,8 @@ bool passes_run(Module *m, const PassRun *run, Diag *d)
         bound = bound || p == PASS_bind;
         if (!run_one(m, run, p, i + 1, bound, d))
             return false;
+        if (p == PASS_bind && run->after_bind && !run->after_bind(m, run->context, d))
+            return false;
         if (run->stop_after && strcmp(run->stop_after, passes[p].name) == 0)
             break;
     }

@@ -57,6 +57,9 @@ typedef struct PassRun {
     bool no_verify;
     bool paranoid; /* print -> parse -> print identity; interpreter results before == after on seeded inputs */
     bool bound;    /* the module is already past bind */
+    /* Called once types are known; false ends the run. NULL: nothing to do. */
+    bool (*after_bind)(const Module *m, void *context, Diag *d);
+    void *context;
     const char *bad_ir_dir; /* where the IR that fails verification is written; NULL: "." */
 } PassRun;
 

@@ -101,42 +101,64 @@ static bool names_t5(Arena *a, const char *path)
     return ok;
 }
 
-static bool configs_load(Arena *a, ModelDir *o, Diag *d)
+static bool configs_load(Arena *a, ModelDir *o, const ModelHints *hints, Diag *d)
 {
     bool pair = o->layout == ML_PAIR || o->layout == ML_MERGED;
-    const char *path = present(a, o->dir, "", "config.json"), *more = present(a, o->dir, "", "generation_config.json");
-    if (path == NULL && pair)
-        diag_warn(d, o->dir, "config.json is missing: token ids pad 0, eos 1, start 0 are assumed");
-    if (path == NULL)
-        return true;
-    if (!pair && !names_t5(a, path))
-        return true; /* any graph, any architecture: nothing in its config is needed */
-    if (!config_load(a, path, &o->config, d) || (more != NULL && !generation_config(a, more, &o->config, d)))
+    const char *path = hints->config, *more = NULL;
+    if (path == NULL) {
+        path = present(a, o->dir, "", "config.json");
+        more = present(a, o->dir, "", "generation_config.json");
+        if (path != NULL && !pair && !names_t5(a, path))
+            return true; /* any graph, any architecture: nothing in its config is needed */
+    }
+    if ((path != NULL && !config_load(a, path, &o->config, d)) ||
+        (more != NULL && !generation_config(a, more, &o->config, d)))
         return false;
-    o->has_config = true;
-    if (o->config.start < 0)
-        o->config.start = o->config.pad; /* what T5 starts with */
-    return id_check(o, "pad_token_id", o->config.pad, d) && id_check(o, "eos_token_id", o->config.eos, d) &&
-           id_check(o, "decoder_start_token_id", o->config.start, d);
+    o->has_config = path != NULL;
+    return true;
 }
 
-bool model_dir_open(Arena *a, const char *path, ModelDir *out, Diag *d)
+static bool ids_settle(ModelDir *o, const ModelHints *hints, Diag *d)
+{
+    const struct {
+        const char *key;
+        int64_t given, *id;
+    } ids[] = {{"pad_token_id", hints->pad, &o->config.pad},
+               {"eos_token_id", hints->eos, &o->config.eos},
+               {"decoder_start_token_id", hints->start, &o->config.start}};
+    bool ok = true;
+    for (int i = 0; i < 3; i++) {
+        if (ids[i].given >= 0)
+            *ids[i].id = ids[i].given;
+        else if (i == 2 && *ids[i].id < 0)
+            *ids[i].id = o->config.pad; /* what T5 starts with */
+        ok = ok && (!o->has_config || id_check(o, ids[i].key, *ids[i].id, d));
+    }
+    return ok;
+}
+
+bool model_dir_open(Arena *a, const char *path, const ModelHints *hints, ModelDir *out, Diag *d)
 {
     struct stat st;
     *out = (ModelDir){.layout = ML_FILE, .dir = path, .config = {.pad = 0, .eos = 1, .start = 0}}; /* T5's own ids */
     if (stat(path, &st) != 0)
         return diag_error(d, path, "cannot be opened: %s", strerror(errno));
-    if (!S_ISDIR(st.st_mode)) {
-        out->dir = path_dir(a, path);
-        out->encoder = path;
+    if (S_ISDIR(st.st_mode))
+        return layout_find(a, out, d) && configs_load(a, out, hints, d) && ids_settle(out, hints, d);
+    out->dir = path_dir(a, path);
+    out->encoder = path;
+    const char *slash = strrchr(path, '/');
+    if (hints->config == NULL && (!hints->whole || strcmp(slash != NULL ? slash + 1 : path, "model.onnx") != 0))
         return true;
-    }
-    return layout_find(a, out, d) && configs_load(a, out, d);
+    if (!configs_load(a, out, hints, d) || !ids_settle(out, hints, d))
+        return false;
+    out->layout = out->has_config ? ML_WHOLE : ML_FILE;
+    return true;
 }
 
-bool model_dir_import(Module *m, const char *path, ModelDir *out, OnnxFiles *files, Diag *d)
+bool model_dir_import(Module *m, const char *path, const ModelHints *hints, ModelDir *out, OnnxFiles *files, Diag *d)
 {
-    if (!model_dir_open(m->arena, path, out, d))
+    if (!model_dir_open(m->arena, path, hints, out, d))
         return false;
     m->s2s.pad = out->config.pad;
     m->s2s.eos = out->config.eos;

@@ -264,6 +264,10 @@ static bool one_hot(NodeCtx *c)
 {
     ValueId depth = emit_cast(c, c->in[1], DT_I64), index = emit_cast(c, c->in[0], DT_I64);
     int64_t axis = ctx_int(c, "axis", -1), zero = 0;
+    Tensor known;
+    int64_t n;
+    if (value_literal(c, c->in[1], &known) && tensor_count(&known, &n) && n == 1 && tensor_get_f64(&known, 0) < 0)
+        return ctx_error(c, "depth %g is negative", tensor_get_f64(&known, 0));
     if (value_rank(c, c->in[1]) == 1) {
         Attr sq = attr_ints(AT_axes, &zero, 1);
         depth = emit(c, OP_dyn_squeeze, &depth, 1, &sq, 1);

@@ -162,6 +162,8 @@ static void print_json(Info *f, Text *t) {
 /* The config of a model directory, or the one the path names itself. */
 static bool info_config(Info *f) {
     struct stat st;
+    if (f->o->config)
+        return config_load(f->a, f->o->config, &f->c, f->d);
     if (stat(f->o->model, &st) == 0 && !S_ISDIR(st.st_mode)) {
         size_t n = strlen(f->o->model);
         if (n < 5 || strcmp(f->o->model + n - 5, ".json") != 0)

@@ -131,11 +131,14 @@ static bool fits(Verify *v, const Tensor *ids, int64_t targets) {
     static const char *const functions[] = {"encode", "encode", "score"};
     for (int i = 0; i < 3; i++) {
         int s = native_symbol(&v->n, names[i]), f = native_function(&v->n, functions[i]);
-        set_symbol(v, names[i], want[i]);
         if (f < 0) return false;
-        Tensor t = native_shape(&v->n, f, 0, v->sym);
         const moec_symbol *b = s >= 0 ? &v->n.program->symbol[s] : NULL;
-        if (t.dim[axis[i]] != want[i] || (b && t.dim[axis[i]] == want[i] && (want[i] < b->lo || want[i] > b->hi))) return false;
+        int64_t constant = native_shape(&v->n, f, 0, v->sym).dim[axis[i]];
+        set_symbol(v, names[i], want[i]);
+        int64_t extent = native_shape(&v->n, f, 0, v->sym).dim[axis[i]];
+        if (extent != want[i]) return false;
+        if (b && constant == extent && constant != b->lo) v->sym[s] = b->lo; /* a symbol nothing stands on */
+        else if (b && (want[i] < b->lo || want[i] > b->hi)) return false;
     }
     return true;
 }

@@ -53,6 +53,7 @@ typedef struct Model {
     const char *dir;     /* the model's directory, for config.json and spiece.model; NULL for single files */
     bool text;           /* text IR */
     bool has_config;
+    bool ids_given;      /* token ids are known, not assumed */
     T5Config config;
     AdapterSpec *spec;   /* NULL without an adapter */
     OnnxFiles *files;

@@ -152,15 +152,17 @@ static void choose_branch(Model *model, Str input)
     CHECK(tensor_alloc(model->arena, &v->value));
 }
 
-static bool load_onnx(Model *model, Diag *d)
+static bool load_onnx(const Options *o, Model *model, Diag *d)
 {
     ModelDir dir;
+    ModelHints hints = {o->config, o->pad, o->eos, o->start, o->command != COMMAND_run};
     model->m = module_new();
     model->files = onnx_files_new();
-    if (!model_dir_import(model->m, model->path, &dir, model->files, d))
+    if (!model_dir_import(model->m, model->path, &hints, &dir, model->files, d))
         return false;
     model->dir = dir.layout == ML_FILE ? NULL : dir.dir;
     model->has_config = dir.has_config;
+    model->ids_given = dir.has_config || (o->pad >= 0 && o->eos >= 0 && o->start >= 0);
     model->config = dir.config;
     model->options.plain = dir.layout == ML_FILE;
     if (dir.branch_input.n)
@@ -192,7 +194,7 @@ bool model_load(const Options *o, Model *out, Diag *d)
         return false;
     if (ends_in(o->model, ".ir"))
         return load_text(out, d) && load_adapter(o, out, d);
-    return load_onnx(out, d) && load_adapter(o, out, d);
+    return load_onnx(o, out, d) && load_adapter(o, out, d);
 }
 
 void model_close(Model *model)
@@ -238,6 +240,32 @@ static bool parse_dump(const char *text, PassRun *run, Diag *d)
     return true;
 }
 
+/* What the files say of their outputs is compared as soon as types are known: later passes replace the functions. */
+static bool check_outputs(const Module *m, void *context, Diag *d)
+{
+    const Model *model = context;
+    return onnx_check_outputs(m, model->files, d);
+}
+
+static bool check_ids(const Model *model, Diag *d)
+{
+    const Seq2Seq *s = &model->m->s2s;
+    if (!s->present || s->vocab <= 0)
+        return true;
+    const struct {
+        const char *what;
+        int64_t id;
+    } ids[] = {{"padding", s->pad}, {"end of sequence", s->eos}, {"start", s->start}};
+    for (int i = 0; i < 3; i++)
+        if (ids[i].id < 0 || ids[i].id >= s->vocab)
+            return diag_error(d, model->config.file, "the %s token %lld is not in the model's vocabulary of %lld",
+                              ids[i].what, (long long)ids[i].id, (long long)s->vocab);
+    if (!model->text && !model->ids_given)
+        diag_warn(d, NULL, "no config.json of a T5 here: token ids pad %lld, eos %lld, start %lld are assumed; --config "
+                  "FILE or --pad, --eos and --start set them", (long long)s->pad, (long long)s->eos, (long long)s->start);
+    return true;
+}
+
 bool model_passes(Model *model, const Options *o, const char *stop_after, const PassId *list, uint32_t n, Diag *d)
 {
     PassId stop;
@@ -249,11 +277,16 @@ bool model_passes(Model *model, const Options *o, const char *stop_after, const 
                    .time_passes = o->time_passes,
                    .no_verify = o->verify && !strcmp(o->verify, "none"),
                    .paranoid = o->paranoid,
+                   .after_bind = model->files ? check_outputs : NULL,
+                   .context = model,
                    .bound = module_is_bound(model->m)};
     if (run.stop_after && !pass_find(str_c(run.stop_after), &stop))
         return diag_error(d, NULL, "--stop-after: there is no pass '%s'", diag_show(d, str_c(run.stop_after)));
     for (size_t i = 0; i < o->dump_ir.count; i++)
         if (!parse_dump(o->dump_ir.item[i], &run, d))
             return false;
-    return passes_run(model->m, &run, d);
+    diag_default_file(d, model->path);
+    bool ok = passes_run(model->m, &run, d) && check_ids(model, d);
+    diag_default_file(d, NULL);
+    return ok;
 }
