@@ -92,8 +92,6 @@ typedef struct Diag Diag;
 
 Diag *diag_new(void);
 void diag_free(Diag *d);
-/* The file that messages without one are about; NULL: none in particular. Kept, not copied. */
-void diag_about(Diag *d, const char *file);
 /* `file` may be NULL. The message must tell what is wrong and, where it helps, what to do. */
 bool diag_error(Diag *d, const char *file, const char *fmt, ...) MOEC_PRINTF(3, 4); /* returns false */
 void diag_warn(Diag *d, const char *file, const char *fmt, ...) MOEC_PRINTF(3, 4);

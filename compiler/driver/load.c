@@ -138,9 +138,9 @@ static bool load_text(Model *model, Diag *d)
         return false;
     model->text = true;
     model->m = module_parse(d, model->path, text.p, text.n);
-    diag_push(d, "%s", diag_show(d, str_c(model->path)));
+    diag_default_file(d, model->path);
     bool ok = model->m && module_verify(model->m, d, false);
-    diag_pop(d);
+    diag_default_file(d, NULL);
     return ok;
 }
 
