@@ -2,6 +2,9 @@
  * scratch folder first and reaches its place by an atomic rename, so a failed build leaves nothing behind. */
 #include "build.h"
 
+#include "../../frontends/file.h"
+#include "../../runtime/text.h"
+
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
@@ -59,12 +62,27 @@ bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Di
         if (p->kind == PK_ADAPTER) b->codegen.trainable += n;
     }
     if (model->has_config) b->codegen.parameters = (uint64_t)config_base_count(&model->config) + b->codegen.trainable;
-    if (model->dir) {
-        struct stat s;
-        char *path = arena_printf(b->a, "%s/spiece.model", model->dir);
-        if (stat(path, &s) == 0 && S_ISREG(s.st_mode)) b->text_model = path;
-    }
     return image_plan(model->m, b->a, &b->image, d);
+}
+
+bool build_text(Build *b) {
+    struct stat s;
+    const Seq2Seq *s2s = &b->model->m->s2s;
+    if (!b->model->dir || !s2s->present) return true;
+    const char *path = arena_printf(b->a, "%s/spiece.model", b->model->dir);
+    if (lstat(path, &s) != 0) return true;
+    if (!file_read(b->a, path, MOEC_SPIECE_LIMIT, &b->text, b->d)) return false;
+    b->text_model = path;
+    char message[1024] = "";
+    const unsigned char *bytes = (const unsigned char *)b->text.p;
+    if (moec_spiece_check(bytes, b->text.n, "", s2s->vocab, message, sizeof message) == 0) return true;
+    const char *text = strstr(message, "error: "); /* behind the file's name, left empty here */
+    return diag_error(b->d, path, "%s", text ? text + strlen("error: ") : message);
+}
+
+bool build_install_text(Build *b, const char *to) {
+    OutFile f;
+    return outfile_open(&f, to, 0666, b->a, b->d) && outfile_write(&f, b->text.p, b->text.n) && outfile_commit(&f);
 }
 
 void build_close(Build *b) {
@@ -98,14 +116,14 @@ bool build_weights(Build *b, const char *path, OutFile *o) {
 
 /* ---- sources ------------------------------------------------------------------------------------------ */
 
-static const char *in_dir(Build *b, const char *dir, const char *name) {
+const char *build_path(Build *b, const char *dir, const char *name) {
     return arena_printf(b->a, "%s/%s", dir, name);
 }
 
-static bool write_embedded(Build *b, const char *dir, const EmbeddedFile *e) {
+bool build_embedded(Build *b, const char *dir, const EmbeddedFile *e) {
     const char *base = strrchr(e->name, '/');
     OutFile f;
-    return outfile_open(&f, in_dir(b, dir, base ? base + 1 : e->name), 0666, b->a, b->d) &&
+    return outfile_open(&f, build_path(b, dir, base ? base + 1 : e->name), 0666, b->a, b->d) &&
            outfile_write(&f, e->data, e->size) && outfile_commit(&f);
 }
 
@@ -138,43 +156,43 @@ static const char blas_text[] =
 static const char text_text[] =
     "static const moec_tokenizer tokenizer = {&moec_text_sentencepiece, 0, 0, 0};\n\n";
 
-static bool write_main(Build *b, const char *dir, bool with_text) {
+bool build_main(Build *b, const char *dir, bool with_text) {
     Text head = {0}, t = {0};
     if (with_text) text_printf(&head, "%s", text_text);
     if (!b->codegen.plain_matmul) text_printf(&head, "%s", blas_text);
     text_printf(&t, main_text, b->codegen.prefix, head.p ? head.p : "", b->codegen.plain_matmul ? "" : "    choose_kernels(argv);\n",
                 b->codegen.prefix, with_text ? "&tokenizer" : "0");
-    bool ok = outfile_text(in_dir(b, dir, "main.c"), &t, b->d);
+    bool ok = outfile_text(build_path(b, dir, "main.c"), &t, b->d);
     text_free(&head);
     text_free(&t);
     return ok;
 }
 
-static bool write_model(Build *b, const char *dir) {
+bool build_model(Build *b, const char *dir) {
     Text c = {0}, h = {0};
     bool ok = program_emit(b->model->m, &b->image, &b->codegen, &c, &h, b->d) &&
-              outfile_text(in_dir(b, dir, arena_printf(b->a, "%s.c", b->codegen.prefix)), &c, b->d) &&
-              outfile_text(in_dir(b, dir, arena_printf(b->a, "%s.h", b->codegen.prefix)), &h, b->d);
+              outfile_text(build_path(b, dir, arena_printf(b->a, "%s.c", b->codegen.prefix)), &c, b->d) &&
+              outfile_text(build_path(b, dir, arena_printf(b->a, "%s.h", b->codegen.prefix)), &h, b->d);
     text_free(&c);
     text_free(&h);
     return ok;
 }
 
-static bool write_weights_asm(Build *b, const char *dir, const char *weights) {
+bool build_weights_asm(Build *b, const char *dir, const char *weights) {
     Text t = {0};
     text_printf(&t, "    .section .rodata\n    .balign 64\n    .globl %s_weights\n%s_weights:\n    .incbin ", b->codegen.prefix, b->codegen.prefix);
     text_quoted(&t, str_c(weights));
     text_printf(&t, "\n    .section .note.GNU-stack,\"\",%%progbits\n");
-    bool ok = outfile_text(in_dir(b, dir, "weights.S"), &t, b->d);
+    bool ok = outfile_text(build_path(b, dir, "weights.S"), &t, b->d);
     text_free(&t);
     return ok;
 }
 
 bool build_sources(Build *b, bool with_main) {
     for (const EmbeddedFile *e = driver_embedded; e->name; e++)
-        if ((ends_with(e->name, ".h") || ends_with(e->name, ".a")) && !write_embedded(b, b->dir, e)) return false;
-    if (b->codegen.embed_weights && !write_weights_asm(b, b->dir, in_dir(b, b->dir, "weights.bin"))) return false;
-    return write_model(b, b->dir) && (!with_main || write_main(b, b->dir, b->text_model != NULL));
+        if ((ends_with(e->name, ".h") || ends_with(e->name, ".a")) && !build_embedded(b, b->dir, e)) return false;
+    if (b->codegen.embed_weights && !build_weights_asm(b, b->dir, build_path(b, b->dir, "weights.bin"))) return false;
+    return build_model(b, b->dir) && (!with_main || build_main(b, b->dir, b->text_model != NULL));
 }
 
 /* ---- the C compiler --------------------------------------------------------------------------------------- */
@@ -215,9 +233,9 @@ static bool compile_object(Build *b, const char *source, const char *object) {
     vec_push(&args, b->o->cc ? b->o->cc : "cc");
     add_flags(b, &args);
     vec_push(&args, "-c");
-    vec_push(&args, in_dir(b, b->dir, source));
+    vec_push(&args, build_path(b, b->dir, source));
     vec_push(&args, "-o");
-    vec_push(&args, in_dir(b, b->dir, object));
+    vec_push(&args, build_path(b, b->dir, object));
     bool ok = run_tool(b, &args);
     vec_free(&args);
     return ok;
@@ -229,13 +247,13 @@ static bool link_result(Build *b, EmitKind kind, const char *result) {
     if (kind == EMIT_SHARED) vec_push(&args, "-shared");
     vec_push(&args, "-o");
     vec_push(&args, result);
-    vec_push(&args, in_dir(b, b->dir, "model.o"));
-    if (kind == EMIT_EXE) vec_push(&args, in_dir(b, b->dir, "main.o"));
-    if (b->codegen.embed_weights) vec_push(&args, in_dir(b, b->dir, "weights.o"));
+    vec_push(&args, build_path(b, b->dir, "model.o"));
+    if (kind == EMIT_EXE) vec_push(&args, build_path(b, b->dir, "main.o"));
+    if (b->codegen.embed_weights) vec_push(&args, build_path(b, b->dir, "weights.o"));
     if (kind == EMIT_SHARED) vec_push(&args, "-Wl,--whole-archive");
     bool text = kind == EMIT_EXE && b->text_model;
-    if (text) vec_push(&args, in_dir(b, b->dir, "libmoec_text.a"));
-    vec_push(&args, in_dir(b, b->dir, "libmoec_rt.a"));
+    if (text) vec_push(&args, build_path(b, b->dir, "libmoec_text.a"));
+    vec_push(&args, build_path(b, b->dir, "libmoec_rt.a"));
     if (kind == EMIT_SHARED) vec_push(&args, "-Wl,--no-whole-archive");
     if (!b->codegen.plain_matmul) vec_push(&args, "-lopenblas");
     if (text) vec_push(&args, "-lsentencepiece");
@@ -252,8 +270,8 @@ static bool archive(Build *b, const char *result) {
     vec_push(&args, "ar");
     vec_push(&args, "rcsD");
     vec_push(&args, result);
-    vec_push(&args, in_dir(b, b->dir, "model.o"));
-    if (b->codegen.embed_weights) vec_push(&args, in_dir(b, b->dir, "weights.o"));
+    vec_push(&args, build_path(b, b->dir, "model.o"));
+    if (b->codegen.embed_weights) vec_push(&args, build_path(b, b->dir, "weights.o"));
     bool ok = run_tool(b, &args);
     vec_free(&args);
     return ok;
@@ -262,7 +280,7 @@ static bool archive(Build *b, const char *result) {
 bool build_compile(Build *b, EmitKind kind, const char **result) {
     if (!compile_object(b, arena_printf(b->a, "%s.c", b->codegen.prefix), "model.o")) return false;
     if (b->codegen.embed_weights && !compile_object(b, "weights.S", "weights.o")) return false;
-    *result = in_dir(b, b->dir, kind == EMIT_OBJ ? "model.o" : "result");
+    *result = build_path(b, b->dir, kind == EMIT_OBJ ? "model.o" : "result");
     if (kind == EMIT_OBJ) return true;
     if (kind == EMIT_LIB) return archive(b, *result);
     return (kind != EMIT_EXE || compile_object(b, "main.c", "main.o")) && link_result(b, kind, *result);
@@ -285,30 +303,4 @@ bool build_install(Build *b, const char *from, const char *to, unsigned mode) {
     mem_free(buffer);
     close(fd);
     return ok && outfile_commit(&f);
-}
-
-/* ---- standalone sources -------------------------------------------------------------------------------------- */
-
-static bool write_makefile(Build *b, const char *dir) {
-    const char *x = b->codegen.prefix;
-    Text t = {0};
-    text_printf(&t, "# Builds %s from the sources in this folder with any C99 compiler.\n", x);
-    text_printf(&t, "CC ?= cc\nCFLAGS ?= -O3 -march=native -fno-math-errno -fno-trapping-math\n");
-    text_printf(&t, "LDLIBS = %s-lm -lpthread\n", b->codegen.plain_matmul ? "" : "-lopenblas ");
-    text_printf(&t, "OBJECTS = $(patsubst %%.c,%%.o,$(wildcard *.c))\n\n%s: $(OBJECTS)\n\t$(CC) $(LDFLAGS) -o $@ $(OBJECTS) $(LDLIBS)\n\n", x);
-    text_printf(&t, "%%.o: %%.c $(wildcard *.h)\n\t$(CC) -std=c99 $(CFLAGS) -c -o $@ $<\n\nclean:\n\trm -f $(OBJECTS) %s\n\n.PHONY: clean\n", x);
-    bool ok = outfile_text(in_dir(b, dir, "Makefile"), &t, b->d);
-    text_free(&t);
-    return ok;
-}
-
-bool build_folder(Build *b, const char *out) {
-    if (mkdir(out, 0777) != 0 && errno != EEXIST) return diag_error(b->d, out, "cannot make the folder: %s", strerror(errno));
-    for (const EmbeddedFile *e = driver_embedded; e->name; e++)
-        if ((ends_with(e->name, ".h") || ends_with(e->name, ".c")) && !write_embedded(b, out, e)) return false;
-    OutFile weights;
-    if (!build_weights(b, arena_printf(b->a, "%s/%s.weights", out, b->codegen.prefix), &weights)) return false;
-    if (write_model(b, out) && write_main(b, out, false) && write_makefile(b, out)) return outfile_commit(&weights);
-    outfile_abandon(&weights);
-    return false;
 }

@@ -16,12 +16,17 @@ typedef struct Build {
     CodegenOptions codegen;
     Image image;
     char *dir;          /* scratch folder, removed by build_close */
-    const char *text_model; /* spiece.model of the model directory, NULL without one */
+    const char *text_model; /* spiece.model of the model directory, NULL without one; set by build_text */
+    Str text;               /* its bytes, checked */
 } Build;
 
 /* Opens a scratch folder and plans the image; prefix: of the generated symbols. */
 bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Diag *d);
 void build_close(Build *b);
+/* Reads and checks the model directory's vocabulary, if it has one: the executable then handles text. */
+bool build_text(Build *b);
+/* The checked bytes under `to`. */
+bool build_install_text(Build *b, const char *to);
 /* Writes the weights file that is to stand at `path`; needed before sources, which carry its hash. The caller commits
  * or abandons it, so that it appears together with what was built from it. */
 bool build_weights(Build *b, const char *path, OutFile *o);
@@ -31,9 +36,16 @@ bool build_sources(Build *b, bool with_main);
 bool build_compile(Build *b, EmitKind kind, const char **result);
 /* Copies a file of the scratch folder to its place, atomically. */
 bool build_install(Build *b, const char *from, const char *to, unsigned mode);
-/* The folder of standalone sources. */
+/* The folder of standalone sources (folder.c). */
 bool build_folder(Build *b, const char *out);
 /* A valid prefix made of the output's name. */
 const char *build_prefix(Arena *a, const char *output);
+
+/* Single files into `dir`: one of the runtime, main.c, the model's .c and .h, weights.S that includes file `weights`. */
+const char *build_path(Build *b, const char *dir, const char *name);
+bool build_embedded(Build *b, const char *dir, const EmbeddedFile *e);
+bool build_main(Build *b, const char *dir, bool with_text);
+bool build_model(Build *b, const char *dir);
+bool build_weights_asm(Build *b, const char *dir, const char *weights);
 
 #endif

@@ -24,11 +24,11 @@ static bool emit_result(Build *b, EmitKind kind, const char *output) {
     OutFile weights;
     const char *made;
     const char *path = b->codegen.embed_weights ? arena_printf(b->a, "%s/weights.bin", b->dir) : t.weights;
-    if (!build_weights(b, path, &weights)) return false;
+    if ((kind == EMIT_EXE && !build_text(b)) || !build_weights(b, path, &weights)) return false;
     bool ok = !b->codegen.embed_weights || outfile_commit(&weights);
     ok = ok && build_sources(b, kind == EMIT_EXE) && build_compile(b, kind, &made);
     if (ok && kind != EMIT_EXE) ok = build_install(b, arena_printf(b->a, "%s/%s.h", b->dir, b->codegen.prefix), t.header, 0666);
-    if (ok && kind == EMIT_EXE && b->text_model) ok = build_install(b, b->text_model, t.text, 0666);
+    if (ok && kind == EMIT_EXE && b->text_model) ok = build_install_text(b, t.text);
     ok = ok && build_install(b, made, t.result, kind == EMIT_EXE || kind == EMIT_SHARED ? 0777 : 0666);
     if (b->codegen.embed_weights) return ok;
     if (ok) return outfile_commit(&weights);
@@ -54,6 +54,13 @@ static bool is_prefix(const char *s) {
     return *s && !strchr("0123456789", *s) && strspn(s, letters) == strlen(s);
 }
 
+/* A folder may be named with a slash at its end. */
+static const char *without_slash(const char *path, Arena *a) {
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    return arena_strndup(a, path, n);
+}
+
 int cmd_compile(const Options *o) {
     EmitKind kind;
     if (!emit_parse(o->emit, &kind)) return usage_error(o, "--emit: exe, obj, lib, shared, c or header was expected");
@@ -66,6 +73,7 @@ int cmd_compile(const Options *o) {
     Build b = {0};
     bool ok = model_load(o, &model, d) && model_passes(&model, o, NULL, NULL, 0, d);
     if (ok && !(o->stop_after)) {
+        if (kind == EMIT_C) output = without_slash(output, model.arena);
         const char *prefix = o->prefix ? o->prefix : build_prefix(model.arena, output);
         ok = build_open(&b, o, &model, prefix, d);
         if (ok && kind == EMIT_C) ok = build_folder(&b, output);
