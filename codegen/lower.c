@@ -45,9 +45,7 @@ static bool is_sum(const Lower *l, ValueId v) {
 static bool store_elements(Lower *l, ValueId v, const View *to) {
     const LExpr *idx[MOEC_MAX_RANK];
     LBlock *back = lower_loops(l, v, 0, lower_rank(l, v), idx);
-    const Node *n = value_node(l->f, v);
     const LExpr *e = lower_pull(l, v, idx);
-    (void)n;
     ls_store(l->k, l->block, to->buf, view_index(l, to, idx), e);
     l->block = back;
     return true;
@@ -286,8 +284,8 @@ static void tile_args(Lower *l, View *out) {
     }
 }
 
-/* Row axes hold several extents: a value's stride over the flattened rows is that of the last row axis. */
-static bool open_tile(Lower *l, View *out) {
+/* The loop over tiles of rows; what follows stands inside it. */
+static void open_tile(Lower *l, View *out) {
     LoopKernel *k = l->k;
     const Type *t = &l->f->value[l->f->output[0]].type;
     l->rows = dim_const(l->t, 1);
@@ -301,7 +299,6 @@ static bool open_tile(Lower *l, View *out) {
     l->row0 = le_var(k, ls_let(k, l->block, DT_I64, li_mul(k, le_var(k, p->var), size), "row0"));
     l->tile = le_var(k, ls_let(k, l->block, DT_I64, li_min(k, size, li_sub(k, rows, l->row0)), "rows"));
     tile_args(l, out);
-    return true;
 }
 
 LoopKernel *lower_kernel(Module *m, const Func *f, const LowerOptions *o, Arena *a, Diag *d) {

@@ -76,15 +76,11 @@ static void note_operand(Outline *x, Group *g, uint32_t index, ValueId v) {
     g->rows.row[v] = x->f->value[v].kind != VK_PARAM && rows_lead(&g->rows, v);
 }
 
-static bool all_views_local(Outline *x, Group *g, uint32_t index, ValueId v) {
-    for (;;) {
-        const Node *n = value_node(x->f, v);
-        if (!n || x->of[n - x->f->node] != NONE || n->n_in == 0) return true;
-        bool was = g->rows.row[n->in[0]];
-        if (was && !rows_node(&g->rows, n)) return false;
-        (void)index;
-        v = n->in[0];
-    }
+/* The views between v and what the group stores or reads keep rows apart. */
+static bool views_local(Outline *x, Group *g, ValueId v) {
+    for (const Node *n = value_node(x->f, v); n && x->of[n - x->f->node] == NONE && n->n_in; n = value_node(x->f, n->in[0]))
+        if (g->rows.row[n->in[0]] && !rows_node(&g->rows, n)) return false;
+    return true;
 }
 
 static bool row_takes(Outline *x, Group *g, uint32_t index, const Node *n) {
@@ -92,7 +88,7 @@ static bool row_takes(Outline *x, Group *g, uint32_t index, const Node *n) {
     for (uint32_t i = 0; i < n->n_in; i++)
         if (n->in[i] != NONE) note_operand(x, g, index, n->in[i]);
     for (uint32_t i = 0; i < n->n_in; i++)
-        if (n->in[i] != NONE && !all_views_local(x, g, index, n->in[i])) return false;
+        if (n->in[i] != NONE && !views_local(x, g, n->in[i])) return false;
     return rows_node(&g->rows, n) && g->rows.row[n->out];
 }
 

@@ -186,6 +186,9 @@ void cblas_sgemm(int order, int ta, int tb, int m, int n, int k, float alpha, co
 void cblas_sgemv(int order, int ta, int m, int n, float alpha, const float *a, int lda, const float *x, int incx, float beta,
                  float *y, int incy);
 enum { MOEC_SMALL_MATMUL = 4096 };
+/* Few rows are taken one by one: the general product would first copy the right side, and a worker's columns of it stay
+ * in its cache from row to row. A sequence decodes to the same bits alone and in a batch this small. */
+enum { MOEC_FEW_ROWS = 8 };
 #endif
 
 /* C (+)= A B by columns of C kept in accumulators; the order of additions along k never changes. */
@@ -231,9 +234,10 @@ static void moec_gemm_plain(const moec_gemm *g) {
 
 static void moec_gemm_run(const moec_gemm *g) {
 #ifdef MOEC_MATMUL_OPENBLAS
-    if (g->m == 1 && g->n * g->k >= MOEC_SMALL_MATMUL) { /* a vector: the general product would copy the matrix first */
-        cblas_sgemv(101, g->tb ? 111 : 112, (int)(g->tb ? g->n : g->k), (int)(g->tb ? g->k : g->n), 1.0f, g->b, (int)g->ldb,
-                    g->a, (int)(g->ta ? g->lda : 1), g->add ? 1.0f : 0.0f, g->c, 1);
+    if (g->m <= MOEC_FEW_ROWS && !g->ta && g->n * g->k >= MOEC_SMALL_MATMUL) {
+        for (int64_t i = 0; i < g->m; i++)
+            cblas_sgemv(101, g->tb ? 111 : 112, (int)(g->tb ? g->n : g->k), (int)(g->tb ? g->k : g->n), 1.0f, g->b,
+                        (int)g->ldb, g->a + i * g->lda, 1, g->add ? 1.0f : 0.0f, g->c + i * g->ldc, 1);
         return;
     }
     if (g->m > 0 && g->n > 0 && g->k > 0 && g->n * g->k >= MOEC_SMALL_MATMUL) {
