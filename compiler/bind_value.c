@@ -350,7 +350,7 @@ bool bind_emit_many(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *at
 }
 
 BVal bind_emit(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs) {
-    BVal out[8];
+    BVal out[8] = {BV_NONE};
     return bind_emit_many(b, op, in, n, attrs, n_attrs, out) ? out[0] : BV_NONE;
 }
 

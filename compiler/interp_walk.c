@@ -169,7 +169,7 @@ static void axis_remove(Walk *w, int axis) {
 
 void copy_strided(void *dst, const int64_t *dst_stride, const void *src, const int64_t *src_stride, int rank,
                   const int64_t *dim, size_t elem) {
-    Walk w;
+    Walk w = {0};
     Strides stride[2];
     memcpy(stride[0], dst_stride, (size_t)rank * sizeof(int64_t));
     memcpy(stride[1], src_stride, (size_t)rank * sizeof(int64_t));
