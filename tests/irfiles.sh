@@ -3,6 +3,7 @@
 # `moec COMMAND FILE OPTIONS`; what it prints has to equal the comment lines after `# want:`. BLESS=1 rewrites them.
 moec=${MOEC:-build/moec}
 root=${SOURCE_DIR:-$(cd "$(dirname "$0")/.." && pwd)}
+[ -x "$moec" ] || { echo "$moec is not there" >&2; exit 1; }
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 status=0 count=0
