@@ -308,7 +308,8 @@ int moec_cli_open_text(moec_cli *c) {
         return EXIT_DONE;
     if (!c->tokenizer)
         return moec_cli_error(
-            c, NULL, 0, "this executable was built without a tokenizer: recompile with moec compile --text");
+            c, NULL, 0,
+            "this executable was built without a tokenizer: give it token ids, or compile with spiece.model beside the model");
     const moec_tokenizer *t = c->tokenizer;
     const unsigned char *bytes = t->bytes;
     unsigned char *loaded = NULL;

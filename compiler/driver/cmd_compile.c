@@ -19,6 +19,14 @@ static Target target_of(Build *b, EmitKind kind, const char *output) {
     return t;
 }
 
+/* NAME.h, and the runtime's header that it includes. */
+static bool install_headers(Build *b, const char *header) {
+    const char *slash = strrchr(header, '/');
+    const char *dir = slash ? arena_printf(b->a, "%.*s", (int)(slash - header), header) : ".";
+    if (!build_embedded(b, slash == header ? "/" : dir, embedded_find("moec_rt.h"))) return false;
+    return build_install(b, build_path(b, b->dir, arena_printf(b->a, "%s.h", b->codegen.prefix)), header, 0666);
+}
+
 static bool emit_result(Build *b, EmitKind kind, const char *output) {
     Target t = target_of(b, kind, output);
     OutFile weights;
@@ -27,7 +35,7 @@ static bool emit_result(Build *b, EmitKind kind, const char *output) {
     if ((kind == EMIT_EXE && !build_text(b)) || !build_weights(b, path, &weights)) return false;
     bool ok = !b->codegen.embed_weights || outfile_commit(&weights);
     ok = ok && build_sources(b, kind == EMIT_EXE) && build_compile(b, kind, &made);
-    if (ok && kind != EMIT_EXE) ok = build_install(b, arena_printf(b->a, "%s/%s.h", b->dir, b->codegen.prefix), t.header, 0666);
+    if (ok && kind != EMIT_EXE) ok = install_headers(b, t.header);
     if (ok && kind == EMIT_EXE && b->text_model) ok = build_install_text(b, t.text);
     ok = ok && build_install(b, made, t.result, kind == EMIT_EXE || kind == EMIT_SHARED ? 0777 : 0666);
     if (b->codegen.embed_weights) return ok;
@@ -37,11 +45,7 @@ static bool emit_result(Build *b, EmitKind kind, const char *output) {
 }
 
 static bool emit_header(Build *b, const char *output) {
-    Text c = {0}, h = {0};
-    bool ok = program_emit(b->model->m, &b->image, &b->codegen, &c, &h, b->d) && outfile_text(output, &h, b->d);
-    text_free(&c);
-    text_free(&h);
-    return ok;
+    return build_model(b, b->dir) && install_headers(b, output);
 }
 
 static const char *default_output(EmitKind kind) {
