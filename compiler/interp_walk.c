@@ -159,17 +159,16 @@ static PlaneFn *plane_for(size_t elem) {
 }
 
 static void axis_remove(Walk *w, int axis) {
-    for (int i = axis; i + 1 < w->rank; i++) {
-        w->dim[i] = w->dim[i + 1];
-        for (int k = 0; k < w->n; k++)
-            w->stride[k][i] = w->stride[k][i + 1];
-    }
+    size_t rest = (size_t)(w->rank - 1 - axis);
+    memmove(&w->dim[axis], &w->dim[axis + 1], rest * sizeof w->dim[0]);
+    for (int k = 0; k < w->n; k++)
+        memmove(&w->stride[k][axis], &w->stride[k][axis + 1], rest * sizeof w->stride[k][0]);
     w->rank--;
 }
 
 void copy_strided(void *dst, const int64_t *dst_stride, const void *src, const int64_t *src_stride, int rank,
                   const int64_t *dim, size_t elem) {
-    Walk w = {0};
+    Walk w;
     Strides stride[2];
     memcpy(stride[0], dst_stride, (size_t)rank * sizeof(int64_t));
     memcpy(stride[1], src_stride, (size_t)rank * sizeof(int64_t));
