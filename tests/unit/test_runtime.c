@@ -739,7 +739,7 @@ static void line_errors(void **state) {
         {{"generate", "--ids", "16"}, 1, "outside the vocabulary of 16"},
         {{"generate", "--ids", "99999999999999999999"}, 1, "is no token id"},
         {{"generate", "--ids", "1 1 1 1 1 1 1 1 1"}, 1, "at most 8"},
-        {{"generate", "--text", "hello"}, 1, "recompile with moec compile --text"},
+        {{"generate", "--text", "hello"}, 1, "built without a tokenizer"},
         {{"run"}, 2, "usage"},
         {{"run", "encode"}, 2, "--out"},
         {{"run", "fly", "--out", "x"}, 1, "no function 'fly'"},
