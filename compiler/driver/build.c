@@ -265,14 +265,30 @@ static bool link_result(Build *b, EmitKind kind, const char *result) {
     return ok;
 }
 
+static int by_name(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* The object and the runtime's members: all that a program needs to link the model. */
 static bool archive(Build *b, const char *result) {
     Args args = {0};
     vec_push(&args, "ar");
+    vec_push(&args, "x");
+    vec_push(&args, "--output");
+    vec_push(&args, b->dir);
+    vec_push(&args, build_path(b, b->dir, "libmoec_rt.a"));
+    bool ok = run_tool(b, &args);
+    args.count = 0;
+    vec_push(&args, "ar");
     vec_push(&args, "rcsD");
     vec_push(&args, result);
-    vec_push(&args, build_path(b, b->dir, "model.o"));
-    if (b->codegen.embed_weights) vec_push(&args, build_path(b, b->dir, "weights.o"));
-    bool ok = run_tool(b, &args);
+    size_t first = args.count;
+    DIR *dir = ok ? opendir(b->dir) : NULL;
+    for (struct dirent *e; dir && (e = readdir(dir));)
+        if (ends_with(e->d_name, ".o")) vec_push(&args, build_path(b, b->dir, arena_strndup(b->a, e->d_name, strlen(e->d_name))));
+    if (dir) closedir(dir);
+    if (args.count > first) qsort(args.item + first, args.count - first, sizeof *args.item, by_name); /* folders have no order */
+    ok = ok && run_tool(b, &args);
     vec_free(&args);
     return ok;
 }
