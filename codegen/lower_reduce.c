@@ -31,14 +31,15 @@ static const LExpr *fold_row(Lower *l, const Fold *f, DType t, const LExpr *exte
     LStmt *s = ls_lanes(k, back, le_int(k, LANES), "l");
     ls_store(k, &s->body, acc, le_var(k, s->var), fold_start(l, t, f));
 
-    LStmt *blocks = ls_for(k, back, li_div(k, extent, le_int(k, LANES)), "v");
-    s = ls_lanes(k, &blocks->body, le_int(k, LANES), "l");
-    l->block = &s->body;
-    const LExpr *lane = le_var(k, s->var);
-    const LExpr *at = li_add(k, li_mul(k, le_var(k, blocks->var), le_int(k, LANES)), lane);
-    const LExpr *x = element(l, ctx, at);
-    ls_store(k, l->block, acc, lane, le_op2(k, f->op, t, le_load(k, acc, lane), x));
-
+    const LExpr *whole = li_div(k, extent, le_int(k, LANES)), *lane, *x;
+    if (!le_is_int(whole, 0)) {
+        LStmt *blocks = ls_for(k, back, whole, "v");
+        s = ls_lanes(k, &blocks->body, le_int(k, LANES), "l");
+        l->block = &s->body;
+        lane = le_var(k, s->var);
+        x = element(l, ctx, li_add(k, li_mul(k, le_var(k, blocks->var), le_int(k, LANES)), lane));
+        ls_store(k, l->block, acc, lane, le_op2(k, f->op, t, le_load(k, acc, lane), x));
+    }
     const LExpr *rest = li_mod(k, extent, le_int(k, LANES));
     if (!le_is_int(rest, 0)) {
         s = ls_for(k, back, rest, "l");
@@ -47,14 +48,15 @@ static const LExpr *fold_row(Lower *l, const Fold *f, DType t, const LExpr *exte
         x = element(l, ctx, li_add(k, li_sub(k, extent, rest), lane));
         ls_store(k, l->block, acc, lane, le_op2(k, f->op, t, le_load(k, acc, lane), x));
     }
-    for (int half = LANES / 2; half > 0; half /= 2) {
+    for (int half = LANES / 2; half > 1; half /= 2) {
         s = ls_lanes(k, back, le_int(k, half), "l");
         lane = le_var(k, s->var);
         ls_store(k, &s->body, acc, lane,
                  le_op2(k, f->op, t, le_load(k, acc, lane), le_load(k, acc, li_add(k, lane, le_int(k, half)))));
     }
     l->block = back;
-    return le_var(k, ls_let(k, back, t, le_load(k, acc, le_int(k, 0)), "r"));
+    const LExpr *last = le_op2(k, f->op, t, le_load(k, acc, le_int(k, 0)), le_load(k, acc, le_int(k, 1)));
+    return le_var(k, ls_let(k, back, t, last, "r"));
 }
 
 static const Fold fold_sum = {LO_ADD, 0}, fold_max = {LO_MAX, -INFINITY};

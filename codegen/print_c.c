@@ -52,7 +52,7 @@ const char *c_symbol(void *ctx, uint32_t i) {
 typedef struct CPrinter {
     const LoopKernel *k;
     Text *out;
-    SymbolNames names;
+    SymbolNames *names;
     bool *declared; /* local arrays, by buffer id */
     int depth;
 } CPrinter;
@@ -68,7 +68,8 @@ static void buf_name(CPrinter *p, const LBuf *b) {
 
 static void var_name(CPrinter *p, uint32_t v) {
     Str h = p->k->var.item[v].hint;
-    text_printf(p->out, "%.*s%u", (int)h.n, h.p, v);
+    bool digit = h.n && isdigit((unsigned char)h.p[h.n - 1]);
+    text_printf(p->out, "%.*s%s%u", (int)h.n, h.p, digit ? "_" : "", v);
 }
 
 /* ---- expressions --------------------------------------------------------------------------------- */
@@ -95,7 +96,52 @@ static const OpText op_text[LO_COUNT] = {
     [LO_XOR] = {"^", "xor", 0, 1},
 };
 
+/* How tightly an expression binds as it will be printed. Operands of & | ^ are always bracketed unless atoms: compilers
+ * warn otherwise, and rightly. */
+enum { BIND_ANY, BIND_BITS, BIND_COMPARE, BIND_SUM, BIND_PRODUCT, BIND_UNARY, BIND_ATOM };
+
+static int op_binding(LOp op) {
+    switch (op) {
+    case LO_ADD:
+    case LO_SUB: return BIND_SUM;
+    case LO_MUL:
+    case LO_DIV:
+    case LO_MOD: return BIND_PRODUCT;
+    case LO_AND:
+    case LO_OR:
+    case LO_XOR: return BIND_BITS;
+    default: return BIND_COMPARE;
+    }
+}
+
+static bool is_infix(const LExpr *e) {
+    const OpText *o = &op_text[e->op];
+    return o->infix && e->op != LO_NOT && (o->compare || o->boolean || dtype_is_float(e->type));
+}
+
+static int binding(const CPrinter *p, const LExpr *e) {
+    switch (e->kind) {
+    case LE_OP: return is_infix(e) ? op_binding(e->op) : e->op == LO_NOT || e->op == LO_NEG || !dtype_is_float(e->type) ? BIND_UNARY : BIND_ATOM;
+    case LE_INDEX: return e->op == LO_MIN || e->op == LO_MAX ? BIND_ATOM : op_binding(e->op);
+    case LE_SELECT: return BIND_ANY;
+    case LE_DIM: {
+        uint32_t sym;
+        return dim_as_sym(p->k->m->dims, e->dim, &sym) ? BIND_ATOM : BIND_SUM;
+    }
+    case LE_CAST: return e->type == DT_BOOL ? BIND_COMPARE : BIND_UNARY;
+    default: return BIND_ATOM;
+    }
+}
+
 static void print_expr(CPrinter *p, const LExpr *e);
+
+/* e as an operand that must bind at least as tightly as `least`. */
+static void print_operand(CPrinter *p, const LExpr *e, int least) {
+    bool bracket = binding(p, e) < least;
+    if (bracket) text_add(p->out, "(", 1);
+    print_expr(p, e);
+    if (bracket) text_add(p->out, ")", 1);
+}
 
 static void print_int(Text *out, int64_t v) {
     if (v == INT64_MIN) text_printf(out, "(-INT64_C(9223372036854775807) - 1)");
@@ -111,12 +157,12 @@ static void print_float(Text *out, DType t, double v) {
     else text_printf(out, v < 0 || signbit(v) ? "(%a%s)" : "%a%s", v, suffix);
 }
 
-static void print_infix(CPrinter *p, const char *op, const LExpr *a, const LExpr *b) {
-    text_add(p->out, "(", 1);
-    print_expr(p, a);
-    text_printf(p->out, " %s ", op);
-    print_expr(p, b);
-    text_add(p->out, ")", 1);
+static void print_infix(CPrinter *p, LOp op, const char *text, const LExpr *a, const LExpr *b) {
+    int own = op_binding(op);
+    print_operand(p, a, own == BIND_BITS ? BIND_UNARY : own == BIND_COMPARE ? BIND_SUM : own);
+    text_printf(p->out, " %s ", text);
+    bool associative = op == LO_ADD && b->kind == LE_INDEX; /* index sums do not overflow */
+    print_operand(p, b, own == BIND_BITS ? BIND_UNARY : associative ? own : own + 1);
 }
 
 static void print_call(CPrinter *p, const char *name, const char *type, const LExpr *a, const LExpr *b) {
@@ -136,16 +182,11 @@ static void print_op(CPrinter *p, const LExpr *e) {
         text_printf(p->out, "(%s(", e->op == LO_ISNAN ? "isnan" : "isinf");
         print_expr(p, e->a);
         text_printf(p->out, ") != 0)");
-    } else if (e->op == LO_NOT) {
-        text_add(p->out, "(!", 2);
-        print_expr(p, e->a);
-        text_add(p->out, ")", 1);
-    } else if (e->op == LO_NEG && dtype_is_float(t)) {
-        text_add(p->out, "(-", 2);
-        print_expr(p, e->a);
-        text_add(p->out, ")", 1);
-    } else if (o->infix && (o->compare || o->boolean || dtype_is_float(t)))
-        print_infix(p, o->infix, e->a, e->b);
+    } else if (e->op == LO_NOT || (e->op == LO_NEG && dtype_is_float(t))) {
+        text_add(p->out, e->op == LO_NOT ? "!" : "-", 1);
+        print_operand(p, e->a, BIND_ATOM);
+    } else if (is_infix(e))
+        print_infix(p, e->op, o->infix, e->a, e->b);
     else if (dtype_is_float(t))
         print_call(p, o->name, dtype_name(t), e->a, e->b);
     else {
@@ -161,34 +202,48 @@ static void print_index(CPrinter *p, const LExpr *e) {
     } infix[] = {{LO_ADD, "+"}, {LO_SUB, "-"}, {LO_MUL, "*"}, {LO_DIV, "/"}, {LO_MOD, "%"}};
     for (size_t i = 0; i < sizeof infix / sizeof *infix; i++)
         if (infix[i].op == e->op) {
-            print_infix(p, infix[i].text, e->a, e->b);
+            print_infix(p, e->op, infix[i].text, e->a, e->b);
             return;
         }
     print_call(p, e->op == LO_MIN ? "min" : "max", "i64", e->a, e->b);
 }
 
+/* Ranges that floats saturate to. */
+static const char *const int_range[DT_COUNT] = {
+    [DT_U8] = "0, 255", [DT_I8] = "-128, 127", [DT_U16] = "0, 65535", [DT_I16] = "-32768, 32767",
+    [DT_I32] = "-INT64_C(2147483648), 2147483647",
+};
+
+static void print_widened(CPrinter *p, const LExpr *e, int least) {
+    if (e->type != DT_F16) {
+        print_operand(p, e, least);
+        return;
+    }
+    text_printf(p->out, "moec_f32_from_f16(");
+    print_expr(p, e);
+    text_add(p->out, ")", 1);
+}
+
 static void print_cast(CPrinter *p, const LExpr *e) {
     DType from = e->a->type, to = e->type;
-    const char *close = ")";
-    if (to == DT_F16) text_printf(p->out, "moec_f16_from_f32((float)");
-    else if (from == DT_F16 && to != DT_F32) text_printf(p->out, "(%s)(", c_type(to));
-    else if (to == DT_BOOL) text_add(p->out, "(", 1), close = " != 0)";
-    else if (dtype_is_float(from) && !dtype_is_float(to)) {
-        static const char *const lo[] = {[DT_U8] = "0", [DT_I8] = "-128", [DT_U16] = "0", [DT_I16] = "-32768", [DT_I32] = "-2147483647 - 1", [DT_I64] = NULL};
-        static const char *const hi[] = {[DT_U8] = "255", [DT_I8] = "127", [DT_U16] = "65535", [DT_I16] = "32767", [DT_I32] = "2147483647", [DT_I64] = NULL};
-        if (to == DT_I64) text_printf(p->out, "moec_i64_from_f64(");
-        else {
-            text_printf(p->out, "(%s)moec_clamp_i64(moec_i64_from_f64(", c_type(to));
-            print_expr(p, e->a);
-            text_printf(p->out, "), %s, %s)", lo[to], hi[to]);
-            return;
-        }
-    } else if (from != DT_F16) text_printf(p->out, "((%s)", c_type(to));
-    else text_add(p->out, "(", 1);
-    if (from == DT_F16) text_printf(p->out, "moec_f32_from_f16(");
-    print_expr(p, e->a);
-    if (from == DT_F16) text_add(p->out, ")", 1);
-    text_printf(p->out, "%s", close);
+    bool truncates = dtype_is_float(from) && !dtype_is_float(to);
+    if (to == DT_F16) {
+        text_printf(p->out, "moec_f16_from_f32((float)");
+        print_operand(p, e->a, BIND_UNARY);
+        text_add(p->out, ")", 1);
+    } else if (to == DT_BOOL) {
+        print_widened(p, e->a, BIND_SUM);
+        text_printf(p->out, " != 0");
+    } else if (truncates) {
+        if (to != DT_I64) text_printf(p->out, "(%s)moec_clamp_i64(", c_type(to));
+        text_printf(p->out, "moec_i64_from_f64(");
+        print_widened(p, e->a, BIND_ANY);
+        text_add(p->out, ")", 1);
+        if (to != DT_I64) text_printf(p->out, ", %s)", int_range[to]);
+    } else {
+        if (from != DT_F16 || to != DT_F32) text_printf(p->out, "(%s)", c_type(to));
+        print_widened(p, e->a, BIND_UNARY);
+    }
 }
 
 static void print_expr(CPrinter *p, const LExpr *e) {
@@ -199,21 +254,15 @@ static void print_expr(CPrinter *p, const LExpr *e) {
         else print_float(p->out, e->type, e->f);
         break;
     case LE_VAR: var_name(p, e->var); break;
-    case LE_DIM:
-        text_add(p->out, "(", 1);
-        dim_print_c(p->k->m->dims, e->dim, p->out, c_symbol, &p->names);
-        text_add(p->out, ")", 1);
-        break;
+    case LE_DIM: dim_print_c(p->k->m->dims, e->dim, p->out, c_symbol, p->names); break;
     case LE_OP: print_op(p, e); break;
     case LE_INDEX: print_index(p, e); break;
     case LE_SELECT:
-        text_add(p->out, "(", 1);
-        print_expr(p, e->a);
+        print_operand(p, e->a, BIND_BITS);
         text_printf(p->out, " ? ");
-        print_expr(p, e->b);
+        print_operand(p, e->b, BIND_BITS);
         text_printf(p->out, " : ");
-        print_expr(p, e->c);
-        text_add(p->out, ")", 1);
+        print_operand(p, e->c, BIND_BITS);
         break;
     case LE_CAST: print_cast(p, e); break;
     case LE_LOAD:
@@ -247,8 +296,10 @@ static void print_for(CPrinter *p, const LStmt *s) {
 
 static void print_matrix(CPrinter *p, const LMatrix *m, bool result) {
     buf_name(p, m->buf);
-    text_printf(p->out, " + ");
-    print_expr(p, m->offset);
+    if (!le_is_int(m->offset, 0)) {
+        text_printf(p->out, " + ");
+        print_expr(p, m->offset);
+    }
     text_printf(p->out, ", ");
     print_expr(p, m->ld);
     if (!result) text_printf(p->out, ", %d", m->transposed);
@@ -454,7 +505,7 @@ static void print_prologue(CPrinter *p, const Used *u, bool task, int64_t stride
         text_printf(p->out, " = (%s *)(void *)(scratch + %" PRId64 ");\n", c_type(b->dtype), b->offset);
     }
     for (uint32_t i = 0; i < dim_sym_count(k->m->dims); i++)
-        if (u->sym[i]) text_printf(p->out, "    const int64_t %s = f->sym[%u];\n", c_symbol(&p->names, i), i);
+        if (u->sym[i]) text_printf(p->out, "    const int64_t %s = f->sym[%u];\n", c_symbol(p->names, i), p->names->slot[i]);
     if (task) text_printf(p->out, "    (void)worker, (void)f;\n");
     else text_printf(p->out, "    (void)f;\n");
 }
@@ -512,8 +563,8 @@ static void print_parallel(CPrinter *p, const LStmt *par) {
                 (int)k->name.n, k->name.p, (int)k->name.n, k->name.p);
 }
 
-void c_print_kernel(const LoopKernel *k, int64_t scratch_stride, Text *out) {
-    CPrinter p = {.k = k, .out = out, .names = {.dims = k->m->dims}};
+void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_stride, Text *out) {
+    CPrinter p = {.k = k, .out = out, .names = names};
     p.declared = arena_array(k->arena, k->buf.count + 1, sizeof *p.declared);
     const LStmt *par = NULL;
     for (const LStmt *s = k->body.first; s; s = s->next)

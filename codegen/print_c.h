@@ -6,6 +6,7 @@
 
 typedef struct SymbolNames {
     const DimTable *dims;
+    const uint32_t *slot; /* position of each symbol in moec_frame.sym; UINT32_MAX: the program does not use it */
     char text[4][16];
     unsigned turn;
 } SymbolNames;
@@ -17,6 +18,6 @@ const char *c_symbol(void *ctx, uint32_t i);
 void c_comment(Text *out, Str s);
 void c_string(Text *out, Str s);
 /* The kernel as static functions; scratch_stride: bytes of scratch between workers. */
-void c_print_kernel(const LoopKernel *k, int64_t scratch_stride, Text *out);
+void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_stride, Text *out);
 
 #endif

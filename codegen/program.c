@@ -26,6 +26,8 @@ typedef struct Program {
     FuncId *derive;      /* kernel of each derived parameter */
     int64_t scratch, arena_bytes;
     SymbolNames names;
+    uint32_t *symbol; /* the symbols of the program, by their position in it */
+    uint32_t n_symbols;
 } Program;
 
 static bool is_clean(Str s) {
@@ -208,8 +210,8 @@ static void print_shape(Program *p, const Func *f, uint32_t index) {
         }
         text_printf(&body, " break;\n");
     }
-    for (uint32_t s = 0; s < dim_sym_count(p->m->dims); s++)
-        if (used[s]) text_printf(p->c, "    const int64_t %s = sym[%u];\n", c_symbol(&p->names, s), s);
+    for (uint32_t s = 0; s < p->n_symbols; s++)
+        if (used[p->symbol[s]]) text_printf(p->c, "    const int64_t %s = sym[%u];\n", c_symbol(&p->names, p->symbol[s]), s);
     text_printf(p->c, "    (void)sym;\n    switch (i) {\n%s    default: (void)extent;\n    }\n}\n\n", body.p ? body.p : "");
     text_free(&body);
 }
@@ -268,18 +270,45 @@ static void print_values(Program *p, const Func *f, uint32_t index) {
     text_printf(p->c, "};\n\n");
 }
 
+typedef struct SymbolUse {
+    uint32_t *slot;
+} SymbolUse;
+
+static void use_symbol(void *ctx, uint32_t sym) {
+    ((SymbolUse *)ctx)->slot[sym] = 0;
+}
+
+/* Numbers the symbols that stand in a type of an entry function or kernel; passes leave others behind. */
+static void number_symbols(Program *p) {
+    uint32_t n = (uint32_t)dim_sym_count(p->m->dims);
+    SymbolUse u = {arena_array(p->arena, n + 1, sizeof *u.slot)};
+    memset(u.slot, 0xff, (n + 1) * sizeof *u.slot);
+    for (uint32_t i = 0; i < p->m->n_funcs; i++) {
+        const Func *f = p->m->func[i];
+        if (!f || (f->role != FR_ENTRY && !p->kernel[i])) continue;
+        for (ValueId v = 0; v < f->n_values; v++)
+            for (int a = 0; a < f->value[v].type.rank; a++) dim_visit(p->m->dims, f->value[v].type.dim[a], use_symbol, &u);
+    }
+    p->symbol = arena_array(p->arena, n + 1, sizeof *p->symbol);
+    for (uint32_t i = 0; i < n; i++)
+        if (u.slot[i] == 0) {
+            u.slot[i] = p->n_symbols;
+            p->symbol[p->n_symbols++] = i;
+        }
+    p->names.slot = u.slot;
+}
+
 static void print_symbols(Program *p) {
-    size_t n = dim_sym_count(p->m->dims);
     text_printf(p->c, "static const moec_symbol symbols[] = {\n");
-    for (uint32_t i = 0; i < n; i++) {
-        const DimSym *s = dim_sym_at(p->m->dims, i);
+    for (uint32_t i = 0; i < p->n_symbols; i++) {
+        const DimSym *s = dim_sym_at(p->m->dims, p->symbol[i]);
         text_printf(p->c, "    {");
         c_string(p->c, s->name);
         text_printf(p->c, ", %" PRId64 ", ", s->lo);
         if (s->hi == DIM_UNBOUNDED) text_printf(p->c, "INT64_MAX},\n");
         else text_printf(p->c, "INT64_C(%" PRId64 ")},\n", s->hi);
     }
-    if (n == 0) text_printf(p->c, "    {\"\", 0, 0},\n");
+    if (p->n_symbols == 0) text_printf(p->c, "    {\"\", 0, 0},\n");
     text_printf(p->c, "};\n\n");
 }
 
@@ -299,8 +328,8 @@ static void print_tensors(Program *p) {
 }
 
 static int symbol_index(const Program *p, const char *name) {
-    for (uint32_t i = 0; i < dim_sym_count(p->m->dims); i++)
-        if (str_is(dim_sym_at(p->m->dims, i)->name, name)) return (int)i;
+    for (uint32_t i = 0; i < p->n_symbols; i++)
+        if (str_is(dim_sym_at(p->m->dims, p->symbol[i])->name, name)) return (int)i;
     return -1;
 }
 
@@ -345,7 +374,7 @@ static void print_program(Program *p, const Func **entry, uint32_t n) {
     text_printf(p->c, "    .adapter_init = UINT64_C(%" PRIu64 "),\n    .adapter_bytes = UINT64_C(%" PRIu64 "),\n", im->adapter_init, im->adapter_bytes);
     text_printf(p->c, "    .derived_bytes = UINT64_C(%" PRIu64 "),\n    .arena_bytes = UINT64_C(%" PRId64 "),\n", im->derived_bytes, p->arena_bytes);
     text_printf(p->c, "    .scratch_bytes = UINT64_C(%" PRId64 "),\n", p->scratch);
-    text_printf(p->c, "    .n_symbols = %u,\n    .n_functions = %u,\n    .n_tensors = %u,\n", (uint32_t)dim_sym_count(p->m->dims), n, im->n_adapters);
+    text_printf(p->c, "    .n_symbols = %u,\n    .n_functions = %u,\n    .n_tensors = %u,\n", p->n_symbols, n, im->n_adapters);
     text_printf(p->c, "    .symbol = symbols,\n    .function = functions,\n    .tensor = tensors,\n");
     text_printf(p->c, "    .prepare = %s,\n    .seq2seq = %s,\n", im->n_derived ? "prepare" : "NULL", p->m->s2s.present ? "&seq2seq" : "NULL");
     if (p->o->embed_weights) text_printf(p->c, "    .embedded = %s_weights,\n", prefix);
@@ -361,9 +390,9 @@ static void print_banner(Program *p) {
     if (p->m->spec.n) c_comment(p->c, p->m->spec);
     else text_printf(p->c, "none");
     text_printf(p->c, ".\n *\n * Run-time extents:\n");
-    for (uint32_t i = 0; i < dim_sym_count(p->m->dims); i++) {
-        const DimSym *s = dim_sym_at(p->m->dims, i);
-        text_printf(p->c, " *   %-4s ", c_symbol(&p->names, i));
+    for (uint32_t i = 0; i < p->n_symbols; i++) {
+        const DimSym *s = dim_sym_at(p->m->dims, p->symbol[i]);
+        text_printf(p->c, " *   %-4s ", c_symbol(&p->names, p->symbol[i]));
         c_comment(p->c, s->name);
         text_printf(p->c, ", %" PRId64 " to %" PRId64 "\n", s->lo, s->hi);
     }
@@ -390,9 +419,10 @@ bool program_emit(Module *m, const Image *im, const CodegenOptions *o, Text *c, 
         for (uint32_t i = 0; i < m->n_funcs; i++)
             if (m->func[i] && m->func[i]->role == FR_ENTRY) entry[n++] = m->func[i];
         p.scratch = (p.scratch + 63) & ~(int64_t)63;
+        number_symbols(&p);
         print_banner(&p);
         for (uint32_t i = 0; i < p.n_kernels; i++) {
-            c_print_kernel(p.kernel[p.order[i]], p.scratch, c);
+            c_print_kernel(p.kernel[p.order[i]], &p.names, p.scratch, c);
         }
         print_prepare(&p);
         for (uint32_t i = 0; i < n; i++) print_entry(&p, entry[i], i);
