@@ -229,6 +229,11 @@ static void test_gather(void **state) {
               I64("i", "2,2", "0, 0, 1, -1") "%y = gather_nd %a, %i : f32[2]\n" F32("w", "2", "0, 3") RETURN);
     check(F32("a", "4", "1, 2, 3, 4") I64("i", "3,1", "1, -1, 1") F32(
         "u", "3", "9, 8, 7") "%y = scatter_nd %a, %i, %u : f32[4]\n" F32("w", "4", "1, 7, 3, 8") RETURN);
+    check(F32("a", "3", "1, 2, 3") I64("i", "3,1", "1, -1, 1") F32(
+        "u", "3", "9, -8, 7") "%y = scatter_nd %a, %i, %u {kind = \"sum\"} : f32[3]\n"
+                              "%z = scatter_nd %a, %i, %u {kind = \"max\"} : f32[3]\n" F32("w", "3",
+                                                                                           "1, 18, -5")
+                                  F32("v", "3", "1, 9, 3") "return %y \"y\", %w \"w\", %z \"z\", %v \"v\"\n");
     check_refused(F32("a", "2", "1, 2") I64("i", "1,1", "-3")
                       F32("u", "1", "9") "%y = scatter_nd %a, %i, %u : f32[2]\nreturn %y \"y\"\n");
 }
@@ -317,41 +322,41 @@ static void test_attention(void **state) {
                                                  "%vt = transpose %v4 {perm = [0, 2, 1, 3]} : f32[1,2,3,2]\n"
                                                  "%s = matmul %qt, %kt {tb = 1} : f32[1,2,2,3]\n"
              /* bias[h, i, j]: column clamp(j - i - 1 + 1, 0, 2) */
-             F32("bias",
-                 "1,2,2,3", "0.5, -0.25, 1, 0.5, 0.5, -0.25, 0, 2, -1, 0, 0, 2") "%sb = add %s, %bias : "
-                                                                                 "f32[1,2,2,3]\n" BOOLS("mas"
-                                                                                                        "k",
-                                                                                                        "1,1,"
-                                                                                                        "2,3",
-                                                                                                        "1, "
-                                                                                                        "0, "
-                                                                                                        "0, "
-                                                                                                        "1, "
-                                                                                                        "0, "
-                                                                                                        "1")
-                                                                                     F32("low", "",
-                                                                                         "-3."
-                                                                                         "4028234663852886e3"
-                                                                                         "8") "%sm = select "
-                                                                                              "%mask, %sb, "
-                                                                                              "%low : "
-                                                                                              "f32[1,2,2,3]"
-                                                                                              "\n%p = "
-                                                                                              "softmax %sm "
-                                                                                              "{axis = 3} : "
-                                                                                              "f32[1,2,2,3]\n"
-                                                                                              "%c = matmul "
-                                                                                              "%p, %vt : "
-                                                                                              "f32[1,2,2,2]"
-                                                                                              "\n%ct = "
-                                                                                              "transpose %c "
-                                                                                              "{perm = [0, "
-                                                                                              "2, 1, 3]} : "
-                                                                                              "f32[1,2,2,2]\n"
-                                                                                              "%w = reshape "
-                                                                                              "%ct : "
-                                                                                              "f32[1,2,4]"
-                                                                                              "\n" RETURN);
+             F32("bias", "1,2,2,3",
+                 "0.5, -0.25, 1, 0.5, 0.5, -0.25, 0, 2, -1, 0, 0, 2") "%sb = add %s, %bias : "
+                                                                      "f32[1,2,2,3]\n" BOOLS("mas"
+                                                                                             "k",
+                                                                                             "1,1,"
+                                                                                             "2,3",
+                                                                                             "1, "
+                                                                                             "0, "
+                                                                                             "0, "
+                                                                                             "1, "
+                                                                                             "0, "
+                                                                                             "1")
+                                                                          F32("low", "",
+                                                                              "-3."
+                                                                              "4028234663852886e3"
+                                                                              "8") "%sm = select "
+                                                                                   "%mask, %sb, "
+                                                                                   "%low : "
+                                                                                   "f32[1,2,2,3]"
+                                                                                   "\n%p = "
+                                                                                   "softmax %sm "
+                                                                                   "{axis = 3} : "
+                                                                                   "f32[1,2,2,3]\n"
+                                                                                   "%c = matmul "
+                                                                                   "%p, %vt : "
+                                                                                   "f32[1,2,2,2]"
+                                                                                   "\n%ct = "
+                                                                                   "transpose %c "
+                                                                                   "{perm = [0, "
+                                                                                   "2, 1, 3]} : "
+                                                                                   "f32[1,2,2,2]\n"
+                                                                                   "%w = reshape "
+                                                                                   "%ct : "
+                                                                                   "f32[1,2,4]"
+                                                                                   "\n" RETURN);
     check(text);
     /* everything masked: all keys alike */
     snprintf(
