@@ -11,12 +11,21 @@
 
 enum { MAX_LIST = 64 };
 
+/* An input given on the command line. */
+typedef struct Named {
+    Str name;
+    Type type; /* as declared */
+    Tensor value;
+} Named;
+
 typedef struct Run {
     const Options *o;
     Model model;
     const Func *f;
     Tensor *in, *out;
     bool *given;
+    Named *named;
+    uint32_t n_named;
     int64_t *syms;
     Diag *d;
 } Run;
@@ -52,10 +61,15 @@ static bool choose_func(Run *r)
 
 /* ---- inputs ------------------------------------------------------------------------------------------- */
 
+/* Files named on the command line, by the names and positions the function's inputs have before any pass: bind drops
+ * inputs it is given the value of. */
 static bool set_input(Run *r, uint32_t i, const char *path)
 {
-    r->given[i] = true;
-    return tensor_load(path, r->model.arena, &r->in[i], r->d);
+    const Value *v = &r->f->value[r->f->input[i]];
+    Named *n = &r->named[r->n_named++];
+    n->name = v->name;
+    n->type = v->type;
+    return tensor_load(path, r->model.arena, &n->value, r->d);
 }
 
 static bool named_inputs(Run *r)
@@ -89,6 +103,61 @@ static bool numbered_inputs(Run *r)
             return false;
     }
     return true;
+}
+
+/* Values that an extent may depend on: operands of dynamic ops other than the data, and what those come from. */
+static bool *deciding_values(const Func *f, Arena *a)
+{
+    bool *decides = arena_array(a, f->n_values + 1, sizeof *decides);
+    for (uint32_t i = f->n_nodes; i-- > 0;) {
+        const Node *n = &f->node[i];
+        bool dynamic = op_info(n->op)->klass == OC_DYNAMIC && n->op != OP_shape && n->op != OP_dyn_gather &&
+                       n->op != OP_dyn_matmul && n->op != OP_dyn_concat && n->op != OP_dyn_axis;
+        bool all = n->op == OP_dyn_fill || n->op == OP_dyn_range, result = false;
+        for (uint32_t k = 0; k < n->n_out; k++)
+            result |= decides[n->out + k];
+        for (uint32_t k = 0; k < n->n_in; k++)
+            if (n->in[k] != NONE && ((result && n->op != OP_shape) || (dynamic && (k > 0 || all))))
+                decides[n->in[k]] = true;
+    }
+    return decides;
+}
+
+/* Compiles for the inputs at hand: extents they have become constants, and so do inputs whose values decide extents. */
+static void specialise(Run *r)
+{
+    const Module *m = r->model.m;
+    PassOptions *o = &r->model.options;
+    bool *decides = deciding_values(r->f, r->model.arena);
+    DimBound *dim = arena_array(r->model.arena, o->n_dims + (size_t)r->n_named * MOEC_MAX_RANK + 1, sizeof *dim);
+    InputValue *value = arena_array(r->model.arena, o->n_values + (size_t)r->n_named + 1, sizeof *value);
+    for (uint32_t i = 0; i < o->n_dims; i++)
+        dim[i] = o->dim[i];
+    for (uint32_t i = 0; i < o->n_values; i++)
+        value[i] = o->value[i];
+    for (uint32_t i = 0; i < r->n_named; i++) {
+        const Named *n = &r->named[i];
+        uint32_t sym;
+        for (int k = 0; k < n->type.rank && k < n->value.rank; k++)
+            if (dim_as_sym(m->dims, n->type.dim[k], &sym))
+                dim[o->n_dims++] = (DimBound){dim_sym_at(m->dims, sym)->name, n->value.dim[k], n->value.dim[k]};
+        for (uint32_t k = 0; k < r->f->n_inputs; k++)
+            if (decides[r->f->input[k]] && str_eq(r->f->value[r->f->input[k]].name, n->name))
+                value[o->n_values++] = (InputValue){r->f->name, n->name, n->value};
+    }
+    o->dim = dim;
+    o->value = value;
+}
+
+/* The inputs that are left after the passes. */
+static void place_inputs(Run *r)
+{
+    for (uint32_t i = 0; i < r->f->n_inputs; i++)
+        for (uint32_t k = 0; k < r->n_named; k++)
+            if (str_eq(r->f->value[r->f->input[i]].name, r->named[k].name)) {
+                r->in[i] = r->named[k].value;
+                r->given[i] = true;
+            }
 }
 
 /* Symbols that given inputs decide take their values from them; the others are seeded, then the inputs left. */
@@ -293,6 +362,14 @@ static uint32_t passes_left(const Module *m, PassId *list)
 
 /* ---- the command --------------------------------------------------------------------------------------------- */
 
+static bool load_inputs(Run *r)
+{
+    if (!choose_func(r))
+        return false;
+    r->named = arena_array(r->model.arena, r->f->n_inputs + r->o->input.count + 1, sizeof *r->named);
+    return numbered_inputs(r) && named_inputs(r);
+}
+
 static bool run(Run *r)
 {
     PassId list[MAX_LIST];
@@ -301,12 +378,18 @@ static bool run(Run *r)
         return false;
     if (!r->o->passes && r->o->backend && !strcmp(r->o->backend, "c"))
         n = passes_left(r->model.m, list);
-    if (!seed_weights(r) || !model_passes(&r->model, r->o, NULL, list, n, r->d) || !choose_func(r))
+    bool seq2seq = r->model.dir != NULL; /* its functions are made by passes */
+    if (!seed_weights(r) || (!seq2seq && !load_inputs(r)))
+        return false;
+    if (!seq2seq && n && list[0] == PASS_bind)
+        specialise(r);
+    if (!model_passes(&r->model, r->o, NULL, list, n, r->d) || (seq2seq ? !load_inputs(r) : !choose_func(r)))
         return false;
     r->in = arena_array(r->model.arena, r->f->n_inputs + 1u, sizeof *r->in);
     r->out = arena_array(r->model.arena, r->f->n_outputs + 1u, sizeof *r->out);
     r->given = arena_array(r->model.arena, r->f->n_inputs + 1u, sizeof *r->given);
-    if (!numbered_inputs(r) || !named_inputs(r) || !complete_inputs(r))
+    place_inputs(r);
+    if (!complete_inputs(r))
         return false;
     return execute(r) && write_outputs(r);
 }
