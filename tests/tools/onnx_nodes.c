@@ -449,7 +449,9 @@ int main(int argc, char **argv) {
         return 2;
     }
     set.dir = argv[i++];
-    char scratch[] = "/tmp/onnx_nodes.XXXXXX";
+    const char *tmp = getenv("TMPDIR");
+    char scratch[4096];
+    snprintf(scratch, sizeof scratch, "%s/onnx_nodes.XXXXXX", tmp && *tmp ? tmp : P_tmpdir);
     set.scratch = mkdtemp(scratch);
     if (!set.scratch) {
         perror("mkdtemp");
