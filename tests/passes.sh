@@ -1,0 +1,41 @@
+#!/bin/sh
+# The pipeline on a real export: every pass keeps the results (--paranoid), dumps are complete and read back, and layers of
+# one kind share their kernels however many there are.
+moec=${MOEC:-build/moec}
+root=${SOURCE_DIR:-$(cd "$(dirname "$0")/.." && pwd)}
+build=${BUILD_DIR:-$root/build}
+tiny=$root/examples/t5-tiny
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+status=0
+fail() { echo "passes: $*" >&2; status=1; }
+
+echo '{ "moec_adapter": 1, "method": "mov", "experts": 3 }' >"$work/mov.json"
+echo '{ "moec_adapter": 1, "method": "molora", "experts": 3, "rank": 2 }' >"$work/molora.json"
+for spec in mov molora; do
+    "$moec" dump "$tiny" --adapter "$work/$spec.json" --dim encoder_sequence_length=1..32 --dim decoder_sequence_length=1..32 --paranoid -o "$work/$spec.ir" ||
+        fail "--paranoid with $spec"
+done
+
+# ---- dumps
+"$moec" dump "$tiny" --dump-ir=all --dump-dir="$work/dumps" -o "$work/planned.ir" || fail "--dump-ir=all"
+for pass in bind fold match attach derive cse fuse plan; do
+    file=$(ls "$work/dumps" | grep "$pass" | head -1)
+    [ -n "$file" ] || { fail "no dump of $pass"; continue; }
+    case $pass in bind) continue ;; esac
+    "$moec" opt "$work/dumps/$file" --passes=cse -o "$work/again.ir" || fail "the dump of $pass does not read back"
+done
+"$moec" dump "$tiny" --stop-after=fuse -o "$work/fused.ir" && grep -q 'kernel' "$work/fused.ir" || fail "--stop-after=fuse"
+"$moec" dump "$tiny" --time-passes -o "$work/timed.ir" 2>"$work/times" && grep -q derive "$work/times" || fail "--time-passes"
+
+# ---- kernels are shared: depth changes the weights, not the code (a decoder layer's cross attention reads its own columns
+# of cross_kv, so that one differs)
+kernels() {
+    "$build/tools/gen_t5" "$work/deep" small d_model=32 d_ff=48 heads=2 d_kv=16 vocab=64 layers="$1" dec_layers="$1" || exit 1
+    "$moec" dump "$work/deep" --adapter "$work/mov.json" --stop-after=fuse -o "$work/deep.ir" || exit 1
+    grep '^func .* kernel' "$work/deep.ir" | grep -vc '@attention'
+}
+two=$(kernels 2)
+six=$(kernels 6)
+[ "$two" = "$six" ] || fail "2 layers have $two kernels, 6 layers have $six"
+exit $status
