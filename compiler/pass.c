@@ -1,5 +1,6 @@
 /* The pass runner: the only place that prints, verifies and times passes. */
 #include "pass.h"
+#include "adapter.h"
 #include "paranoid.h"
 
 #include <errno.h>
@@ -117,6 +118,11 @@ static void check_after(Module *m, const PassRun *run, PassId p, bool bound, con
         return;
     if (!roundtrip_check(m, d))
         pass_broke(m, run, p, "the IR's text does not round-trip", d);
+    /* initial adapter values leave the model as it is; given ones are there to change it */
+    if (p == PASS_attach && run->options->adapter && run->options->adapter->loaded) {
+        fprintf(stderr, "paranoid: %-7s round trip ok; adapter values were given, results differ as they should\n", passes[p].name);
+        return;
+    }
     if (!snapshot_compare(before, m, p == PASS_bind, &compared, d))
         pass_broke(m, run, p, "results changed", d);
     fprintf(stderr, "paranoid: %-7s round trip ok, %u functions compared\n", passes[p].name, compared);
