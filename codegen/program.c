@@ -352,8 +352,14 @@ static void print_seq2seq(Program *p, const Func **entry, uint32_t n) {
                 symbol_index(p, "B"), symbol_index(p, "S"), symbol_index(p, "T"), symbol_index(p, "P"));
 }
 
+/* Single functions of a sequence-to-sequence model make a plain program. */
+static bool can_decode(const Module *m) {
+    return m->s2s.present && module_find(m, "encode") && module_find(m, "cross") && module_find(m, "step");
+}
+
 static void print_program(Program *p, const Func **entry, uint32_t n) {
     const Image *im = p->im;
+    bool decodes = can_decode(p->m);
     const char *prefix = p->o->prefix;
     text_printf(p->c, "static const moec_function functions[] = {\n");
     for (uint32_t i = 0; i < n; i++) {
@@ -362,7 +368,7 @@ static void print_program(Program *p, const Func **entry, uint32_t n) {
         text_printf(p->c, ", %u, %u, values_%u, shape_%u, run_%u},\n", entry[i]->n_inputs, entry[i]->n_outputs, i, i, i);
     }
     text_printf(p->c, "};\n\n");
-    if (p->m->s2s.present) print_seq2seq(p, entry, n);
+    if (decodes) print_seq2seq(p, entry, n);
     if (p->o->embed_weights) text_printf(p->c, "extern const unsigned char %s_weights[];\n\n", prefix);
     text_printf(p->c, "static const char spec[] = ");
     /* C99 compilers need take no more than 4095 characters a literal; this is an array initialiser of bytes */
@@ -376,7 +382,7 @@ static void print_program(Program *p, const Func **entry, uint32_t n) {
     text_printf(p->c, "    .scratch_bytes = UINT64_C(%" PRId64 "),\n", p->scratch);
     text_printf(p->c, "    .n_symbols = %u,\n    .n_functions = %u,\n    .n_tensors = %u,\n", p->n_symbols, n, im->n_adapters);
     text_printf(p->c, "    .symbol = symbols,\n    .function = functions,\n    .tensor = tensors,\n");
-    text_printf(p->c, "    .prepare = %s,\n    .seq2seq = %s,\n", im->n_derived ? "prepare" : "NULL", p->m->s2s.present ? "&seq2seq" : "NULL");
+    text_printf(p->c, "    .prepare = %s,\n    .seq2seq = %s,\n", im->n_derived ? "prepare" : "NULL", decodes ? "&seq2seq" : "NULL");
     if (p->o->embed_weights) text_printf(p->c, "    .embedded = %s_weights,\n", prefix);
     text_printf(p->c, "    .spec = spec,\n    .parameters = UINT64_C(%" PRIu64 "),\n    .trainable = UINT64_C(%" PRIu64 "),\n};\n\n",
                 p->o->parameters, p->o->trainable);
@@ -396,7 +402,7 @@ static void print_banner(Program *p) {
         c_comment(p->c, s->name);
         text_printf(p->c, ", %" PRId64 " to %" PRId64 "\n", s->lo, s->hi);
     }
-    text_printf(p->c, " *\n * Arena %" PRId64 " bytes, scratch %" PRId64 " bytes a thread. Buffers of a kernel: x read, y written, t scratch. */\n",
+    text_printf(p->c, " *\n * Arena %" PRId64 " bytes, scratch %" PRId64 " bytes a thread. Buffers are NAME_3: y written, else read,\n * or scratch. Variables are name3. */\n",
                 p->arena_bytes, p->scratch);
     if (!p->o->plain_matmul) text_printf(p->c, "#define MOEC_MATMUL_OPENBLAS 1\n");
     text_printf(p->c, "#include \"moec_kernel.h\"\n\n#include \"%s.h\"\n\n", p->o->prefix);

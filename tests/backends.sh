@@ -35,8 +35,16 @@ both() {
 
 all=bind,fold,match,attach,derive,cse,fuse,plan
 both shapes "$root/tests/ir/shapes.ir" --passes=$all
-sed '/^seq2seq/d' "$root/tests/ir/roundtrip.ir" >"$work/block.ir"
-both block "$work/block.ir" --passes=fold,cse,fuse,plan
+both block "$root/tests/ir/roundtrip.ir" --passes=fold,cse,fuse,plan
+# Dumps of every stage are compiled from there on.
+"$moec" run "$root/examples/t5-tiny" --passes=$all --func encode --dump-ir=all --dump-dir="$work/stages" >/dev/null ||
+    status=1
+for stage in 01-before-bind 04-after-attach; do
+    both "dump $stage" "$work/stages/$stage.ir" --func step --passes=$all
+done
+for stage in 05-after-derive 07-after-fuse 08-after-plan; do
+    both "dump $stage" "$work/stages/$stage.ir" --func step
+done
 for method in mov molora; do
     printf '{"moec_adapter": 1, "method": "%s", "experts": 3%s}\n' $method \
         "$([ $method = molora ] && echo ', "rank": 2')" >"$work/$method.json"

@@ -370,6 +370,15 @@ static bool load_inputs(Run *r)
     return numbered_inputs(r) && named_inputs(r);
 }
 
+/* Whether --func names what passes are about to make of an encoder and a decoder. */
+static bool derives(const Module *m, const PassId *list, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (list[i] == PASS_derive)
+            return m->s2s.present && !module_find(m, "encode");
+    return false;
+}
+
 static bool run(Run *r)
 {
     PassId list[MAX_LIST];
@@ -378,7 +387,7 @@ static bool run(Run *r)
         return false;
     if (!r->o->passes && r->o->backend && !strcmp(r->o->backend, "c"))
         n = passes_left(r->model.m, list);
-    bool seq2seq = r->model.dir != NULL; /* its functions are made by passes */
+    bool seq2seq = r->model.dir != NULL || derives(r->model.m, list, n);
     if (!seed_weights(r) || (!seq2seq && !load_inputs(r)))
         return false;
     if (!seq2seq && n && list[0] == PASS_bind)
