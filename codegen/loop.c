@@ -84,6 +84,8 @@ const LExpr *le_op2(LoopKernel *k, LOp op, DType t, const LExpr *a, const LExpr 
 
 const LExpr *le_cast(LoopKernel *k, DType t, const LExpr *a) {
     if (a->type == t) return a;
+    /* a float literal, as long as it is exact */
+    if (a->kind == LE_INT && (t == DT_F32 || t == DT_F64) && a->i >= -(1 << 24) && a->i <= 1 << 24) return le_num(k, t, (double)a->i);
     LExpr *e = expr(k, LE_CAST, t);
     e->a = a;
     return e;

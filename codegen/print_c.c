@@ -61,9 +61,21 @@ static void line(CPrinter *p) {
     text_printf(p->out, "%*s", p->depth * 4, "");
 }
 
+/* The hint's words when it is made of [a-z0-9_], without a number at its end. */
+static Str clean_hint(Str h) {
+    for (size_t i = 0; i < h.n; i++)
+        if (!islower((unsigned char)h.p[i]) && (i == 0 || (!isdigit((unsigned char)h.p[i]) && h.p[i] != '_'))) return (Str){NULL, 0};
+    while (h.n && (isdigit((unsigned char)h.p[h.n - 1]) || h.p[h.n - 1] == '_')) h.n--;
+    return h.n < 32 ? h : (Str){NULL, 0};
+}
+
+/* Buffers are NAME_3, variables name3: they never meet. */
 static void buf_name(CPrinter *p, const LBuf *b) {
     static const char *const kind[] = {[LB_ARG] = "x", [LB_SCRATCH] = "t", [LB_LOCAL] = "acc", [LB_TABLE] = "table"};
-    text_printf(p->out, "%s%u", b->kind == LB_ARG && b->written ? "y" : kind[b->kind], b->id);
+    Str h = clean_hint(b->hint);
+    if (b->kind == LB_ARG && b->written) h = str_c("y");
+    if (!h.n) h = str_c(kind[b->kind]);
+    text_printf(p->out, "%.*s_%u", (int)h.n, h.p, b->id);
 }
 
 static void var_name(CPrinter *p, uint32_t v) {

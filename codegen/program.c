@@ -2,6 +2,7 @@
  * by the graph it computes; then a function a graph function, which is a list of kernel calls; tables last. */
 #include "codegen.h"
 
+#include "../compiler/fuse_impl.h"
 #include "../runtime/moec_rt.h"
 #include "print_c.h"
 
@@ -81,6 +82,11 @@ static bool lower_all(Program *p) {
     p->derive = arena_array(p->arena, p->im->n_derived + 1, sizeof *p->derive);
     for (uint32_t i = 0; i < p->im->n_derived; i++) {
         p->derive[i] = derive_kernel(p, p->im->derived[i]);
+        for (uint32_t j = 0; j < i; j++)
+            if (func_same(module_func(m, p->derive[j]), module_func(m, p->derive[i]))) {
+                p->derive[i] = p->derive[j]; /* layers of one kind share */
+                break;
+            }
         if (!lower_one(p, p->derive[i])) return false;
     }
     for (uint32_t i = 0; i < m->n_funcs; i++) {
@@ -107,20 +113,20 @@ static bool lower_all(Program *p) {
 
 /* ---- entry functions ------------------------------------------------------------------------------- */
 
-static const char *slot_base[] = {[SLOT_WEIGHTS] = "weights", [SLOT_ADAPTER] = "adapter", [SLOT_DERIVED] = "derived"};
-
-static void print_param(Program *p, ParamId id, bool written) {
+static void print_param(Program *p, ParamId id) {
+    static const char *const base[] = {[SLOT_WEIGHTS] = "WEIGHTS", [SLOT_ADAPTER] = "ADAPTER", [SLOT_DERIVED] = "DERIVED"};
     const Slot *s = &p->im->slot[id];
-    text_printf(p->c, "(%s%s *)(%svoid *)(f->%s + %" PRIu64 ")", written ? "" : "const ", c_type(p->m->param[id].dtype),
-                written ? "" : "const ", slot_base[s->where], s->offset);
+    text_printf(p->c, "%s(%s, %" PRIu64 ") /* ", base[s->where], c_type(p->m->param[id].dtype), s->offset);
+    c_comment(p->c, p->m->param[id].name);
+    text_printf(p->c, " */");
 }
 
 /* Where value v of entry function f lives: an argument, a parameter, or the arena. */
-static void print_place(Program *p, const Func *f, ValueId v, bool written) {
+static void print_place(Program *p, const Func *f, ValueId v) {
     ParamId id;
-    const char *type = c_type(f->value[v].type.dtype), *c = written ? "" : "const ";
+    const char *type = c_type(f->value[v].type.dtype);
     if (value_param(f, v, &id)) {
-        print_param(p, id, false);
+        print_param(p, id);
         return;
     }
     uint32_t arg = NONE;
@@ -128,13 +134,15 @@ static void print_place(Program *p, const Func *f, ValueId v, bool written) {
     for (uint32_t i = 0; i < f->n_outputs && arg == NONE; i++)
         if (f->output[i] == v) arg = f->n_inputs + i;
     if (arg != NONE) {
-        text_printf(p->c, "(%s%s *)f->arg[%u]", c, type, arg);
+        text_printf(p->c, "ARG(%s, %u) /* ", type, arg);
+        c_comment(p->c, arg < f->n_inputs ? f->value[v].name : f->output_name[arg - f->n_inputs]);
+        text_printf(p->c, " */");
         return;
     }
     const Attr *place = node_attr(value_node(f, v), AT_place);
     int64_t at = place ? place->ints.v[f->value[v].index] : -1;
     if (at < 0) BUG("value %u of '%.*s' has no place", v, (int)f->name.n, f->name.p);
-    text_printf(p->c, "(%s%s *)(%svoid *)(f->arena + %" PRId64 ")", c, type, c, at);
+    text_printf(p->c, "ARENA(%s, %" PRId64 ")", type, at);
 }
 
 static void print_entry(Program *p, const Func *f, uint32_t index) {
@@ -154,11 +162,11 @@ static void print_entry(Program *p, const Func *f, uint32_t index) {
         text_printf(p->c, "    %.*s(f", (int)k->name.n, k->name.p);
         for (uint32_t j = 0; j < n->n_in; j++) {
             text_printf(p->c, ",\n        ");
-            print_place(p, f, n->in[j], k->buf.item[j]->written);
+            print_place(p, f, n->in[j]);
         }
         for (uint32_t j = 0; j < n->n_out; j++) {
             text_printf(p->c, ",\n        ");
-            print_place(p, f, n->out + j, true);
+            print_place(p, f, n->out + j);
         }
         text_printf(p->c, ");\n");
     }
@@ -178,10 +186,10 @@ static void print_prepare(Program *p) {
         for (ValueId v = 0; v < init->n_values; v++) {
             if (init->value[v].kind != VK_PARAM) continue;
             text_printf(p->c, ",\n        ");
-            print_param(p, init->value[v].def, false);
+            print_param(p, init->value[v].def);
         }
         text_printf(p->c, ",\n        ");
-        print_param(p, id, true);
+        print_param(p, id);
         text_printf(p->c, ");\n");
     }
     text_printf(p->c, "}\n\n");
@@ -406,6 +414,12 @@ static void print_banner(Program *p) {
                 p->arena_bytes, p->scratch);
     if (!p->o->plain_matmul) text_printf(p->c, "#define MOEC_MATMUL_OPENBLAS 1\n");
     text_printf(p->c, "#include \"moec_kernel.h\"\n\n#include \"%s.h\"\n\n", p->o->prefix);
+    text_printf(p->c, "/* Where values live: bytes into the weights file, the adapter, what `prepare` made of it, the arena; or an argument. */\n"
+                      "#define WEIGHTS(type, at) ((const type *)(const void *)(f->weights + (at)))\n"
+                      "#define ADAPTER(type, at) ((const type *)(const void *)(f->adapter + (at)))\n"
+                      "#define DERIVED(type, at) ((type *)(void *)(f->derived + (at)))\n"
+                      "#define ARENA(type, at) ((type *)(void *)(f->arena + (at)))\n"
+                      "#define ARG(type, i) ((type *)f->arg[i])\n\n");
 }
 
 static void print_header(Program *p, Text *h) {

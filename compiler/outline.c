@@ -163,14 +163,43 @@ static bool skip_attr(const Attr *a) {
     return a->key == AT_site || a->key == AT_place;
 }
 
-static ValueId kernel_value(Outline *x, Kernel *k, ValueId v, uint32_t index);
+/* What operands are called, by the op that reads them first; x without a row. */
+static const struct {
+    Op op;
+    const char *operand[5];
+} operand_names[] = {
+    {OP_attention, {"q", "k", "v", "bias", "keep"}},
+    {OP_append, {"cache", "row", "", "", ""}},
+    {OP_gather, {"table", "index", "", "", ""}},
+    {OP_matmul, {"x", "w", "", "", ""}},
+    {OP_rms_norm, {"x", "gain", "", "", ""}},
+};
 
-static void kernel_node(Outline *x, Kernel *k, const Node *n, uint32_t index) {
+static const char *operand_name(const Node *n, uint32_t i) {
+    for (size_t r = 0; r < sizeof operand_names / sizeof *operand_names; r++)
+        if (operand_names[r].op == n->op && i < 5 && operand_names[r].operand[i][0]) return operand_names[r].operand[i];
+    return "x";
+}
+
+/* A name no other operand has: q, q2, q3. */
+static Str operand_hint(const Outline *x, const Kernel *k, const char *wanted) {
+    for (unsigned i = 1;; i++) {
+        Str name = str_c(i == 1 ? wanted : arena_printf(x->m->arena, "%s%u", wanted, i));
+        bool taken = false;
+        for (uint32_t j = 0; j < k->f->n_inputs && !taken; j++) taken = str_eq(k->f->value[k->f->input[j]].name, name);
+        if (!taken) return name;
+    }
+}
+
+static ValueId kernel_value(Outline *x, Kernel *k, ValueId v, uint32_t index, const char *role);
+
+/* role: what the reader of a view calls it. */
+static void kernel_node(Outline *x, Kernel *k, const Node *n, uint32_t index, const char *role) {
     ValueId *in = arena_array(x->a, n->n_in + 1, sizeof *in);
     Type *types = arena_array(x->a, n->n_out + 1, sizeof *types);
     Attr *attrs = arena_array(x->a, n->n_attrs + 1, sizeof *attrs);
     uint32_t kept = 0;
-    for (uint32_t i = 0; i < n->n_in; i++) in[i] = n->in[i] == NONE ? NONE : kernel_value(x, k, n->in[i], index);
+    for (uint32_t i = 0; i < n->n_in; i++) in[i] = n->in[i] == NONE ? NONE : kernel_value(x, k, n->in[i], index, role ? role : operand_name(n, i));
     for (uint32_t i = 0; i < n->n_out; i++) types[i] = x->f->value[n->out + i].type;
     for (uint32_t i = 0; i < n->n_attrs; i++)
         if (!skip_attr(&n->attrs[i])) attrs[kept++] = n->attrs[i];
@@ -179,15 +208,15 @@ static void kernel_node(Outline *x, Kernel *k, const Node *n, uint32_t index) {
 }
 
 /* v inside kernel k: already there, a view to copy, or a new operand. Views nest a handful deep. */
-static ValueId kernel_value(Outline *x, Kernel *k, ValueId v, uint32_t index) {
+static ValueId kernel_value(Outline *x, Kernel *k, ValueId v, uint32_t index, const char *role) {
     if (k->map[v] != NONE) return k->map[v];
     const Node *n = value_node(x->f, v);
     if (n && x->of[n - x->f->node] == NONE) {
-        kernel_node(x, k, n, index);
+        kernel_node(x, k, n, index, role);
         return k->map[v];
     }
     vec_push(&k->in, v);
-    return k->map[v] = func_input(x->m, k->f, (Str){NULL, 0}, x->f->value[v].type);
+    return k->map[v] = func_input(x->m, k->f, operand_hint(x, k, role), x->f->value[v].type);
 }
 
 /* encoder.3.self.q -> encoder_self_q; without a site the last op's name. */
@@ -233,7 +262,7 @@ static void emit_group(Outline *x, Remap *r, uint32_t index, const bool *escapes
     Str origin = {NULL, 0};
     for (size_t i = 0; i < g->node.count; i++) {
         const Node *n = &x->f->node[g->node.item[i]];
-        kernel_node(x, &k, n, index);
+        kernel_node(x, &k, n, index, NULL);
         if (!origin.n) origin = n->origin;
         for (uint32_t j = 0; j < n->n_out; j++)
             if (escapes[n->out + j]) vec_push(&out, n->out + j);
@@ -259,7 +288,7 @@ static ValueId copied(Outline *x, Remap *r, ValueId v) {
     Kernel k = {.f = func_begin(m, str_c("copy"), FR_KERNEL)};
     k.map = arena_array(x->a, x->f->n_values + 1, sizeof *k.map);
     memset(k.map, 0xff, (x->f->n_values + 1) * sizeof *k.map);
-    ValueId in = kernel_value(x, &k, v, NONE);
+    ValueId in = kernel_value(x, &k, v, NONE, "x");
     ValueId y = func_node_typed(m, k.f, OP_reshape, &in, 1, NULL, 0, t, 1, (Str){NULL, 0});
     func_output(m, k.f, y, (Str){NULL, 0});
     Attr callee = attr_i(AT_func, shared_kernel(m, k.f));

@@ -44,4 +44,14 @@ kernels() {
 two=$(kernels 2)
 six=$(kernels 6)
 [ "$two" = "$six" ] || fail "2 layers have $two kernels, 6 layers have $six"
+# the same of the functions that prepare what depends on the adapter; but for the cross-attention keys and values of all
+# layers, which are one product
+prepared() {
+    "$build/tools/gen_t5" "$work/deep" small d_model=32 d_ff=48 heads=2 d_kv=16 vocab=64 layers="$1" dec_layers="$1" || exit 1
+    "$moec" compile "$work/deep" --adapter "$work/molora.json" --emit=c --matmul=plain --prefix=deep -o "$work/c$1" || exit 1
+    grep -c '^static void k[0-9]*_prepare(' "$work/c$1/deep.c"
+}
+two=$(prepared 2)
+six=$(prepared 6)
+[ "$two" -gt 0 ] && [ "$two" = "$six" ] || fail "2 layers have $two functions in prepare, 6 layers have $six"
 exit $status
