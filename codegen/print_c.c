@@ -1,5 +1,5 @@
 /* Loop IR as C99. A translation only: every decision has been made. No byte of a model file reaches the text but
- * through lit(): identifiers are made of a kind and a number. */
+ * through c_comment and c_string, or as a word of [a-z0-9_] with a number behind it. */
 #include "print_c.h"
 
 #include <ctype.h>
