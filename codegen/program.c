@@ -320,7 +320,19 @@ static void print_symbols(Program *p) {
     text_printf(p->c, "};\n\n");
 }
 
+/* Function `train` returns the gradient of tensor X as `grad.X`. */
+static int gradient_output(const Func *train, Str tensor) {
+    static const char prefix[] = "grad.";
+    enum { N = sizeof prefix - 1 };
+    for (uint32_t i = 0; train && i < train->n_outputs; i++) {
+        Str s = train->output_name[i];
+        if (s.n == tensor.n + N && memcmp(s.p, prefix, N) == 0 && memcmp(s.p + N, tensor.p, tensor.n) == 0) return (int)i;
+    }
+    return -1;
+}
+
 static void print_tensors(Program *p) {
+    const Func *train = module_find(p->m, "train");
     text_printf(p->c, "static const moec_tensor tensors[] = {\n");
     for (uint32_t i = 0; i < p->im->n_adapters; i++) {
         const Param *q = &p->m->param[p->im->adapter[i]];
@@ -329,9 +341,9 @@ static void print_tensors(Program *p) {
         c_string(p->c, q->name);
         text_printf(p->c, ", %d, %d, {", (int)q->dtype, q->rank);
         for (int a = 0; a < 4; a++) text_printf(p->c, "%s%" PRId64, a ? ", " : "", a < q->rank ? q->dim[a] : 0);
-        text_printf(p->c, "}, %" PRIu64 ", %" PRIu64 "},\n", s->offset, s->bytes);
+        text_printf(p->c, "}, %" PRIu64 ", %" PRIu64 ", %d},\n", s->offset, s->bytes, gradient_output(train, q->name));
     }
-    if (!p->im->n_adapters) text_printf(p->c, "    {\"\", 0, 0, {0, 0, 0, 0}, 0, 0},\n");
+    if (!p->im->n_adapters) text_printf(p->c, "    {\"\", 0, 0, {0, 0, 0, 0}, 0, 0, -1},\n");
     text_printf(p->c, "};\n\n");
 }
 
@@ -342,12 +354,14 @@ static int symbol_index(const Program *p, const char *name) {
 }
 
 static void print_seq2seq(Program *p, const Func **entry, uint32_t n) {
-    static const char *const names[] = {"encode", "cross", "step", "score"};
+    static const char *const names[] = {"encode", "cross", "step", "score", "train", "routers"};
+    enum { NAMES = sizeof names / sizeof *names };
     const Seq2Seq *s = &p->m->s2s;
-    int index[4] = {-1, -1, -1, -1};
+    int index[NAMES];
+    for (int j = 0; j < NAMES; j++) index[j] = -1;
     int64_t sentence = 0;
     for (uint32_t i = 0; i < n; i++) {
-        for (int j = 0; j < 4; j++)
+        for (int j = 0; j < NAMES; j++)
             if (str_is(entry[i]->name, names[j])) index[j] = (int)i;
         for (uint32_t k = 0; k < entry[i]->n_inputs; k++) {
             const Value *v = &entry[i]->value[entry[i]->input[k]];
@@ -355,8 +369,8 @@ static void print_seq2seq(Program *p, const Func **entry, uint32_t n) {
         }
     }
     text_printf(p->c, "static const moec_seq2seq seq2seq = {%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64 ", %u, %" PRId64
-                      ", %d, %d, %d, %d, %d, %d, %d, %d};\n\n",
-                s->pad, s->eos, s->start, s->vocab, s->width, sentence, index[0], index[1], index[2], index[3],
+                      ", %d, %d, %d, %d, %d, %d, %d, %d, %d, %d};\n\n",
+                s->pad, s->eos, s->start, s->vocab, s->width, sentence, index[0], index[1], index[2], index[3], index[4], index[5],
                 symbol_index(p, "B"), symbol_index(p, "S"), symbol_index(p, "T"), symbol_index(p, "P"));
 }
 

@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define MOEC_ABI 1
+#define MOEC_ABI 2
 
 typedef enum moec_status {
     MOEC_OK = 0,
@@ -132,11 +132,12 @@ typedef struct moec_tensor {
     uint8_t dtype, rank;
     int64_t extent[4];
     uint64_t offset, bytes; /* in the adapter block, 64-byte aligned */
+    int gradient;           /* output of function `train` that is this tensor's gradient; -1: not trained */
 } moec_tensor;
 
 typedef struct moec_seq2seq {
     int64_t pad, eos, start, vocab, width, sentence_width; /* sentence_width 0: no sentence input */
-    int encode, cross, step, score;                        /* function indices */
+    int encode, cross, step, score, train, routers;        /* function indices; -1: not compiled in */
     int batch, source, target, past;                       /* symbol indices: B, S, T, P; -1 where constant */
 } moec_seq2seq;
 

@@ -133,8 +133,8 @@ static const moec_function functions[] = {
     {"score", 4, 2, score_values, score_shape, score_run},
 };
 static const moec_tensor tensors[] = {
-    {"encoder.0.self.k.scale", MOEC_F32, 1, {2, 0, 0, 0}, 0, 8},
-    {"encoder.0.self.k.router", MOEC_F32, 2, {2, 3, 0, 0}, 64, 24},
+    {"encoder.0.self.k.scale", MOEC_F32, 1, {2, 0, 0, 0}, 0, 8, -1},
+    {"encoder.0.self.k.router", MOEC_F32, 2, {2, 3, 0, 0}, 64, 24, -1},
 };
 static const moec_seq2seq sequence = {.pad = 0,
                                       .eos = 1,
@@ -145,6 +145,8 @@ static const moec_seq2seq sequence = {.pad = 0,
                                       .cross = 1,
                                       .step = 2,
                                       .score = 3,
+                                      .train = -1,
+                                      .routers = -1,
                                       .batch = B,
                                       .source = S,
                                       .target = T,
