@@ -37,10 +37,12 @@ typedef struct LBuf {
 /* Scalar functions: name, operands, and whether operands and result are of one type. The element types and exact
  * meaning are those of the graph op of the same name. */
 typedef enum LOp {
-    LO_NEG, LO_ABS, LO_SQRT, LO_RSQRT, LO_RECIP, LO_EXP, LO_LOG, LO_TANH, LO_ERF, LO_RELU, LO_SIGMOID, LO_GELU,
+    LO_NEG, LO_ABS, LO_SQRT, LO_RSQRT, LO_RECIP, LO_EXP, LO_LOG, LO_TANH, LO_ERF, LO_RELU, LO_SIGMOID, LO_GELU, LO_GELU_GRAD,
     LO_FLOOR, LO_CEIL, LO_ROUND, LO_SIGN, LO_NOT, LO_ISINF, LO_ISNAN,
     LO_ADD, LO_SUB, LO_MUL, LO_DIV, LO_MOD, LO_FMOD, LO_POW, LO_MIN, LO_MAX,
     LO_EQ, LO_NE, LO_LT, LO_LE, LO_GT, LO_GE, LO_AND, LO_OR, LO_XOR,
+    LO_UNIFORM,    /* (seed, index) i64 -> f32: moec_uniform_f32 */
+    LO_SPLIT_SEED, /* (seed, index) i64 -> i64: moec_split_seed_i64 */
     LO_COUNT
 } LOp;
 

@@ -14,6 +14,12 @@ static bool same_shape(const Lower *l, ValueId a, ValueId b) {
     return type_eq(&l->f->value[a].type, &l->f->value[b].type);
 }
 
+static bool same_extents(const Lower *l, ValueId a, ValueId b) {
+    Type t = l->f->value[a].type;
+    t.dtype = l->f->value[b].type.dtype;
+    return type_eq(&t, &l->f->value[b].type);
+}
+
 /* Terms of the sum tree below v: single-use adds of v's own shape are opened. */
 static uint32_t sum_terms(const Lower *l, ValueId v, ValueId *term, uint32_t room) {
     uint32_t n = 0, open = 0;
@@ -98,6 +104,13 @@ static bool lower_append(Lower *l, const Node *n, const View *to) {
     return true;
 }
 
+static bool lower_split_seed(Lower *l, const Node *n, const View *to) {
+    const LExpr *seed = lower_pull(l, n->in[0], NULL);
+    for (uint32_t i = 0; i < n->n_out; i++)
+        if (to[i].buf) ls_store(l->k, l->block, to[i].buf, to[i].offset, le_op2(l->k, LO_SPLIT_SEED, DT_I64, seed, le_int(l->k, i)));
+    return true;
+}
+
 typedef struct StoreRule {
     Op op;
     bool (*lower)(Lower *l, const Node *n, const View *to);
@@ -113,10 +126,23 @@ static const StoreRule store_rules[] = {
     {OP_append, lower_append},
 };
 
-static const StoreRule *store_rule(Op op) {
-    for (size_t i = 0; i < sizeof store_rules / sizeof *store_rules; i++)
-        if (store_rules[i].op == op) return &store_rules[i];
+/* Rules of nodes with several results: `to` has a View a result, without a buffer where nobody reads it. */
+static const StoreRule several_rules[] = {
+    {OP_split_seed, lower_split_seed},
+};
+
+static const StoreRule *find_rule(const StoreRule *table, size_t n, Op op) {
+    for (size_t i = 0; i < n; i++)
+        if (table[i].op == op) return &table[i];
     return NULL;
+}
+
+static const StoreRule *store_rule(Op op) {
+    return find_rule(store_rules, sizeof store_rules / sizeof *store_rules, op);
+}
+
+static const StoreRule *several_rule(Op op) {
+    return find_rule(several_rules, sizeof several_rules / sizeof *several_rules, op);
 }
 
 static void note(Lower *l, const Node *n) {
@@ -151,11 +177,11 @@ static bool repeats(const Lower *l, ValueId v, const ValueId *user_of) {
     if (user_of[v] == NONE || l->uses[v] != 1) return false;
     const Node *u = &l->f->node[user_of[v]];
     if (op_info(u->op)->klass != OC_POINTWISE && u->op != OP_broadcast) return false;
-    return !same_shape(l, u->out, v) && l->f->value[v].type.rank > 0 && l->f->value[u->out].type.dtype != DT_BOOL;
+    return !same_extents(l, u->out, v) && l->f->value[v].type.rank > 0 && l->f->value[u->out].type.dtype != DT_BOOL;
 }
 
 static bool cheap(const Node *n) {
-    return n->op == OP_cast || n->op == OP_neg || n->op == OP_not || op_info(n->op)->klass == OC_SOURCE;
+    return n->op == OP_cast || n->op == OP_neg || n->op == OP_not || n->op == OP_dropout || n->op == OP_jitter || op_info(n->op)->klass == OC_SOURCE;
 }
 
 static bool must_store(const Lower *l, const Node *n, const ValueId *user_of) {
@@ -184,6 +210,20 @@ static void table_for_const(Lower *l, const Node *n) {
     l->view[n->out] = lower_contiguous(l, n->out, b, le_int(l->k, 0));
 }
 
+/* All results of a node at once: outputs in their places, others in scratch. */
+static bool lower_several(Lower *l, const Node *n, const StoreRule *r, const View *out) {
+    View *to = arena_array(l->k->arena, n->n_out, sizeof *to);
+    for (uint32_t i = 0; i < n->n_out; i++) {
+        ValueId v = n->out + i;
+        if (out[v].buf) to[i] = out[v];
+        else if (l->uses[v] && !lower_scratch(l, v, &to[i])) return false;
+    }
+    note(l, n);
+    if (!r->lower(l, n, to)) return false;
+    for (uint32_t i = 0; i < n->n_out; i++) l->view[n->out + i] = to[i];
+    return true;
+}
+
 static bool lower_nodes(Lower *l, const View *out) {
     const Func *f = l->f;
     ValueId *user_of = arena_array(l->k->arena, f->n_values, sizeof *user_of);
@@ -193,6 +233,11 @@ static bool lower_nodes(Lower *l, const View *out) {
             if (f->node[i].in[j] != NONE) user_of[f->node[i].in[j]] = i;
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         const Node *n = &f->node[i];
+        const StoreRule *r = several_rule(n->op);
+        if (r) {
+            if (!lower_several(l, n, r, out)) return false;
+            continue;
+        }
         if (n->n_out != 1) return diag_error(l->d, NULL, "'%s' has no lowering", op_info(n->op)->name);
         if (n->op == OP_const) table_for_const(l, n);
         if (n->op == OP_append && !out[n->out].buf) { /* lives on in the cache it was appended to */

@@ -228,7 +228,7 @@ typedef struct ScalarRule {
 static const ScalarRule scalar_rules[] = {
     {OP_neg, LO_NEG},     {OP_abs, LO_ABS},     {OP_sqrt, LO_SQRT},   {OP_rsqrt, LO_RSQRT}, {OP_recip, LO_RECIP},
     {OP_exp, LO_EXP},     {OP_log, LO_LOG},     {OP_tanh, LO_TANH},   {OP_erf, LO_ERF},     {OP_relu, LO_RELU},
-    {OP_sigmoid, LO_SIGMOID}, {OP_gelu, LO_GELU}, {OP_floor, LO_FLOOR}, {OP_ceil, LO_CEIL}, {OP_round, LO_ROUND},
+    {OP_sigmoid, LO_SIGMOID}, {OP_gelu, LO_GELU}, {OP_gelu_grad, LO_GELU_GRAD}, {OP_floor, LO_FLOOR}, {OP_ceil, LO_CEIL}, {OP_round, LO_ROUND},
     {OP_sign, LO_SIGN},   {OP_not, LO_NOT},     {OP_isinf, LO_ISINF}, {OP_isnan, LO_ISNAN}, {OP_add, LO_ADD},
     {OP_sub, LO_SUB},     {OP_mul, LO_MUL},     {OP_div, LO_DIV},     {OP_mod, LO_MOD},     {OP_fmod, LO_FMOD},
     {OP_pow, LO_POW},     {OP_min, LO_MIN},     {OP_max, LO_MAX},     {OP_eq, LO_EQ},       {OP_ne, LO_NE},
@@ -254,6 +254,7 @@ static const LExpr *pull_pointwise(Lower *l, const Node *n, const LExpr *const *
     }
     DType t = type_of(l, n->out)->dtype;
     LOp op;
+    if (n->op == OP_dropout || n->op == OP_jitter) return e[0];
     if (n->op == OP_cast) return le_cast(l->k, t, e[0]);
     if (n->op == OP_select) return le_select(l->k, e[0], e[1], e[2]);
     if (!scalar_rule(n->op, &op)) BUG("no scalar form of %s", op_info(n->op)->name);
@@ -265,6 +266,17 @@ static const LExpr *literal(Lower *l, const Tensor *t) {
     LExpr *e = (LExpr *)le_num(l->k, t->dtype, 0);
     e->i = tensor_get_i64(t, 0);
     return e;
+}
+
+/* The index is the element's position in the whole tensor, whatever the tile. */
+static const LExpr *pull_random(Lower *l, const Node *n, const LExpr *const *idx) {
+    LoopKernel *k = l->k;
+    const LExpr *at = le_int(k, 0);
+    for (int a = 0; a < lower_rank(l, n->out); a++) {
+        Dim d = lower_dim(l, n->out, a);
+        at = d == DIM_BAD ? li_add(k, l->row0, idx[a]) : li_add(k, li_mul(k, at, le_dim(k, d)), idx[a]);
+    }
+    return le_op2(k, LO_UNIFORM, DT_F32, lower_pull(l, n->in[0], NULL), at);
 }
 
 const LExpr *lower_pull(Lower *l, ValueId v, const LExpr *const *idx) {
@@ -280,6 +292,7 @@ const LExpr *lower_pull(Lower *l, ValueId v, const LExpr *const *idx) {
     if (n->op == OP_dim) return le_dim(l->k, node_attr(n, AT_dim)->d);
     if (n->op == OP_iota) return idx[node_int(n, AT_axis, 0)];
     if (op_info(n->op)->klass == OC_POINTWISE) return pull_pointwise(l, n, idx);
+    if (n->op == OP_random) return pull_random(l, n, idx);
     return pull_move(l, n, idx);
 }
 

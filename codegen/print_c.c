@@ -105,7 +105,8 @@ static const OpText op_text[LO_COUNT] = {
     [LO_MAX] = {NULL, "max", 0, 0},   [LO_EQ] = {"==", "eq", 1, 0},       [LO_NE] = {"!=", "ne", 1, 0},
     [LO_LT] = {"<", "lt", 1, 0},      [LO_LE] = {"<=", "le", 1, 0},       [LO_GT] = {">", "gt", 1, 0},
     [LO_GE] = {">=", "ge", 1, 0},     [LO_AND] = {"&", "and", 0, 1},      [LO_OR] = {"|", "or", 0, 1},
-    [LO_XOR] = {"^", "xor", 0, 1},
+    [LO_XOR] = {"^", "xor", 0, 1},    [LO_GELU_GRAD] = {NULL, "gelu_grad", 0, 0}, [LO_UNIFORM] = {NULL, "uniform", 0, 0},
+    [LO_SPLIT_SEED] = {NULL, "split_seed", 0, 0},
 };
 
 /* How tightly an expression binds as it will be printed. Operands of & | ^ are always bracketed unless atoms: compilers

@@ -5,6 +5,7 @@
 #include "adapter.h"
 
 #include "pattern.h"
+#include "random.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -220,24 +221,16 @@ int64_t adapter_site_count(const AdapterSpec *spec, const AdapterSite *s, bool t
 
 /* ---- values ------------------------------------------------------------------------------------- */
 
-/* SplitMix64's finaliser (Steele, Lea, Flood 2014) as a function of key and counter. */
-static uint64_t draw(uint64_t key, uint64_t counter) {
-    uint64_t z = key + (counter + 1) * UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
 /* Box-Muller; u is in (0, 1], so the logarithm is finite. */
 static double draw_normal(uint64_t key, uint64_t i) {
     const double pi = 3.14159265358979323846;
-    double u = (double)((draw(key, 2 * i) >> 11) + 1) * 0x1p-53;
-    double v = (double)(draw(key, 2 * i + 1) >> 11) * 0x1p-53;
+    double u = (double)((random_draw(key, 2 * i) >> 11) + 1) * 0x1p-53;
+    double v = (double)(random_draw(key, 2 * i + 1) >> 11) * 0x1p-53;
     return sqrt(-2.0 * log(u)) * cos(2.0 * pi * v);
 }
 
 void adapter_init(uint64_t seed, Str name, TensorRole role, float *data, int64_t count) {
-    uint64_t key = hash_bytes(draw(seed, 0), name.p, name.n);
+    uint64_t key = hash_bytes(random_draw(seed, 0), name.p, name.n);
     bool normal = role == TR_LORA_A || role == TR_ROUTER;
     for (int64_t i = 0; i < count; i++)
         data[i] = normal ? (float)(0.02 * draw_normal(key, (uint64_t)i)) : role == TR_SCALE ? 1.0f : 0.0f;

@@ -22,6 +22,7 @@ static BindRule *const bind_rules[OP_COUNT] = {
 #undef BIND_REDUCE
 #undef BIND_CONTRACT
 #undef BIND_GATHER
+#undef BIND_RANDOM
 #undef BIND_CALL
 #define BIND_SOURCE(name)
 #define BIND_POINTWISE(name)
@@ -29,6 +30,7 @@ static BindRule *const bind_rules[OP_COUNT] = {
 #define BIND_REDUCE(name)
 #define BIND_CONTRACT(name)
 #define BIND_GATHER(name)
+#define BIND_RANDOM(name)
 #define BIND_CALL(name)
 #define BIND_DYNAMIC(name)                                                     [OP_##name] = bind_##name,
 #define OP(name, in_min, in_max, outs, attrs, klass, infer, interp, grad, doc) BIND_##klass(name)
@@ -208,7 +210,7 @@ static bool bind_node(Binder *b, const Func *old, const Node *n, const BVal *in,
     if (bind_rules[n->op])
         return bind_rules[n->op](b, &now, in, out);
     Type given = bind_canon_type(b, old->value[n->out].type);
-    bool stated = n->op == OP_iota || n->op == OP_reshape || n->op == OP_broadcast || n->op == OP_slice;
+    bool stated = n->op == OP_iota || n->op == OP_reshape || n->op == OP_broadcast || n->op == OP_slice || n->op == OP_random;
     bool half = computed_half(b, old, n, in);
     return bind_static(b, n->op, in, n->n_in, now.attrs, n->n_attrs, stated ? &given : NULL, half, out,
                        n->n_out);

@@ -114,6 +114,7 @@ typedef bool BindRule(Binder *b, const Node *n, const BVal *in, BVal *out);
 #define BIND_REDUCE(name)
 #define BIND_CONTRACT(name)
 #define BIND_GATHER(name)
+#define BIND_RANDOM(name)
 #define BIND_CALL(name)
 #define BIND_DYNAMIC(name)                                                     BindRule bind_##name;
 #define OP(name, in_min, in_max, outs, attrs, klass, infer, interp, grad, doc) BIND_##klass(name)

@@ -333,9 +333,9 @@ bool bind_emit_many(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *at
                     BVal *out) {
     const ValueId *ids = operand_ids(b, in, n);
     const char *why = "operands do not fit";
-    Type types[8];
-    uint32_t n_out = 8;
-    CHECK(op_info(op)->outs <= 8);
+    int outs = op_info(op)->outs;
+    uint32_t n_out = outs >= 0 ? (uint32_t)outs : op_outs(b->m, attrs, n_attrs);
+    Type *types = arena_array(b->scratch, n_out > 8 ? n_out : 8, sizeof *types);
     if (!node_infer(b->m, b->f, op, ids, n, attrs, n_attrs, types, &n_out, &why))
         return diag_error(b->d, b->file, "%s: %s", op_info(op)->name, why);
     for (uint32_t i = 0; i < n_out; i++)

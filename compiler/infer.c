@@ -80,6 +80,19 @@ static bool infer_same(Infer *x) {
     return one(x, *operand(x, 0));
 }
 
+static bool infer_split_seed(Infer *x) {
+    const Type *seed = operand(x, 0);
+    int64_t parts = integer(x, AT_k, 0);
+    if (seed->dtype != DT_I64 || seed->rank > 0)
+        return fail(x, "the seed is not i64[]");
+    if (parts < 1 || parts > x->room)
+        return fail(x, "k is not the number of results");
+    x->n_out = (uint32_t)parts;
+    for (uint32_t i = 0; i < x->n_out; i++)
+        x->out[i] = type_scalar(DT_I64);
+    return true;
+}
+
 static bool infer_predicate(Infer *x) {
     Type t = *operand(x, 0);
     t.dtype = DT_BOOL;
@@ -454,7 +467,7 @@ static Rule *const rules[OP_COUNT] = {
 static bool takes_unranked(Rule *r) {
     return r == infer_same || r == infer_predicate || r == infer_cast || r == infer_numeric ||
            r == infer_power || r == infer_compare || r == infer_select || r == infer_call || r == infer_if ||
-           r == infer_shape || r == infer_unranked || r == infer_fill || r == infer_dyn_quantize;
+           r == infer_shape || r == infer_split_seed || r == infer_unranked || r == infer_fill || r == infer_dyn_quantize;
 }
 
 bool node_infer(Module *m, const Func *f, Op op, const ValueId *in, uint32_t n_in, const Attr *attrs,

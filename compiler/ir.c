@@ -225,8 +225,7 @@ static ValueId node_new(Module *m, Func *f, Op op, const ValueId *in, uint32_t n
 
 enum { MAX_OUTS = 65536 };
 
-/* How many results a node of an op with any number of them has. */
-static uint32_t count_outs(const Module *m, const Attr *attrs, uint32_t n_attrs) {
+uint32_t op_outs(const Module *m, const Attr *attrs, uint32_t n_attrs) {
     uint32_t most = 0;
     for (uint32_t i = 0; i < n_attrs; i++) {
         uint32_t n = 0;
@@ -245,7 +244,7 @@ ValueId func_node(Module *m, Func *f, Op op, const ValueId *in, uint32_t n_in, c
                   uint32_t n_attrs, Str origin) {
     Type few[8], *types = few;
     const char *why = NULL;
-    uint32_t n_out = op_info(op)->outs < 0 ? count_outs(m, attrs, n_attrs) : 0;
+    uint32_t n_out = op_info(op)->outs < 0 ? op_outs(m, attrs, n_attrs) : 0;
     Arena *scratch = n_out > 8 ? arena_new() : NULL;
     if (scratch)
         types = arena_array(scratch, n_out, sizeof *types);
@@ -444,10 +443,10 @@ ValueId remap_node(Remap *r, const Node *n) {
     ValueId *in = arena_array(scratch, n->n_in + 1, sizeof *in);
     for (uint32_t i = 0; i < n->n_in; i++)
         in[i] = remap_value(r, n->in[i]);
-    Type *types = arena_array(scratch, n->n_out + 1, sizeof *types);
+    uint32_t room = n->n_out > 8 ? n->n_out : 8, n_out = room;
+    Type *types = arena_array(scratch, room, sizeof *types);
     for (uint32_t i = 0; i < n->n_out; i++)
         types[i] = r->old->value[n->out + i].type;
-    uint32_t n_out = 0;
     const char *why;
     /* results keep their types where operands do; where operands were retyped, infer again if the op can */
     bool retyped = false;
@@ -455,8 +454,8 @@ ValueId remap_node(Remap *r, const Node *n) {
         if (n->in[i] != NONE && !type_eq(&r->old->value[n->in[i]].type, &r->f->value[in[i]].type))
             retyped = true;
     ValueId v;
-    Type again[8];
-    if (retyped && n->n_out <= 8 &&
+    Type *again = arena_array(scratch, room, sizeof *again);
+    if (retyped &&
         node_infer(r->m, r->f, n->op, in, n->n_in, n->attrs, n->n_attrs, again, &n_out, &why) &&
         n_out == n->n_out)
         v = func_node_typed(r->m, r->f, n->op, in, n->n_in, n->attrs, n->n_attrs, again, n_out, n->origin);

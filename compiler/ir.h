@@ -53,6 +53,7 @@ typedef enum OpClass {
     OC_REDUCE,    /* folds axes: reduce_*, softmax, argmax, rms_norm */
     OC_CONTRACT,  /* matmul, attention */
     OC_GATHER,    /* element positions are data: gather, scatter_nd, ... */
+    OC_RANDOM,    /* numbers made from a counter: random, split_seed */
     OC_DYNAMIC,   /* before bind only: extents are operands */
     OC_CALL       /* call, if */
 } OpClass;
@@ -217,6 +218,9 @@ FuncId func_end(Module *m, Func *f, FuncId replace);
  * entry, and for 8 at least. */
 bool node_infer(Module *m, const Func *f, Op op, const ValueId *in, uint32_t n_in, const Attr *attrs, uint32_t n_attrs,
                 Type *out, uint32_t *n_out, const char **why);
+
+/* How many results a node of an op with any number of them has by its attributes: its callee's, or k. */
+uint32_t op_outs(const Module *m, const Attr *attrs, uint32_t n_attrs);
 
 /* Short forms over func_node for passes. */
 ValueId build_unary(Module *m, Func *f, Op op, ValueId a, Str origin);

@@ -8,7 +8,9 @@
  *   attention group  the appends to a layer's caches and its attention
  *   single           anything else, alone
  *
- * Views (reshape, transpose, slice, broadcast) and literals belong to no group: every kernel that needs one has a copy.
+ * Views (reshape, transpose, slice, broadcast), literals and noise belong to no group: every kernel that needs one has a
+ * copy. Noise is random numbers and what is computed from them and scalars alone: a mask is made again where it is used
+ * again, not stored.
  * Kernels of equal graphs are one function; operands tell their calls apart. */
 #include "fuse_impl.h"
 #include "rows.h"
@@ -30,26 +32,41 @@ typedef struct Outline {
     const Func *f;
     Arena *a;
     Vec(Group *) group;
-    uint32_t *of;   /* group of each node, NONE for views and literals */
+    uint32_t *of;   /* group of each node, NONE for views, literals and noise */
+    uint8_t *noise; /* by value: 0, or over how many nodes it is made of noise */
     bool *is_output;
 } Outline;
+
+enum { NOISE_DEPTH = 6 }; /* operands are walked without a memory of where one has been */
+
+/* Operands come first, so theirs is known. */
+static uint8_t noise_depth(const Outline *x, const Node *n) {
+    if (n->op == OP_random) return 1;
+    bool view = op_info(n->op)->klass == OC_MOVE && n->n_in == 1;
+    if (n->n_out != 1 || (!view && op_info(n->op)->klass != OC_POINTWISE)) return 0;
+    uint8_t depth = 0;
+    for (uint32_t i = 0; i < n->n_in; i++) {
+        uint8_t d = x->noise[n->in[i]];
+        if (!d && x->f->value[n->in[i]].type.rank > 0) return 0;
+        if (d > depth) depth = d;
+    }
+    return depth && depth < NOISE_DEPTH ? (uint8_t)(depth + 1) : 0;
+}
 
 static bool is_free(const Outline *x, const Node *n) {
     if (op_info(n->op)->klass == OC_SOURCE && n->op != OP_iota) return true;
     bool view = n->op == OP_reshape || n->op == OP_transpose || n->op == OP_slice || n->op == OP_broadcast;
-    return view && !x->is_output[n->out];
+    return (view || x->noise[n->out]) && !x->is_output[n->out];
 }
 
-/* The latest group that v depends on, through views; -1 for inputs, parameters, literals. */
+static int64_t latest_source(const Outline *x, const Node *n);
+
+/* The latest group that v depends on, through views and noise; -1 for inputs, parameters, literals. */
 static int64_t source_group(const Outline *x, ValueId v) {
-    for (;;) {
-        const Node *n = v == NONE ? NULL : value_node(x->f, v);
-        if (!n) return -1;
-        uint32_t g = x->of[n - x->f->node];
-        if (g != NONE) return g;
-        if (n->n_in == 0) return -1;
-        v = n->in[0];
-    }
+    const Node *n = v == NONE ? NULL : value_node(x->f, v);
+    if (!n) return -1;
+    uint32_t g = x->of[n - x->f->node];
+    return g != NONE ? g : latest_source(x, n);
 }
 
 static int64_t latest_source(const Outline *x, const Node *n) {
@@ -76,10 +93,15 @@ static void note_operand(Outline *x, Group *g, uint32_t index, ValueId v) {
     g->rows.row[v] = x->f->value[v].kind != VK_PARAM && rows_lead(&g->rows, v);
 }
 
-/* The views between v and what the group stores or reads keep rows apart. */
+/* What stands between v and what the group stores or reads keeps rows apart. */
 static bool views_local(Outline *x, Group *g, ValueId v) {
-    for (const Node *n = value_node(x->f, v); n && x->of[n - x->f->node] == NONE && n->n_in; n = value_node(x->f, n->in[0]))
-        if (g->rows.row[n->in[0]] && !rows_node(&g->rows, n)) return false;
+    const Node *n = value_node(x->f, v);
+    if (!n || x->of[n - x->f->node] != NONE) return true;
+    bool any = false;
+    for (uint32_t i = 0; i < n->n_in; i++) any = any || g->rows.row[n->in[i]];
+    if (any && !rows_node(&g->rows, n)) return false;
+    for (uint32_t i = 0; i < n->n_in; i++)
+        if (!views_local(x, g, n->in[i])) return false;
     return true;
 }
 
@@ -136,6 +158,7 @@ static uint32_t group_new(Outline *x, const Node *n) {
 static void assign(Outline *x, uint32_t i) {
     const Node *n = &x->f->node[i];
     x->of[i] = NONE;
+    x->noise[n->out] = noise_depth(x, n);
     if (is_free(x, n)) return;
     int64_t from = latest_source(x, n);
     uint32_t home = NONE;
@@ -173,12 +196,15 @@ static const struct {
     {OP_gather, {"table", "index", "", "", ""}},
     {OP_matmul, {"x", "w", "", "", ""}},
     {OP_rms_norm, {"x", "gain", "", "", ""}},
+    {OP_random, {"seed", "", "", "", ""}},
+    {OP_split_seed, {"seed", "", "", "", ""}},
 };
 
-static const char *operand_name(const Node *n, uint32_t i) {
+/* role: what the reader of a view calls it; NULL when n is no view. */
+static const char *operand_name(const Node *n, uint32_t i, const char *role) {
     for (size_t r = 0; r < sizeof operand_names / sizeof *operand_names; r++)
         if (operand_names[r].op == n->op && i < 5 && operand_names[r].operand[i][0]) return operand_names[r].operand[i];
-    return "x";
+    return role ? role : "x";
 }
 
 /* A name no other operand has: q, q2, q3. */
@@ -193,13 +219,12 @@ static Str operand_hint(const Outline *x, const Kernel *k, const char *wanted) {
 
 static ValueId kernel_value(Outline *x, Kernel *k, ValueId v, uint32_t index, const char *role);
 
-/* role: what the reader of a view calls it. */
 static void kernel_node(Outline *x, Kernel *k, const Node *n, uint32_t index, const char *role) {
     ValueId *in = arena_array(x->a, n->n_in + 1, sizeof *in);
     Type *types = arena_array(x->a, n->n_out + 1, sizeof *types);
     Attr *attrs = arena_array(x->a, n->n_attrs + 1, sizeof *attrs);
     uint32_t kept = 0;
-    for (uint32_t i = 0; i < n->n_in; i++) in[i] = n->in[i] == NONE ? NONE : kernel_value(x, k, n->in[i], index, role ? role : operand_name(n, i));
+    for (uint32_t i = 0; i < n->n_in; i++) in[i] = n->in[i] == NONE ? NONE : kernel_value(x, k, n->in[i], index, operand_name(n, i, role));
     for (uint32_t i = 0; i < n->n_out; i++) types[i] = x->f->value[n->out + i].type;
     for (uint32_t i = 0; i < n->n_attrs; i++)
         if (!skip_attr(&n->attrs[i])) attrs[kept++] = n->attrs[i];
@@ -300,23 +325,19 @@ static ValueId copied(Outline *x, Remap *r, ValueId v) {
 
 /* Values that live outside the group that makes them. */
 static void mark_escape(const Outline *x, bool *escapes, ValueId v, uint32_t into) {
-    for (;;) {
-        const Node *n = v == NONE ? NULL : value_node(x->f, v);
-        if (!n) return;
-        uint32_t g = x->of[n - x->f->node];
-        if (g != NONE) {
-            if (g != into) escapes[v] = true;
-            return;
-        }
-        if (!n->n_in) return;
-        v = n->in[0];
-    }
+    const Node *n = v == NONE ? NULL : value_node(x->f, v);
+    if (!n) return;
+    uint32_t g = x->of[n - x->f->node];
+    if (g == NONE)
+        for (uint32_t i = 0; i < n->n_in; i++) mark_escape(x, escapes, n->in[i], into);
+    else if (g != into) escapes[v] = true;
 }
 
 bool outline(Module *m, Func *f, Diag *d) {
     (void)d;
     Outline x = {.m = m, .f = f, .a = arena_new()};
     x.of = arena_array(x.a, f->n_nodes + 1, sizeof *x.of);
+    x.noise = arena_array(x.a, f->n_values + 1, sizeof *x.noise);
     x.is_output = arena_array(x.a, f->n_values + 1, sizeof *x.is_output);
     bool *escapes = arena_array(x.a, f->n_values + 1, sizeof *escapes);
     for (uint32_t i = 0; i < f->n_outputs; i++) x.is_output[f->output[i]] = escapes[f->output[i]] = true;

@@ -86,6 +86,10 @@ bool rows_node(Rows *r, const Node *n) {
     bool any = false;
     for (uint32_t i = 0; i < n->n_in; i++)
         if (n->in[i] != NONE && r->row[n->in[i]]) any = true;
+    if (op_info(n->op)->klass == OC_RANDOM) { /* an element follows from its position in the whole */
+        for (uint32_t i = 0; i < n->n_out; i++) r->row[n->out + i] = !any && leads(r, type_of(r, n->out + i));
+        return !any;
+    }
     bool ok;
     switch (op_info(n->op)->klass) {
     case OC_POINTWISE: ok = pointwise(r, n, any); break;

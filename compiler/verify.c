@@ -208,6 +208,14 @@ static bool given_slice(Verifier *v, const Func *f, const Node *n)
     return true;
 }
 
+static bool given_random(Verifier *v, const Func *f, const Node *n)
+{
+    const Type *seed = &f->value[n->in[0]].type;
+    if (seed->dtype != DT_I64 || seed->rank > 0)
+        return bad(v, "the seed is %s, not i64[]", show_type(v, seed));
+    return f->value[n->out].type.dtype == DT_F32 || bad(v, "the result is not f32");
+}
+
 static bool check_given(Verifier *v, const Func *f, const Node *n)
 {
     static const struct {
@@ -216,9 +224,10 @@ static bool check_given(Verifier *v, const Func *f, const Node *n)
     } rules[] = {{OP_iota, given_iota},
                  {OP_reshape, given_reshape},
                  {OP_broadcast, given_broadcast},
-                 {OP_slice, given_slice}};
+                 {OP_slice, given_slice},
+                 {OP_random, given_random}};
     const Type *out = &f->value[n->out].type;
-    if (n->n_in) {
+    if (n->n_in && n->op != OP_random) {
         const Type *in = &f->value[n->in[0]].type;
         if (in->dtype != out->dtype)
             return bad(v, "operand is %s, result %s", dtype_name(in->dtype), dtype_name(out->dtype));

@@ -63,6 +63,13 @@ static inline float moec_sigmoid_f32(float x) { return 1.0f / (1.0f + moec_exp_f
 static inline float moec_gelu_f32(float x) {
     return 0.5f * x * (1.0f + moec_tanh_f32(0.7978845608f * (x + 0.044715f * x * x * x)));
 }
+/* Beyond 10 the derivative is 0 or 1 to the last bit, and x * x no longer overflows. */
+static inline float moec_gelu_grad_f32(float x) {
+    float c = x < -10.0f ? -10.0f : x;
+    c = c > 10.0f ? 10.0f : c;
+    float s = c * c, t = moec_tanh_f32(0.7978845608f * (c + 0.044715f * s * c));
+    return 0.5f * (1.0f + t) + 0.5f * c * (1.0f - t * t) * (0.7978845608f + 0.1070322243f * s);
+}
 static inline float moec_relu_f32(float x) { return x < 0.0f ? 0.0f : x; }
 static inline float moec_abs_f32(float x) { return fabsf(x); }
 static inline float moec_sqrt_f32(float x) { return sqrtf(x); }
@@ -86,6 +93,11 @@ static inline double moec_tanh_f64(double x) { return tanh(x); }
 static inline double moec_sigmoid_f64(double x) { return 1.0 / (1.0 + exp(-x)); }
 static inline double moec_gelu_f64(double x) {
     return 0.5 * x * (1.0 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+}
+static inline double moec_gelu_grad_f64(double x) {
+    double c = x < -10.0 ? -10.0 : x > 10.0 ? 10.0 : x;
+    double s = c * c, t = tanh(0.7978845608028654 * (c + 0.044715 * s * c));
+    return 0.5 * (1.0 + t) + 0.5 * c * (1.0 - t * t) * 0.7978845608028654 * (1.0 + 0.134145 * s);
 }
 static inline double moec_relu_f64(double x) { return x < 0.0 ? 0.0 : x; }
 static inline double moec_abs_f64(double x) { return fabs(x); }
@@ -139,6 +151,33 @@ static inline int64_t moec_pow_i64(int64_t a, int64_t b) {
         a = moec_mul_i64(a, a);
     }
     return r;
+}
+
+/* ---- numbers made from a counter ------------------------------------------------------------------------ */
+
+/* A bijection of 32-bit words: Wellons' lowbias32. */
+static inline uint32_t moec_mix_u32(uint32_t x) {
+    x ^= x >> 16;
+    x *= 0x7feb352du;
+    x ^= x >> 15;
+    x *= 0x846ca68bu;
+    x ^= x >> 16;
+    return x;
+}
+
+/* A multiple of 2^-24 in [0, 1). */
+static inline float moec_uniform_f32(int64_t seed, int64_t index) {
+    uint32_t h = moec_mix_u32((uint32_t)index ^ (uint32_t)seed);
+    h = moec_mix_u32(h ^ (uint32_t)((uint64_t)seed >> 32) ^ (uint32_t)((uint64_t)index >> 32));
+    return (float)(h >> 8) * 5.9604644775390625e-8f; /* 2^-24 */
+}
+
+/* SplitMix64's finaliser (Steele, Lea, Flood 2014): the index-th seed made from `seed`. */
+static inline int64_t moec_split_seed_i64(int64_t seed, int64_t index) {
+    uint64_t z = (uint64_t)seed + ((uint64_t)index + 1) * UINT64_C(0x9e3779b97f4a7c15);
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return (int64_t)(z ^ (z >> 31));
 }
 
 /* ---- half precision, stored as its bits -------------------------------------------------------------- */

@@ -163,6 +163,10 @@ static void test_floats(void **state) {
     check(F32("a", "3", "inf, nan, 1") "%y = isinf %a : bool[3]\n" BOOLS("w", "3", "1, 0, 0") RETURN);
     check(F32("a", "2", "1, -1") "%y = gelu %a : f32[2]\n" F32("w", "2", "0.841191990608, -0.158808009392")
               RETURN);
+    check(F32("a", "7", "-2, -0.75, 0, 0.5, 1, 1e30, nan") "%y = gelu_grad %a : f32[7]\n" F32(
+        "w", "7", "-0.08609926, 0.00106174, 0.5, 0.86737036, 1.08296408, 1, nan") RETURN);
+    check(F32("a", "2", "1, -2") "%b = dropout %a : f32[2]\n%y = jitter %b {eps = 0.5} : f32[2]\n"
+                                 "return %y \"y\", %a \"w\"\n");
     /* f16: computed in f32, rounded once; 2048 + 1 is halfway and goes to even */
     check(CONST("a", "f16[3]", "2048, 2050, 60000") CONST(
         "b", "f16[3]", "1, 1, 60000") "%y = add %a, %b : f16[3]\n" CONST("w", "f16[3]", "2048, 2052, inf")
