@@ -222,7 +222,7 @@ static bool content_move(Work *w) {
             for (int k = 0; k < w->out.n; k++) {
                 if (!dim_is_const(w->b->m->dims, start->dims.v[k], &s))
                     return false;
-                from[k] = s + at[k] * step->ints.v[k];
+                from[k] = s + at[k] * (step ? step->ints.v[k] : 1);
                 if (from[k] < 0 || from[k] >= w->shape[0].d[k])
                     return false;
             }

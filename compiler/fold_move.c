@@ -130,9 +130,14 @@ ValueId fold_broadcast(Folder *x, const Make *k) {
 
 /* ---- slice --------------------------------------------------------------------------------------- */
 
+/* Without the attribute every step is 1. */
+static int64_t step_along(const Attr *step, int64_t axis) {
+    return step ? step->ints.v[axis] : 1;
+}
+
 static ValueId slice_of_iota(Folder *x, const Make *k, const Node *n, const Attr *start, const Attr *step) {
     int64_t axis = node_int(n, AT_axis, 0);
-    if (step->ints.v[axis] != 1)
+    if (step_along(step, axis) != 1)
         return NONE;
     ValueId v = make_iota(x, &k->type, (int)axis, k->origin);
     if (dim_is(x->m->dims, start->dims.v[axis], 0))
@@ -146,13 +151,15 @@ static ValueId slice_of_slice(Folder *x, const Make *k, const Node *n, const Att
     const Attr *start0 = node_attr(n, AT_start), *step0 = node_attr(n, AT_step);
     Dim at[MOEC_MAX_RANK];
     for (int i = 0; i < k->type.rank; i++) {
-        if (step0->ints.v[i] != 1)
+        if (step_along(step0, i) != 1)
             return NONE;
         at[i] = dim_add(x->m->dims, start->dims.v[i], start0->dims.v[i]);
     }
-    Attr a[2] = {attr_dims(AT_start, at, (uint32_t)k->type.rank), *step};
+    Attr a[2] = {attr_dims(AT_start, at, (uint32_t)k->type.rank)};
+    if (step)
+        a[1] = *step;
     ValueId source = n->in[0];
-    Make now = {OP_slice, &source, 1, a, 2, k->type, k->origin};
+    Make now = {OP_slice, &source, 1, a, step ? 2 : 1, k->type, k->origin};
     return fold_make(x, &now);
 }
 
@@ -166,7 +173,7 @@ static ValueId slice_of_broadcast(Folder *x, const Make *k, const Node *n, const
     for (int i = 0; i < inner.rank; i++) {
         bool one = fold_is_one(x, inner.dim[i]);
         at[i] = one ? dim_const(x->m->dims, 0) : start->dims.v[lead + i];
-        by[i] = one ? 1 : step->ints.v[lead + i];
+        by[i] = one ? 1 : step_along(step, lead + i);
         extent[i] = one ? inner.dim[i] : k->type.dim[lead + i];
     }
     Attr a[2] = {attr_dims(AT_start, at, (uint32_t)inner.rank), attr_ints(AT_step, by, (uint32_t)inner.rank)};
@@ -192,7 +199,7 @@ ValueId fold_slice(Folder *x, const Make *k) {
     const Node *n = value_node(x->f, k->in[0]);
     bool dense = true, front = true;
     for (int i = 0; i < k->type.rank; i++) {
-        dense &= step->ints.v[i] == 1;
+        dense &= step_along(step, i) == 1;
         front &= dim_is(x->m->dims, start->dims.v[i], 0);
     }
     if (dense && front && type_eq(fold_type(x, k->in[0]), &k->type))

@@ -127,6 +127,17 @@ static const Case cases[] = {
      "%r = slice %c {start = [0, 0, 3], step = [1, 1, 1]} : f32[B,S,6]\n",
      {"start = [0, 0, 2]"},
      {"concat", "f32[B,S,3]"}},
+    {"slices without steps",
+     "fold",
+     X ", %v : f32[3]",
+     "%a = slice %x {start = [0, 0, 2]} : f32[B,S,6]\n"
+     "%b = slice %a {start = [0, 0, 1]} : f32[B,S,3]\n"
+     "%c = broadcast %v : f32[B,S,1,3]\n"
+     "%d = slice %c {start = [0, 0, 0, 2]} : f32[B,S,1,1]\n"
+     "%e = reshape %d : f32[B,S,1]\n"
+     "%r = add %b, %e : f32[B,S,3]\n",
+     {"slice %x {start = [0, 0, 3]}"},
+     {"f32[B,S,6]", "f32[B,S,1,3]"}},
     {"literals are computed",
      "fold",
      X,
