@@ -123,12 +123,14 @@ static const StoreRule store_rules[] = {
     {OP_argmax, lower_argmax},       {OP_top_k_mask, lower_top_k_mask}, {OP_cumsum, lower_cumsum},
     {OP_rms_norm, lower_rms},        {OP_rms_factor, lower_rms},      {OP_gather, lower_gather},
     {OP_gather_nd, lower_gather_nd}, {OP_scatter_nd, lower_scatter_nd}, {OP_concat, lower_concat},
-    {OP_append, lower_append},
+    {OP_append, lower_append},       {OP_cross_entropy_dx, lower_cross_entropy_dx},
+    {OP_cross_entropy_dw, lower_cross_entropy_dw},
 };
 
 /* Rules of nodes with several results: `to` has a View a result, without a buffer where nobody reads it. */
 static const StoreRule several_rules[] = {
     {OP_split_seed, lower_split_seed},
+    {OP_cross_entropy, lower_cross_entropy},
 };
 
 static const StoreRule *find_rule(const StoreRule *table, size_t n, Op op) {

@@ -78,8 +78,7 @@ static const LExpr *step(Lower *l, const LExpr *base, const LExpr *i, Dim stride
     return li_add(l->k, base, li_mul(l->k, i, le_dim(l->k, stride)));
 }
 
-/* A matrix with distances `down` and `across`; false unless one of them is 1. */
-static bool matrix(Lower *l, const LBuf *buf, const LExpr *offset, Dim down, Dim across, LMatrix *out) {
+bool lower_matrix(Lower *l, const LBuf *buf, const LExpr *offset, Dim down, Dim across, LMatrix *out) {
     bool rows = dim_is(l->t, across, 1), cols = !rows && dim_is(l->t, down, 1);
     *out = (LMatrix){buf, offset, le_dim(l->k, rows ? down : across), cols};
     return rows || cols;
@@ -116,8 +115,8 @@ bool lower_matmul(Lower *l, const Node *n, const View *to, bool accumulate) {
         b = step(l, b, v, x.batch[i].b);
     }
     LMatrix ma, mb, mc;
-    bool flat = to->buf->dtype == DT_F32 && matrix(l, x.a.buf, a, x.m.a, x.ak, &ma) &&
-                matrix(l, x.b.buf, b, x.bk, x.n.b, &mb) && matrix(l, x.c.buf, c, x.m.c, x.n.c, &mc) && !mc.transposed;
+    bool flat = to->buf->dtype == DT_F32 && lower_matrix(l, x.a.buf, a, x.m.a, x.ak, &ma) &&
+                lower_matrix(l, x.b.buf, b, x.bk, x.n.b, &mb) && lower_matrix(l, x.c.buf, c, x.m.c, x.n.c, &mc) && !mc.transposed;
     if (flat) ls_matmul(l->k, l->block, ma, mb, mc, x.m.extent, x.n.extent, x.k, accumulate);
     else plain_loops(l, &x, c, a, b, accumulate);
     l->block = back;

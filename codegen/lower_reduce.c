@@ -61,6 +61,10 @@ static const LExpr *fold_row(Lower *l, const Fold *f, DType t, const LExpr *exte
 
 static const Fold fold_sum = {LO_ADD, 0}, fold_max = {LO_MAX, -INFINITY};
 
+const LExpr *lower_fold(Lower *l, LOp op, DType t, const LExpr *extent, RowScore *element, void *ctx) {
+    return fold_row(l, op == LO_MAX ? &fold_max : &fold_sum, t, extent, element, ctx);
+}
+
 /* Extent of one or several axes as a number of type t. */
 static const LExpr *as_number(Lower *l, DType t, const LExpr *extent) {
     return le_cast(l->k, t, extent);

@@ -371,6 +371,43 @@ static bool infer_attention(Infer *x) {
     return one(x, t);
 }
 
+/* Operands 0..4 of cross_entropy and its gradients, and of the latter log_z and dloss. */
+static bool loss_operands(Infer *x) {
+    const Type *h = operand(x, 0), *w = operand(x, 1), *labels = operand(x, 2);
+    bool tb = integer(x, AT_tb, 0) != 0;
+    if (h->rank != 3 || w->rank != 2 || h->dim[2] != w->dim[tb ? 1 : 0])
+        return fail(x, "x and w do not fit [B,T,d] and [d,V]");
+    if ((h->dtype != DT_F32 && h->dtype != DT_F64) || w->dtype != h->dtype)
+        return fail(x, "x and w are not of one floating type");
+    if (labels->dtype != DT_I64 || labels->rank != 2 || labels->dim[0] != h->dim[0] ||
+        labels->dim[1] != h->dim[1])
+        return fail(x, "labels are not i64[B,T]");
+    for (uint32_t i = 3; i < x->n_in; i++) {
+        const Type *t = operand(x, i);
+        if (t->dtype != h->dtype || t->rank != (i < 5 ? 0 : 2))
+            return fail(x, "smoothing and z are scalars of x's type, log_z and dloss are [B,T]");
+        if (i >= 5 && (t->dim[0] != h->dim[0] || t->dim[1] != h->dim[1]))
+            return fail(x, "log_z and dloss are not [B,T]");
+    }
+    return true;
+}
+
+static bool infer_cross_entropy(Infer *x) {
+    if (!loss_operands(x))
+        return false;
+    x->out[0] = x->out[1] = type_ranked(operand(x, 0)->dtype, 2, operand(x, 2)->dim);
+    x->n_out = 2;
+    return true;
+}
+
+static bool infer_cross_entropy_dx(Infer *x) {
+    return loss_operands(x) && one(x, *operand(x, 0));
+}
+
+static bool infer_cross_entropy_dw(Infer *x) {
+    return loss_operands(x) && one(x, *operand(x, 1));
+}
+
 /* ---- calls
  * --------------------------------------------------------------------------------------------------- */
 

@@ -189,21 +189,24 @@ static bool skip_attr(const Attr *a) {
 /* What operands are called, by the op that reads them first; x without a row. */
 static const struct {
     Op op;
-    const char *operand[5];
+    const char *operand[7];
 } operand_names[] = {
     {OP_attention, {"q", "k", "v", "bias", "keep"}},
-    {OP_append, {"cache", "row", "", "", ""}},
-    {OP_gather, {"table", "index", "", "", ""}},
-    {OP_matmul, {"x", "w", "", "", ""}},
-    {OP_rms_norm, {"x", "gain", "", "", ""}},
-    {OP_random, {"seed", "", "", "", ""}},
-    {OP_split_seed, {"seed", "", "", "", ""}},
+    {OP_append, {"cache", "row"}},
+    {OP_gather, {"table", "index"}},
+    {OP_matmul, {"x", "w"}},
+    {OP_rms_norm, {"x", "gain"}},
+    {OP_random, {"seed"}},
+    {OP_split_seed, {"seed"}},
+    {OP_cross_entropy, {"x", "w", "labels", "smoothing", "z"}},
+    {OP_cross_entropy_dx, {"x", "w", "labels", "smoothing", "z", "log_z", "dloss"}},
+    {OP_cross_entropy_dw, {"x", "w", "labels", "smoothing", "z", "log_z", "dloss"}},
 };
 
 /* role: what the reader of a view calls it; NULL when n is no view. */
 static const char *operand_name(const Node *n, uint32_t i, const char *role) {
     for (size_t r = 0; r < sizeof operand_names / sizeof *operand_names; r++)
-        if (operand_names[r].op == n->op && i < 5 && operand_names[r].operand[i][0]) return operand_names[r].operand[i];
+        if (operand_names[r].op == n->op && i < 7 && operand_names[r].operand[i]) return operand_names[r].operand[i];
     return role ? role : "x";
 }
 

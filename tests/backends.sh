@@ -36,6 +36,8 @@ both() {
 all=bind,fold,match,attach,derive,cse,fuse,plan
 both shapes "$root/tests/ir/shapes.ir" --passes=$all
 both random "$root/tests/ir/random.ir" --passes=$all --dim B=5 --dim T=70
+both loss "$root/tests/ir/loss.ir" --passes=$all --dim B=5 --dim T=70
+both "loss of one token" "$root/tests/ir/loss.ir" --passes=$all --dim B=1 --dim T=1
 both block "$root/tests/ir/roundtrip.ir" --passes=fold,cse,fuse,plan
 # Dumps of every stage are compiled from there on.
 "$moec" run "$root/examples/t5-tiny" --passes=$all --func encode --dump-ir=all --dump-dir="$work/stages" >/dev/null ||
