@@ -130,6 +130,7 @@ static const StoreRule store_rules[] = {
 /* Rules of nodes with several results: `to` has a View a result, without a buffer where nobody reads it. */
 static const StoreRule several_rules[] = {
     {OP_split_seed, lower_split_seed},
+    {OP_attention_grad, lower_attention_grad},
     {OP_cross_entropy, lower_cross_entropy},
 };
 
@@ -277,7 +278,7 @@ static void cache_view(Lower *l, ValueId cache, const Node *append) {
 
 static bool has_attention(const Func *f) {
     for (uint32_t i = 0; i < f->n_nodes; i++)
-        if (f->node[i].op == OP_attention || f->node[i].op == OP_append) return true;
+        if (f->node[i].op == OP_attention || f->node[i].op == OP_attention_grad || f->node[i].op == OP_append) return true;
     return false;
 }
 

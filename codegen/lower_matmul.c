@@ -1,5 +1,4 @@
-/* Contractions: matmul in all its shapes, and attention. Both end in LS_MATMUL statements over matrices in buffers
- * where shapes allow, in plain loops elsewhere. */
+/* Matmul in all its shapes: LS_MATMUL statements over matrices in buffers where shapes allow, plain loops elsewhere. */
 #include "lower_ops.h"
 
 /* ---- matmul --------------------------------------------------------------------------------------- */
@@ -119,92 +118,6 @@ bool lower_matmul(Lower *l, const Node *n, const View *to, bool accumulate) {
                 lower_matrix(l, x.b.buf, b, x.bk, x.n.b, &mb) && lower_matrix(l, x.c.buf, c, x.m.c, x.n.c, &mc) && !mc.transposed;
     if (flat) ls_matmul(l->k, l->block, ma, mb, mc, x.m.extent, x.n.extent, x.k, accumulate);
     else plain_loops(l, &x, c, a, b, accumulate);
-    l->block = back;
-    return true;
-}
-
-/* ---- attention -------------------------------------------------------------------------------------- */
-
-enum { QUERY_BLOCK = 32 };
-
-/* What the score at (query i0 + i, key j) of head h in example b becomes before the softmax. */
-typedef struct ScoreCtx {
-    const Node *n;
-    const LBuf *scores;
-    const LExpr *b, *h, *row, *query, *keys; /* query = i0 + i + offset */
-    View bias;
-    ValueId keep;
-} ScoreCtx;
-
-static const LExpr *score_at(Lower *l, void *ctx, const LExpr *j) {
-    ScoreCtx *c = ctx;
-    LoopKernel *k = l->k;
-    const LExpr *s = le_load(k, c->scores, li_add(k, li_mul(k, c->row, c->keys), j));
-    if (c->bias.buf) {
-        const LExpr *last = li_sub(k, lower_extent(l, c->n->in[3], 1), le_int(k, 1));
-        const LExpr *d = li_add(k, li_sub(k, j, c->query), le_int(k, node_int(c->n, AT_center, 0)));
-        const LExpr *at[2] = {c->h, li_max(k, li_min(k, d, last), le_int(k, 0))};
-        s = le_op2(k, LO_ADD, DT_F32, s, le_load(k, c->bias.buf, view_index(l, &c->bias, at)));
-    }
-    const LExpr *lowest = le_num(k, DT_F32, -3.4028234663852886e+38);
-    if (c->keep != NONE) {
-        const LExpr *at[2] = {c->b, j};
-        s = le_select(k, lower_pull(l, c->keep, at), s, lowest);
-    }
-    if (node_int(c->n, AT_causal, 0)) s = le_select(k, le_op2(k, LO_LE, DT_BOOL, j, c->query), s, lowest);
-    return s;
-}
-
-bool lower_attention(Lower *l, const Node *n, const View *to) {
-    LoopKernel *k = l->k;
-    View q, kk, v;
-    ScoreCtx c = {.n = n, .keep = n->n_in > 4 ? n->in[4] : NONE};
-    const Type *tq = &l->f->value[n->in[0]].type;
-    if (tq->dtype != DT_F32) return diag_error(l->d, NULL, "attention in %s is not supported: only f32", dtype_name(tq->dtype));
-    if (!lower_stored(l, n->in[0], &q) || !lower_stored(l, n->in[1], &kk) || !lower_stored(l, n->in[2], &v)) return false;
-    if (n->n_in > 3 && n->in[3] != NONE && !lower_stored(l, n->in[3], &c.bias)) return false;
-    const LExpr *heads = le_int(k, node_int(n, AT_heads, 1)), *block = le_int(k, QUERY_BLOCK);
-    const LExpr *batch = lower_extent(l, n->in[0], 0), *queries = lower_extent(l, n->in[0], 1);
-    const LExpr *width = li_div(k, lower_extent(l, n->in[0], 2), heads);
-    const LExpr *width_v = li_div(k, lower_extent(l, n->in[2], 2), heads);
-    c.keys = lower_extent(l, n->in[1], 1);
-    int64_t bytes, hi = dim_upper(l->t, l->f->value[n->in[1]].type.dim[1]);
-    LBuf *scores = hi != DIM_UNBOUNDED && mul_i64(hi, QUERY_BLOCK * 4, &bytes) ? loop_scratch(k, DT_F32, bytes, str_c("scores")) : NULL;
-    if (!scores) return diag_error(l->d, NULL, "attention over an unbounded length; give it a bound with --dim NAME=1..N");
-    c.scores = scores;
-
-    const LExpr *blocks = li_div(k, li_add(k, queries, le_int(k, QUERY_BLOCK - 1)), block);
-    LBlock *back = l->block;
-    LStmt *p = ls_parallel(k, back, li_mul(k, li_mul(k, batch, heads), blocks), "p");
-    l->block = &p->body;
-    const LExpr *t = le_var(k, p->var);
-    c.b = le_var(k, ls_let(k, l->block, DT_I64, li_div(k, t, li_mul(k, heads, blocks)), "b"));
-    c.h = le_var(k, ls_let(k, l->block, DT_I64, li_mod(k, li_div(k, t, blocks), heads), "h"));
-    const LExpr *i0 = le_var(k, ls_let(k, l->block, DT_I64, li_mul(k, li_mod(k, t, blocks), block), "i0"));
-    const LExpr *mq = le_var(k, ls_let(k, l->block, DT_I64, li_min(k, block, li_sub(k, queries, i0)), "mq"));
-
-    const LExpr *zero = le_int(k, 0), *hd = li_mul(k, c.h, width), *hv = li_mul(k, c.h, width_v);
-    const LExpr *at_q[3] = {c.b, i0, hd}, *at_k[3] = {c.b, zero, hd}, *at_v[3] = {c.b, zero, hv}, *at_o[3] = {c.b, i0, hv};
-    LMatrix mq_ = {q.buf, view_index(l, &q, at_q), le_dim(k, q.stride[1]), false};
-    LMatrix mk = {kk.buf, view_index(l, &kk, at_k), le_dim(k, kk.stride[1]), true};
-    LMatrix ms = {scores, zero, c.keys, false};
-    LMatrix mv = {v.buf, view_index(l, &v, at_v), le_dim(k, v.stride[1]), false};
-    LMatrix mo = {to->buf, view_index(l, to, at_o), le_dim(k, to->stride[1]), false};
-    ls_matmul(k, l->block, mq_, mk, ms, mq, c.keys, width, false);
-
-    LStmt *i = ls_for(k, l->block, mq, "i");
-    LBlock *task = l->block;
-    l->block = &i->body;
-    c.row = le_var(k, i->var);
-    const Attr *offset = node_attr(n, AT_offset);
-    c.query = li_add(k, i0, c.row);
-    if (offset) c.query = li_add(k, c.query, le_dim(k, offset->d));
-    if (c.bias.buf || node_int(n, AT_causal, 0)) c.query = le_var(k, ls_let(k, l->block, DT_I64, c.query, "query"));
-    View rows = {.buf = scores, .offset = li_mul(k, c.row, c.keys), .rank = 1, .stride = {dim_const(l->t, 1)}};
-    const LExpr *none[1] = {zero};
-    lower_softmax_of(l, &rows, none, 0, c.keys, score_at, &c);
-    l->block = task;
-    ls_matmul(k, l->block, ms, mv, mo, mq, width_v, c.keys, false);
     l->block = back;
     return true;
 }

@@ -16,6 +16,7 @@ bool lower_scatter_nd(Lower *l, const Node *n, const View *to);
 bool lower_cross_entropy(Lower *l, const Node *n, const View *to); /* both results */
 bool lower_cross_entropy_dx(Lower *l, const Node *n, const View *to);
 bool lower_cross_entropy_dw(Lower *l, const Node *n, const View *to);
+bool lower_attention_grad(Lower *l, const Node *n, const View *to); /* all results */
 bool lower_concat(Lower *l, const Node *n, const View *to);
 
 /* Softmax in place along one row of `to`; idx are the other axes' positions. `score` gives the value to store at

@@ -7,6 +7,7 @@
 #include "print_c.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Element types cross the boundary as numbers. */
@@ -347,6 +348,63 @@ static void print_tensors(Program *p) {
     text_printf(p->c, "};\n\n");
 }
 
+/* ---- what training takes of the arena ------------------------------------------------------------------ */
+
+typedef struct Place {
+    int64_t offset;
+    Dim bytes;
+} Place;
+
+static int by_offset(const void *a, const void *b) {
+    const Place *x = a, *y = b;
+    if (x->offset != y->offset) return x->offset < y->offset ? -1 : 1;
+    return x->bytes < y->bytes ? -1 : x->bytes > y->bytes;
+}
+
+/* Sizes are functions of the symbols, few of them different: places name theirs by number. */
+static uint32_t print_places(Program *p, uint32_t *n_sizes) {
+    const Func *f = module_find(p->m, "train");
+    DimTable *t = p->m->dims;
+    Vec(Place) list = {0};
+    Vec(Dim) sizes = {0};
+    for (uint32_t i = 0; f && i < f->n_nodes; i++) {
+        const Attr *place = node_attr(&f->node[i], AT_place);
+        for (uint32_t k = 0; place && k < place->ints.n; k++) {
+            const Type *type = &f->value[f->node[i].out + k].type;
+            Place x = {place->ints.v[k], dim_mul(t, type_count(t, type), dim_const(t, (int64_t)dtype_bytes(type->dtype)))};
+            if (x.offset >= 0) vec_push(&list, x);
+        }
+    }
+    uint32_t n = (uint32_t)list.count;
+    if (n) {
+        qsort(list.item, n, sizeof *list.item, by_offset);
+        text_printf(p->c, "static const moec_place places[] = {\n");
+        for (uint32_t i = 0; i < n; i++) {
+            size_t s = 0;
+            while (s < sizes.count && sizes.item[s] != list.item[i].bytes) s++;
+            if (s == sizes.count) vec_push(&sizes, list.item[i].bytes);
+            text_printf(p->c, "    {UINT64_C(%" PRId64 "), %zu},\n", list.item[i].offset, s);
+        }
+        text_printf(p->c, "};\n\nstatic void train_sizes(const int64_t *sym, uint64_t *bytes) {\n");
+        for (uint32_t s = 0; s < p->n_symbols; s++) {
+            bool used = false;
+            for (size_t i = 0; i < sizes.count; i++) used |= dim_subst(t, sizes.item[i], p->symbol[s], dim_const(t, 1)) != sizes.item[i];
+            if (used) text_printf(p->c, "    const int64_t %s = sym[%u];\n", c_symbol(&p->names, p->symbol[s]), s);
+        }
+        text_printf(p->c, "    (void)sym;\n");
+        for (size_t i = 0; i < sizes.count; i++) {
+            text_printf(p->c, "    bytes[%zu] = (uint64_t)(", i);
+            dim_print_c(t, sizes.item[i], p->c, c_symbol, &p->names);
+            text_printf(p->c, ");\n");
+        }
+        text_printf(p->c, "}\n\n");
+    }
+    *n_sizes = (uint32_t)sizes.count;
+    vec_free(&list);
+    vec_free(&sizes);
+    return n;
+}
+
 static int symbol_index(const Program *p, const char *name) {
     for (uint32_t i = 0; i < p->n_symbols; i++)
         if (str_is(dim_sym_at(p->m->dims, p->symbol[i])->name, name)) return (int)i;
@@ -397,6 +455,7 @@ static void print_program(Program *p, const Func **entry, uint32_t n) {
     text_printf(p->c, "{");
     for (size_t i = 0; i < p->m->spec.n; i++) text_printf(p->c, "%s%d,", i % 24 ? " " : "\n    ", (unsigned char)p->m->spec.p[i]);
     text_printf(p->c, "\n    0};\n\n");
+    uint32_t n_sizes, n_places = print_places(p, &n_sizes);
     text_printf(p->c, "static const moec_program program = {\n    .abi = MOEC_ABI,\n    .name = \"%s\",\n", prefix);
     text_printf(p->c, "    .weights_hash = UINT64_C(0x%016" PRIx64 "),\n    .weights_bytes = UINT64_C(%" PRIu64 "),\n", im->hash, im->weights_bytes);
     text_printf(p->c, "    .adapter_init = UINT64_C(%" PRIu64 "),\n    .adapter_bytes = UINT64_C(%" PRIu64 "),\n", im->adapter_init, im->adapter_bytes);
@@ -406,8 +465,11 @@ static void print_program(Program *p, const Func **entry, uint32_t n) {
     text_printf(p->c, "    .symbol = symbols,\n    .function = functions,\n    .tensor = tensors,\n");
     text_printf(p->c, "    .prepare = %s,\n    .seq2seq = %s,\n", im->n_derived ? "prepare" : "NULL", decodes ? "&seq2seq" : "NULL");
     if (p->o->embed_weights) text_printf(p->c, "    .embedded = %s_weights,\n", prefix);
-    text_printf(p->c, "    .spec = spec,\n    .parameters = UINT64_C(%" PRIu64 "),\n    .trainable = UINT64_C(%" PRIu64 "),\n};\n\n",
+    text_printf(p->c, "    .spec = spec,\n    .parameters = UINT64_C(%" PRIu64 "),\n    .trainable = UINT64_C(%" PRIu64 "),\n",
                 p->o->parameters, p->o->trainable);
+    if (n_places)
+        text_printf(p->c, "    .n_places = %u,\n    .n_sizes = %u,\n    .place = places,\n    .train_sizes = train_sizes,\n", n_places, n_sizes);
+    text_printf(p->c, "};\n\n");
     text_printf(p->c, "const moec_program *%s_program(void) {\n    return &program;\n}\n", prefix);
 }
 

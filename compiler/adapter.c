@@ -26,6 +26,7 @@ static const struct {
     [AM_MOV] = {"mov", ROLE(K) | ROLE(V) | ROLE(ACT), ROLE(K) | ROLE(V) | ROLE(ACT), true, false},
     [AM_MOLORA] = {"molora", ROLE(Q) | ROLE(K) | ROLE(V) | ROLE(O) | ROLE(WI) | ROLE(WI_1) | ROLE(WO),
                    ROLE(Q) | ROLE(K) | ROLE(V) | ROLE(O) | ROLE(WI) | ROLE(WO), true, true},
+    [AM_FULL] = {"full", 0, 0, false, false},
 };
 
 static const char *const role_names[SR_COUNT] = {"q", "k", "v", "o", "wi", "wi_1", "wo", "act"};
@@ -59,6 +60,10 @@ bool adapter_method_sits(AdapterMethod m, SiteRole r) {
 
 bool adapter_method_routed(AdapterMethod m) {
     return methods[m].routed;
+}
+
+bool adapter_is_full(const AdapterSpec *spec) {
+    return spec->n_rules == 1 && spec->rule->method == AM_FULL;
 }
 
 bool adapter_method_ranked(AdapterMethod m) {
@@ -196,6 +201,8 @@ uint32_t adapter_site_tensors(const AdapterSite *s, SiteTensor out[TR_COUNT]) {
         out[n++] = site_tensor(TR_LORA_A, 3, E, m->d_in, r);
         out[n++] = site_tensor(TR_LORA_B, 3, E, r, m->d_out);
         break;
+    case AM_FULL:
+        break;
     case AM_COUNT:
         BUG("not a method");
     }
@@ -262,7 +269,7 @@ static bool tensor_fits(const AdapterTensor *have, const SiteTensor *want, const
     Text t = {0};
     text_printf(&t, "shape ");
     shape_text(&t, have->rank, have->dim);
-    text_printf(&t, " where the spec and the model make it ");
+    text_printf(&t, " where the model has ");
     shape_text(&t, want->rank, want->dim);
     diag_error(d, file, "tensor '%s': %.*s", diag_show(d, have->name), (int)t.n, t.p);
     text_free(&t);
@@ -270,7 +277,7 @@ static bool tensor_fits(const AdapterTensor *have, const SiteTensor *want, const
 }
 
 /* Element by element through memcpy: the file's data need not be aligned. Hosts are little-endian. */
-static float *tensor_floats(const AdapterTensor *t, int64_t count, Arena *a) {
+float *adapter_tensor_values(const AdapterTensor *t, int64_t count, Arena *a) {
     float *out = arena_array(a, (size_t)count, sizeof *out);
     const unsigned char *p = t->data;
     for (int64_t i = 0; i < count && t->kind == FK_F64; i++) {
@@ -290,6 +297,20 @@ static float *tensor_floats(const AdapterTensor *t, int64_t count, Arena *a) {
     if (t->kind == FK_F32 && count > 0)
         memcpy(out, p, (size_t)count * sizeof *out);
     return out;
+}
+
+bool param_take(Param *p, const AdapterTensor *t, const char *file, Arena *a, Diag *d) {
+    SiteTensor want = {.rank = p->rank, .count = 1};
+    CHECK(p->rank <= 4);
+    for (int i = 0; i < p->rank; i++)
+        want.count *= want.dim[i] = p->dim[i];
+    if (p->dtype != DT_F32)
+        return diag_error(d, file, "tensor '%s': the model's weight of that name is %s, only f32 can be replaced",
+                          diag_show(d, t->name), dtype_name(p->dtype));
+    if (!tensor_fits(t, &want, file, d))
+        return false;
+    p->data = adapter_tensor_values(t, want.count, a);
+    return true;
 }
 
 enum { REPORT_EACH = 4 }; /* missing, misfit and surplus tensors named one by one before only being counted */
@@ -341,7 +362,7 @@ static bool values_load(const AdapterSpec *spec, const AdapterPlan *plan, Arena 
         int64_t count = 1;
         for (int i = 0; i < found[k]->rank; i++)
             count *= found[k]->dim[i];
-        value[k] = tensor_floats(found[k], count, a);
+        value[k] = adapter_tensor_values(found[k], count, a);
     }
     return true;
 }

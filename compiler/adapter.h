@@ -9,10 +9,10 @@
 #ifndef MOEC_ADAPTER_H
 #define MOEC_ADAPTER_H
 
-#include "base.h"
-#include "tensor.h"
+#include "ir.h"
 
-typedef enum AdapterMethod { AM_IA3, AM_LORA, AM_MOV, AM_MOLORA, AM_COUNT } AdapterMethod;
+/* AM_FULL trains the base itself: it sits on no site and has no tensors of its own. */
+typedef enum AdapterMethod { AM_IA3, AM_LORA, AM_MOV, AM_MOLORA, AM_FULL, AM_COUNT } AdapterMethod;
 
 /* Where on a layer: the linears q k v o wi wi_1 wo, and `act`, the output of the activation. */
 typedef enum SiteRole { SR_Q, SR_K, SR_V, SR_O, SR_WI, SR_WI_1, SR_WO, SR_ACT, SR_COUNT } SiteRole;
@@ -96,7 +96,7 @@ typedef enum TensorRole { TR_SCALE, TR_LORA_A, TR_LORA_B, TR_ROUTER, TR_ROUTER_B
 typedef struct SiteTensor {
     TensorRole role;
     int rank;
-    int64_t dim[3];
+    int64_t dim[4];
     int64_t count;
 } SiteTensor;
 
@@ -120,6 +120,13 @@ uint32_t adapter_site_tensors(const AdapterSite *s, SiteTensor out[TR_COUNT]);
 int64_t adapter_router_width(const AdapterSite *s);
 /* Parameters of a site; `trained`: only what the spec lets move. */
 int64_t adapter_site_count(const AdapterSpec *spec, const AdapterSite *s, bool trained);
+
+/* Whether the spec asks for method full. */
+bool adapter_is_full(const AdapterSpec *spec);
+/* `count` values of a loaded tensor as f32, in `a`. */
+float *adapter_tensor_values(const AdapterTensor *t, int64_t count, Arena *a);
+/* A loaded tensor becomes the data of an f32 parameter of the same shape; false after reporting. */
+bool param_take(Param *p, const AdapterTensor *t, const char *file, Arena *a, Diag *d);
 
 /* Initial value number i of tensor `name`, whatever was drawn before: ones, zeros, or normal(0, 0.02). */
 void adapter_init(uint64_t seed, Str name, TensorRole role, float *data, int64_t count);

@@ -3,10 +3,11 @@
  * A site is a node with the attribute `site`: a linear (matmul) or the activation of a feed-forward block.
  * The nodes put behind it compute what ADAPTERS' table of forward rules says, in primitive ops only, and
  * everything that read the site's value reads theirs. Every adapter tensor becomes one parameter of kind
- * PK_ADAPTER named `<site>.<suffix>`, shared by all functions that hold the site. */
-#include "pass.h"
-
-#include "adapter.h"
+ * PK_ADAPTER named `<site>.<suffix>`, shared by all functions that hold the site.
+ *
+ * For training, markers stand where T5 has dropout around its linears and where routers have jitter, and a
+ * router's values carry the attributes that `derive` finds them by. */
+#include "attach_impl.h"
 #include "namemap.h"
 
 #include <float.h>
@@ -170,6 +171,26 @@ static ValueId reshape_tail(Attach *t, ValueId v, int drop, int n, const int64_t
     return build_reshape(t->m, t->r.f, v, rank + n, type.dim, t->origin);
 }
 
+/* v carries a name that `derive` finds it by. */
+static ValueId tag(Attach *t, uint32_t site, ValueId v, const char *what) {
+    const RouterOptions *o = &t->plan.site[site].rule->router;
+    Node *n = &t->r.f->node[t->r.f->value[v].def];
+    if (!t->o->train || node_attr(n, AT_router))
+        return v;
+    Attr *attrs = arena_array(t->m->arena, n->n_attrs + 4, sizeof *attrs);
+    for (uint32_t i = 0; i < n->n_attrs; i++)
+        attrs[i] = n->attrs[i];
+    Str name = t->plan.site[site].at->name;
+    attrs[n->n_attrs++] = attr_s(AT_site, (Str){arena_strndup(t->m->arena, name.p, name.n), name.n});
+    attrs[n->n_attrs++] = attr_s(AT_router, str_c(what));
+    if (o->balance_loss > 0 && strcmp(what, "logits") == 0)
+        attrs[n->n_attrs++] = attr_f(AT_balance, o->balance_loss);
+    if (o->z_loss > 0 && strcmp(what, "logits") == 0)
+        attrs[n->n_attrs++] = attr_f(AT_z, o->z_loss);
+    n->attrs = attrs;
+    return v;
+}
+
 static ValueId softmax_last(Attach *t, ValueId v) {
     Attr axis = attr_i(AT_axis, type_of(t, v)->rank - 1);
     return func_node(t->m, t->r.f, OP_softmax, &v, 1, &axis, 1, t->origin);
@@ -180,21 +201,25 @@ static ValueId router(Attach *t, uint32_t site, ValueId u) {
     const AdapterRule *rule = t->plan.site[site].rule;
     const RouterOptions *o = &rule->router;
     Func *f = t->r.f;
+    if (t->o->train && o->jitter > 0) {
+        Attr eps = attr_f(AT_eps, o->jitter);
+        u = func_node(t->m, f, OP_jitter, &u, 1, &eps, 1, t->origin);
+    }
     ValueId logits = multiply(t, u, use(t, site, TR_ROUTER)), scaled;
     if (o->bias)
         logits = add_node(t, OP_add, logits, use(t, site, TR_ROUTER_BIAS));
-    scaled = logits;
+    scaled = tag(t, site, logits, "logits");
     if (o->temperature != 1)
-        scaled = add_node(t, OP_div, logits, build_scalar(t->m, f, DT_F32, o->temperature));
+        scaled = tag(t, site, add_node(t, OP_div, logits, build_scalar(t->m, f, DT_F32, o->temperature)), "scaled");
     if (o->top_k == 0 || o->top_k == rule->experts)
-        return softmax_last(t, scaled);
+        return tag(t, site, softmax_last(t, scaled), "weights");
     Attr k = attr_i(AT_k, o->top_k);
-    ValueId in[3] = {func_node(t->m, f, OP_top_k_mask, &logits, 1, &k, 1, t->origin)};
+    ValueId in[3] = {tag(t, site, func_node(t->m, f, OP_top_k_mask, &logits, 1, &k, 1, t->origin), "mask")};
     /* The softmax over the kept logits: a dropped one weighs e^(lowest - max) = 0 exactly. */
     in[1] = o->renormalise ? scaled : softmax_last(t, scaled);
     in[2] = build_scalar(t->m, f, DT_F32, o->renormalise ? -(double)FLT_MAX : 0);
     ValueId kept = func_node(t->m, f, OP_select, in, 3, NULL, 0, t->origin);
-    return o->renormalise ? softmax_last(t, kept) : kept;
+    return tag(t, site, o->renormalise ? softmax_last(t, kept) : kept, "weights");
 }
 
 /* p of a sentence vector, [B,E], with axes of extent 1 put in so that it broadcasts against a value of
@@ -281,6 +306,7 @@ static ValueId attach_site(Attach *t, uint32_t site, ValueId y, ValueId u) {
         return attach_mov(t, site, y, u);
     case AM_MOLORA:
         return attach_molora(t, site, y, u);
+    case AM_FULL:
     case AM_COUNT:
         break;
     }
@@ -309,8 +335,27 @@ static ValueId site_input(Attach *t, const Func *f, const Node *n) {
     return NONE;
 }
 
+/* Dropout stands in front of wo, and behind o and wo, before the sum with the residual stream. */
+static ValueId dropped(Attach *t, ValueId v, Str origin) {
+    return build_unary(t->m, t->r.f, OP_dropout, v, origin);
+}
+
+static bool site_is(const Node *n, SiteRole a, SiteRole b) {
+    const Attr *site = node_site(n);
+    const char *dot = site != NULL ? memrchr(site->s.p, '.', site->s.n) : NULL;
+    SiteRole role;
+    return dot != NULL && site_role_parse((Str){dot + 1, site->s.n - (size_t)(dot + 1 - site->s.p)}, &role) &&
+           (role == a || role == b);
+}
+
+static ValueId node_attach(Attach *t, const Node *n) {
+    if (t->o->train && site_is(n, SR_WO, SR_WO))
+        t->r.map[n->in[0]] = dropped(t, remap_value(&t->r, n->in[0]), n->origin);
+    return remap_node(&t->r, n);
+}
+
 static bool func_attach(Attach *t, const Func *f) {
-    bool any = false, sentence = false;
+    bool any = t->o->train, sentence = false;
     Dim batch = 0;
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         uint32_t site = node_planned(t, &f->node[i]);
@@ -330,30 +375,43 @@ static bool func_attach(Attach *t, const Func *f) {
     }
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         const Node *n = &f->node[i];
-        ValueId y = remap_node(&t->r, n);
+        ValueId y = node_attach(t, n);
         uint32_t site = node_planned(t, n);
-        if (site == NONE)
+        if (site == NONE) {
+            if (t->o->train && site_is(n, SR_O, SR_WO))
+                remap_set(&t->r, n->out, dropped(t, y, n->origin));
             continue;
+        }
         const AdapterRule *rule = t->plan.site[site].rule;
         ValueId u = site_input(t, f, n);
         if (u == NONE && rule->method == AM_MOV && rule->router.input == RI_INPUT)
             return diag_error(t->d, t->o->adapter->file,
                               "site %s: the input of wi, which its router reads, was not found",
                               t->plan.site[site].at->name.p);
-        remap_set(&t->r, n->out, attach_site(t, site, y, u == NONE ? NONE : remap_value(&t->r, u)));
+        y = attach_site(t, site, y, u == NONE ? NONE : remap_value(&t->r, u));
+        if (t->o->train && site_is(n, SR_O, SR_WO))
+            y = dropped(t, y, n->origin);
+        remap_set(&t->r, n->out, y);
     }
     remap_end(&t->r);
     return true;
 }
 
+static void keep_spec(Module *m, const AdapterSpec *spec) {
+    m->spec = (Str){arena_strndup(m->arena, spec->json.p, spec->json.n), spec->json.n};
+}
+
 static bool attach_run(Attach *t) {
+    if (adapter_is_full(t->o->adapter) && !attach_full(t->m, t->o, t->d))
+        return false;
     if (!sites_find(t))
         return false;
     uint32_t n = (uint32_t)t->site.count;
     if (n == 0)
         return diag_error(t->d, t->o->adapter->file,
                           "the model has no adapter sites: it is not a T5 that was recognised");
-    if (!adapter_resolve(t->o->adapter, t->site.item, n, t->a, &t->plan, t->d) || !params_make(t))
+    bool full = adapter_is_full(t->o->adapter);
+    if (!full && (!adapter_resolve(t->o->adapter, t->site.item, n, t->a, &t->plan, t->d) || !params_make(t)))
         return false;
     t->planned = arena_array(t->a, n, sizeof *t->planned);
     for (uint32_t i = 0; i < n; i++)
@@ -364,8 +422,7 @@ static bool attach_run(Attach *t) {
         if (t->m->func[id] != NULL && !func_attach(t, t->m->func[id]))
             return false;
     }
-    t->m->spec = (Str){arena_strndup(t->m->arena, t->o->adapter->json.p, t->o->adapter->json.n),
-                       t->o->adapter->json.n};
+    keep_spec(t->m, t->o->adapter);
     return true;
 }
 

@@ -4,6 +4,7 @@
  *   cross(hidden) -> cross_kv               keys and values of every decoder layer side by side
  *   step(token, cross_kv, attention_mask, self_k_0, self_v_0, ...) -> logits, token, self_k_0, ...
  *   score(decoder_input_ids, cross_kv, attention_mask, labels) -> logprob, logits
+ *   train(...) -> losses, gradients         and `routers`, with --train: derive_train.c
  *
  * An input `sentence` goes to every function that reads it. step is the decoder's body with one token: an
  * analysis proves that outside attention no value of one position depends on another, so the earlier
@@ -84,7 +85,7 @@ static bool states_type(Op op) {
     return strcmp(rule[op], "given") == 0;
 }
 
-static Attr rename_attr(Deriver *dv, Attr a, const Renames *r) {
+Attr rename_attr(Deriver *dv, Attr a, const Renames *r) {
     DimTable *t = dv->m->dims;
     if (attr_kind(a.key) == AK_DIM)
         a.d = rename_dim(r, t, a.d);
@@ -97,7 +98,7 @@ static Attr rename_attr(Deriver *dv, Attr a, const Renames *r) {
     return a;
 }
 
-static Type rename_type(Deriver *dv, Type t, const Renames *r) {
+Type rename_type(Deriver *dv, Type t, const Renames *r) {
     for (int i = 0; i < t.rank; i++)
         t.dim[i] = rename_dim(r, dv->m->dims, t.dim[i]);
     return t;
@@ -124,7 +125,7 @@ static void copy_node(Deriver *dv, Copy *c, const Node *n, const ValueId *in) {
     }
 }
 
-static ValueId copied(Deriver *dv, Copy *c, ValueId v) {
+ValueId copied(Deriver *dv, Copy *c, ValueId v) {
     if (v == NONE)
         return NONE;
     ParamId p;
@@ -136,7 +137,7 @@ static ValueId copied(Deriver *dv, Copy *c, ValueId v) {
 }
 
 /* Marks what `out` needs, not looking behind values that are mapped already. */
-static bool *needed(Deriver *dv, const Copy *c, const ValueId *out, uint32_t n_out) {
+bool *needed(Deriver *dv, const Copy *c, const ValueId *out, uint32_t n_out) {
     const Func *f = c->old;
     bool *mark = arena_array(dv->a, f->n_values + 1, sizeof *mark);
     for (uint32_t i = 0; i < n_out; i++)
@@ -153,28 +154,36 @@ static bool *needed(Deriver *dv, const Copy *c, const ValueId *out, uint32_t n_o
     return mark;
 }
 
-Copy copy_begin(Deriver *dv, const Func *old, const char *name, const Renames *names) {
-    Copy c = {.old = old, .f = func_begin(dv->m, str_c(name), FR_ENTRY), .names = names};
+Copy copy_into(Deriver *dv, const Func *old, Func *f, const Renames *names) {
+    Copy c = {.old = old, .f = f, .names = names};
     c.map = arena_array(dv->a, old->n_values + 1, sizeof *c.map);
     for (uint32_t i = 0; i < old->n_values; i++)
         c.map[i] = NONE;
     return c;
 }
 
+Copy copy_begin(Deriver *dv, const Func *old, const char *name, const Renames *names) {
+    return copy_into(dv, old, func_begin(dv->m, str_c(name), FR_ENTRY), names);
+}
+
+void copy_bind(Deriver *dv, Copy *c, ValueId v, ValueId now) {
+    DType dtype = c->f->value[now].type.dtype;
+    c->map[v] = build_cast(dv->m, c->f, now, c->old->value[v].type.dtype, (Str){0});
+    for (NodeId i = 0; i < c->old->n_nodes; i++) { /* no rounding on the way to a wider type and back */
+        const Node *n = &c->old->node[i];
+        if (n->op == OP_cast && n->in[0] == v && c->old->value[n->out].type.dtype == dtype)
+            c->map[n->out] = now;
+    }
+}
+
 /* An input of the new function standing for `v` of the old one; a cast where element types differ. */
 static ValueId copy_input(Deriver *dv, Copy *c, ValueId v, const char *name, DType dtype) {
     Type t = rename_type(dv, c->old->value[v].type, c->names);
-    DType own = t.dtype;
     t.dtype = dtype;
     if (c->one && c->tag[v] >= 0)
         t.dim[c->tag[v]] = dim_const(dv->m->dims, 1);
     ValueId in = func_input(dv->m, c->f, str_c(name), t);
-    c->map[v] = build_cast(dv->m, c->f, in, own, (Str){0});
-    for (NodeId i = 0; i < c->old->n_nodes; i++) { /* no rounding on the way to a wider type and back */
-        const Node *n = &c->old->node[i];
-        if (n->op == OP_cast && n->in[0] == v && c->old->value[n->out].type.dtype == dtype)
-            c->map[n->out] = in;
-    }
+    copy_bind(dv, c, v, in);
     return in;
 }
 
@@ -183,7 +192,7 @@ static bool is_self(const Copy *c, const Node *n) {
 }
 
 /* Copies all nodes marked; in step self attentions read the past too. */
-static void copy_body(Deriver *dv, Copy *c, const bool *mark) {
+void copy_body(Deriver *dv, Copy *c, const bool *mark) {
     Module *m = dv->m;
     uint32_t layer = 0;
     for (NodeId i = 0; i < c->old->n_nodes; i++) {
@@ -196,8 +205,18 @@ static void copy_body(Deriver *dv, Copy *c, const bool *mark) {
         ValueId *in = arena_array(dv->a, n->n_in + 1, sizeof *in);
         for (uint32_t k = 0; k < n->n_in; k++)
             in[k] = copied(dv, c, n->in[k]);
+        if (n->op == OP_dropout || n->op == OP_jitter) {
+            c->map[n->out] = c->train ? train_noise(dv, c, n, in[0]) : in[0];
+            continue;
+        }
+        if (c->train && n->op == OP_attention) {
+            train_attention(dv, c, n, in);
+            continue;
+        }
         if (!c->one || !is_self(c, n)) {
             copy_node(dv, c, n, in);
+            if (c->train)
+                train_node(dv, c, n);
             continue;
         }
         Attr axis = attr_i(AT_axis, 1);
@@ -261,7 +280,7 @@ static ValueId sentence_input(Deriver *dv, Copy *c, ValueId sentence, const bool
     return copy_input(dv, c, sentence, "sentence", DT_F32);
 }
 
-static bool stray_input(Deriver *dv, const Copy *c, const bool *mark) {
+bool stray_input(Deriver *dv, const Copy *c, const bool *mark) {
     for (uint32_t i = 0; i < c->old->n_inputs; i++) {
         ValueId v = c->old->input[i];
         if (mark[v] && c->map[v] == NONE)
@@ -286,7 +305,7 @@ static void mask_input(Deriver *dv, Copy *c, ValueId mask) {
  * -------------------------------------------------------------------------------------------- */
 
 /* A result in f32, whatever the model's files round it to. */
-static ValueId unrounded(const Func *f, ValueId v) {
+ValueId unrounded(const Func *f, ValueId v) {
     const Node *n = value_node(f, v);
     return n && n->op == OP_cast && dtype_is_float(f->value[v].type.dtype) &&
                    f->value[n->in[0]].type.dtype == DT_F32
@@ -490,7 +509,7 @@ static bool same_states(Deriver *dv) {
                               diag_show(dv->d, in));
 }
 
-static bool derive_all(Deriver *dv) {
+static bool derive_all(Deriver *dv, const PassOptions *o) {
     const char *missing = NULL;
     dv->ein = find_inputs(dv->enc);
     dv->din = find_inputs(dv->dec);
@@ -517,16 +536,15 @@ static bool derive_all(Deriver *dv) {
     if (n == 0)
         return diag_error(dv->d, NULL, "the decoder has no cross attention");
     return make_encode(dv) && make_cross(dv, kv, n) && make_step(dv, kv, n, logits) &&
-           make_score(dv, kv, n, logits);
+           make_score(dv, kv, n, logits) && (!o->train || (make_train(dv, o, logits) && make_routers(dv, logits)));
 }
 
 bool pass_derive(Module *m, const PassOptions *o, Diag *d) {
-    (void)o;
     Deriver dv = {.m = m, .d = d, .enc = module_find(m, "encoder"), .dec = module_find(m, "decoder")};
     if (!dv.enc || !dv.dec || !m->s2s.present)
         return true;
     dv.a = arena_new();
-    bool ok = derive_all(&dv);
+    bool ok = derive_all(&dv, o);
     if (ok) {
         m->func[dv.enc->id] = NULL;
         m->func[dv.dec->id] = NULL;

@@ -4,6 +4,8 @@
  *                         applied to the product; the normalised x is never stored
  *   side by side          matmuls that share their left operand become one over concatenated columns; frozen weights
  *                         and adapter tensors apart, since the latter change with the adapter
+ *                         no frozen weight is stored twice: one that something else reads as well, as the backward pass
+ *                         does, stays as it is
  *   hoist                 what depends on parameters alone is computed once, not in a kernel
  *   outline               nodes become kernels, equal kernels one */
 #include "fuse_impl.h"
@@ -29,13 +31,32 @@ static const Node *norm_behind(const Module *m, const Func *f, ValueId v, double
     return NULL;
 }
 
-static bool is_linear(const Func *f, const Node *n, const bool *only) {
-    return n->op == OP_matmul && n->n_attrs == (node_attr(n, AT_site) ? 1u : 0u) && only[n->in[1]] && !only[n->in[0]] &&
-           f->value[n->in[1]].type.rank == 2 && f->value[n->in[0]].type.rank >= 2;
+static bool is_product(const Func *f, const Node *n) {
+    return n->op == OP_matmul && !node_attr(n, AT_ta) && !node_attr(n, AT_tb) && f->value[n->in[1]].type.rank == 2 &&
+           f->value[n->in[0]].type.rank >= 2;
+}
+
+/* Frozen weights that something else reads than products with them. */
+static bool *find_shared(const Module *m, Arena *a) {
+    bool *shared = arena_array(a, m->n_params + 1, sizeof *shared);
+    for (uint32_t i = 0; i < m->n_funcs; i++) {
+        const Func *f = m->func[i];
+        for (uint32_t j = 0; f && f->role == FR_ENTRY && j < f->n_nodes; j++)
+            for (uint32_t k = 0; k < f->node[j].n_in; k++) {
+                ParamId p;
+                if (value_param(f, f->node[j].in[k], &p) && !(k == 1 && is_product(f, &f->node[j]))) shared[p] = m->param[p].kind == PK_FROZEN;
+            }
+    }
+    return shared;
+}
+
+static bool is_linear(const Func *f, const Node *n, const bool *only, const bool *shared) {
+    ParamId p;
+    return is_product(f, n) && only[n->in[1]] && !only[n->in[0]] && !(value_param(f, n->in[1], &p) && shared[p]);
 }
 
 /* Values whose every use ends, through scalar products, in the left side of a linear. */
-static bool *feeds_linears(const Module *m, const Func *f, const bool *only, Arena *a) {
+static bool *feeds_linears(const Module *m, const Func *f, const bool *only, const bool *shared, Arena *a) {
     bool *yes = arena_array(a, f->n_values + 1, sizeof *yes);
     memset(yes, 1, f->n_values + 1);
     for (uint32_t i = 0; i < f->n_outputs; i++) yes[f->output[i]] = false;
@@ -45,7 +66,7 @@ static bool *feeds_linears(const Module *m, const Func *f, const bool *only, Are
             double c;
             if (n->in[j] == NONE) continue;
             bool scaled = n->op == OP_mul && yes[n->out] && value_scalar(m, f, n->in[1 - j], &c);
-            if (!(j == 0 && is_linear(f, n, only)) && !scaled) yes[n->in[j]] = false;
+            if (!(j == 0 && is_linear(f, n, only, shared)) && !scaled) yes[n->in[j]] = false;
         }
     }
     return yes;
@@ -64,14 +85,14 @@ static ValueId folded_linear(Remap *r, const Node *n, const Node *norm, double s
     return build_binary(m, r->f, OP_mul, y, factor, norm->origin);
 }
 
-static void fold_norms(Module *m, Func *f) {
+static void fold_norms(Module *m, Func *f, const bool *shared) {
     Arena *scratch = arena_new();
-    bool *only = param_only(m, f, scratch), *folds = feeds_linears(m, f, only, scratch);
+    bool *only = param_only(m, f, scratch), *folds = feeds_linears(m, f, only, shared, scratch);
     Remap r = remap_begin(m, scratch, f);
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         const Node *n = &f->node[i], *norm;
         double scale;
-        if (is_linear(f, n, only) && (norm = norm_behind(m, f, n->in[0], &scale)) && folds[norm->out] && only[norm->in[1]])
+        if (is_linear(f, n, only, shared) && (norm = norm_behind(m, f, n->in[0], &scale)) && folds[norm->out] && only[norm->in[1]])
             remap_set(&r, n->out, folded_linear(&r, n, norm, scale));
         else remap_node(&r, n);
     }
@@ -116,13 +137,13 @@ static ValueId member_slice(Remap *r, Bundle *b, const Node *n) {
     return build_slice(m, r->f, b->product, axis, start, r->old->value[n->in[1]].type.dim[1], n->origin);
 }
 
-static void side_by_side(Module *m, Func *f) {
+static void side_by_side(Module *m, Func *f, const bool *shared) {
     Arena *scratch = arena_new();
     bool *only = param_only(m, f, scratch), *adapts = adapter_only(m, f, only, scratch);
     Bundles bundles = {0};
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         const Node *n = &f->node[i];
-        if (!is_linear(f, n, only)) continue;
+        if (!is_linear(f, n, only, shared)) continue;
         Bundle *b = bundle_of(&bundles, n, adapts);
         if (!b) {
             Bundle fresh = {.x = n->in[0], .adapter = adapts[n->in[1]], .product = NONE};
@@ -138,7 +159,7 @@ static void side_by_side(Module *m, Func *f) {
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         const Node *n = &f->node[i];
         if (only[n->out] || op_info(n->op)->klass == OC_SOURCE) continue;
-        Bundle *b = is_linear(f, n, only) ? bundle_of(&bundles, n, adapts) : NULL;
+        Bundle *b = is_linear(f, n, only, shared) ? bundle_of(&bundles, n, adapts) : NULL;
         if (!b || b->member.count < 2) {
             remap_node(&r, n);
             continue;
@@ -170,7 +191,8 @@ static ValueId whole_behind(const Module *m, const Func *f, const Node *n) {
     return whole != NONE && type_eq(&f->value[whole].type, &f->value[n->out].type) ? whole : NONE;
 }
 
-static void join_slices(Module *m, Func *f) {
+static void join_slices(Module *m, Func *f, const bool *shared) {
+    (void)shared;
     Arena *scratch = arena_new();
     Remap r = remap_begin(m, scratch, f);
     for (uint32_t i = 0; i < f->n_nodes; i++) {
@@ -185,13 +207,16 @@ static void join_slices(Module *m, Func *f) {
 
 bool pass_fuse(Module *m, const PassOptions *o, Diag *d) {
     uint32_t n = m->n_funcs;
-    typedef void Step(Module *m, Func *f);
+    typedef void Step(Module *m, Func *f, const bool *shared);
+    Arena *scratch = arena_new();
+    bool *shared = find_shared(m, scratch);
     static Step *const steps[] = {fold_norms, side_by_side, join_slices};
     for (size_t s = 0; s < sizeof steps / sizeof *steps; s++) {
         for (uint32_t i = 0; i < n && o->opt_level > 0; i++)
-            if (m->func[i] && m->func[i]->role == FR_ENTRY) steps[s](m, m->func[i]);
+            if (m->func[i] && m->func[i]->role == FR_ENTRY) steps[s](m, m->func[i], shared);
         if (o->opt_level > 0 && !pass_cse(m, o, d)) return false;
     }
+    arena_free(scratch);
     for (uint32_t i = 0; i < n; i++)
         if (m->func[i] && m->func[i]->role == FR_ENTRY) hoist(m, m->func[i]);
     for (uint32_t i = 0; i < n; i++)

@@ -69,7 +69,7 @@ static bool attr_same(const Attr *a, const Attr *b) {
 }
 
 static uint32_t next_attr(const Node *n, uint32_t i) {
-    while (i < n->n_attrs && (n->attrs[i].key == AT_site || n->attrs[i].key == AT_place)) i++;
+    while (i < n->n_attrs && attr_annotates(n->attrs[i].key)) i++;
     return i;
 }
 

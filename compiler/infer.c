@@ -351,9 +351,11 @@ static bool infer_matmul(Infer *x) {
     return one(x, t);
 }
 
-static bool infer_attention(Infer *x) {
-    const Type *q = operand(x, 0), *k = operand(x, 1), *v = operand(x, 2), *bias = operand(x, 3),
-               *keep = operand(x, 4);
+/* Operands q, k, v, bias, keep, segments, seed and drop from operand `first` on. */
+static bool attention_operands(Infer *x, uint32_t first) {
+    const Type *q = operand(x, first), *k = operand(x, first + 1), *v = operand(x, first + 2), *bias = operand(x, first + 3);
+    const Type *keep = operand(x, first + 4), *own = operand(x, first + 5), *theirs = operand(x, first + 6);
+    const Type *seed = operand(x, first + 7), *drop = operand(x, first + 8);
     int64_t heads = integer(x, AT_heads, 0), width;
     if (q->rank != 3 || k->rank != 3 || v->rank != 3)
         return fail(x, "q, k and v need the axes [B,T,H*D]");
@@ -366,9 +368,39 @@ static bool infer_attention(Infer *x) {
     if (keep &&
         (keep->rank != 2 || keep->dtype != DT_BOOL || keep->dim[0] != k->dim[0] || keep->dim[1] != k->dim[1]))
         return fail(x, "keep is not bool[B,S]");
-    Type t = *q;
-    t.dim[2] = v->dim[2];
+    if (!own != !theirs || (own && (own->dtype != DT_I64 || theirs->dtype != DT_I64 || own->rank != 2 || theirs->rank != 2 ||
+                                    own->dim[0] != q->dim[0] || own->dim[1] != q->dim[1] || theirs->dim[0] != k->dim[0] ||
+                                    theirs->dim[1] != k->dim[1])))
+        return fail(x, "segments are not i64[B,T] and i64[B,S]");
+    if (!seed != !drop || (seed && (seed->dtype != DT_I64 || seed->rank || drop->dtype != DT_F32 || drop->rank)))
+        return fail(x, "dropout needs a seed i64[] and a probability f32[]");
+    return true;
+}
+
+static bool infer_attention(Infer *x) {
+    if (!attention_operands(x, 0))
+        return false;
+    Type t = *operand(x, 0);
+    t.dim[2] = operand(x, 2)->dim[2];
     return one(x, t);
+}
+
+static bool infer_attention_grad(Infer *x) {
+    const Type *dy = operand(x, 0), *bias = operand(x, 4);
+    int64_t k = integer(x, AT_k, 3);
+    if (!attention_operands(x, 1))
+        return false;
+    if (dy->rank != 3 || dy->dim[0] != operand(x, 1)->dim[0] || dy->dim[1] != operand(x, 1)->dim[1] ||
+        dy->dim[2] != operand(x, 3)->dim[2])
+        return fail(x, "the adjoint does not fit the result");
+    if (k != 3 && !(k == 4 && bias))
+        return fail(x, "k is 3, or 4 where there is a bias");
+    for (uint32_t i = 0; i < 3; i++)
+        x->out[i] = *operand(x, 1 + i);
+    if (k == 4)
+        x->out[3] = type_ranked(dy->dtype, 3, (Dim[]){dy->dim[0], bias->dim[0], bias->dim[1]});
+    x->n_out = (uint32_t)k;
+    return true;
 }
 
 /* Operands 0..4 of cross_entropy and its gradients, and of the latter log_z and dloss. */
@@ -406,6 +438,15 @@ static bool infer_cross_entropy_dx(Infer *x) {
 
 static bool infer_cross_entropy_dw(Infer *x) {
     return loss_operands(x) && one(x, *operand(x, 1));
+}
+
+/* ---- gradients ---------------------------------------------------------------------------------------- */
+
+static bool infer_gradient(Infer *x) {
+    const Type *loss = operand(x, 0), *of = operand(x, 1);
+    if (loss->rank != 0 || !dtype_is_float(loss->dtype) || !dtype_is_float(of->dtype))
+        return fail(x, "a float scalar and a float value are needed");
+    return one(x, *of);
 }
 
 /* ---- calls
@@ -514,7 +555,7 @@ bool node_infer(Module *m, const Func *f, Op op, const ValueId *in, uint32_t n_i
     bool ok = true;
     if ((int64_t)n_in < o->in_min || (o->in_max >= 0 && (int64_t)n_in > o->in_max))
         ok = fail(&x, "wrong number of operands");
-    /* attention's last two operands and the optional ones of dynamic ops may be left out */
+    /* attention's last operands and the optional ones of dynamic ops may be left out */
     for (uint32_t i = 0; ok && i < n_in; i++)
         if (in[i] == NONE && ((int)i < o->in_min || o->in_max < 0))
             ok = fail(&x, "an operand is missing");

@@ -10,11 +10,20 @@
 
 enum { MAX_DEPTH = 48 };
 
+/* Value v of function f is taken as `instead`. */
+typedef struct Probe {
+    const Func *f;
+    ValueId v;
+    const Tensor *instead;
+} Probe;
+
 /* One function being evaluated. */
 struct Frame {
     Held *held;     /* by ValueId */
     uint32_t *uses; /* uses to come, by ValueId */
     bool *leaving;  /* made in the final place, by ValueId */
+    const Held **in;
+    const Probe *probe; /* NULL: every value is computed */
     Arena *arena;   /* final place of results, or */
     void *into;     /* ... the one result's buffer, or neither: results stay counted */
     size_t into_bytes;
@@ -232,7 +241,16 @@ static void use(Frame *fr, ValueId v) {
         held_drop(&fr->held[v]);
 }
 
+static void replace_value(Frame *fr) {
+    Held *h = &fr->held[fr->probe->v];
+    held_drop(h);
+    h->t = *fr->probe->instead;
+    h->set = true;
+}
+
 static bool run_node(Interp *r, const Func *f, const Node *n, Frame *fr, const Held **operands) {
+    if (fr->probe && n->op == OP_gradient)
+        return true; /* nothing that is asked for depends on it */
     for (uint32_t i = 0; i < n->n_in; i++) {
         ValueId v = n->in[i];
         operands[i] = NULL;
@@ -247,6 +265,8 @@ static bool run_node(Interp *r, const Func *f, const Node *n, Frame *fr, const H
     Step s = {.run = r, .f = f, .n = n, .in = operands, .out = &fr->held[n->out], .frame = fr};
     if (!rules[n->op](&s) || !check_results(&s))
         return false;
+    if (fr->probe && fr->probe->v >= n->out && fr->probe->v < n->out + n->n_out)
+        replace_value(fr);
     for (uint32_t i = 0; i < n->n_in; i++)
         if (n->in[i] != NONE)
             use(fr, n->in[i]);
@@ -291,7 +311,8 @@ static bool run_func(Interp *r, const Func *f, const Held **in, Held *out, Arena
         return diag_error(r->d, NULL, "function '%s': calls nest deeper than %d", diag_show(r->d, f->name),
                           MAX_DEPTH);
     r->depth++;
-    Frame fr = {.arena = arena, .into = into, .into_bytes = into_bytes};
+    Frame fr = {.in = in, .arena = arena, .into = into, .into_bytes = into_bytes};
+    fr.probe = r->probe && r->probe->f == f ? r->probe : NULL;
     uint32_t most = 1;
     fr.held = mem_alloc((f->n_values + 1) * sizeof *fr.held);
     fr.uses = mem_alloc((f->n_values + 1) * sizeof *fr.uses);
@@ -311,6 +332,8 @@ static bool run_func(Interp *r, const Func *f, const Held **in, Held *out, Arena
     for (uint32_t i = 0; i < f->n_inputs; i++)
         if (fr.uses[f->input[i]])
             held_share(&fr.held[f->input[i]], in[i]);
+    if (fr.probe && f->value[fr.probe->v].kind != VK_NODE && fr.uses[fr.probe->v])
+        replace_value(&fr);
     const Held **operands = mem_alloc(most * sizeof(void *));
 
     bool ok = true;
@@ -342,6 +365,22 @@ bool step_call(Step *s, FuncId id, uint32_t first) {
         if (!s->in[first + i])
             return step_error(s, "operand %u is left out", first + i);
     return run_func(s->run, f, s->in + first, s->out, NULL, NULL, 0);
+}
+
+bool step_probe(Step *s, ValueId result, ValueId v, const Tensor *instead, double *out) {
+    Func before = *s->f;
+    before.n_nodes = (uint32_t)(s->n - s->f->node);
+    before.output = &result;
+    before.n_outputs = 1;
+    Probe p = {&before, v, instead};
+    Interp r = *s->run;
+    Held h = {0};
+    r.probe = &p;
+    if (!run_func(&r, &before, s->frame->in, &h, NULL, NULL, 0))
+        return false;
+    *out = tensor_get_f64(&h.t, 0);
+    held_drop(&h);
+    return true;
 }
 
 bool interp_call(Step *s) {

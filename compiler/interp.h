@@ -28,6 +28,7 @@ typedef struct Interp {
     const int64_t *syms; /* may be NULL when no Dim of the function has a symbol */
     Diag *d;
     uint32_t depth;      /* of calls and parameter inits, bounded */
+    const struct Probe *probe; /* a value to be replaced, NULL: none */
 } Interp;
 
 typedef struct Frame Frame;
@@ -54,6 +55,8 @@ bool step_axis(Step *s, int64_t axis, int rank, int *out); /* negative counts fr
 
 /* Applies function `id` to operands first.. of the step. */
 bool step_call(Step *s, FuncId id, uint32_t first);
+/* The scalar `result` of the step's function, made before the step, were value v `instead`. */
+bool step_probe(Step *s, ValueId result, ValueId v, const Tensor *instead, double *out);
 
 #define OP(name, in_min, in_max, outs, attrs, klass, infer, interp, grad, doc) bool interp_##interp(Step *s);
 #include "ops.def"

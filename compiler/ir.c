@@ -46,6 +46,10 @@ const char *attr_name(AttrKey k) {
     return attr_infos[k].name;
 }
 
+bool attr_annotates(AttrKey k) {
+    return k == AT_site || k == AT_place || k == AT_adjoint || k == AT_router || k == AT_balance || k == AT_z;
+}
+
 AttrKind attr_kind(AttrKey k) {
     return attr_infos[k].kind;
 }

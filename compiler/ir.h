@@ -55,7 +55,7 @@ typedef enum OpClass {
     OC_GATHER,    /* element positions are data: gather, scatter_nd, ... */
     OC_RANDOM,    /* numbers made from a counter: random, split_seed */
     OC_DYNAMIC,   /* before bind only: extents are operands */
-    OC_CALL       /* call, if */
+    OC_CALL       /* call, if, gradient: of whole graphs */
 } OpClass;
 
 typedef enum GradKind { GRAD_vjp, GRAD_nograd, GRAD_expand } GradKind;
@@ -103,6 +103,9 @@ bool op_find(Str name, Op *out);
 const char *attr_name(AttrKey k);
 AttrKind attr_kind(AttrKey k);
 bool attr_find(Str name, AttrKey *out);
+/* Notes for passes and readers (site, place, adjoint, router, balance, z): any node may carry them, and they do not
+ * change what it computes. */
+bool attr_annotates(AttrKey k);
 
 /* ---- values, nodes, functions --------------------------------------------------------------- */
 

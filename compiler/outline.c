@@ -23,6 +23,7 @@ typedef enum GroupKind { GROUP_ROWS, GROUP_ATTENTION, GROUP_SINGLE } GroupKind;
 typedef struct Group {
     GroupKind kind;
     bool closed;
+    bool adjoint; /* of the backward pass: what it computes again must not move into a kernel of the forward pass */
     Rows rows;
     Vec(uint32_t) node;
 } Group;
@@ -134,7 +135,8 @@ static bool connected(const Outline *x, uint32_t index, const Node *n) {
 
 static bool takes(Outline *x, uint32_t index, const Node *n) {
     Group *g = x->group.item[index];
-    if (g->closed || (g->kind == GROUP_ROWS && !connected(x, index, n))) return false;
+    if (g->closed || g->adjoint != (node_int(n, AT_adjoint, 0) != 0)) return false;
+    if (g->kind == GROUP_ROWS && !connected(x, index, n)) return false;
     if (g->kind == GROUP_ATTENTION) return n->op == OP_append || n->op == OP_attention;
     if (g->kind != GROUP_ROWS || n->op == OP_append || n->op == OP_attention) return false;
     if (reads_norm(n) && source_group(x, n->in[0]) == index) return false;
@@ -147,6 +149,7 @@ static uint32_t group_new(Outline *x, const Node *n) {
     uint32_t index = (uint32_t)x->group.count;
     const Type *t = &x->f->value[n->out].type;
     g->kind = n->op == OP_append || n->op == OP_attention ? GROUP_ATTENTION : GROUP_ROWS;
+    g->adjoint = node_int(n, AT_adjoint, 0) != 0;
     g->rows = (Rows){.m = x->m, .f = x->f, .n = t->rank - 1};
     g->rows.row = arena_array(x->a, x->f->n_values + 1, sizeof *g->rows.row);
     memcpy(g->rows.dim, t->dim, sizeof g->rows.dim);
@@ -182,16 +185,13 @@ typedef struct Kernel {
     Vec(ValueId) in; /* entry values that are its operands */
 } Kernel;
 
-static bool skip_attr(const Attr *a) {
-    return a->key == AT_site || a->key == AT_place;
-}
-
 /* What operands are called, by the op that reads them first; x without a row. */
 static const struct {
     Op op;
-    const char *operand[7];
+    const char *operand[10];
 } operand_names[] = {
-    {OP_attention, {"q", "k", "v", "bias", "keep"}},
+    {OP_attention, {"q", "k", "v", "bias", "keep", "q_segment", "k_segment", "seed", "drop"}},
+    {OP_attention_grad, {"dy", "q", "k", "v", "bias", "keep", "q_segment", "k_segment", "seed", "drop"}},
     {OP_append, {"cache", "row"}},
     {OP_gather, {"table", "index"}},
     {OP_matmul, {"x", "w"}},
@@ -206,7 +206,7 @@ static const struct {
 /* role: what the reader of a view calls it; NULL when n is no view. */
 static const char *operand_name(const Node *n, uint32_t i, const char *role) {
     for (size_t r = 0; r < sizeof operand_names / sizeof *operand_names; r++)
-        if (operand_names[r].op == n->op && i < 7 && operand_names[r].operand[i]) return operand_names[r].operand[i];
+        if (operand_names[r].op == n->op && i < 10 && operand_names[r].operand[i]) return operand_names[r].operand[i];
     return role ? role : "x";
 }
 
@@ -230,7 +230,7 @@ static void kernel_node(Outline *x, Kernel *k, const Node *n, uint32_t index, co
     for (uint32_t i = 0; i < n->n_in; i++) in[i] = n->in[i] == NONE ? NONE : kernel_value(x, k, n->in[i], index, operand_name(n, i, role));
     for (uint32_t i = 0; i < n->n_out; i++) types[i] = x->f->value[n->out + i].type;
     for (uint32_t i = 0; i < n->n_attrs; i++)
-        if (!skip_attr(&n->attrs[i])) attrs[kept++] = n->attrs[i];
+        if (!attr_annotates(n->attrs[i].key)) attrs[kept++] = n->attrs[i];
     ValueId v = func_node_typed(x->m, k->f, n->op, in, n->n_in, attrs, kept, types, n->n_out, (Str){NULL, 0});
     for (uint32_t i = 0; i < n->n_out; i++) k->map[n->out + i] = v + i;
 }

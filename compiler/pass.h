@@ -26,6 +26,8 @@ typedef struct PassOptions {
     uint64_t seed;
     int opt_level;
     bool plain; /* not a seq2seq model: one function */
+    bool train; /* functions for training, too */
+    int64_t max_memory; /* bytes that training may take in all; 0: no limit */
 } PassOptions;
 
 #define PASS(name, function, doc) bool function(Module *m, const PassOptions *o, Diag *d);

@@ -100,7 +100,7 @@ static bool check_type(Verifier *v, const Type *t, const char *what)
 
 static bool attr_permitted(const OpInfo *info, AttrKey key)
 {
-    if (key == AT_site || key == AT_place)
+    if (attr_annotates(key))
         return true;
     for (uint32_t i = 0; i < info->n_attrs; i++)
         if (info->attrs[i] == key)

@@ -29,7 +29,7 @@ static const char *const router_keys[] = {"input",  "top_k",        "renormalise
 static const char *const input_names[] = {"site", "input", "sentence", NULL}; /* RouterInput */
 static const char *const renormalise_names[] = {"none", "sum", "softmax", NULL};
 static const char *const method_names[] = {"ia3",    "lora", "mov",
-                                           "molora", "full", NULL}; /* AdapterMethod, full */
+                                           "molora", "full", NULL}; /* AdapterMethod */
 
 static bool router_read(const JsonDoc *doc, const JsonPath *at, json_t *v, RouterOptions *r) {
     JsonPath p = json_path_key(*at, "router");
@@ -58,14 +58,6 @@ static bool router_read(const JsonDoc *doc, const JsonPath *at, json_t *v, Route
 static bool rule_read(const JsonDoc *doc, const JsonPath *at, json_t *object, AdapterRule *r) {
     int method = (int)r->method;
     bool ok = json_get_choice(doc, at, object, "method", method_names, &method);
-    if (method == AM_COUNT) {
-        JsonPath p = json_path_key(*at, "method");
-        ok = json_error(
-            doc, &p,
-            "'full' trains the base weights themselves, which is no adapter: leave the adapter out "
-            "to compile the model as it is");
-        method = AM_IA3;
-    }
     r->method = (AdapterMethod)method;
     ok &= json_get_int(doc, at, object, "experts", 1, MAX_EXPERTS, &r->experts);
     ok &= json_get_int(doc, at, object, "rank", 1, MAX_RANK, &r->rank);
@@ -133,7 +125,12 @@ static bool entry_read(const JsonDoc *doc, const JsonPath *sites, size_t index, 
         ok = json_error(doc, &match, "is missing: the pattern of the sites meant");
     else if (ok && (r->pattern.n == 0 || r->pattern.n > 4096))
         ok = json_error(doc, &match, "a pattern has 1 to 4096 bytes");
-    return rule_read(doc, &at, v, r) && ok && rule_finish(doc, &at, v, true, r);
+    if (!rule_read(doc, &at, v, r) || !ok)
+        return false;
+    JsonPath method = json_path_key(at, "method");
+    if (r->method == AM_FULL)
+        return json_error(doc, &method, "full trains every weight of the base and sits on no site");
+    return rule_finish(doc, &at, v, true, r);
 }
 
 static bool sites_read(const JsonDoc *doc, const JsonPath *root, json_t *sites, const AdapterRule *common,
@@ -187,7 +184,7 @@ static bool spec_read(const JsonDoc *doc, AdapterSpec *s) {
     AdapterRule common = {.method = AM_IA3, .alpha = 16, .router = {.temperature = 1}};
     at = json_path_key(root, "method");
     if (json_object_get(o, "method") == NULL)
-        ok = json_error(doc, &at, "is missing: ia3, lora, mov or molora");
+        ok = json_error(doc, &at, "is missing: ia3, lora, mov, molora or full");
     ok &= rule_read(doc, &root, o, &common);
     ok &= json_get_str(doc, &root, o, "weights", &s->weights);
     at = json_path_key(root, "weights");
@@ -198,6 +195,9 @@ static bool spec_read(const JsonDoc *doc, AdapterSpec *s) {
     if (!ok)
         return false;
     if ((part = json_object_get(o, "sites")) != NULL) {
+        at = json_path_key(root, "sites");
+        if (common.method == AM_FULL)
+            return json_error(doc, &at, "means nothing to method full, which trains every weight of the base");
         s->has_sites = true;
         return sites_read(doc, &root, part, &common, s);
     }

@@ -141,6 +141,12 @@ typedef struct moec_seq2seq {
     int batch, source, target, past;                       /* symbol indices: B, S, T, P; -1 where constant */
 } moec_seq2seq;
 
+/* A value of function `train` in the arena; bytes[size] of what train_sizes fills in. */
+typedef struct moec_place {
+    uint64_t offset;
+    uint32_t size;
+} moec_place;
+
 struct moec_program {
     uint32_t abi; /* MOEC_ABI */
     const char *name;
@@ -156,6 +162,10 @@ struct moec_program {
     const unsigned char *embedded;        /* the weights file's bytes when linked in, else NULL */
     const char *spec;                     /* adapter spec as JSON, "" without one */
     uint64_t parameters, trainable;
+    /* Memory of function `train`, by rising offset; none without it. */
+    uint32_t n_places, n_sizes;
+    const moec_place *place;
+    void (*train_sizes)(const int64_t *sym, uint64_t *bytes);
 };
 
 /* Weights file: this header, then data at 64-byte aligned offsets counted from the file's start. */

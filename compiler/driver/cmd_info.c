@@ -178,8 +178,13 @@ static bool info_adapter(Info *f) {
     if (f->o->adapter == NULL)
         return true;
     f->spec = spec_load(f->a, f->o->adapter, f->d);
-    if (f->spec == NULL || !spec_load_weights(f->a, f->spec, f->o->adapter_weights, f->d) ||
-        !adapter_resolve(f->spec, f->site, f->n_sites, f->a, &f->plan, f->d))
+    if (f->spec == NULL || !spec_load_weights(f->a, f->spec, f->o->adapter_weights, f->d))
+        return false;
+    if (adapter_is_full(f->spec)) {
+        f->trained = f->base;
+        return true;
+    }
+    if (!adapter_resolve(f->spec, f->site, f->n_sites, f->a, &f->plan, f->d))
         return false;
     const float **value;
     if (f->spec->loaded && !adapter_values(f->spec, &f->plan, 0, f->a, &value, f->d))

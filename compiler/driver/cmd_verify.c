@@ -4,7 +4,7 @@
  * and KEY.sentence, and what a float64 run made of them: encoder states, logits, label log probabilities, loss. Greedy
  * decoding has its tokens, logits of each step, and caches. What is compared is |difference| / |reference|, norms over
  * the whole array; encoder states at real tokens only. */
-#include "native.h"
+#include "verify.h"
 #include "../../frontends/json.h"
 #include "../../frontends/npy.h"
 
@@ -18,38 +18,22 @@
 
 enum { MAX_CASES = 256 };
 
-typedef struct Verify {
-    const Options *o;
-    Native n;
-    Diag *d;
-    Arena *a; /* of one case */
-    const char *dir;
-    double tolerance, worst;
-    int compared, failed, skipped;
-    int64_t *sym;
-} Verify;
-
 /* ---- files ----------------------------------------------------------------------------------------- */
 
-static const char *path_of(Verify *v, const char *key, const char *name) {
+const char *verify_path(Verify *v, const char *key, const char *name) {
     return arena_printf(v->a, "%s/%s%s%s.npy", v->dir, key, *key ? "." : "", name);
 }
 
 /* An array of the case; false when there is none. */
-static bool array(Verify *v, const char *key, const char *name, Tensor *out) {
+bool verify_array(Verify *v, const char *key, const char *name, Tensor *out) {
     struct stat s;
-    const char *path = path_of(v, key, name);
+    const char *path = verify_path(v, key, name);
     return stat(path, &s) == 0 && npy_read(path, v->a, out, v->d);
 }
 
 /* ---- comparing ---------------------------------------------------------------------------------------- */
 
-typedef struct Sum {
-    double diff, ref, max;
-    bool bad;
-} Sum;
-
-static void sum_add(Sum *s, double got, double want) {
+void verify_add(VerifySum *s, double got, double want) {
     double d = got - want;
     if (!isfinite(got)) s->bad = true;
     s->diff += d * d;
@@ -57,7 +41,7 @@ static void sum_add(Sum *s, double got, double want) {
     if (fabs(d) > s->max) s->max = fabs(d);
 }
 
-static void report(Verify *v, const char *key, const char *what, const Sum *s) {
+void verify_report(Verify *v, const char *key, const char *what, const VerifySum *s) {
     double r = s->ref > 0 ? sqrt(s->diff / s->ref) : sqrt(s->diff);
     bool ok = !s->bad && r <= v->tolerance;
     printf("%-10s %-22s %10.3g  max %9.3g  %s\n", key, what, r, s->max, ok ? "ok" : "FAILED");
@@ -75,16 +59,16 @@ static void report_equal(Verify *v, const char *key, const char *what, int64_t w
 /* [B,N,W] against a reference that may hold only some positions of axis 1; rows where mask is 0 are left out. */
 static void compare_rows(Verify *v, const char *key, const char *what, const Tensor *got, const Tensor *want,
                          const Tensor *positions, const Tensor *mask) {
-    Sum s = {0};
+    VerifySum s = {0};
     int64_t rows = want->dim[1], width = want->rank > 2 ? want->dim[2] : 1;
     for (int64_t b = 0; b < want->dim[0]; b++)
         for (int64_t i = 0; i < rows; i++) {
             int64_t at = positions ? tensor_get_i64(positions, i) : i;
             if (at < 0 || at >= got->dim[1] || (mask && !tensor_get_i64(mask, b * mask->dim[1] + at))) continue;
             for (int64_t w = 0; w < width; w++)
-                sum_add(&s, tensor_get_f64(got, (b * got->dim[1] + at) * width + w), tensor_get_f64(want, (b * rows + i) * width + w));
+                verify_add(&s, tensor_get_f64(got, (b * got->dim[1] + at) * width + w), tensor_get_f64(want, (b * rows + i) * width + w));
         }
-    report(v, key, what, &s);
+    verify_report(v, key, what, &s);
 }
 
 /* ---- running ---------------------------------------------------------------------------------------------- */
@@ -94,13 +78,8 @@ static void set_symbol(Verify *v, const char *name, int64_t value) {
     if (i >= 0) v->sym[i] = value;
 }
 
-typedef struct Named {
-    const char *name;
-    Tensor *t;
-} Named;
-
 /* Runs a function whose inputs are found by name; outputs in its order. */
-static bool call(Verify *v, const char *function, const Named *given, size_t n, Tensor *out) {
+bool verify_call(Verify *v, const char *function, const VerifyInput *given, size_t n, Tensor *out) {
     int f = native_function(&v->n, function);
     if (f < 0) return diag_error(v->d, v->o->model, "the model has no function '%s'", function);
     const moec_function *p = &v->n.program->function[f];
@@ -125,7 +104,7 @@ static bool filled(Verify *v, Tensor *t, DType type, int64_t a, int64_t b, int64
 }
 
 /* Whether the model's bounds, or the constants of a static export, take these extents. */
-static bool fits(Verify *v, const Tensor *ids, int64_t targets) {
+bool verify_fits(Verify *v, const Tensor *ids, int64_t targets) {
     static const char *const names[] = {"B", "S", "T"};
     int64_t want[3] = {ids->dim[0], ids->dim[1], targets}, axis[3] = {0, 1, 1};
     static const char *const functions[] = {"encode", "encode", "score"};
@@ -148,7 +127,7 @@ static bool plain_loss(Verify *v, const char *key) {
     struct stat s;
     const char *path = arena_printf(v->a, "%s/case.json", v->dir);
     if (stat(path, &s) != 0) return true;
-    if (stat(path_of(v, key, "loss_parts_f64"), &s) == 0) return false;
+    if (stat(verify_path(v, key, "loss_parts_f64"), &s) == 0) return false;
     JsonDoc doc;
     bool plain = false;
     if (json_open(v->a, path, JSON_FOREIGN_DEPTH, &doc, v->d)) {
@@ -162,49 +141,49 @@ static bool plain_loss(Verify *v, const char *key) {
 
 static void compare_loss(Verify *v, const char *key, const Tensor *labels, const Tensor *logprob) {
     Tensor want;
-    Sum s = {0};
+    VerifySum s = {0};
     double sum = 0, count = 0;
     int64_t n = labels->dim[0] * labels->dim[1];
-    if (!array(v, key, "loss_f64", &want) || !plain_loss(v, key)) return;
+    if (!verify_array(v, key, "loss_f64", &want) || !plain_loss(v, key)) return;
     for (int64_t i = 0; i < n; i++)
         if (tensor_get_i64(labels, i) != -100) {
             sum -= tensor_get_f64(logprob, i);
             count++;
         }
-    sum_add(&s, sum / count, tensor_get_f64(&want, 0));
-    report(v, key, "loss", &s);
+    verify_add(&s, sum / count, tensor_get_f64(&want, 0));
+    verify_report(v, key, "loss", &s);
 }
 
 static bool verify_case(Verify *v, const char *key) {
     Tensor ids, mask, dec, labels, sentence = {0}, want, at, out[2], kv, hidden;
-    bool has_dec = array(v, key, "decoder_input_ids", &dec), has_labels = array(v, key, "labels", &labels);
+    bool has_dec = verify_array(v, key, "decoder_input_ids", &dec), has_labels = verify_array(v, key, "labels", &labels);
     struct stat st;
-    if (!array(v, key, "input_ids", &ids) || !array(v, key, "attention_mask", &mask) || ids.rank != 2) {
-        bool packed = stat(path_of(v, key, "encoder_segments"), &st) == 0;
+    if (!verify_array(v, key, "input_ids", &ids) || !verify_array(v, key, "attention_mask", &mask) || ids.rank != 2) {
+        bool packed = stat(verify_path(v, key, "encoder_segments"), &st) == 0;
         printf("%-10s skipped: %s\n", key, packed ? "packed rows belong to training" : "no attention mask");
         v->skipped++;
         return true;
     }
-    array(v, key, "sentence", &sentence);
-    if (!fits(v, &ids, has_dec ? dec.dim[1] : 1)) {
+    verify_array(v, key, "sentence", &sentence);
+    if (!verify_fits(v, &ids, has_dec ? dec.dim[1] : 1)) {
         printf("%-10s skipped: extents outside the model's\n", key);
         v->skipped++;
         return true;
     }
-    Named enc[] = {{"input_ids", &ids}, {"attention_mask", &mask}, {"sentence", &sentence}};
-    if (!call(v, "encode", enc, 3, &hidden)) return false;
-    bool some = array(v, key, "encoder_positions", &at);
-    if (array(v, key, "encoder_last_hidden_state_f64", &want) || array(v, key, "encoder_f64", &want))
+    VerifyInput enc[] = {{"input_ids", &ids}, {"attention_mask", &mask}, {"sentence", &sentence}};
+    if (!verify_call(v, "encode", enc, 3, &hidden)) return false;
+    bool some = verify_array(v, key, "encoder_positions", &at);
+    if (verify_array(v, key, "encoder_last_hidden_state_f64", &want) || verify_array(v, key, "encoder_f64", &want))
         compare_rows(v, key, "encoder states", &hidden, &want, some ? &at : NULL, &mask);
     if (!has_dec) return true;
     if (!has_labels && !filled(v, &labels, DT_I64, dec.dim[0], dec.dim[1], -100)) return false;
-    Named cross[] = {{"hidden", &hidden}, {"sentence", &sentence}};
-    if (!call(v, "cross", cross, 2, &kv)) return false;
-    Named score[] = {{"decoder_input_ids", &dec}, {"cross_kv", &kv}, {"attention_mask", &mask}, {"labels", &labels}, {"sentence", &sentence}};
-    if (!call(v, "score", score, 5, out)) return false;
-    some = array(v, key, "decoder_positions", &at);
-    if (array(v, key, "logits_f64", &want)) compare_rows(v, key, "logits", &out[1], &want, some ? &at : NULL, NULL);
-    if (has_labels && array(v, key, "label_logprobs_f64", &want)) compare_rows(v, key, "label log probs", &out[0], &want, NULL, NULL);
+    VerifyInput cross[] = {{"hidden", &hidden}, {"sentence", &sentence}};
+    if (!verify_call(v, "cross", cross, 2, &kv)) return false;
+    VerifyInput score[] = {{"decoder_input_ids", &dec}, {"cross_kv", &kv}, {"attention_mask", &mask}, {"labels", &labels}, {"sentence", &sentence}};
+    if (!verify_call(v, "score", score, 5, out)) return false;
+    some = verify_array(v, key, "decoder_positions", &at);
+    if (verify_array(v, key, "logits_f64", &want)) compare_rows(v, key, "logits", &out[1], &want, some ? &at : NULL, NULL);
+    if (has_labels && verify_array(v, key, "label_logprobs_f64", &want)) compare_rows(v, key, "label log probs", &out[0], &want, NULL, NULL);
     if (has_labels) compare_loss(v, key, &labels, &out[0]);
     return true;
 }
@@ -213,15 +192,15 @@ static bool verify_case(Verify *v, const char *key) {
 
 /* Reference caches are [B,H,N,D]; ours are rows of H*D at a stride. */
 static void compare_cache(Verify *v, const char *what, const Tensor *want, const float *ours, int64_t batch_stride, int64_t row_stride) {
-    Sum s = {0};
+    VerifySum s = {0};
     int64_t heads = want->dim[1], rows = want->dim[2], width = want->dim[3];
     for (int64_t b = 0; b < want->dim[0]; b++)
         for (int64_t h = 0; h < heads; h++)
             for (int64_t i = 0; i < rows; i++)
                 for (int64_t w = 0; w < width; w++)
-                    sum_add(&s, ours[b * batch_stride + i * row_stride + h * width + w],
+                    verify_add(&s, ours[b * batch_stride + i * row_stride + h * width + w],
                             tensor_get_f64(want, ((b * heads + h) * rows + i) * width + w));
-    report(v, "greedy", what, &s);
+    verify_report(v, "greedy", what, &s);
 }
 
 typedef struct Greedy {
@@ -239,17 +218,17 @@ static void compare_step_caches(Verify *v, Greedy *g, int64_t step) {
         uint32_t layer = (i - g->first_cache) / 2, kind = (i - g->first_cache) % 2;
         Tensor want;
         int64_t inner = g->in[i].dim[2];
-        if (array(v, "greedy", arena_printf(v->a, "step%d.present.%u.decoder.%s", (int)step, layer, side[kind]), &want))
+        if (verify_array(v, "greedy", arena_printf(v->a, "step%d.present.%u.decoder.%s", (int)step, layer, side[kind]), &want))
             compare_cache(v, arena_printf(v->a, "step%d %s %u", (int)step, side[kind], layer), &want, g->in[i].data,
                           g->p->value[i].capacity * inner, inner);
-        if (array(v, "greedy", arena_printf(v->a, "step%d.present.%u.encoder.%s", (int)step, layer, side[kind]), &want))
+        if (verify_array(v, "greedy", arena_printf(v->a, "step%d.present.%u.encoder.%s", (int)step, layer, side[kind]), &want))
             compare_cache(v, arena_printf(v->a, "cross %s %u", side[kind], layer), &want,
                           (const float *)g->kv.data + (2 * layer + kind) * inner, g->kv.dim[1] * g->kv.dim[2], g->kv.dim[2]);
     }
 }
 
 /* Feeds each step's tokens to the next; rows after their end of sequence emit and are fed pad. */
-static bool greedy_steps(Verify *v, Greedy *g, Tensor *token, int64_t *wrong, Sum *logits, const Tensor *want_logits) {
+static bool greedy_steps(Verify *v, Greedy *g, Tensor *token, int64_t *wrong, VerifySum *logits, const Tensor *want_logits) {
     bool *ended = arena_array(v->a, (size_t)g->batch, sizeof *ended);
     const moec_seq2seq *s2s = v->n.program->seq2seq;
     for (int64_t step = 0; step < g->steps; step++) {
@@ -263,7 +242,7 @@ static bool greedy_steps(Verify *v, Greedy *g, Tensor *token, int64_t *wrong, Su
             int64_t vocab = g->out[0].dim[2];
             if (want_logits && step < want_logits->dim[1])
                 for (int64_t w = 0; w < vocab; w++)
-                    sum_add(logits, tensor_get_f64(&g->out[0], b * vocab + w),
+                    verify_add(logits, tensor_get_f64(&g->out[0], b * vocab + w),
                             tensor_get_f64(want_logits, (b * want_logits->dim[1] + step) * vocab + w));
         }
         compare_step_caches(v, g, step);
@@ -274,18 +253,18 @@ static bool greedy_steps(Verify *v, Greedy *g, Tensor *token, int64_t *wrong, Su
 static bool verify_greedy(Verify *v) {
     Tensor ids, mask, sentence = {0}, hidden, token, step_logits;
     Greedy g = {0};
-    if (!array(v, "greedy", "tokens", &g.tokens) && !array(v, "short", "greedy_tokens", &g.tokens)) return true;
-    if (!array(v, "short", "input_ids", &ids) || !array(v, "short", "attention_mask", &mask)) return true;
-    array(v, "short", "sentence", &sentence);
-    if (!fits(v, &ids, 1)) return true;
+    if (!verify_array(v, "greedy", "tokens", &g.tokens) && !verify_array(v, "short", "greedy_tokens", &g.tokens)) return true;
+    if (!verify_array(v, "short", "input_ids", &ids) || !verify_array(v, "short", "attention_mask", &mask)) return true;
+    verify_array(v, "short", "sentence", &sentence);
+    if (!verify_fits(v, &ids, 1)) return true;
     g.f = native_function(&v->n, "step");
     g.p = &v->n.program->function[g.f];
     g.batch = ids.dim[0];
     g.steps = g.tokens.dim[1] - 1;
-    Named enc[] = {{"input_ids", &ids}, {"attention_mask", &mask}, {"sentence", &sentence}};
-    if (!call(v, "encode", enc, 3, &hidden)) return false;
-    Named cross[] = {{"hidden", &hidden}, {"sentence", &sentence}};
-    if (!call(v, "cross", cross, 2, &g.kv)) return false;
+    VerifyInput enc[] = {{"input_ids", &ids}, {"attention_mask", &mask}, {"sentence", &sentence}};
+    if (!verify_call(v, "encode", enc, 3, &hidden)) return false;
+    VerifyInput cross[] = {{"hidden", &hidden}, {"sentence", &sentence}};
+    if (!verify_call(v, "cross", cross, 2, &g.kv)) return false;
     if (!filled(v, &token, DT_I64, g.batch, 1, v->n.program->seq2seq->start)) return false;
     g.in = arena_array(v->a, g.p->n_inputs + 1, sizeof *g.in);
     g.out = arena_array(v->a, g.p->n_outputs + 1, sizeof *g.out);
@@ -303,12 +282,12 @@ static bool verify_greedy(Verify *v) {
             if (!tensor_alloc(v->a, &g.in[i])) return diag_error(v->d, v->dir, "a cache is too large");
         }
     }
-    bool has_logits = array(v, "greedy", "step_logits_f64", &step_logits) && step_logits.rank == 3 && step_logits.dim[0] == g.batch;
+    bool has_logits = verify_array(v, "greedy", "step_logits_f64", &step_logits) && step_logits.rank == 3 && step_logits.dim[0] == g.batch;
     int64_t wrong = 0;
-    Sum logits = {0};
+    VerifySum logits = {0};
     if (!greedy_steps(v, &g, &token, &wrong, &logits, has_logits ? &step_logits : NULL)) return false;
     report_equal(v, "greedy", "tokens", wrong);
-    if (has_logits) report(v, "greedy", "step logits", &logits);
+    if (has_logits) verify_report(v, "greedy", "step logits", &logits);
     return true;
 }
 
@@ -333,7 +312,7 @@ static bool case_keys(Verify *v, Arena *a, const char **key, int *n) {
     }
     closedir(dir);
     qsort(key, (size_t)*n, sizeof *key, by_name);
-    return *n > 0 || diag_error(v->d, v->dir, "no cases here: files KEY.input_ids.npy were expected");
+    return *n > 0 || v->o->train || diag_error(v->d, v->dir, "no cases here: files KEY.input_ids.npy were expected");
 }
 
 static bool verify_all(Verify *v) {
@@ -341,11 +320,11 @@ static bool verify_all(Verify *v) {
     const char *key[MAX_CASES];
     int n = 0;
     bool ok = case_keys(v, names, key, &n);
-    for (int i = 0; i <= n && ok; i++) {
+    for (int i = 0; i <= n + v->o->train && ok; i++) {
         v->a = arena_new();
         v->sym = arena_array(v->a, v->n.program->n_symbols + 1, sizeof *v->sym);
         for (uint32_t s = 0; s < v->n.program->n_symbols; s++) v->sym[s] = v->n.program->symbol[s].lo;
-        ok = i < n ? verify_case(v, key[i]) : verify_greedy(v);
+        ok = i < n ? verify_case(v, key[i]) : i == n ? verify_greedy(v) : verify_train(v);
         arena_free(v->a);
     }
     arena_free(names);

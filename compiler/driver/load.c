@@ -112,6 +112,26 @@ static bool load_dims(const Options *o, Model *model, Diag *d)
     return true;
 }
 
+/* Bytes, or with K, M or G behind them 1024, 1024^2 or 1024^3 of them. */
+static bool load_memory(const Options *o, Model *model, Diag *d)
+{
+    static const char units[] = "KMG";
+    const char *p = o->max_memory;
+    int64_t n = 0;
+    if (!p)
+        return true;
+    bool ok = parse_number(&p, &n) && n > 0;
+    for (const char *unit = ok && *p ? strchr(units, *p) : NULL; unit && unit >= units && ok; unit--)
+        ok = mul_i64(n, 1024, &n);
+    if (ok && *p && strchr(units, *p))
+        p++;
+    if (!ok || *p)
+        return diag_error(d, NULL, "--max-memory '%s': a size as 6G, 500M or a number of bytes was expected",
+                          diag_show(d, str_c(o->max_memory)));
+    model->options.max_memory = n;
+    return o->train || diag_error(d, NULL, "--max-memory plans the memory of training: give --train, too");
+}
+
 /* One more than the list: a merged decoder's branch is chosen by choose_branch. */
 static bool load_values(const Options *o, Model *model, Diag *d)
 {
@@ -190,7 +210,8 @@ bool model_load(const Options *o, Model *out, Diag *d)
     *out = (Model){.arena = arena_new(), .path = o->model};
     out->options.seed = o->seed < 0 ? 0 : (uint64_t)o->seed;
     out->options.opt_level = o->level < 0 ? 2 : o->level > 3 ? 3 : (int)o->level;
-    if (!load_dims(o, out, d) || !load_values(o, out, d))
+    out->options.train = o->train;
+    if (!load_dims(o, out, d) || !load_values(o, out, d) || !load_memory(o, out, d))
         return false;
     if (ends_in(o->model, ".ir"))
         return load_text(out, d) && load_adapter(o, out, d);

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static bool symbol(Native *n, const char *name, void *out) {
+bool native_symbol_address(Native *n, const char *name, void *out) {
     void *p = dlsym(n->library, name);
     memcpy(out, &p, sizeof p);
     return p != NULL || diag_error(n->d, NULL, "the built library lacks %s", name);
@@ -23,15 +23,22 @@ bool native_open(Native *n, const Options *o, Model *model, int threads, Diag *d
     n->library = dlopen(made, RTLD_NOW | RTLD_LOCAL);
     if (!n->library) return diag_error(d, NULL, "cannot load what was built: %s", dlerror());
     const moec_program *(*program)(void);
-    moec_status (*open)(const moec_program *, const moec_options *, moec_instance **);
-    if (!symbol(n, "model_program", &program) || !symbol(n, "moec_open", &open) || !symbol(n, "moec_run", &n->run) ||
-        !symbol(n, "moec_close", &n->close) || !symbol(n, "moec_status_text", &n->text))
+    if (!native_symbol_address(n, "model_program", &program) || !native_symbol_address(n, "moec_open", &n->open) || !native_symbol_address(n, "moec_run", &n->run) ||
+        !native_symbol_address(n, "moec_close", &n->close) || !native_symbol_address(n, "moec_status_text", &n->text))
         return false;
     n->program = program();
+    n->weights = weights;
+    n->threads = threads;
+    return native_reopen(n);
+}
+
+bool native_reopen(Native *n) {
     char message[512] = "";
-    moec_options opt = {.weights = weights, .threads = threads, .message = message, .message_room = sizeof message};
-    moec_status s = open(n->program, &opt, &n->instance);
-    return s == MOEC_OK || diag_error(d, NULL, "cannot open what was built: %s", message[0] ? message : n->text(s));
+    moec_options opt = {.weights = n->weights, .threads = n->threads, .message = message, .message_room = sizeof message};
+    if (n->instance) n->close(n->instance);
+    n->instance = NULL;
+    moec_status s = n->open(n->program, &opt, &n->instance);
+    return s == MOEC_OK || diag_error(n->d, NULL, "cannot open what was built: %s", message[0] ? message : n->text(s));
 }
 
 void native_close(Native *n) {

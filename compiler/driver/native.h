@@ -10,6 +10,9 @@ typedef struct Native {
     void *library;
     const moec_program *program;
     moec_instance *instance;
+    const char *weights;
+    int threads;
+    moec_status (*open)(const moec_program *p, const moec_options *o, moec_instance **out);
     moec_status (*run)(moec_instance *m, uint32_t function, const int64_t *sym, void *const *arg);
     void (*close)(moec_instance *m);
     const char *(*text)(moec_status s);
@@ -19,6 +22,10 @@ typedef struct Native {
 /* Compiles the planned module and opens an instance. native_close is needed in either case. */
 bool native_open(Native *n, const Options *o, Model *model, int threads, Diag *d);
 void native_close(Native *n);
+/* A fresh instance, with the adapter as compiled, in the place of the old one. */
+bool native_reopen(Native *n);
+/* Address of a function of the library into the pointer at `out`; false after reporting. */
+bool native_symbol_address(Native *n, const char *name, void *out);
 /* Index of a function or symbol; -1. */
 int native_function(const Native *n, const char *name);
 int native_symbol(const Native *n, const char *name);

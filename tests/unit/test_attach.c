@@ -149,6 +149,7 @@ static void rule_apply(const Rule *R, const double *u, const double *sentence, d
                             (double)rank;
             }
         break;
+    case AM_FULL:
     case AM_COUNT:
         break;
     }

@@ -1,0 +1,44 @@
+/* What the files of `moec verify` share: one folder of reference results, one compiled model. */
+#ifndef MOEC_VERIFY_H
+#define MOEC_VERIFY_H
+
+#include "native.h"
+
+typedef struct Verify {
+    const Options *o;
+    Native n;
+    Diag *d;
+    Arena *a; /* of one case */
+    const char *dir;
+    double tolerance, worst;
+    int compared, failed, skipped;
+    int64_t *sym;
+} Verify;
+
+const char *verify_path(Verify *v, const char *key, const char *name); /* DIR/KEY.NAME.npy */
+/* An array of the case; false when there is none. */
+bool verify_array(Verify *v, const char *key, const char *name, Tensor *out);
+
+typedef struct VerifySum {
+    double diff, ref, max; /* of squares; largest difference */
+    bool bad;              /* something is not finite */
+} VerifySum;
+
+void verify_add(VerifySum *s, double got, double want);
+/* Prints a line and counts: |difference| / |reference| against the tolerance. */
+void verify_report(Verify *v, const char *key, const char *what, const VerifySum *s);
+
+typedef struct VerifyInput {
+    const char *name;
+    Tensor *t;
+} VerifyInput;
+
+/* Runs a function whose inputs are found by name; outputs in its order. */
+bool verify_call(Verify *v, const char *function, const VerifyInput *given, size_t n, Tensor *out);
+/* Sets the symbols; whether the model's bounds, or the constants of a static export, take these extents. */
+bool verify_fits(Verify *v, const Tensor *ids, int64_t targets);
+
+/* verify_train.c: gradients and training runs. */
+bool verify_train(Verify *v);
+
+#endif
