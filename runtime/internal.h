@@ -160,4 +160,7 @@ struct moec_instance {
     moec_generator *generator;
 };
 
+/* Computes what the program derives from the adapter in force; after every change of its tensors. */
+moec_status moec_prepare(moec_instance *m);
+
 #endif

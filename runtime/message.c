@@ -62,6 +62,7 @@ const char *moec_status_text(moec_status s) {
         "a file belongs to another model or adapter",
         "out of memory",
         "a file cannot be read or written",
+        "the loss or a gradient is not a finite number",
     };
     return (int)s >= 0 && s < MOEC_E_STATUS_COUNT ? text[s] : "unknown status";
 }

@@ -30,6 +30,7 @@ typedef enum moec_status {
     MOEC_E_MISMATCH, /* a file belongs to another model, adapter shape or ABI */
     MOEC_E_MEMORY,
     MOEC_E_IO,
+    MOEC_E_NUMERIC,  /* a loss or a gradient is infinite or no number */
     MOEC_E_STATUS_COUNT
 } moec_status;
 

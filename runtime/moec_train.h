@@ -4,8 +4,8 @@
  *   moec_trainer_open -> { moec_trainer_batch for each micro-batch -> moec_trainer_step } for each step -> close
  *
  * A trainer works on an open instance and changes its adapter in place; between two steps the instance generates and
- * scores with what has been learnt so far. Everything is allocated by moec_trainer_open. Same options, batches and
- * thread count give the same bits.
+ * scores with what has been learnt so far. Everything is allocated by moec_trainer_open. Same options and batches give
+ * the same bits with every thread count.
  *
  * Symbols: B rows, S source tokens, T target tokens; the extents of a batch stay within the program's bounds. */
 #ifndef MOEC_TRAIN_H
@@ -26,17 +26,17 @@ typedef enum moec_optimizer {
 
 typedef enum moec_schedule {
     MOEC_CONSTANT,
-    MOEC_LINEAR,       /* to 0 at the last step */
-    MOEC_COSINE,       /* half a period, to 0 at the last step */
-    MOEC_INVERSE_SQRT, /* sqrt(warm-up / step) behind the warm-up */
+    MOEC_LINEAR,       /* to 0 when all steps are done */
+    MOEC_COSINE,       /* half a period, to 0 when all steps are done */
+    MOEC_INVERSE_SQRT, /* sqrt(warm-up / steps done) behind the warm-up */
     MOEC_SCHEDULE_COUNT
 } moec_schedule;
 
 typedef struct moec_train_options {
     moec_optimizer optimizer;
     moec_schedule schedule;
-    double learning_rate;  /* at the top of the schedule */
-    int64_t warmup, steps; /* linear warm-up from 0; length of the run, for the schedule */
+    double learning_rate;  /* at the top of the schedule; n steps done: n / warmup of it while n < warmup */
+    int64_t warmup, steps; /* linear warm-up from 0; length of the run, for linear and cosine */
     double beta1, beta2, epsilon; /* adamw */
     double momentum;              /* sgd */
     double weight_decay;          /* adamw: decoupled; sgd: added to the gradient */
@@ -47,7 +47,8 @@ typedef struct moec_train_options {
     uint64_t seed; /* of dropout and jitter */
 } moec_train_options;
 
-/* The paper's: adafactor, 3e-4 constant, dropout 0.1, z_loss 1e-4; adamw's betas 0.9 and 0.999, epsilon 1e-8. */
+/* The paper's: adafactor, 3e-4 constant, dropout 0.1, z_loss 1e-4; adamw's betas 0.9 and 0.999, epsilon 1e-8;
+ * momentum 0.9. */
 void moec_train_defaults(moec_train_options *o);
 
 /* One micro-batch, row-major. Segments number the examples packed into a row from 1; 0 is padding. Without packing
@@ -61,7 +62,8 @@ typedef struct moec_batch {
     const float *sentence; /* [B,width], NULL where no router reads a sentence vector */
 } moec_batch;
 
-/* What a step did. The losses are sums over its micro-batches; `loss` is all of them together. */
+/* What a step did. The losses are sums over its micro-batches, router losses by their shares; `loss` is all of them
+ * together. */
 typedef struct moec_step_report {
     double loss, token_loss, balance_loss, router_z_loss; /* the last two before their weights */
     double gradient_norm;                                 /* before clipping */
@@ -73,13 +75,16 @@ typedef struct moec_trainer moec_trainer;
 moec_status moec_trainer_open(moec_instance *m, const moec_train_options *o, moec_trainer **out, char *message, size_t room);
 void moec_trainer_close(moec_trainer *t);
 /* Forward and backward of one micro-batch; its gradient is added to the step's. `share`: the micro-batch's share in
- * the step's router losses, which are means over a micro-batch (1 / number of micro-batches). */
+ * the step's router losses, which are means over a micro-batch (1 / number of micro-batches). A batch that fails
+ * (MOEC_E_RANGE, MOEC_E_INDEX) leaves the step as it was. */
 moec_status moec_trainer_batch(moec_trainer *t, const moec_batch *b, double share);
-/* Updates the adapter with the gradients added up since the last step, and prepares it. */
+/* Updates the adapter with the gradients added up since the last step, and prepares it. MOEC_E_NUMERIC: the loss or
+ * the gradient is not finite; *r says which, adapter and state are as before, the gradient is dropped. */
 moec_status moec_trainer_step(moec_trainer *t, moec_step_report *r);
 int64_t moec_trainer_steps(const moec_trainer *t); /* done so far, those before a resumed checkpoint included */
 
-/* Bytes a trainer of this program allocates for gradients and for the optimiser's state. */
+/* Bytes a trainer of this program allocates for gradients (twice that in runs whose steps have several micro-batches)
+ * and for the optimiser's state. */
 uint64_t moec_train_gradient_bytes(const moec_program *p);
 uint64_t moec_train_state_bytes(const moec_program *p, moec_optimizer o);
 

@@ -81,7 +81,7 @@ static moec_status fault_status(int fault) {
     return fault > 0 && fault < MOEC_E_STATUS_COUNT ? (moec_status)fault : fault ? MOEC_E_ARGUMENT : MOEC_OK;
 }
 
-static moec_status prepare(moec_instance *m) {
+moec_status moec_prepare(moec_instance *m) {
     if (!m->program->prepare)
         return MOEC_OK;
     int fault = 0;
@@ -149,7 +149,7 @@ static moec_status open_instance(moec_instance *m, const moec_options *o, moec_s
         return s;
     if (o->adapter)
         return moec_load_adapter(m, o->adapter, sink.p, sink.room);
-    return prepare(m);
+    return moec_prepare(m);
 }
 
 moec_status moec_open(const moec_program *p, const moec_options *o, moec_instance **out) {
@@ -208,11 +208,11 @@ moec_status moec_load_adapter(moec_instance *m, const char *path, char *message,
     unsigned char *old = m->adapter;
     m->adapter = m->spare;
     m->spare = old;
-    if (!(s = prepare(m)))
+    if (!(s = moec_prepare(m)))
         return MOEC_OK;
     m->spare = m->adapter;
     m->adapter = old;
-    prepare(m); /* it succeeded with these tensors before */
+    moec_prepare(m); /* it succeeded with these tensors before */
     return moec_fail(sink, s, path, "%s", moec_status_text(s));
 }
 
