@@ -210,7 +210,7 @@ static moec_json_event read_number(moec_json *j) {
         return fail(j, "a number is malformed");
     for (; is_digit(j, at); at++) {
         unsigned d = j->p[at] - '0';
-        if (v > ((uint64_t)INT64_MAX - d) / 10)
+        if (v > ((uint64_t)INT64_MAX + (uint64_t)negative - d) / 10)
             fits = 0;
         else
             v = v * 10 + d;
@@ -234,7 +234,7 @@ static moec_json_event read_number(moec_json *j) {
     }
     j->at = at;
     if (!real && fits) {
-        j->integer = negative ? -(int64_t)v : (int64_t)v;
+        j->integer = !negative ? (int64_t)v : v > (uint64_t)INT64_MAX ? INT64_MIN : -(int64_t)v;
         j->real = (double)j->integer;
         return after_value(j, MOEC_JSON_INTEGER);
     }

@@ -565,6 +565,13 @@ static void json_is_strict(void **state) {
     moec_json_next(&j);
     assert_int_equal(moec_json_next(&j), MOEC_JSON_REAL);
     moec_json_close(&j);
+    char least[] = "[-9223372036854775808,-9223372036854775809]";
+    moec_json_open(&j, least, strlen(least));
+    moec_json_next(&j);
+    assert_int_equal(moec_json_next(&j), MOEC_JSON_INTEGER);
+    assert_true(j.integer == INT64_MIN);
+    assert_int_equal(moec_json_next(&j), MOEC_JSON_REAL);
+    moec_json_close(&j);
 }
 
 /* ---- decoding ---- */
