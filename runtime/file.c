@@ -12,10 +12,19 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+/* open, again as long as a signal comes in between. */
+static int open_again(const char *path, int flags) {
+    int fd;
+    do
+        fd = open(path, flags, 0666);
+    while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
 moec_status moec_file_open(const char *path, uint64_t limit, int *fd, uint64_t *size, moec_sink sink) {
     *fd = -1;
     /* A FIFO or a device must neither hang nor be read: decide on the descriptor. */
-    int f = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    int f = open_again(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (f < 0)
         return moec_fail(sink, MOEC_E_OPEN, path, "cannot be opened: %s", strerror(errno));
     struct stat st;
@@ -82,6 +91,13 @@ moec_status moec_file_load(const char *path, uint64_t limit, unsigned char **byt
     return MOEC_OK;
 }
 
+uint64_t moec_fnv(uint64_t hash, const void *p, size_t n) {
+    const unsigned char *at = p;
+    for (size_t i = 0; i < n; i++)
+        hash = (hash ^ at[i]) * 0x100000001b3u;
+    return hash;
+}
+
 /* ---- output ---- */
 
 static char *copy_string(const char *s, size_t n) {
@@ -89,6 +105,32 @@ static char *copy_string(const char *s, size_t n) {
     if (p)
         memcpy(p, s, n);
     return p;
+}
+
+/* 0, or what is wrong. What a file system cannot sync (EINVAL, EROFS) it has not kept back either. */
+static int sync_error(int fd) {
+    int bad;
+    do
+        bad = fsync(fd) < 0;
+    while (bad && errno == EINTR);
+    return bad && errno != EINVAL && errno != EROFS ? errno : 0;
+}
+
+moec_status moec_folder_sync(const char *path, moec_sink sink) {
+    int fd = open_again(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int e = fd < 0 ? errno : sync_error(fd);
+    if (fd >= 0)
+        close(fd);
+    /* A folder one may write but not read cannot be synced. */
+    return e && e != EACCES ? moec_fail(sink, MOEC_E_IO, path, "cannot be synced: %s", strerror(e)) : MOEC_OK;
+}
+
+static moec_status sync_parent(char *path, moec_sink sink) {
+    char *slash = strrchr(path, '/');
+    if (!slash)
+        return moec_folder_sync(".", sink);
+    slash[slash == path] = 0;
+    return moec_folder_sync(path, sink);
 }
 
 static void output_forget(moec_output *f) {
@@ -100,7 +142,7 @@ static void output_forget(moec_output *f) {
 
 moec_status moec_output_open(const char *path, moec_output *f, moec_sink sink) {
     size_t n = strlen(path);
-    f->fd = -1;
+    *f = (moec_output){.fd = -1, .hash = MOEC_FNV_START};
     f->path = copy_string(path, n);
     f->temporary = moec_mem_new(n + 64, 1);
     if (!f->path || !f->temporary) {
@@ -112,7 +154,7 @@ moec_status moec_output_open(const char *path, moec_output *f, moec_sink sink) {
     for (int attempt = 0; attempt < 100; attempt++) {
         memcpy(f->temporary, path, folder);
         snprintf(f->temporary + folder, 64, ".moec-%ld-%d.tmp", (long)getpid(), attempt);
-        f->fd = open(f->temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+        f->fd = open_again(f->temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC);
         if (f->fd >= 0 || errno != EEXIST)
             break;
     }
@@ -131,6 +173,8 @@ moec_status moec_output_write(moec_output *f, const void *p, uint64_t n, moec_si
             continue;
         if (put <= 0)
             return moec_fail(sink, MOEC_E_IO, f->path, "cannot be written: %s", strerror(errno));
+        f->hash = moec_fnv(f->hash, at, (size_t)put);
+        f->bytes += (uint64_t)put;
         at += put;
         n -= (uint64_t)put;
     }
@@ -138,17 +182,18 @@ moec_status moec_output_write(moec_output *f, const void *p, uint64_t n, moec_si
 }
 
 moec_status moec_output_commit(moec_output *f, moec_sink sink) {
-    int bad = fsync(f->fd) < 0 && errno != EINVAL && errno != EROFS;
-    int e = errno;
-    if (close(f->fd) < 0 && !bad)
-        bad = 1, e = errno;
+    int e = sync_error(f->fd);
+    if (close(f->fd) < 0 && !e && errno != EINTR) /* it is closed even then */
+        e = errno;
     f->fd = -1;
-    if (!bad && rename(f->temporary, f->path) < 0)
-        bad = 1, e = errno;
-    moec_status s = MOEC_OK;
-    if (bad) {
+    if (!e && rename(f->temporary, f->path) < 0)
+        e = errno;
+    moec_status s;
+    if (e) {
         unlink(f->temporary);
         s = moec_fail(sink, MOEC_E_IO, f->path, "cannot be written: %s", strerror(e));
+    } else {
+        s = sync_parent(f->path, sink);
     }
     output_forget(f);
     return s;

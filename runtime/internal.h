@@ -52,10 +52,17 @@ moec_status moec_file_load(const char *path, uint64_t limit, unsigned char **byt
                            moec_sink sink);
 void moec_file_close(int fd);
 
-/* A file that appears under its name only when complete: written beside it, synced, renamed. */
+/* FNV-1a (64 bit) of n more bytes. */
+#define MOEC_FNV_START 0xcbf29ce484222325u
+uint64_t moec_fnv(uint64_t hash, const void *p, size_t n);
+/* Makes the names in a folder last. */
+moec_status moec_folder_sync(const char *path, moec_sink sink);
+
+/* A file that appears under its name only when complete: written beside it, synced, renamed, the folder synced. */
 typedef struct moec_output {
     int fd;
     char *path, *temporary;
+    uint64_t bytes, hash; /* of what was written so far: moec_fnv from its start */
 } moec_output;
 moec_status moec_output_open(const char *path, moec_output *f, moec_sink sink);
 moec_status moec_output_write(moec_output *f, const void *p, uint64_t n, moec_sink sink);
@@ -141,6 +148,30 @@ int moec_pool_workers(const moec_pool *pool);
  * whose header is right in every respect; after MOEC_E_IO its contents are undefined. */
 moec_status moec_safetensors_read(const moec_program *p, const char *path, unsigned char *block,
                                   moec_sink sink);
+
+/* The same for any table of tensors. */
+moec_status moec_tensors_read(const moec_tensor *tensor, uint32_t n, const char *path, unsigned char *block,
+                              moec_sink sink);
+
+/* ---- safetensors_write.c ---- */
+
+/* Writes the program's adapter tensors from a block laid out as its table says, with the spec as metadata
+ * `moec_adapter`. The bytes depend on table, spec and values alone. */
+moec_status moec_safetensors_write(const moec_program *p, const unsigned char *block, const char *path,
+                                   moec_sink sink);
+/* The same for any table; spec "": no metadata. *bytes, *hash (may be NULL): of the file. */
+moec_status moec_tensors_write(const moec_tensor *tensor, uint32_t n, const char *spec, const unsigned char *block,
+                               const char *path, uint64_t *bytes, uint64_t *hash, moec_sink sink);
+
+/* ---- chars.c: text that grows ---- */
+
+typedef struct moec_chars {
+    char *p; /* moec_mem_free it; NULL before the first */
+    size_t n, room;
+    int failed; /* out of memory: p, n are what came before */
+} moec_chars;
+void moec_chars_put(moec_chars *c, const char *fmt, ...) MOEC_FORMAT(2, 3);
+void moec_chars_json(moec_chars *c, const char *s); /* as a JSON string, quotes included */
 
 /* ---- generate.c ---- */
 

@@ -1,8 +1,8 @@
-/* Adapter tensors from a safetensors file.
+/* Tensors of a known table (an adapter's, an optimiser's state) from a safetensors file.
  *
  * Everything the format promises is checked before a byte of data is read: header length, strict JSON, no
  * duplicate keys, known dtypes, shape product equal to the byte range, ranges that cover the data without
- * hole or overlap. Names, dtypes and shapes must be exactly the program's: no tensor missing, none left over.
+ * hole or overlap. Names, dtypes and shapes must be exactly the table's: no tensor missing, none left over.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -30,7 +30,8 @@ typedef struct Entry {
 } Entry;
 
 typedef struct Reader {
-    const moec_program *program;
+    const moec_tensor *tensor; /* what the file has to hold */
+    uint32_t n;
     const char *path;
     moec_sink sink;
     moec_json json;
@@ -50,7 +51,7 @@ static int by_begin(const void *a, const void *b) {
 }
 
 static Entry *find_entry(Reader *r, const char *name, size_t n) {
-    size_t lo = 0, hi = r->program->n_tensors;
+    size_t lo = 0, hi = r->n;
     while (lo < hi) {
         size_t mid = lo + (hi - lo) / 2;
         const char *have = r->entry[mid].tensor->name;
@@ -239,7 +240,7 @@ static moec_status read_header(Reader *r) {
 }
 
 static moec_status check_cover(Reader *r) {
-    uint32_t n = r->program->n_tensors;
+    uint32_t n = r->n;
     for (uint32_t i = 0; i < n; i++)
         if (!r->entry[i].seen)
             return OTHER("tensor '%s' is missing", r->entry[i].tensor->name);
@@ -269,7 +270,7 @@ static moec_status read_file(Reader *r, int fd, uint64_t size, unsigned char *bl
         return BAD("the header's length %llu does not fit the file of %llu bytes", (unsigned long long)n,
                    (unsigned long long)size);
     *header = moec_mem_new((size_t)n + 1, 1);
-    r->entry = moec_mem_new(r->program->n_tensors, sizeof *r->entry);
+    r->entry = moec_mem_new(r->n, sizeof *r->entry);
     if (!*header || !r->entry)
         return moec_fail(r->sink, MOEC_E_MEMORY, r->path, "out of memory");
     s = moec_file_read(fd, r->path, 8, *header, n, r->sink);
@@ -277,14 +278,14 @@ static moec_status read_file(Reader *r, int fd, uint64_t size, unsigned char *bl
         return s;
     if (n == 0 || (*header)[0] != '{')
         return BAD("the header does not begin with '{'");
-    for (uint32_t i = 0; i < r->program->n_tensors; i++)
-        r->entry[i].tensor = &r->program->tensor[i];
-    qsort(r->entry, r->program->n_tensors, sizeof *r->entry, by_name);
+    for (uint32_t i = 0; i < r->n; i++)
+        r->entry[i].tensor = &r->tensor[i];
+    qsort(r->entry, r->n, sizeof *r->entry, by_name);
     r->data = (int64_t)(size - 8 - n);
     moec_json_open(&r->json, *header, (size_t)n);
     if ((s = read_header(r)) || (s = check_cover(r)))
         return s;
-    for (uint32_t i = 0; i < r->program->n_tensors; i++) {
+    for (uint32_t i = 0; i < r->n; i++) {
         const Entry *x = &r->entry[i];
         s = moec_file_read(fd, r->path, 8 + n + (uint64_t)x->begin, block + x->tensor->offset,
                            x->tensor->bytes, r->sink);
@@ -294,9 +295,9 @@ static moec_status read_file(Reader *r, int fd, uint64_t size, unsigned char *bl
     return MOEC_OK;
 }
 
-moec_status moec_safetensors_read(const moec_program *p, const char *path, unsigned char *block,
-                                  moec_sink sink) {
-    Reader r = {.program = p, .path = path, .sink = sink};
+moec_status moec_tensors_read(const moec_tensor *tensor, uint32_t n, const char *path, unsigned char *block,
+                              moec_sink sink) {
+    Reader r = {.tensor = tensor, .n = n, .path = path, .sink = sink};
     int fd;
     uint64_t size = 0;
     moec_status s = moec_file_open(path, (uint64_t)1 << 62, &fd, &size, sink);
@@ -309,4 +310,9 @@ moec_status moec_safetensors_read(const moec_program *p, const char *path, unsig
     moec_mem_free(header);
     moec_file_close(fd);
     return s;
+}
+
+moec_status moec_safetensors_read(const moec_program *p, const char *path, unsigned char *block,
+                                  moec_sink sink) {
+    return moec_tensors_read(p->tensor, p->n_tensors, path, block, sink);
 }
