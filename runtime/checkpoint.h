@@ -1,0 +1,85 @@
+/* Checkpoints of a training run in its folder OUT:
+ *
+ *   OUT/checkpoint-STEP/     adapter.safetensors, optimizer.safetensors, state.json
+ *   OUT/adapter.safetensors  what moec_checkpoint_export leaves
+ *
+ * A checkpoint is written under another name (.checkpoint-STEP.PID.tmp) and renamed when every byte of it is
+ * on the disk; older ones go only after that. So whenever a run is killed, the newest whole checkpoint is the
+ * one before or the new one. state.json holds sizes and hashes of the other files and its own checksum: a
+ * byte that changed is found. A run that goes on from a checkpoint makes the same bits as one that was never
+ * interrupted. One run a folder. */
+#ifndef MOEC_CHECKPOINT_H
+#define MOEC_CHECKPOINT_H
+
+#include "train_impl.h"
+
+/* A number of the caller's that a run which goes on has to repeat: the batch size, a hash of the data. */
+typedef struct moec_agree {
+    const char *name;
+    int64_t value;
+} moec_agree;
+
+/* The caller's part of a checkpoint. */
+typedef struct moec_progress {
+    const moec_agree *agree;
+    size_t n_agree;
+    int64_t *position; /* where the data stands, any numbers: saved, and filled by load */
+    size_t n_position, position_room;
+} moec_progress;
+
+/* Gets one line about a checkpoint that is left out. */
+typedef void moec_warn(void *ctx, const char *line);
+
+/* Writes the checkpoint of the steps done, between two steps, and keeps at most `keep` (0: all) of those up
+ * to it. Creates the folder. MOEC_E_IO names the file and the reason, leaves no half of a checkpoint and all
+ * older ones. */
+moec_status moec_checkpoint_save(const moec_trainer *t, const char *folder, const moec_progress *p,
+                                 int64_t keep, moec_sink sink);
+
+/* Restores trainer and instance from the newest checkpoint that is whole. *found: 0 when there is none at
+ * all, or no folder. MOEC_E_MISMATCH: it belongs to another program, or was made under other options;
+ * MOEC_E_FORMAT: none of them is whole. The trainer is of no use after an error. Removes what dead runs left
+ * half written. */
+moec_status moec_checkpoint_load(moec_trainer *t, const char *folder, moec_progress *p, int *found,
+                                 moec_warn *warn, void *ctx, moec_sink sink);
+
+/* OUT/adapter.safetensors with what has been learnt so far; creates the folder. */
+moec_status moec_checkpoint_export(const moec_trainer *t, const char *folder, moec_sink sink);
+
+/* ---- checkpoint_state.c ---- */
+
+enum { MOEC_PARTS = 2 };
+extern const char *const moec_part_names[MOEC_PARTS]; /* adapter.safetensors, optimizer.safetensors */
+
+typedef struct moec_part {
+    uint64_t bytes, hash;
+} moec_part;
+
+moec_status moec_state_write(const moec_trainer *t, const moec_progress *p, const moec_part *part,
+                             const char *path, moec_sink sink);
+/* Reads and checks state.json. What is right but belongs to other options is told in `other` alone, which
+ * holds one line then; the position is filled. */
+moec_status moec_state_read(const moec_trainer *t, moec_progress *p, int64_t *step, moec_part *part,
+                            const char *path, moec_sink other, moec_sink sink);
+
+/* ---- run_folder.c ---- */
+
+typedef struct moec_step_list {
+    int64_t *step; /* the largest first; moec_mem_free it */
+    size_t n, room;
+} moec_step_list;
+
+/* FOLDER/NAME, to free; NULL without memory. */
+char *moec_path_new(const char *folder, const char *fmt, ...) MOEC_FORMAT(2, 3);
+/* Makes the folder unless it is there. */
+moec_status moec_run_folder_make(const char *folder, moec_sink sink);
+/* Steps of the checkpoints in a folder, whole or not; none where there is no folder. */
+moec_status moec_run_folder_list(const char *folder, moec_step_list *out, moec_sink sink);
+/* Removes what dead runs left, puts back a checkpoint that was being replaced. What fails stays. */
+void moec_run_folder_clean(const char *folder);
+/* Takes the checkpoint of a step out of sight, then removes it. What fails stays. */
+void moec_run_folder_drop(const char *folder, int64_t step);
+/* Removes a folder and the files in it. What fails stays. */
+void moec_folder_remove(const char *path);
+
+#endif
