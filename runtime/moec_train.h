@@ -81,6 +81,8 @@ moec_status moec_trainer_batch(moec_trainer *t, const moec_batch *b, double shar
 /* Updates the adapter with the gradients added up since the last step, and prepares it. MOEC_E_NUMERIC: the loss or
  * the gradient is not finite; *r says which, adapter and state are as before, the gradient is dropped. */
 moec_status moec_trainer_step(moec_trainer *t, moec_step_report *r);
+/* The values of the program's tensor i as they are now; moves with no step. */
+const void *moec_trainer_tensor(const moec_trainer *t, uint32_t i);
 int64_t moec_trainer_steps(const moec_trainer *t); /* done so far, those before a resumed checkpoint included */
 
 /* Bytes a trainer of this program allocates for gradients (twice that in runs whose steps have several micro-batches)

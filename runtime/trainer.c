@@ -208,6 +208,10 @@ void moec_trainer_close(moec_trainer *t) {
     moec_mem_free(t);
 }
 
+const void *moec_trainer_tensor(const moec_trainer *t, uint32_t i) {
+    return i < t->m->program->n_tensors ? t->m->adapter + t->m->program->tensor[i].offset : NULL;
+}
+
 int64_t moec_trainer_steps(const moec_trainer *t) {
     return t ? t->steps : 0;
 }
