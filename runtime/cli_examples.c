@@ -1,11 +1,8 @@
 /* Inputs of a command: --ids, --text and --jsonl, all read and checked before any work begins. */
 #include "cli.h"
+#include "jsonl.h"
 
-#include <stdio.h>
 #include <string.h>
-
-enum { LINE_LIMIT = 16 << 20 }; /* bytes of one JSON line */
-#define FILE_LIMIT ((uint64_t)1 << 33)
 
 typedef struct Growing {
     int64_t *id;
@@ -226,72 +223,38 @@ static int read_object(moec_cli *c, Place at, moec_json *j, int with_targets, mo
     return check_ids(c, at, &wanted, most_target(c));
 }
 
-static int read_lines(moec_cli *c, const char *file, unsigned char *p, size_t n, int with_targets,
-                      moec_examples *out) {
-    Place at = {file, NULL, 0};
-    while (n > 0) {
-        const unsigned char *end = memchr(p, '\n', n);
-        size_t length = end ? (size_t)(end - p) : n;
-        at.line++;
-        if (length > LINE_LIMIT)
-            return moec_cli_error(c, at.file, at.line, "the line has more than %d bytes", LINE_LIMIT);
-        size_t blank = 0;
-        while (blank < length && (p[blank] == ' ' || p[blank] == '\t' || p[blank] == '\r'))
-            blank++;
-        if (blank < length) {
-            moec_example *x = add(out);
-            if (!x)
-                return moec_cli_no_memory(c);
-            x->line = at.line;
-            moec_json j;
-            moec_json_open(&j, p, length);
-            int code = read_object(c, at, &j, with_targets, x);
-            moec_json_close(&j);
-            if (code)
-                return code;
-        }
-        p += length + (end != NULL);
-        n -= length + (end != NULL);
-    }
-    return EXIT_DONE;
-}
-
-static int read_stdin(moec_cli *c, unsigned char **bytes, size_t *n) {
-    size_t room = 1 << 16;
-    *n = 0;
-    unsigned char *p = moec_mem_new(room, 1);
-    while (p) {
-        size_t got = fread(p + *n, 1, room - *n, stdin);
-        *n += got;
-        if (*n < room)
-            break;
-        unsigned char *more = room < FILE_LIMIT ? moec_mem_grow(p, room *= 2) : NULL;
-        if (!more)
-            moec_mem_free(p);
-        p = more;
-    }
-    *bytes = p;
-    if (!p)
+static int read_line(moec_cli *c, Place at, unsigned char *text, size_t n, int with_targets,
+                     moec_examples *out) {
+    moec_example *x = add(out);
+    if (!x)
         return moec_cli_no_memory(c);
-    return ferror(stdin) ? moec_cli_error(c, "stdin", 0, "cannot be read") : EXIT_DONE;
+    x->line = at.line;
+    moec_json j;
+    moec_json_open(&j, text, n);
+    int code = read_object(c, at, &j, with_targets, x);
+    moec_json_close(&j);
+    return code;
 }
 
 static int read_jsonl(moec_cli *c, int with_targets, moec_examples *out) {
-    const char *file = c->o.jsonl;
-    unsigned char *bytes = NULL;
-    size_t n = 0;
-    int code;
-    if (!strcmp(file, "-")) {
-        file = "stdin";
-        code = read_stdin(c, &bytes, &n);
-    } else {
-        code = moec_cli_status(c, moec_file_load(file, FILE_LIMIT, &bytes, &n, moec_cli_sink(c)));
+    moec_jsonl lines;
+    moec_sink sink = moec_cli_sink(c);
+    int code = moec_cli_status(c, moec_jsonl_open(&lines, c->o.jsonl, sink));
+    if (code)
+        return code;
+    for (;;) {
+        unsigned char *text;
+        size_t n;
+        code = moec_cli_status(c, moec_jsonl_next(&lines, &text, &n, sink));
+        if (code || !text)
+            break;
+        code = read_line(c, (Place){lines.name, NULL, lines.line}, text, n, with_targets, out);
+        if (code)
+            break;
     }
-    if (!code)
-        code = read_lines(c, file, bytes, n, with_targets, out);
-    moec_mem_free(bytes);
     if (!code && !out->count)
-        code = moec_cli_error(c, file, 0, "holds no input");
+        code = moec_cli_error(c, lines.name, 0, "holds no input");
+    moec_jsonl_close(&lines);
     return code;
 }
 

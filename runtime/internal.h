@@ -39,6 +39,9 @@ const char *moec_show_path(char *out, const char *path); /* a long one loses its
 /* Writes `FILE: error: ...` (file NULL: the text alone) and returns s. The first message wins. */
 moec_status moec_fail(moec_sink sink, moec_status s, const char *file, const char *fmt, ...)
     MOEC_FORMAT(4, 5);
+/* The same with a line: `FILE:LINE: error: ...` (line 0: none). */
+moec_status moec_fail_at(moec_sink sink, moec_status s, const char *file, int64_t line, const char *fmt, ...)
+    MOEC_FORMAT(5, 6);
 
 /* ---- file.c ---- */
 

@@ -35,18 +35,35 @@ const char *moec_show_path(char *out, const char *path) {
     return out;
 }
 
-moec_status moec_fail(moec_sink sink, moec_status s, const char *file, const char *fmt, ...) {
+static moec_status fail(moec_sink sink, moec_status s, const char *file, int64_t line, const char *fmt,
+                        va_list args) {
     if (!sink.p || !sink.room || sink.p[0])
         return s;
     size_t used = 0;
     if (file) {
-        char shown[MOEC_SHOW];
-        int n = snprintf(sink.p, sink.room, "%s: error: ", moec_show_path(shown, file));
+        char shown[MOEC_SHOW], number[32] = "";
+        if (line)
+            snprintf(number, sizeof number, ":%lld", (long long)line);
+        int n = snprintf(sink.p, sink.room, "%s%s: error: ", moec_show_path(shown, file), number);
         used = n < 0 ? 0 : (size_t)n < sink.room ? (size_t)n : sink.room - 1;
     }
+    vsnprintf(sink.p + used, sink.room - used, fmt, args);
+    return s;
+}
+
+moec_status moec_fail(moec_sink sink, moec_status s, const char *file, const char *fmt, ...) {
     va_list args;
     va_start(args, fmt);
-    vsnprintf(sink.p + used, sink.room - used, fmt, args);
+    fail(sink, s, file, 0, fmt, args);
+    va_end(args);
+    return s;
+}
+
+moec_status moec_fail_at(moec_sink sink, moec_status s, const char *file, int64_t line, const char *fmt,
+                         ...) {
+    va_list args;
+    va_start(args, fmt);
+    fail(sink, s, file, line, fmt, args);
     va_end(args);
     return s;
 }
