@@ -56,7 +56,7 @@ static moec_status fill(moec_jsonl *r, moec_sink sink) {
     r->end += (size_t)got;
     r->read += (uint64_t)got;
     if (r->read > MOEC_JSONL_FILE)
-        return moec_fail(sink, MOEC_E_FORMAT, r->name, "has more than the %llu bytes allowed",
+        return moec_fail(sink, MOEC_E_IO, r->name, "has more than the %llu bytes allowed",
                          (unsigned long long)MOEC_JSONL_FILE);
     return MOEC_OK;
 }
