@@ -138,6 +138,8 @@ static moec_status no_memory(const Line *l) {
 }
 
 static moec_status json_error(const Line *l, const moec_json *j) {
+    if (!strcmp(j->error, "out of memory")) /* no fault of the line's: it must not be skipped */
+        return no_memory(l);
     return REFUSE(l, "column %llu: %s", (unsigned long long)j->at + 1, j->error);
 }
 
@@ -148,7 +150,7 @@ static moec_status read_ids(Line *l, moec_json *j, const char *key, Ids *g) {
     while (e != MOEC_JSON_ERROR && (e = moec_json_next(j)) == MOEC_JSON_INTEGER)
         if (!push(g, j->integer))
             return no_memory(l);
-    if (e == MOEC_JSON_ERROR)
+    if (e == MOEC_JSON_ERROR) /* a number, no memory is taken for it */
         return REFUSE(l, "%s: column %llu: %s", key, (unsigned long long)j->at + 1, j->error);
     return e == MOEC_JSON_ARRAY_END ? MOEC_OK : REFUSE(l, "%s holds something that is no integer", key);
 }

@@ -129,7 +129,9 @@ typedef struct moec_data_options {
     int per_example;   /* each example's mean, then the mean over examples; else over all tokens */
     int shuffle, once; /* as moec_data_order_open */
     uint64_t seed;
-    const float *sentence; /* [examples of the dataset, sentence_width], or NULL; not with pack */
+    /* [examples of the dataset, sentence_width] in its order, which skipped lines would shift; or NULL. Not
+     * with pack. */
+    const float *sentence;
     int64_t sentence_width;
 } moec_data_options;
 

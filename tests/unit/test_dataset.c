@@ -94,13 +94,14 @@ static void expect_tokens(const moec_dataset *d, int64_t example, const int32_t 
 static void forms_of_a_line(void **state) {
     (void)state;
     moec_dataset_options o = usual();
-    moec_dataset d = read_text("{\"input_ids\":[5,9],\"labels\":[7,-100,1,-100,-100]}\n"
-                               "{\"targets\":\"b\",\"note\":[{\"labels\":3}],\"inputs\":\"a\\u0062\"}\r\n"
-                               "{\"labels\":[7],\"attention_mask\":[1,0,1,0,0],\"input_ids\":[5,6,7,0,0]}\n"
-                               "{\"input_ids\":[0],\"targets\":\"\",\"task\":\"x\\n\",\"weight\":2.5}\n"
-                               "{\"input_ids\":[99],\"labels\":[99],\"task\":\"y\"}\n"
-                               "{\"input_ids\":[1],\"labels\":[1],\"task\":\"x\\n\",\"weight\":3}\n \n\n",
-                               &o);
+    moec_dataset d = read_text(
+        "{\"input_ids\":[5,9],\"labels\":[7,-100,1,-100,-100]}\n"
+        "{\"targets\":\"b\",\"note\":[{\"labels\":3}],\"inputs\":\"a\\u0062\"}\r\n"
+        "{\"labels\":[7],\"attention_mask\":[1,0,1,0,0],\"input_ids\":[5,6,7,0,0]}\n"
+        "{\"input_ids\":[0],\"attention_mask\":[1],\"targets\":\"\",\"task\":\"x\\n\",\"weight\":2.5}\n"
+        "{\"input_ids\":[99],\"labels\":[99],\"task\":\"y\"}\n"
+        "{\"input_ids\":[1],\"labels\":[1],\"task\":\"x\\n\",\"weight\":3}\n \n\n",
+        &o);
     assert_int_equal(d.examples, 6);
     expect_tokens(&d, 0, TOKENS(5, 9), TOKENS(7, -100, 1));
     expect_tokens(&d, 1, TOKENS(2 + 'a' % 50, 2 + 'b' % 50), TOKENS(2 + 'b' % 50, EOS));
@@ -115,7 +116,8 @@ static void forms_of_a_line(void **state) {
     const char *name = moec_dataset_task(&d, 0, &n);
     assert_int_equal(n, 2);
     assert_memory_equal(name, "x\n", 2);
-    assert_true(d.example[0].weight == 1 && d.example[3].weight == 2.5f && d.example[5].weight == 3);
+    assert_true(d.example[0].weight == 1 && d.example[3].weight == 2.5f && d.example[4].weight == 1 &&
+                d.example[5].weight == 3);
     moec_dataset_close(&d);
 
     o.input_eos = 1;
@@ -410,6 +412,25 @@ static void mixtures_keep_their_shares(void **state) {
             fail_msg("mixture %d: %g instead of %g", (int)i, share, mix[i].share);
         moec_dataset_close(&d);
     }
+}
+
+/* Files of one size are not shuffled alike. */
+static void files_have_orders_of_their_own(void **state) {
+    (void)state;
+    enum { N = 30 };
+    moec_dataset d = two_files(N, N, 1, 1, 0);
+    moec_data_order o;
+    int64_t taken[2] = {0}, seen[2][N];
+    moec_data_cursor c = {0, taken};
+    assert_int_equal(moec_data_order_open(&d, 1, 0, 5, &o, sink), MOEC_OK);
+    while (taken[0] < N || taken[1] < N) {
+        int64_t e = moec_data_draw(&o, &c), f = e >= N;
+        if (taken[f] <= N)
+            seen[f][taken[f] - 1] = e - f * N;
+    }
+    assert_memory_not_equal(seen[0], seen[1], sizeof seen[0]);
+    moec_data_order_close(&o);
+    moec_dataset_close(&d);
 }
 
 /* ---- batches ---- */
@@ -860,6 +881,34 @@ static void foreign_positions_refused(void **state) {
     moec_dataset_close(&other);
 }
 
+/* The numbers of lines, tokens and examples are the same; a label is not. */
+static void changed_data_are_noticed(void **state) {
+    (void)state;
+    moec_dataset_options read = usual();
+    moec_dataset set =
+        read_text("{\"input_ids\":[5],\"labels\":[7]}\n{\"input_ids\":[5],\"labels\":[8]}\n", &read);
+    moec_dataset other =
+        read_text("{\"input_ids\":[5],\"labels\":[7]}\n{\"input_ids\":[5],\"labels\":[9]}\n", &read);
+    moec_data_options o = plain(1, 1);
+    moec_data *d = opened(&set, &o), *strange = opened(&other, &o);
+    int64_t position[3];
+    moec_data_position_get(d, position);
+    assert_int_equal(moec_data_position_set(strange, position, 3, sink), MOEC_E_MISMATCH);
+    moec_data_close(d);
+    moec_data_close(strange);
+    o.once = 1;
+    d = opened(&set, &o);
+    moec_data_position_get(d, position);
+    position[2] = 3; /* of 2 */
+    assert_int_equal(moec_data_position_set(d, position, 3, sink), MOEC_E_FORMAT);
+    position[2] = 2;
+    assert_int_equal(moec_data_position_set(d, position, 3, sink), MOEC_OK);
+    assert_int_equal(moec_data_step(d).batches, 0);
+    moec_data_close(d);
+    moec_dataset_close(&set);
+    moec_dataset_close(&other);
+}
+
 static int clean(void **state) {
     (void)state;
     unlink(FILE_A);
@@ -878,6 +927,7 @@ int main(void) {
         cmocka_unit_test(epochs_are_permutations),
         cmocka_unit_test(shuffles_are_fair),
         cmocka_unit_test(mixtures_keep_their_shares),
+        cmocka_unit_test(files_have_orders_of_their_own),
         cmocka_unit_test(padded_batches),
         cmocka_unit_test(fewer_examples_than_a_step),
         cmocka_unit_test(constant_extents),
@@ -888,6 +938,7 @@ int main(void) {
         cmocka_unit_test(bad_requests),
         cmocka_unit_test(positions_continue),
         cmocka_unit_test(foreign_positions_refused),
+        cmocka_unit_test(changed_data_are_noticed),
     };
     return cmocka_run_group_tests(tests, NULL, clean);
 }
