@@ -7,7 +7,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 typedef struct Info {
     const Options *o;
@@ -159,21 +158,6 @@ static void print_json(Info *f, Text *t) {
     text_printf(t, "}\n");
 }
 
-/* The config of a model directory, or the one the path names itself. */
-static bool info_config(Info *f) {
-    struct stat st;
-    if (f->o->config)
-        return config_load(f->a, f->o->config, &f->c, f->d);
-    if (stat(f->o->model, &st) == 0 && !S_ISDIR(st.st_mode)) {
-        size_t n = strlen(f->o->model);
-        if (n < 5 || strcmp(f->o->model + n - 5, ".json") != 0)
-            return diag_error(f->d, f->o->model,
-                              "info reads a model directory's config.json: name the directory");
-        return config_load(f->a, f->o->model, &f->c, f->d);
-    }
-    return config_load(f->a, arena_printf(f->a, "%s/config.json", f->o->model), &f->c, f->d);
-}
-
 static bool info_adapter(Info *f) {
     if (f->o->adapter == NULL)
         return true;
@@ -198,7 +182,7 @@ static bool info_adapter(Info *f) {
 
 int cmd_info(const Options *o) {
     Info f = {.o = o, .a = arena_new(), .d = diag_new()};
-    bool ok = info_config(&f);
+    bool ok = o->config ? config_load(f.a, o->config, &f.c, f.d) : model_config(f.a, o->model, &f.c, f.d);
     if (ok) {
         f.base = config_base_count(&f.c);
         f.n_sites = config_sites(&f.c, f.a, &f.site);

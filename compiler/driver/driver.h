@@ -20,6 +20,13 @@ typedef enum Command {
     COMMAND_COUNT
 } Command;
 
+/* Verbs of the commands that have some. */
+typedef enum SubCommand {
+#define SUBCOMMAND(command, name, argument, most, doc) SUB_##command##_##name,
+#include "options.def"
+    SUB_COUNT
+} SubCommand;
+
 typedef struct TextList {
     const char **item;
     size_t count, room;
@@ -28,7 +35,9 @@ typedef struct TextList {
 typedef struct Options {
     Command command;
     const char *program; /* argv[0] */
-    const char *model;   /* the one positional argument */
+    SubCommand sub;      /* SUB_COUNT where the command has none */
+    const char *model;   /* the first positional argument */
+    TextList argument;   /* all of them */
 #define FIELD_FLAG bool
 #define FIELD_TEXT const char *
 #define FIELD_NUMBER int64_t
@@ -64,6 +73,8 @@ typedef struct Model {
  * closed in either case. */
 bool model_load(const Options *o, Model *out, Diag *d);
 void model_close(Model *model);
+/* The config alone: of a directory, or the .json file that `path` names. False after reporting. */
+bool model_config(Arena *a, const char *path, T5Config *out, Diag *d);
 /* Runs the pipeline as the options say (--stop-after, --dump-ir, ...); `stop_after` where the option is not given;
  * `list` NULL = all passes. */
 bool model_passes(Model *model, const Options *o, const char *stop_after, const PassId *list, uint32_t n, Diag *d);

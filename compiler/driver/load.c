@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define MAX_TEXT ((int64_t)1 << 30)
 
@@ -188,6 +189,16 @@ static bool load_onnx(const Options *o, Model *model, Diag *d)
     if (dir.branch_input.n)
         choose_branch(model, dir.branch_input);
     return true;
+}
+
+bool model_config(Arena *a, const char *path, T5Config *out, Diag *d)
+{
+    struct stat st;
+    if (stat(path, &st) != 0 || S_ISDIR(st.st_mode))
+        return config_load(a, arena_printf(a, "%s/config.json", path), out, d);
+    if (!ends_in(path, ".json"))
+        return diag_error(d, path, "a model directory's config.json is read here: name the directory");
+    return config_load(a, path, out, d);
 }
 
 static bool load_adapter(const Options *o, Model *model, Diag *d)

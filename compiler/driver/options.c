@@ -8,8 +8,8 @@
 
 #define C(name) (1u << COMMAND_##name)
 #define ALL_COMMANDS ((1u << COMMAND_COUNT) - 1)
-#define MODEL_COMMANDS ALL_COMMANDS
-#define PASS_COMMANDS (ALL_COMMANDS & ~C(info))
+#define MODEL_COMMANDS (ALL_COMMANDS & ~C(adapter))
+#define PASS_COMMANDS (MODEL_COMMANDS & ~C(info))
 
 typedef enum OptionKind { OPTION_FLAG, OPTION_TEXT, OPTION_NUMBER, OPTION_LIST } OptionKind;
 
@@ -35,16 +35,45 @@ static const struct {
 #include "options.def"
 };
 
+static const struct {
+    Command command;
+    const char *name, *argument;
+    size_t most;
+    const char *doc;
+} sub_rows[SUB_COUNT + 1] = {
+#define SUBCOMMAND(command, name, argument, most, doc) {COMMAND_##command, #name, argument, most, doc},
+#include "options.def"
+};
+
+static bool has_verbs(Command c)
+{
+    for (int i = 0; i < SUB_COUNT; i++)
+        if (sub_rows[i].command == c)
+            return true;
+    return false;
+}
+
+/* " adapter import", as far as it is known. */
+static void text_command(Text *t, const Options *o)
+{
+    if (o->command < COMMAND_COUNT)
+        text_printf(t, " %s", command_rows[o->command].name);
+    if (o->sub < SUB_COUNT)
+        text_printf(t, " %s", sub_rows[o->sub].name);
+    text_add(t, "", 0);
+}
+
 int usage_error(const Options *o, const char *fmt, ...)
 {
     va_list args;
+    Text command = {0};
+    text_command(&command, o);
     va_start(args, fmt);
-    fprintf(stderr, "moec%s%s: ", o->command < COMMAND_COUNT ? " " : "",
-            o->command < COMMAND_COUNT ? command_rows[o->command].name : "");
+    fprintf(stderr, "moec%s: ", command.p);
     vfprintf(stderr, fmt, args);
-    fprintf(stderr, "; `moec%s%s --help` lists what there is\n", o->command < COMMAND_COUNT ? " " : "",
-            o->command < COMMAND_COUNT ? command_rows[o->command].name : "");
+    fprintf(stderr, "; `moec%s --help` lists what there is\n", command.p);
     va_end(args);
+    text_free(&command);
     return EXIT_USAGE;
 }
 
@@ -58,9 +87,18 @@ static void show_general_help(void)
            "Exit codes: 0 done, 1 the input is at fault, 2 usage, 70 a bug in moec.\n");
 }
 
-static void show_command_help(Command c)
+static void show_command_help(Command c, SubCommand sub)
 {
-    printf("moec %s %s [options]: %s\n\n", command_rows[c].name, command_rows[c].argument, command_rows[c].doc);
+    if (sub < SUB_COUNT)
+        printf("moec %s %s %s [options]: %s\n\n", command_rows[c].name, sub_rows[sub].name, sub_rows[sub].argument,
+               sub_rows[sub].doc);
+    else
+        printf("moec %s %s [options]: %s\n\n", command_rows[c].name, command_rows[c].argument, command_rows[c].doc);
+    for (int i = 0; i < SUB_COUNT && sub == SUB_COUNT; i++)
+        if (sub_rows[i].command == c)
+            printf("  %s %-19s %s\n", sub_rows[i].name, sub_rows[i].argument, sub_rows[i].doc);
+    if (sub == SUB_COUNT && has_verbs(c))
+        printf("\n");
     for (size_t i = 0; i < N_OPTIONS; i++) {
         const OptionRow *row = &option_rows[i];
         if (!(row->commands & (1u << c)))
@@ -170,33 +208,67 @@ static bool parse_command(int argc, char **argv, Options *o, int *exit_code)
     return false;
 }
 
+/* The verb of a command that has some: the word after it. Help of all the verbs may stand there instead. */
+static bool parse_verb(int argc, char **argv, int *at, Options *o, int *exit_code)
+{
+    if (!has_verbs(o->command) || (argc > *at && !strcmp(argv[*at], "--help")))
+        return true;
+    for (int i = 0; i < SUB_COUNT && argc > *at; i++)
+        if (sub_rows[i].command == o->command && !strcmp(argv[*at], sub_rows[i].name)) {
+            o->sub = (SubCommand)i;
+            ++*at;
+            return true;
+        }
+    *exit_code = argc > *at ? usage_error(o, "there is no '%s %s'", command_rows[o->command].name, argv[*at])
+                            : usage_error(o, "what to do is missing");
+    return false;
+}
+
+static const char *argument_name(const Options *o)
+{
+    return o->sub < SUB_COUNT ? sub_rows[o->sub].argument : command_rows[o->command].argument;
+}
+
+static bool store_argument(Options *o, const char *value, int *exit_code)
+{
+    size_t most = o->sub < SUB_COUNT ? sub_rows[o->sub].most : 1;
+    if (o->argument.count == most) {
+        *exit_code = most > 1 ? usage_error(o, "more than %zu arguments", most)
+                              : usage_error(o, "one %s at a time: '%s' is too much", argument_name(o), value);
+        return false;
+    }
+    vec_push(&o->argument, value);
+    o->model = o->argument.item[0];
+    return true;
+}
+
 bool options_parse(int argc, char **argv, Options *o, int *exit_code)
 {
-    *o = (Options){.command = COMMAND_COUNT, .program = argc ? argv[0] : "moec"};
+    *o = (Options){.command = COMMAND_COUNT, .sub = SUB_COUNT, .program = argc ? argv[0] : "moec"};
     set_defaults(o);
     if (!parse_command(argc, argv, o, exit_code))
         return false;
     bool options_over = false;
     PassId pass;
-    for (int i = 2; i < argc; i++) {
+    int first = 2;
+    if (!parse_verb(argc, argv, &first, o, exit_code))
+        return false;
+    for (int i = first; i < argc; i++) {
         if (!options_over && !strcmp(argv[i], "--")) {
             options_over = true;
         } else if (!options_over && argv[i][0] == '-' && argv[i][1]) {
             if (!parse_option(argc, argv, &i, o, exit_code))
                 return false;
-        } else if (o->model) {
-            *exit_code = usage_error(o, "one %s at a time: '%s' is too much", command_rows[o->command].argument, argv[i]);
+        } else if (!store_argument(o, argv[i], exit_code)) {
             return false;
-        } else {
-            o->model = argv[i];
         }
     }
     if (o->help) {
-        show_command_help(o->command);
+        show_command_help(o->command, o->sub);
         return false;
     }
     if (!o->model) {
-        *exit_code = usage_error(o, "no %s given", command_rows[o->command].argument);
+        *exit_code = usage_error(o, "no %s given", argument_name(o));
         return false;
     }
     if (o->stop_after && !pass_find(str_c(o->stop_after), &pass)) {
@@ -212,6 +284,7 @@ bool options_parse(int argc, char **argv, Options *o, int *exit_code)
 
 void options_free(Options *o)
 {
+    vec_free(&o->argument);
     for (size_t i = 0; i < N_OPTIONS; i++)
         if (option_rows[i].kind == OPTION_LIST) {
             TextList *list = (TextList *)((char *)o + option_rows[i].offset);

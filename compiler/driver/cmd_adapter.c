@@ -1,0 +1,2 @@
+#include "driver.h"
+int cmd_adapter(const Options *o) { return usage_error(o, "x"); }
