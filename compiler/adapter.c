@@ -131,10 +131,27 @@ static bool site_check(const AdapterSpec *spec, const AdapterSite *s, Arena *a, 
     return true;
 }
 
+/* Tensors made for wi_0 would fit a plain wi, and change another thing. */
+static bool gate_check(const AdapterSpec *spec, const ModelSite *sites, uint32_t n, Diag *d) {
+    int gated = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (sites[i].role == SR_WI && gated == 0)
+            gated = -1;
+        if (sites[i].role == SR_WI_1)
+            gated = 1;
+    }
+    if (spec->gated == 0 || gated == 0 || spec->gated == gated)
+        return true;
+    return diag_error(d, spec->file, "has tensors of %s; the model's feed-forward blocks have %s",
+                      spec->gated > 0 ? "wi_0 or wi_1" : "wi", gated > 0 ? "wi_0 and wi_1" : "wi");
+}
+
 bool adapter_resolve(const AdapterSpec *spec, const ModelSite *sites, uint32_t n, Arena *a, AdapterPlan *out,
                      Diag *d) {
     *out = (AdapterPlan){0};
     size_t errors = diag_errors(d), bytes = 0;
+    if (!gate_check(spec, sites, n, d))
+        return false;
     for (uint32_t i = 0; i < spec->n_rules; i++)
         bytes += spec->rule[i].pattern.n < PATTERN_MAX_BYTES ? spec->rule[i].pattern.n : 0;
     if (bytes > PATTERNS_MAX_BYTES)
@@ -257,10 +274,11 @@ static void shape_text(Text *t, int rank, const int64_t *dim) {
     text_printf(t, "]");
 }
 
-static bool tensor_fits(const AdapterTensor *have, const SiteTensor *want, const char *file, Diag *d) {
+static bool tensor_fits(const AdapterTensor *have, const SiteTensor *want, bool flat, const char *file, Diag *d) {
     bool same = have->rank == want->rank;
     for (int i = 0; same && i < want->rank; i++)
         same = have->dim[i] == want->dim[i];
+    same = same || (flat && want->role == TR_SCALE && have->rank == 1 && have->dim[0] == want->count);
     if (same && have->kind != FK_NONE)
         return true;
     if (same)
@@ -277,7 +295,7 @@ static bool tensor_fits(const AdapterTensor *have, const SiteTensor *want, const
 }
 
 /* Element by element through memcpy: the file's data need not be aligned. Hosts are little-endian. */
-float *adapter_tensor_values(const AdapterTensor *t, int64_t count, Arena *a) {
+float *adapter_tensor_floats(const AdapterTensor *t, int64_t count, Arena *a) {
     float *out = arena_array(a, (size_t)count, sizeof *out);
     const unsigned char *p = t->data;
     for (int64_t i = 0; i < count && t->kind == FK_F64; i++) {
@@ -309,7 +327,7 @@ bool param_take(Param *p, const AdapterTensor *t, const char *file, Arena *a, Di
                           diag_show(d, t->name), dtype_name(p->dtype));
     if (!tensor_fits(t, &want, file, d))
         return false;
-    p->data = adapter_tensor_values(t, want.count, a);
+    p->data = adapter_tensor_floats(t, want.count, a);
     return true;
 }
 
@@ -343,7 +361,7 @@ static bool values_load(const AdapterSpec *spec, const AdapterPlan *plan, Arena 
                 continue;
             }
             used[*at - spec->tensor] = true;
-            if (misfit >= REPORT_EACH || !tensor_fits(*at, &t[j], spec->tensor_file, d))
+            if (misfit >= REPORT_EACH || !tensor_fits(*at, &t[j], spec->flat_heads, spec->tensor_file, d))
                 misfit++;
             found[k] = *at;
         }
@@ -362,7 +380,7 @@ static bool values_load(const AdapterSpec *spec, const AdapterPlan *plan, Arena 
         int64_t count = 1;
         for (int i = 0; i < found[k]->rank; i++)
             count *= found[k]->dim[i];
-        value[k] = adapter_tensor_values(found[k], count, a);
+        value[k] = adapter_tensor_floats(found[k], count, a);
     }
     return true;
 }

@@ -67,6 +67,8 @@ typedef struct AdapterSpec {
     const char *tensor_file;
     AdapterTensor *tensor;
     uint32_t n_tensors;
+    bool flat_heads; /* [h*kv] values may stand for [h,kv]: their file does not know the heads */
+    int gated;       /* linears the tensors were made for: 1 wi_0 and wi_1, -1 wi, 0 either */
     void *map; /* the tensor file, mapped; frontends/spec.c unmaps it */
     size_t map_bytes;
 } AdapterSpec;
@@ -123,13 +125,14 @@ int64_t adapter_site_count(const AdapterSpec *spec, const AdapterSite *s, bool t
 
 /* Whether the spec asks for method full. */
 bool adapter_is_full(const AdapterSpec *spec);
-/* `count` values of a loaded tensor as f32, in `a`. */
-float *adapter_tensor_values(const AdapterTensor *t, int64_t count, Arena *a);
 /* A loaded tensor becomes the data of an f32 parameter of the same shape; false after reporting. */
 bool param_take(Param *p, const AdapterTensor *t, const char *file, Arena *a, Diag *d);
 
 /* Initial value number i of tensor `name`, whatever was drawn before: ones, zeros, or normal(0, 0.02). */
 void adapter_init(uint64_t seed, Str name, TensorRole role, float *data, int64_t count);
+
+/* `count` values of a tensor of any float kind, in `a`. */
+float *adapter_tensor_floats(const AdapterTensor *t, int64_t count, Arena *a);
 
 /* The values of every tensor of the plan, in the order of sites and adapter_site_tensors; arrays in `a`. From
  * the spec's loaded tensors, each of which must be used, or drawn from `seed`. */

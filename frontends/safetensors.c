@@ -231,8 +231,8 @@ static void json_text(Text *t, Str s) {
 
 static bool header_text(const AdapterTensor *tensor, uint32_t n, Str spec, Text *t) {
     int64_t at = 0;
-    text_printf(t, "{\"__metadata__\":{\"moec_adapter\":");
-    json_text(t, spec);
+    text_printf(t, "{\"__metadata__\":{\"%s\":", spec.p != NULL ? "moec_adapter" : "format");
+    json_text(t, spec.p != NULL ? spec : str_c("pt"));
     text_printf(t, "}");
     for (uint32_t i = 0; i < n; i++) {
         int64_t bytes = 4;

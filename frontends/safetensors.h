@@ -20,8 +20,8 @@ typedef struct SafeFile {
 bool safetensors_map(Arena *a, int fd, int64_t size, const char *file, SafeFile *out, Diag *d);
 void safetensors_unmap(SafeFile *f);
 
-/* Writes f32 tensors and the spec as metadata key moec_adapter, through a temporary name in the same
- * directory. */
+/* Writes f32 tensors and the spec as metadata key moec_adapter (where spec.p is NULL, key format "pt", as PyTorch's
+ * libraries do), through a temporary name in the same directory. */
 bool safetensors_write(const char *path, const AdapterTensor *tensor, uint32_t n, Str spec, Diag *d);
 
 #endif

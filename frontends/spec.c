@@ -5,6 +5,7 @@
 
 #include "file.h"
 #include "json.h"
+#include "peft.h"
 #include "safetensors.h"
 
 #include <errno.h>
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { MAX_SITES = 4096, MAX_EXPERTS = 1024, MAX_RANK = 65536, MAX_SENTENCE = 1 << 20 };
@@ -239,6 +241,7 @@ static bool weights_take(Arena *a, AdapterSpec *s, int fd, int64_t size, const c
         return false;
     spec_close(s);
     s->loaded = true;
+    s->flat_heads = false;
     s->tensor_file = file;
     s->tensor = f.tensor;
     s->n_tensors = f.n;
@@ -298,6 +301,9 @@ static AdapterSpec *spec_from_tensors(Arena *a, int fd, int64_t size, const char
 
 AdapterSpec *spec_load(Arena *a, const char *path, Diag *d) {
     int64_t size = 0;
+    struct stat st;
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        return peft_import(a, &path, 1, &(PeftImport){.flat = true}, NULL, d);
     int fd = file_open(path, &size, d);
     if (fd < 0)
         return NULL;

@@ -4,8 +4,8 @@
 
 #include "../compiler/adapter.h"
 
-/* Reads a spec (JSON), or a safetensors file whose metadata carries one; in the second case its tensors are
- * the values. Everything that can be checked without the model is. NULL after reporting. */
+/* Reads a spec (JSON), or a safetensors file whose metadata carries one, or a PEFT directory; in the last two
+ * cases the tensors are the values. Everything that can be checked without the model is. NULL after reporting. */
 AdapterSpec *spec_load(Arena *a, const char *path, Diag *d);
 /* The same of JSON text in memory; `file` is for messages. Nothing is loaded: "weights" stays a name. */
 AdapterSpec *spec_parse(Arena *a, const char *file, Str text, Diag *d);
