@@ -212,14 +212,29 @@ static void modules_text(const Export *x, Text *t, const char *key, SiteRole onl
     text_printf(t, "%s],\n", n > 0 ? "\n  " : "");
 }
 
-/* Modules whose rank (or alpha) is not the first site's. */
+/* The rule whose rank and alpha most sites share, if more than half do (Boyer and Moore's vote), else some
+ * site's. */
+static const AdapterRule *rule_common(const Export *x) {
+    const AdapterRule *best = x->at[0].s->rule;
+    int64_t votes = 0;
+    for (uint32_t i = 0; i < x->n; i++) {
+        const AdapterRule *r = x->at[i].s->rule;
+        bool same = r->rank == best->rank && r->alpha == best->alpha;
+        if (!same && votes == 0)
+            best = r;
+        votes += same || votes == 0 ? 1 : -1;
+    }
+    return best;
+}
+
+/* Modules whose rank (or alpha) is not the common one. */
 static void pattern_text(const Export *x, Text *t, const char *key, bool ranks) {
-    const AdapterRule *first = x->at[0].s->rule;
+    const AdapterRule *common = rule_common(x);
     uint32_t n = 0;
     text_printf(t, "  \"%s\": {", key);
     for (uint32_t i = 0; i < x->n; i++) {
         const AdapterRule *r = x->at[i].s->rule;
-        if (ranks ? r->rank == first->rank : r->alpha == first->alpha)
+        if (ranks ? r->rank == common->rank : r->alpha == common->alpha)
             continue;
         text_printf(t, "%s\n    \"%s\": ", n++ > 0 ? "," : "", x->at[i].module);
         number_text(t, ranks ? (double)r->rank : r->alpha);
@@ -240,12 +255,12 @@ static void config_text(const Export *x, Text *t) {
     text_printf(t, "  \"inference_mode\": true,\n  \"init_%s_weights\": true,\n", x->lora ? "lora" : "ia3");
     if (x->lora) {
         text_printf(t, "  \"lora_alpha\": ");
-        number_text(t, x->at[0].s->rule->alpha);
+        number_text(t, rule_common(x)->alpha);
         text_printf(t, ",\n  \"lora_dropout\": 0.0,\n");
     }
     text_printf(t, "  \"modules_to_save\": null,\n  \"peft_type\": \"%s\",\n", x->lora ? "LORA" : "IA3");
     if (x->lora) {
-        text_printf(t, "  \"r\": %" PRId64 ",\n", x->at[0].s->rule->rank);
+        text_printf(t, "  \"r\": %" PRId64 ",\n", rule_common(x)->rank);
         pattern_text(x, t, "rank_pattern", true);
     }
     text_printf(t, "  \"revision\": null,\n");

@@ -70,6 +70,9 @@ for case in "$shared"/adapters/*/; do
     if verify "$name" "$shared/t5/${name%%-*}/graphs/opt113-op13" "$case" \
         --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors"; then pass
     else bad "$name"; fi
+    [ -d "$case/peft" ] || continue # the same from the files of the PEFT library
+    if verify "$name/peft" "$shared/t5/${name%%-*}/graphs/opt113-op13" "$case" --adapter "$case/peft"; then pass
+    else bad "$name/peft"; fi
 done
 echo "passed $passed, refused $refused, skipped $skipped, failed $failed"
 [ "$failed" = 0 ]

@@ -160,6 +160,7 @@ cat >"$work/config.json" <<END
   "dir": ["moec", "compile", "{dir}", $compile, "{out}/m"],
   "info": ["moec", "info", "{dir}", "--adapter", "{base}/adapter_short.json"],
   "adapter": ["moec", "compile", "{t5}", "--adapter", "{adapter}", $compile, "{out}/m"],
+  "peft": ["moec", "compile", "{t5}", "--adapter", "{adapter}", $compile, "{out}/m"],
   "safetensors": ["moec", "compile", "{t5}", "--adapter", "{adapter}", $compile, "{out}/m"],
   "safetensors@run": ["{cache}/t5", "generate", "--adapter", "{weights}", "--ids", "5 9 12 1"],
   "tokenizer": [["moec", "compile", "{dir}", $compile, "{out}/m"], ["{out}/m", "generate", "--text", "a b zq abc"]] }

@@ -219,8 +219,8 @@ static bool parse_verb(int argc, char **argv, int *at, Options *o, int *exit_cod
             ++*at;
             return true;
         }
-    *exit_code = argc > *at ? usage_error(o, "there is no '%s %s'", command_rows[o->command].name, argv[*at])
-                            : usage_error(o, "what to do is missing");
+    *exit_code = argc > *at ? usage_error(o, "there is no verb '%s'", argv[*at])
+                            : usage_error(o, "no verb given");
     return false;
 }
 
