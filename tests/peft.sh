@@ -87,7 +87,13 @@ refuse 1 "pickle" import "$work/pickle" -o "$out"
 rm "$work/pickle/adapter_config.json"
 mkfifo "$work/pickle/adapter_config.json"
 refuse 1 "regular file" import "$work/pickle" -o "$out"
-refuse 2 "no verb" 
+# a full disk: every write past 4 KB fails
+for verb in "import $peft/lora-qv/peft" "export $work/qv.safetensors" "export $work/mix.safetensors"; do
+    (trap '' XFSZ; ulimit -f 8; "$moec" adapter $verb -o "$out") >/dev/null 2>"$work/err" && fail "$verb: succeeds without room"
+    grep -q 'x.*: error: cannot .*too large' "$work/err" || fail "$verb: without room: $(cat "$work/err")"
+    [ -z "$(ls -A "$work/out")" ] || fail "$verb: leaves $(ls -A "$work/out") without room"
+done
+refuse 2 "no verb given"
 refuse 2 "no verb 'inport'" inport "$peft/ia3/peft"
 refuse 2 "no PEFT_DIR" import
 refuse 2 "one ADAPTER at a time" export "$work/qv.safetensors" "$work/mix.safetensors" -o "$out"
