@@ -325,7 +325,7 @@ bool param_take(Param *p, const AdapterTensor *t, const char *file, Arena *a, Di
     if (p->dtype != DT_F32)
         return diag_error(d, file, "tensor '%s': the model's weight of that name is %s, only f32 can be replaced",
                           diag_show(d, t->name), dtype_name(p->dtype));
-    if (!tensor_fits(t, &want, file, d))
+    if (!tensor_fits(t, &want, false, file, d))
         return false;
     p->data = adapter_tensor_floats(t, want.count, a);
     return true;
