@@ -74,6 +74,29 @@ void moec_examples_free(moec_examples *e);
 void moec_cli_range(const moec_cli *c, int symbol, int function, const char *input, int axis, int64_t *lo,
                     int64_t *hi);
 
+/* ---- cli_call.c ---- */
+
+/* Progress on a terminal, for work that takes more than a second. */
+typedef struct moec_progress {
+    int shown, tty;
+    size_t done, total; /* inputs; total 0: not known */
+    int64_t next;       /* when to tell again, milliseconds */
+} moec_progress;
+
+void moec_progress_start(moec_progress *p, size_t total);
+void moec_progress_tell(moec_progress *p, int64_t tokens); /* tokens made of the inputs at hand, 0: not shown */
+void moec_progress_clear(moec_progress *p);
+
+typedef struct moec_bind {
+    const char *name;
+    int output;
+    void *at; /* outputs: NULL, then what the call allocated, the caller's to free */
+} moec_bind;
+
+/* Runs a function of the model with inputs and outputs bound by name; outputs not named are thrown away. Returns an
+ * exit code. */
+int moec_cli_call(moec_cli *c, int index, const int64_t *sym, moec_bind *bind, int n);
+
 /* ---- npy.c ---- */
 
 typedef struct moec_npy {

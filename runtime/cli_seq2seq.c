@@ -1,47 +1,8 @@
 /* generate, encode, score: inputs are taken in order, some at a time, as right-padded batches. */
-#define _POSIX_C_SOURCE 200809L
-
 #include "cli.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
-
-/* ---- progress on a terminal, for work that takes more than a second ---- */
-
-typedef struct Progress {
-    int shown, tty;
-    size_t done, total;
-    struct timespec next;
-} Progress;
-
-static void progress_start(Progress *p, size_t total) {
-    *p = (Progress){.tty = isatty(2), .total = total};
-    clock_gettime(CLOCK_MONOTONIC, &p->next);
-    p->next.tv_sec++;
-}
-
-static void progress_tell(Progress *p, int64_t tokens) {
-    struct timespec now;
-    if (!p->tty)
-        return;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    if (now.tv_sec < p->next.tv_sec || (now.tv_sec == p->next.tv_sec && now.tv_nsec < p->next.tv_nsec))
-        return;
-    fprintf(stderr, "\r%llu of %llu inputs", (unsigned long long)p->done, (unsigned long long)p->total);
-    if (tokens)
-        fprintf(stderr, ", token %lld ", (long long)tokens);
-    p->shown = 1;
-    p->next = now;
-    p->next.tv_sec++;
-}
-
-static void progress_clear(Progress *p) {
-    if (p->shown)
-        fprintf(stderr, "\r%60s\r", "");
-    p->shown = 0;
-}
 
 /* ---- batches ---- */
 
@@ -50,7 +11,7 @@ typedef struct Job {
     moec_examples all;
     moec_npy sentence; /* [inputs, width], data NULL without */
     size_t batch;      /* inputs at a time */
-    Progress progress;
+    moec_progress progress;
 } Job;
 
 /* The inputs first .. first + count, padded to what the program takes. */
@@ -171,12 +132,12 @@ static int job_start(Job *job, moec_cli *c, int with_targets) {
         return moec_cli_error(c, NULL, 0, "--batch is %lld, the model was compiled for at most %lld",
                               (long long)c->o.batch, (long long)hi);
     job->batch = (size_t)(wanted < hi ? wanted : hi);
-    progress_start(&job->progress, job->all.count);
+    moec_progress_start(&job->progress, job->all.count);
     return moec_cli_open(c);
 }
 
 static void job_end(Job *job) {
-    progress_clear(&job->progress);
+    moec_progress_clear(&job->progress);
     moec_examples_free(&job->all);
     moec_mem_free(job->sentence.file);
 }
@@ -203,7 +164,7 @@ static int print_tokens(moec_cli *c, const moec_example *x, const int64_t *token
 
 static int each_step(void *ctx, int64_t step, const int64_t *token) {
     (void)token;
-    progress_tell(ctx, step + 1);
+    moec_progress_tell(ctx, step + 1);
     return 0;
 }
 
@@ -218,7 +179,7 @@ static int generate_batch(Job *job, size_t first, int64_t most, int64_t *tokens)
         moec_cli_sink(c);
         code = moec_cli_status(c, moec_generate(c->instance, b.rows, b.length, b.ids, b.mask, b.sentence, &o,
                                                 tokens, &steps, each_step, &job->progress));
-        progress_clear(&job->progress);
+        moec_progress_clear(&job->progress);
         for (size_t i = 0; !code && i < b.count; i++) {
             const int64_t *row = tokens + (int64_t)i * most;
             int64_t n = 0;
@@ -261,67 +222,17 @@ int moec_cmd_generate(moec_cli *c) {
     return code;
 }
 
-/* ---- calling one function with named buffers ---- */
-
-typedef struct Bind {
-    const char *name;
-    int output;
-    void *at; /* outputs: NULL, then what call() allocated */
-} Bind;
-
-static int call(moec_cli *c, int index, const int64_t *sym, Bind *bind, int n) {
-    if (index < 0)
-        return moec_cli_error(c, NULL, 0, "this model has no function for it");
-    const moec_function *f = &c->program->function[index];
-    uint32_t values = f->n_inputs + f->n_outputs;
-    void **arg = moec_mem_new(values, sizeof *arg), **spare = moec_mem_new(values, sizeof *spare);
-    int code = arg && spare ? EXIT_DONE : moec_cli_no_memory(c);
-    for (uint32_t i = 0; !code && i < values; i++) {
-        const moec_value *v = &f->value[i];
-        int output = i >= f->n_inputs;
-        Bind *found = NULL;
-        for (int k = 0; k < n; k++)
-            if (bind[k].output == output && !strcmp(bind[k].name, v->name))
-                found = &bind[k];
-        if (!output) {
-            if (!found || !found->at)
-                code = moec_cli_error(c, NULL, 0,
-                                      "function '%s' needs an input '%s' that this command does not know",
-                                      f->name, v->name);
-            else
-                arg[i] = found->at;
-            continue;
-        }
-        uint64_t bytes = 0;
-        arg[i] = moec_value_bytes(f, i, sym, &bytes) ? moec_mem_new((size_t)bytes, 1) : NULL;
-        if (!arg[i])
-            code = moec_cli_no_memory(c);
-        if (found)
-            found->at = arg[i];
-        else
-            spare[i] = arg[i];
-    }
-    moec_cli_sink(c);
-    if (!code)
-        code = moec_cli_status(c, moec_run(c->instance, (uint32_t)index, sym, arg));
-    for (uint32_t i = 0; spare && i < values; i++)
-        moec_mem_free(spare[i]);
-    moec_mem_free(spare);
-    moec_mem_free(arg);
-    return code;
-}
+/* ---- encode ---- */
 
 static int call_encode(moec_cli *c, Batch *b, float **hidden) {
-    Bind bind[] = {{"input_ids", 0, b->ids},
-                   {"attention_mask", 0, b->mask},
-                   {"sentence", 0, b->sentence},
-                   {"hidden", 1, NULL}};
-    int code = call(c, c->program->seq2seq->encode, b->sym, bind, 4);
+    moec_bind bind[] = {{"input_ids", 0, b->ids},
+                        {"attention_mask", 0, b->mask},
+                        {"sentence", 0, b->sentence},
+                        {"hidden", 1, NULL}};
+    int code = moec_cli_call(c, c->program->seq2seq->encode, b->sym, bind, 4);
     *hidden = bind[3].at;
     return code || *hidden ? code : moec_cli_error(c, NULL, 0, "function 'encode' has no output 'hidden'");
 }
-
-/* ---- encode ---- */
 
 static int write_states(Job *job, moec_output *file, const Batch *b, const float *hidden, int64_t longest) {
     moec_cli *c = job->c;
@@ -366,13 +277,13 @@ static int encode_all(Job *job, moec_output *file) {
         code = batch_make(job, &b, i, 0);
         if (!code)
             code = call_encode(c, &b, &hidden);
-        progress_clear(&job->progress);
+        moec_progress_clear(&job->progress);
         if (!code)
             code = write_states(job, file, &b, hidden, longest);
         moec_mem_free(hidden);
         batch_free(&b);
         job->progress.done = i + job->batch;
-        progress_tell(&job->progress, 0);
+        moec_progress_tell(&job->progress, 0);
     }
     return code;
 }
@@ -400,11 +311,11 @@ static int score_batch(Job *job, size_t first) {
     const moec_seq2seq *q = c->program->seq2seq;
     Batch b;
     float *hidden = NULL;
-    Bind cross[] = {
+    moec_bind cross[] = {
         {"hidden", 0, NULL}, {"sentence", 0, NULL}, {"attention_mask", 0, NULL}, {"cross_kv", 1, NULL}};
-    Bind score[] = {{"decoder_input_ids", 0, NULL}, {"cross_kv", 0, NULL},
-                    {"attention_mask", 0, NULL},    {"labels", 0, NULL},
-                    {"sentence", 0, NULL},          {"logprob", 1, NULL}};
+    moec_bind score[] = {{"decoder_input_ids", 0, NULL}, {"cross_kv", 0, NULL},
+                         {"attention_mask", 0, NULL},    {"labels", 0, NULL},
+                         {"sentence", 0, NULL},          {"logprob", 1, NULL}};
     int code = batch_make(job, &b, first, 1);
     if (!code)
         code = call_encode(c, &b, &hidden);
@@ -412,7 +323,7 @@ static int score_batch(Job *job, size_t first) {
         cross[0].at = hidden;
         cross[1].at = b.sentence;
         cross[2].at = b.mask;
-        code = call(c, q->cross, b.sym, cross, 4);
+        code = moec_cli_call(c, q->cross, b.sym, cross, 4);
     }
     if (!code) {
         score[0].at = b.decoder;
@@ -420,10 +331,10 @@ static int score_batch(Job *job, size_t first) {
         score[2].at = b.mask;
         score[3].at = b.labels;
         score[4].at = b.sentence;
-        code = call(c, q->score, b.sym, score, 6);
+        code = moec_cli_call(c, q->score, b.sym, score, 6);
     }
     const float *logprob = score[5].at;
-    progress_clear(&job->progress);
+    moec_progress_clear(&job->progress);
     if (!code && !logprob)
         code = moec_cli_error(c, NULL, 0, "function 'score' has no output 'logprob'");
     for (size_t i = 0; !code && i < b.count; i++) {
@@ -451,7 +362,7 @@ int moec_cmd_score(moec_cli *c) {
     for (size_t i = 0; !code && i < job.all.count; i += job.batch) {
         code = score_batch(&job, i);
         job.progress.done = i + job.batch;
-        progress_tell(&job.progress, 0);
+        moec_progress_tell(&job.progress, 0);
     }
     job_end(&job);
     return code;

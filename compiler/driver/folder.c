@@ -31,6 +31,7 @@ static const struct {
     {"moec_main.h", "the command line: its entry"},
     {"main.c", NULL}, /* the runtime's: goes as moec_main.c, beside the generated one */
     {"cli.h", "what the files of the command line share"},
+    {"cli_call.c", "its calls of the model's functions; progress"},
     {"cli_examples.c", "its inputs: ids, JSONL"},
     {"cli_seq2seq.c", "its commands generate, encode, score"},
     {"cli_run.c", "its commands run and info"},
