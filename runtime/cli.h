@@ -16,10 +16,10 @@ typedef struct moec_strings {
 } moec_strings;
 
 typedef struct moec_cli_options {
-    const char *weights, *adapter, *tokenizer, *jsonl, *sentence, *out;
-    moec_strings ids, targets, text, in, positional;
-    int64_t threads, max_length, eos, batch;
-    int help, version;
+    const char *weights, *adapter, *tokenizer, *jsonl, *sentence, *out, *normalize, *json;
+    moec_strings ids, targets, text, in, data, positional;
+    int64_t threads, max_length, eos, batch, limit;
+    int input_eos, skip_bad, help, version;
 } moec_cli_options;
 
 typedef struct moec_cli {
@@ -84,7 +84,8 @@ typedef struct moec_progress {
 } moec_progress;
 
 void moec_progress_start(moec_progress *p, size_t total);
-void moec_progress_tell(moec_progress *p, int64_t tokens); /* tokens made of the inputs at hand, 0: not shown */
+void moec_progress_tell(moec_progress *p,
+                        int64_t tokens); /* tokens made of the inputs at hand, 0: not shown */
 void moec_progress_clear(moec_progress *p);
 
 typedef struct moec_bind {
@@ -93,9 +94,36 @@ typedef struct moec_bind {
     void *at; /* outputs: NULL, then what the call allocated, the caller's to free */
 } moec_bind;
 
-/* Runs a function of the model with inputs and outputs bound by name; outputs not named are thrown away. Returns an
- * exit code. */
+/* Runs a function of the model with inputs and outputs bound by name; outputs not named are thrown away.
+ * Returns an exit code. */
 int moec_cli_call(moec_cli *c, int index, const int64_t *sym, moec_bind *bind, int n);
+
+/* ---- cli_eval.c ---- */
+
+enum { MOEC_NORMALIZE_NONE, MOEC_NORMALIZE_LENGTH };
+
+typedef struct moec_eval_options {
+    int64_t batch;        /* inputs encoded, references scored together; 0: 8, or fewer if bound */
+    int64_t limit;        /* most examples of a file; 0: all */
+    int normalize;        /* how a choice's score is: the sum of log-probabilities, or their mean */
+    int input_eos;        /* inputs that are text keep their end of sequence */
+    int skip_bad;         /* count bad lines and go on */
+    int loss_only;        /* pairs: generate nothing; exact match and token accuracy stay 0 */
+    const void *sentence; /* f32 [sentences, width], a vector for each line; NULL where no router reads one */
+    int64_t sentences;
+} moec_eval_options;
+
+typedef struct moec_eval_result {
+    int64_t choices, pairs, tokens,
+        skipped;                   /* examples of each kind, tokens of the pairs' targets; bad lines */
+    double accuracy, median, mean; /* choices: over all; means over tasks of medians, means over prompts */
+    double loss, exact_match,
+        token_accuracy; /* pairs: mean per target token, per example, per target token */
+} moec_eval_result;
+
+/* Evaluates the open instance, as it is, on one file of choices or pairs. Prints nothing but errors; returns
+ * an exit code. */
+int moec_eval_run(moec_cli *c, const moec_eval_options *o, const char *path, moec_eval_result *out);
 
 /* ---- npy.c ---- */
 
@@ -117,6 +145,7 @@ moec_status moec_npy_begin(moec_output *f, unsigned dtype, int rank, const int64
 int moec_cmd_generate(moec_cli *c);
 int moec_cmd_encode(moec_cli *c);
 int moec_cmd_score(moec_cli *c);
+int moec_cmd_eval(moec_cli *c);
 int moec_cmd_run(moec_cli *c);
 int moec_cmd_info(moec_cli *c);
 

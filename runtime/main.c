@@ -16,8 +16,9 @@ enum {
     SCORE = 4,
     INFO = 8,
     RUN = 16,
+    EVAL = 32,
     TEXTS = GENERATE | ENCODE | SCORE,
-    WORK = TEXTS | RUN,
+    WORK = TEXTS | EVAL | RUN,
     ALL = WORK | INFO
 };
 typedef enum OptionKind { OPTION_FLAG, OPTION_STRING, OPTION_INTEGER, OPTION_LIST } OptionKind;
@@ -35,6 +36,8 @@ static const struct Command {
      "encoder states: a line for each token, or an .npy file"},
     {"score", SCORE, moec_cmd_score, 1, 0, 0, "",
      "log-probability of targets: a line with the sum, then each token's"},
+    {"eval", EVAL, moec_cmd_eval, 1, 0, 0, "",
+     "accuracy of choices ranked by log-probability; loss and exact match of pairs"},
     {"run", RUN, moec_cmd_run, 0, 1, 1, " FUNCTION", "run one function on .npy files"},
     {"info", INFO, moec_cmd_info, 0, 0, 0, "", "functions, bounds, sizes and adapter of this model"},
 };
@@ -57,13 +60,26 @@ static const struct Option {
     {"--jsonl", "FILE", OPTION_STRING, TEXTS, AT(jsonl), 0, 0,
      "inputs, one JSON object a line: \"input_ids\" or \"inputs\" (text); score: \"labels\" or \"targets\"; "
      "- for stdin"},
-    {"--sentence", "FILE", OPTION_STRING, TEXTS, AT(sentence), 0, 0,
+    {"--data", "FILE", OPTION_LIST, EVAL, AT(data), 0, 0,
+     "examples, one JSON object a line: \"inputs\", \"choices\", \"label\", or \"inputs\", \"targets\" "
+     "(text), or "
+     "\"input_ids\", \"choices_ids\" or \"labels\"; \"task\", \"prompt\"; may be repeated; - for stdin"},
+    {"--normalize", "HOW", OPTION_STRING, EVAL, AT(normalize), 0, 0,
+     "a choice's score: none, the sum of its log-probabilities (default); length, divided by its tokens"},
+    {"--input-eos", NULL, OPTION_FLAG, EVAL, AT(input_eos), 0, 0,
+     "inputs that are text end with the end of sequence (default: only choices and targets do)"},
+    {"--skip-bad", NULL, OPTION_FLAG, EVAL, AT(skip_bad), 0, 0, "count bad lines and go on"},
+    {"--limit", "N", OPTION_INTEGER, EVAL, AT(limit), 1, INT64_MAX,
+     "most examples of each file (default: all)"},
+    {"--json", "FILE", OPTION_STRING, EVAL, AT(json), 0, 0,
+     "write the results as JSON too; - for stdout, without the table"},
+    {"--sentence", "FILE", OPTION_STRING, TEXTS | EVAL, AT(sentence), 0, 0,
      "sentence vectors [inputs, width] as .npy, for routers that read them"},
     {"--max-length", "N", OPTION_INTEGER, GENERATE, AT(max_length), 1, INT64_MAX,
      "most tokens to make (default: all that fit)"},
     {"--eos", "ID", OPTION_INTEGER, GENERATE, AT(eos), 0, INT64_MAX,
      "token that ends a sequence (default: the model's)"},
-    {"--batch", "N", OPTION_INTEGER, TEXTS, AT(batch), 1, INT64_MAX,
+    {"--batch", "N", OPTION_INTEGER, TEXTS | EVAL, AT(batch), 1, INT64_MAX,
      "inputs worked on together (default: 8, or fewer if bound)"},
     {"--in", "NAME=FILE", OPTION_LIST, RUN, AT(in), 0, 0, "an input of the function as .npy; one for each"},
     {"--out", "PATH", OPTION_STRING, RUN | ENCODE, AT(out), 0, 0,
@@ -72,7 +88,7 @@ static const struct Option {
      "weights file (default: beside the executable, its name + .weights)"},
     {"--adapter", "FILE", OPTION_STRING, WORK, AT(adapter), 0, 0,
      "safetensors to use in place of the compiled-in adapter"},
-    {"--tokenizer", "FILE", OPTION_STRING, TEXTS, AT(tokenizer), 0, 0,
+    {"--tokenizer", "FILE", OPTION_STRING, TEXTS | EVAL, AT(tokenizer), 0, 0,
      "spiece.model to use in place of the compiled-in one"},
     {"--threads", "N", OPTION_INTEGER, WORK, AT(threads), 1, 1024, "threads (default: one a core)"},
     {"--help", NULL, OPTION_FLAG, ALL, AT(help), 0, 0, "this text"},
@@ -227,7 +243,7 @@ static int store(moec_cli *c, const struct Option *o, const char *value) {
 }
 
 /* given: a bit for each option met; they may stand before the command, so what it takes is checked later. */
-static int parse(moec_cli *c, const struct Command **command, unsigned *given, int argc, char **argv) {
+static int parse(moec_cli *c, const struct Command **command, uint64_t *given, int argc, char **argv) {
     char shown[MOEC_SHOW];
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i];
@@ -256,7 +272,7 @@ static int parse(moec_cli *c, const struct Command **command, unsigned *given, i
         int code = store(c, o, value);
         if (code)
             return code;
-        *given |= 1u << (o - options);
+        *given |= (uint64_t)1 << (o - options);
     }
     return EXIT_DONE;
 }
@@ -307,9 +323,9 @@ int moec_cli_open_text(moec_cli *c) {
     if (c->text)
         return EXIT_DONE;
     if (!c->tokenizer)
-        return moec_cli_error(
-            c, NULL, 0,
-            "this executable was built without a tokenizer: give it token ids, or compile with spiece.model beside the model");
+        return moec_cli_error(c, NULL, 0,
+                              "this executable was built without a tokenizer: give it token ids, or compile "
+                              "with spiece.model beside the model");
     const moec_tokenizer *t = c->tokenizer;
     const unsigned char *bytes = t->bytes;
     unsigned char *loaded = NULL;
@@ -338,7 +354,7 @@ int moec_cli_open_text(moec_cli *c) {
 
 static int dispatch(moec_cli *c, int argc, char **argv) {
     const struct Command *command = NULL;
-    unsigned given = 0;
+    uint64_t given = 0;
     int code = parse(c, &command, &given, argc, argv);
     if (code)
         return code;
@@ -375,11 +391,12 @@ int moec_main(const moec_program *p, const moec_tokenizer *tokenizer, int argc, 
     c.self = argc > 0 ? argv[0] : "model";
     set_name(&c, c.self);
     size_t room = (size_t)argc + 1; /* each list may take all arguments */
-    const char **slots = moec_mem_new(5 * room, sizeof *slots);
+    moec_strings *list[] = {&c.o.ids, &c.o.targets, &c.o.text, &c.o.in, &c.o.data, &c.o.positional};
+    enum { LISTS = sizeof list / sizeof *list };
+    const char **slots = moec_mem_new(LISTS * room, sizeof *slots);
     if (!slots)
         return moec_cli_no_memory(&c);
-    moec_strings *list[] = {&c.o.ids, &c.o.targets, &c.o.text, &c.o.in, &c.o.positional};
-    for (size_t i = 0; i < 5; i++)
+    for (size_t i = 0; i < LISTS; i++)
         list[i]->item = slots + i * room;
     int code = dispatch(&c, argc, argv);
     if (c.text)
