@@ -62,6 +62,20 @@ static bool *find_batches(const Module *m) {
     return batch;
 }
 
+/* Names that `derive` gives the extents of any T5, whatever an exporter calls them. It bounds them itself; here the
+ * bounds of extents that nobody named are widened for them. */
+static bool is_canonical(Str name) {
+    return str_is(name, "B") || str_is(name, "S") || str_is(name, "T");
+}
+
+static int64_t default_bound(const Binder *b, bool batch) {
+    int64_t hi = batch ? BATCH_MAX : EXTENT_MAX;
+    for (uint32_t i = 0; i < b->o->n_dims && b->m->s2s.present; i++)
+        if (is_canonical(b->o->dim[i].name) && str_is(b->o->dim[i].name, "B") == batch && b->o->dim[i].hi > hi)
+            hi = b->o->dim[i].hi;
+    return hi;
+}
+
 static bool set_bounds(Binder *b) {
     DimTable *t = b->m->dims;
     size_t count = dim_sym_count(t);
@@ -70,12 +84,15 @@ static bool set_bounds(Binder *b) {
         uint32_t s = 0;
         while (s < count && !str_eq(dim_sym_at(t, s)->name, want->name))
             s++;
-        if (s == count)
+        bool canonical = s == count && b->m->s2s.present && is_canonical(want->name);
+        if (s == count && !canonical)
             return diag_error(b->d, b->file, "--dim %s: the model has no such symbolic extent",
                               diag_show(b->d, want->name));
         if (want->lo < 0 || want->hi < want->lo || want->hi > MOEC_MAX_TENSOR)
             return diag_error(b->d, b->file, "--dim %s: the bounds are not 0 <= lo <= hi",
                               diag_show(b->d, want->name));
+        if (canonical)
+            continue;
         dim_sym_at(t, s)->lo = want->lo;
         dim_sym_at(t, s)->hi = want->hi;
     }
@@ -85,7 +102,7 @@ static bool set_bounds(Binder *b) {
         Dim by = DIM_BAD;
         if (sym->hi == DIM_UNBOUNDED) {
             sym->lo = sym->lo > 1 ? sym->lo : 1;
-            sym->hi = batch[s] ? BATCH_MAX : EXTENT_MAX;
+            sym->hi = default_bound(b, batch[s]);
             sym->hi = sym->hi < sym->lo ? sym->lo : sym->hi;
         }
         if (sym->lo == sym->hi)

@@ -455,12 +455,34 @@ static ValueId find_logits(const Func *f, const int *tag) {
     return NONE;
 }
 
-static void canonical_symbols(Deriver *dv) {
+/* The canonical symbol within the bounds that --dim gives it, a constant when they leave one value. False after
+ * reporting bounds the model does not have. */
+static bool canonical_symbol(Deriver *dv, const PassOptions *o, const char *name, Dim *out) {
+    DimTable *t = dv->m->dims;
+    uint32_t s;
+    *out = dim_sym(t, str_c(name));
+    CHECK(dim_as_sym(t, *out, &s));
+    for (uint32_t i = 0; i < o->n_dims; i++) {
+        if (!str_is(o->dim[i].name, name))
+            continue;
+        DimSym *sym = dim_sym_at(t, s);
+        if (o->dim[i].lo > sym->hi || o->dim[i].hi < sym->lo || o->dim[i].hi > sym->hi)
+            return diag_error(dv->d, NULL, "--dim %s: the model's own bounds are %lld..%lld", name, (long long)sym->lo,
+                              (long long)sym->hi);
+        sym->lo = o->dim[i].lo > sym->lo ? o->dim[i].lo : sym->lo;
+        sym->hi = o->dim[i].hi;
+        if (sym->lo == sym->hi)
+            *out = dim_const(t, sym->lo);
+    }
+    return true;
+}
+
+static bool canonical_symbols(Deriver *dv, const PassOptions *o) {
     DimTable *t = dv->m->dims;
     const Type *ids = &dv->enc->value[dv->ein.ids].type, *tgt = &dv->dec->value[dv->din.ids].type;
     const Type *hid = &dv->dec->value[dv->din.hidden].type;
     Dim B = dim_sym(t, str_c("B")), S = dim_sym(t, str_c("S")), T = dim_sym(t, str_c("T"));
-    const struct {
+    struct {
         Renames *r;
         Dim from, to;
     } pair[] = {
@@ -474,10 +496,9 @@ static void canonical_symbols(Deriver *dv) {
         {&dv->enc_names, dv->ein.mask == NONE ? ids->dim[1] : dv->enc->value[dv->ein.mask].type.dim[1], S},
         {&dv->dec_names, dv->din.mask == NONE ? hid->dim[0] : dv->dec->value[dv->din.mask].type.dim[0], B},
         {&dv->dec_names, dv->din.mask == NONE ? hid->dim[1] : dv->dec->value[dv->din.mask].type.dim[1], S}};
-    for (size_t i = 0; i < sizeof pair / sizeof *pair; i++) {
-        rename_add(pair[i].r, t, pair[i].from, pair[i].to);
+    enum { PAIRS = sizeof pair / sizeof *pair };
+    for (size_t i = 0; i < PAIRS; i++)
         bound_symbol(t, pair[i].to, pair[i].from);
-    }
     for (Dim *c = (Dim[]){B, S, T, DIM_BAD}; *c != DIM_BAD; c++) {
         uint32_t sym;
         CHECK(dim_as_sym(t, *c, &sym));
@@ -485,6 +506,12 @@ static void canonical_symbols(Deriver *dv) {
         if (unused->hi == DIM_UNBOUNDED) /* an extent that is a constant in this model */
             unused->lo = unused->hi = 1;
     }
+    Dim bounded[3];
+    if (!canonical_symbol(dv, o, "B", &bounded[0]) || !canonical_symbol(dv, o, "S", &bounded[1]) ||
+        !canonical_symbol(dv, o, "T", &bounded[2]))
+        return false;
+    for (size_t i = 0; i < PAIRS; i++)
+        rename_add(pair[i].r, t, pair[i].from, bounded[pair[i].to == B ? 0 : pair[i].to == S ? 1 : 2]);
     rename_finish(&dv->enc_names, t);
     rename_finish(&dv->dec_names, t);
     dv->B = rename_dim(&dv->enc_names, t, ids->dim[0]);
@@ -495,6 +522,7 @@ static void canonical_symbols(Deriver *dv) {
     int64_t hi = dim_upper(t, rename_dim(&dv->dec_names, t, tgt->dim[1]));
     dim_sym_at(t, p)->lo = 0;
     dim_sym_at(t, p)->hi = hi == DIM_UNBOUNDED || hi < 1 ? hi : hi - 1;
+    return true;
 }
 
 /* The encoder's result is what the decoder reads. */
@@ -528,8 +556,7 @@ static bool derive_all(Deriver *dv, const PassOptions *o) {
     ValueId logits = find_logits(dv->dec, dv->tag);
     if (logits == NONE)
         return diag_error(dv->d, NULL, "the decoder has no output [batch, token, vocabulary]");
-    canonical_symbols(dv);
-    if (!same_states(dv))
+    if (!canonical_symbols(dv, o) || !same_states(dv))
         return false;
     uint32_t n;
     ValueId *kv = cross_values(dv, &n);

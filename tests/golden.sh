@@ -1,6 +1,6 @@
 #!/bin/sh
-# Compiled models against stored float64 results: three families of T5, exporters and adapters, by moec verify. The
-# complete set is golden_shared.sh's.
+# Compiled models against stored float64 results: three families of T5, exporters and adapters, in inference and
+# training, by moec verify. The complete set is golden_shared.sh's.
 moec=${MOEC:-build/moec}
 root=${SOURCE_DIR:-$(cd "$(dirname "$0")/.." && pwd)}
 t5=$root/tests/fixtures/t5
@@ -40,6 +40,7 @@ quick="-O1 --matmul=plain"
         name=${case##*/}
         set -- $quick
         [ "$name" != mov-e4 ] && [ "$name" != molora-e4-r4 ] || set -- -O3
+        [ ! -f "$case/case.json" ] || set -- "$@" --train
         check "adapter $name" "$tiny" "$case" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" "$@"
     done
 }
