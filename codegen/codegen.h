@@ -30,6 +30,7 @@ typedef struct Image {
     uint32_t n_weights, n_adapters, n_derived;
     uint64_t weights_bytes, adapter_init, adapter_bytes, derived_bytes;
     uint64_t hash; /* of the weights file, set by image_write */
+    int64_t scratch_bytes; /* a thread's, set by program_emit */
 } Image;
 
 /* Assigns slots to every parameter that entry functions or derived parameters use. */
@@ -38,6 +39,6 @@ bool image_plan(Module *m, Arena *a, Image *out, Diag *d);
 bool image_write(Image *im, OutFile *o, void (*progress)(void *ctx, uint64_t done, uint64_t total), void *ctx, Diag *d);
 
 /* The texts of model.c and model.h. */
-bool program_emit(Module *m, const Image *im, const CodegenOptions *o, Text *c, Text *h, Diag *d);
+bool program_emit(Module *m, Image *im, const CodegenOptions *o, Text *c, Text *h, Diag *d);
 
 #endif

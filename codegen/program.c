@@ -506,7 +506,7 @@ static void print_header(Program *p, Text *h) {
     text_printf(h, "#ifdef __cplusplus\n}\n#endif\n#endif\n");
 }
 
-bool program_emit(Module *m, const Image *im, const CodegenOptions *o, Text *c, Text *h, Diag *d) {
+bool program_emit(Module *m, Image *im, const CodegenOptions *o, Text *c, Text *h, Diag *d) {
     Program p = {.m = m, .im = im, .o = o, .arena = arena_new(), .d = d, .c = c, .names = {.dims = m->dims}};
     bool ok = lower_all(&p);
     if (ok) {
@@ -514,7 +514,7 @@ bool program_emit(Module *m, const Image *im, const CodegenOptions *o, Text *c, 
         uint32_t n = 0;
         for (uint32_t i = 0; i < m->n_funcs; i++)
             if (m->func[i] && m->func[i]->role == FR_ENTRY) entry[n++] = m->func[i];
-        p.scratch = (p.scratch + 63) & ~(int64_t)63;
+        im->scratch_bytes = p.scratch = (p.scratch + 63) & ~(int64_t)63;
         number_symbols(&p);
         print_banner(&p);
         for (uint32_t i = 0; i < p.n_kernels; i++) {

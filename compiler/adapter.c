@@ -327,7 +327,8 @@ bool param_take(Param *p, const AdapterTensor *t, const char *file, Arena *a, Di
                           diag_show(d, t->name), dtype_name(p->dtype));
     if (!tensor_fits(t, &want, false, file, d))
         return false;
-    p->data = adapter_tensor_floats(t, want.count, a);
+    bool borrows = t->kind == FK_F32 && (uintptr_t)t->data % _Alignof(float) == 0;
+    p->data = borrows ? t->data : adapter_tensor_floats(t, want.count, a);
     return true;
 }
 

@@ -125,7 +125,8 @@ int64_t adapter_site_count(const AdapterSpec *spec, const AdapterSite *s, bool t
 
 /* Whether the spec asks for method full. */
 bool adapter_is_full(const AdapterSpec *spec);
-/* A loaded tensor becomes the data of an f32 parameter of the same shape; false after reporting. */
+/* A loaded tensor becomes the data of an f32 parameter of the same shape, which borrows them where it can (the file
+ * stays mapped); false after reporting. */
 bool param_take(Param *p, const AdapterTensor *t, const char *file, Arena *a, Diag *d);
 
 /* Initial value number i of tensor `name`, whatever was drawn before: ones, zeros, or normal(0, 0.02). */

@@ -48,4 +48,7 @@ bool build_main(Build *b, const char *dir, bool with_text);
 bool build_model(Build *b, const char *dir);
 bool build_weights_asm(Build *b, const char *dir, const char *weights);
 
+/* moec info --train (info_train.c): adds the memory plan to t. */
+bool info_train(const Options *o, Text *t, Diag *d);
+
 #endif

@@ -1,6 +1,6 @@
 /* moec info: what a model is and what an adapter adds to it, from config.json alone. No weights are read but
  * the adapter's own, when its spec names some. */
-#include "driver.h"
+#include "build.h"
 
 #include "../../frontends/spec.h"
 
@@ -77,6 +77,10 @@ static void print_text(Info *f, Text *t) {
     text_printf(t, "\nadapter     %s\n", diag_show(f->d, str_c(f->o->adapter)));
     if (f->spec->loaded)
         text_printf(t, "weights     %s\n", diag_show(f->d, str_c(f->spec->tensor_file)));
+    if (adapter_is_full(f->spec)) {
+        text_printf(t, "trainable   %s: every weight of the base\n", grouped(f->a, f->trained));
+        return;
+    }
     text_printf(t, "\n%-22s  %-6s  %7s  %5s  %7s  %9s  %12s  %s\n", "site", "method", "experts", "rank",
                 "alpha", "router in", "parameters", "router");
     for (uint32_t i = 0; i < f->plan.n_sites; i++) {
@@ -191,7 +195,9 @@ int cmd_info(const Options *o) {
     if (ok) {
         Text t = {0};
         (o->json ? print_json : print_text)(&f, &t);
-        ok = text_write(NULL, &t, f.d);
+        if (o->train && o->json)
+            ok = diag_error(f.d, NULL, "--train tells the memory plan as text: leave --json out");
+        ok = ok && (!o->train || info_train(o, &t, f.d)) && text_write(NULL, &t, f.d);
         text_free(&t);
     }
     spec_close(f.spec);

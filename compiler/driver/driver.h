@@ -9,6 +9,7 @@
 #include "../pass.h"
 #include "../../frontends/config.h"
 #include "../../frontends/onnx.h"
+#include "../../frontends/safetensors.h"
 
 enum { EXIT_DONE = 0, EXIT_INPUT = 1, EXIT_USAGE = 2 };
 
@@ -66,6 +67,7 @@ typedef struct Model {
     T5Config config;
     AdapterSpec *spec;   /* NULL without an adapter */
     OnnxFiles *files;
+    SafeFile base;       /* weights in the place of the model's own; empty without */
     PassOptions options; /* for the passes; points into the arena */
 } Model;
 

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <sys/stat.h>
 
 #define MAX_TEXT ((int64_t)1 << 30)
@@ -216,6 +217,28 @@ static bool load_adapter(const Options *o, Model *model, Diag *d)
            spec_load_weights(model->arena, model->spec, o->adapter_weights, d);
 }
 
+/* Weights that a training run of the whole base has left. */
+static bool load_base(const Options *o, Model *model, Diag *d)
+{
+    int64_t size;
+    if (!o->base_weights)
+        return true;
+    int fd = file_open(o->base_weights, &size, d);
+    if (fd < 0)
+        return false;
+    bool ok = safetensors_map(model->arena, fd, size, o->base_weights, &model->base, d);
+    close(fd);
+    for (uint32_t i = 0; ok && i < model->base.n; i++) {
+        const AdapterTensor *t = &model->base.tensor[i];
+        ParamId p;
+        if (module_find_param(model->m, t->name, &p) && model->m->param[p].kind == PK_FROZEN)
+            ok = param_take(&model->m->param[p], t, o->base_weights, model->arena, d);
+        else
+            ok = diag_error(d, o->base_weights, "tensor '%s': the model has no weight of that name", diag_show(d, t->name));
+    }
+    return ok;
+}
+
 bool model_load(const Options *o, Model *out, Diag *d)
 {
     *out = (Model){.arena = arena_new(), .path = o->model};
@@ -225,13 +248,14 @@ bool model_load(const Options *o, Model *out, Diag *d)
     if (!load_dims(o, out, d) || !load_values(o, out, d) || !load_memory(o, out, d))
         return false;
     if (ends_in(o->model, ".ir"))
-        return load_text(out, d) && load_adapter(o, out, d);
-    return load_onnx(o, out, d) && load_adapter(o, out, d);
+        return load_text(out, d) && load_base(o, out, d) && load_adapter(o, out, d);
+    return load_onnx(o, out, d) && load_base(o, out, d) && load_adapter(o, out, d);
 }
 
 void model_close(Model *model)
 {
     spec_close(model->spec);
+    safetensors_unmap(&model->base);
     module_free(model->m);
     onnx_files_free(model->files);
     if (model->arena)
