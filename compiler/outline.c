@@ -143,14 +143,27 @@ static bool takes(Outline *x, uint32_t index, const Node *n) {
     return row_takes(x, g, index, n);
 }
 
-/* Rows of a group that starts with n: all axes of the result but the last; the tokens of a gather's indices. */
+/* Row axes of a group that starts with n: those of the groups it reads from, so that tokens stay tokens; else all axes of
+ * the result but the last. */
+static int row_axes(const Outline *x, const Node *n) {
+    const Type *t = &x->f->value[n->out].type;
+    int axes = t->rank - 1;
+    for (uint32_t i = 0; i < n->n_in; i++) {
+        int64_t from = source_group(x, n->in[i]);
+        if (from < 0 || x->group.item[from]->kind != GROUP_ROWS) continue;
+        const Rows *r = &x->group.item[from]->rows;
+        if (r->n < axes && memcmp(r->dim, t->dim, (size_t)r->n * sizeof *r->dim) == 0) axes = r->n;
+    }
+    return axes;
+}
+
 static uint32_t group_new(Outline *x, const Node *n) {
     Group *g = arena_alloc(x->a, sizeof *g);
     uint32_t index = (uint32_t)x->group.count;
     const Type *t = &x->f->value[n->out].type;
     g->kind = n->op == OP_append || n->op == OP_attention ? GROUP_ATTENTION : GROUP_ROWS;
     g->adjoint = node_int(n, AT_adjoint, 0) != 0;
-    g->rows = (Rows){.m = x->m, .f = x->f, .n = t->rank - 1};
+    g->rows = (Rows){.m = x->m, .f = x->f, .n = row_axes(x, n)};
     g->rows.row = arena_array(x->a, x->f->n_values + 1, sizeof *g->rows.row);
     memcpy(g->rows.dim, t->dim, sizeof g->rows.dim);
     vec_push(&x->group, g);
