@@ -136,7 +136,7 @@ static int binding(const CPrinter *p, const LExpr *e) {
     switch (e->kind) {
     case LE_OP: return is_infix(e) ? op_binding(e->op) : e->op == LO_NOT || e->op == LO_NEG || !dtype_is_float(e->type) ? BIND_UNARY : BIND_ATOM;
     case LE_INDEX: return e->op == LO_MIN || e->op == LO_MAX ? BIND_ATOM : op_binding(e->op);
-    case LE_SELECT: return BIND_ANY;
+    case LE_SELECT: return BIND_ATOM;
     case LE_DIM: {
         uint32_t sym;
         return dim_as_sym(p->k->m->dims, e->dim, &sym) ? BIND_ATOM : BIND_SUM;
@@ -271,11 +271,13 @@ static void print_expr(CPrinter *p, const LExpr *e) {
     case LE_OP: print_op(p, e); break;
     case LE_INDEX: print_index(p, e); break;
     case LE_SELECT:
-        print_operand(p, e->a, BIND_BITS);
-        text_printf(p->out, " ? ");
-        print_operand(p, e->b, BIND_BITS);
-        text_printf(p->out, " : ");
-        print_operand(p, e->c, BIND_BITS);
+        text_printf(p->out, "moec_select_%s(", dtype_name(e->type));
+        print_expr(p, e->a);
+        text_printf(p->out, ", ");
+        print_expr(p, e->b);
+        text_printf(p->out, ", ");
+        print_expr(p, e->c);
+        text_printf(p->out, ")");
         break;
     case LE_CAST: print_cast(p, e); break;
     case LE_LOAD:

@@ -206,6 +206,21 @@ static inline uint16_t moec_f16_from_f32(float f) {
     return (uint16_t)(sign | ((r - 0x38000000u) >> 13));
 }
 
+/* ---- choice ------------------------------------------------------------------------------------------------ */
+
+/* Both values are there before the choice: gcc 12 vectorises `c ? a[i] : b` over bytes c with masked loads whose masks are
+ * those of other lanes. */
+static inline uint8_t moec_select_bool(int c, uint8_t a, uint8_t b) { return c ? a : b; }
+static inline uint8_t moec_select_u8(int c, uint8_t a, uint8_t b) { return c ? a : b; }
+static inline int8_t moec_select_i8(int c, int8_t a, int8_t b) { return c ? a : b; }
+static inline uint16_t moec_select_u16(int c, uint16_t a, uint16_t b) { return c ? a : b; }
+static inline int16_t moec_select_i16(int c, int16_t a, int16_t b) { return c ? a : b; }
+static inline int32_t moec_select_i32(int c, int32_t a, int32_t b) { return c ? a : b; }
+static inline int64_t moec_select_i64(int c, int64_t a, int64_t b) { return c ? a : b; }
+static inline uint16_t moec_select_f16(int c, uint16_t a, uint16_t b) { return c ? a : b; }
+static inline float moec_select_f32(int c, float a, float b) { return c ? a : b; }
+static inline double moec_select_f64(int c, double a, double b) { return c ? a : b; }
+
 /* ---- running kernels ----------------------------------------------------------------------------------- */
 
 static inline void moec_fault(const moec_frame *f) { *f->fault = MOEC_E_INDEX; }

@@ -39,7 +39,7 @@ quick="-O1 --matmul=plain"
         case=${case%/}
         name=${case##*/}
         set -- $quick
-        [ "$name" != mov-e4 ] && [ "$name" != molora-e4-r4 ] || set -- -O3
+        case $name in mov-e4 | molora-e4-r4 | molora-e4-r1-top2-none) set -- -O3 ;; esac
         [ ! -f "$case/case.json" ] || set -- "$@" --train
         check "adapter $name" "$tiny" "$case" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" "$@"
     done
