@@ -204,6 +204,9 @@ LStmt *ls_lanes(LoopKernel *k, LBlock *b, const LExpr *extent, const char *hint)
 }
 
 LStmt *ls_parallel(LoopKernel *k, LBlock *b, const LExpr *extent, const char *hint) {
+    if (k->parallel) BUG("kernel '%.*s' has two parallel loops", (int)k->name.n, k->name.p);
+    k->parallel = true;
+    for (size_t i = 0; i < k->buf.count; i++) k->buf.item[i]->shared = k->buf.item[i]->kind == LB_SCRATCH && k->buf.item[i]->written;
     return loop(k, b, LS_PARALLEL, extent, hint);
 }
 

@@ -4,8 +4,9 @@
  * over scalar expressions. It is a tree in an arena. Buffers are row-major memory with an element type; an index
  * is one i64 expression counting elements. Nothing here knows of tensors, ops or C.
  *
- * A kernel has one optional parallel loop at its top. Inside it `worker` scratch is private; statements before it
- * run once. Loops marked `lanes` have independent iterations and unit stride: printers may vectorise them. */
+ * A kernel has one optional parallel loop at its top. Statements before and after it run once; scratch filled before it
+ * belongs to all workers, scratch filled inside is a worker's own. Loops marked `lanes` have independent iterations and
+ * unit stride: printers may vectorise them. */
 #ifndef MOEC_LOOP_H
 #define MOEC_LOOP_H
 
@@ -15,7 +16,7 @@
 
 typedef enum LBufKind {
     LB_ARG,     /* a pointer the caller passes */
-    LB_SCRATCH, /* worker-private bytes, valid inside one tile */
+    LB_SCRATCH, /* bytes that live as long as the kernel runs; a worker's own inside the parallel loop */
     LB_LOCAL,   /* a small array on the stack */
     LB_TABLE    /* constant data of the kernel itself */
 } LBufKind;
@@ -24,6 +25,7 @@ typedef struct LBuf {
     LBufKind kind;
     DType dtype;
     bool written;     /* ARG: the kernel stores to it */
+    bool shared;      /* SCRATCH: filled before the parallel loop, one for all workers */
     uint32_t id;      /* position among the kernel's buffers */
     int64_t count;    /* elements; LOCAL, TABLE */
     Dim bytes;        /* SCRATCH: upper bound in bytes as a constant Dim */
@@ -126,7 +128,7 @@ typedef struct LoopKernel {
     LBlock body;
     int64_t scratch;     /* bytes a worker needs */
     uint32_t n_args;     /* the first n_args buffers are arguments: inputs, then outputs */
-    bool uses_matmul, may_fault;
+    bool uses_matmul, may_fault, parallel; /* parallel: it has its loop */
 } LoopKernel;
 
 LoopKernel *loop_kernel_new(Module *m, Arena *a, Str name);

@@ -61,7 +61,7 @@ void lower_broadcast_index(const Lower *l, ValueId operand, ValueId r, const LEx
  * restore. */
 LBlock *lower_loops(Lower *l, ValueId v, int from, int to, const LExpr **idx);
 
-/* Stores node n's result (lower_ops.c). `to` is its storage. */
+/* Stores v, the only result of its node. `to` is its storage. */
 bool lower_into(Lower *l, ValueId v, const View *to);
 bool lower_matmul(Lower *l, const Node *n, const View *to, bool accumulate);
 bool lower_attention(Lower *l, const Node *n, const View *to);

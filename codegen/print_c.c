@@ -495,7 +495,10 @@ static void print_arg_types(CPrinter *p, const char *separator, const char *end)
 static void print_prologue(CPrinter *p, const Used *u, bool task, int64_t stride) {
     const LoopKernel *k = p->k;
     bool scratch = false;
-    for (size_t i = 0; i < k->buf.count; i++) scratch = scratch || (u->buf[i] && k->buf.item[i]->kind == LB_SCRATCH);
+    for (size_t i = 0; i < k->buf.count; i++) {
+        const LBuf *b = k->buf.item[i];
+        scratch = scratch || (u->buf[i] && b->kind == LB_SCRATCH && !(task && b->shared));
+    }
     if (task) {
         text_printf(p->out, "    const struct %.*s *a = arg;\n    const moec_frame *f = a->f;\n", (int)k->name.n, k->name.p);
         if (u->pool) text_printf(p->out, "    moec_pool *pool = a->pool;\n");
@@ -517,7 +520,7 @@ static void print_prologue(CPrinter *p, const Used *u, bool task, int64_t stride
         if (!u->buf[i] || b->kind != LB_SCRATCH) continue;
         text_printf(p->out, "    %s *restrict ", c_type(b->dtype));
         buf_name(p, b);
-        text_printf(p->out, " = (%s *)(void *)(scratch + %" PRId64 ");\n", c_type(b->dtype), b->offset);
+        text_printf(p->out, " = (%s *)(void *)(%s + %" PRId64 ");\n", c_type(b->dtype), task && b->shared ? "f->scratch" : "scratch", b->offset);
     }
     for (uint32_t i = 0; i < dim_sym_count(k->m->dims); i++)
         if (u->sym[i]) text_printf(p->out, "    const int64_t %s = f->sym[%u];\n", c_symbol(p->names, i), p->names->slot[i]);

@@ -351,55 +351,69 @@ static bool infer_matmul(Infer *x) {
     return one(x, t);
 }
 
-/* Operands q, k, v, bias, keep, segments, seed and drop from operand `first` on. */
-static bool attention_operands(Infer *x, uint32_t first) {
-    const Type *q = operand(x, first), *k = operand(x, first + 1), *v = operand(x, first + 2), *bias = operand(x, first + 3);
-    const Type *keep = operand(x, first + 4), *own = operand(x, first + 5), *theirs = operand(x, first + 6);
+static bool is_rows(const Type *t, DType dtype, const Type *of) {
+    return t->rank == 2 && t->dtype == dtype && t->dim[0] == of->dim[0] && t->dim[1] == of->dim[1];
+}
+
+static bool is_scalar(const Type *t, DType dtype) {
+    return t->rank == 0 && t->dtype == dtype;
+}
+
+/* Operands first.. are attention's; its result's type. */
+static bool attention_type(Infer *x, uint32_t first, Type *result) {
+    const Type *q = operand(x, first), *k = operand(x, first + 1), *v = operand(x, first + 2);
+    const Type *bias = operand(x, first + 3), *keep = operand(x, first + 4);
+    const Type *q_segment = operand(x, first + 5), *k_segment = operand(x, first + 6);
     const Type *seed = operand(x, first + 7), *drop = operand(x, first + 8);
-    int64_t heads = integer(x, AT_heads, 0), width;
+    int64_t heads = integer(x, AT_heads, 0), width, deep;
     if (q->rank != 3 || k->rank != 3 || v->rank != 3)
         return fail(x, "q, k and v need the axes [B,T,H*D]");
     if (q->dim[0] != k->dim[0] || k->dim[0] != v->dim[0] || k->dim[1] != v->dim[1] || q->dim[2] != k->dim[2])
         return fail(x, "q, k and v do not fit each other");
-    if (heads < 1 || !dim_is_const(x->m->dims, q->dim[2], &width) || width % heads)
+    if (!dtype_is_float(q->dtype) || k->dtype != q->dtype || v->dtype != q->dtype)
+        return fail(x, "q, k and v need one float type");
+    if (heads < 1 || !dim_is_const(x->m->dims, q->dim[2], &width) || width % heads ||
+        !dim_is_const(x->m->dims, v->dim[2], &deep) || deep % heads)
         return fail(x, "heads do not divide the width");
-    if (bias && (bias->rank != 2 || !dim_is(x->m->dims, bias->dim[0], heads)))
+    if (bias && (bias->rank != 2 || bias->dtype != q->dtype || !dim_is(x->m->dims, bias->dim[0], heads)))
         return fail(x, "the bias row is not [H,R]");
-    if (keep &&
-        (keep->rank != 2 || keep->dtype != DT_BOOL || keep->dim[0] != k->dim[0] || keep->dim[1] != k->dim[1]))
+    if (keep && !is_rows(keep, DT_BOOL, k))
         return fail(x, "keep is not bool[B,S]");
-    if (!own != !theirs || (own && (own->dtype != DT_I64 || theirs->dtype != DT_I64 || own->rank != 2 || theirs->rank != 2 ||
-                                    own->dim[0] != q->dim[0] || own->dim[1] != q->dim[1] || theirs->dim[0] != k->dim[0] ||
-                                    theirs->dim[1] != k->dim[1])))
-        return fail(x, "segments are not i64[B,T] and i64[B,S]");
-    if (!seed != !drop || (seed && (seed->dtype != DT_I64 || seed->rank || drop->dtype != DT_F32 || drop->rank)))
-        return fail(x, "dropout needs a seed i64[] and a probability f32[]");
+    if (!q_segment != !k_segment)
+        return fail(x, "segments of queries and of keys go together");
+    if (q_segment && (!is_rows(q_segment, DT_I64, q) || !is_rows(k_segment, DT_I64, k)))
+        return fail(x, "the segments are not i64[B,T] and i64[B,S]");
+    if (!seed != !drop)
+        return fail(x, "seed and drop go together");
+    if (seed && (!is_scalar(seed, DT_I64) || !is_scalar(drop, DT_F32)))
+        return fail(x, "seed and drop are not i64[] and f32[]");
+    *result = *q;
+    result->dim[2] = v->dim[2];
     return true;
 }
 
 static bool infer_attention(Infer *x) {
-    if (!attention_operands(x, 0))
-        return false;
-    Type t = *operand(x, 0);
-    t.dim[2] = operand(x, 2)->dim[2];
-    return one(x, t);
+    Type t;
+    return attention_type(x, 0, &t) && one(x, t);
 }
 
 static bool infer_attention_grad(Infer *x) {
     const Type *dy = operand(x, 0), *bias = operand(x, 4);
-    int64_t k = integer(x, AT_k, 3);
-    if (!attention_operands(x, 1))
+    int64_t results = integer(x, AT_k, 3);
+    Type t;
+    if (!attention_type(x, 1, &t))
         return false;
-    if (dy->rank != 3 || dy->dim[0] != operand(x, 1)->dim[0] || dy->dim[1] != operand(x, 1)->dim[1] ||
-        dy->dim[2] != operand(x, 3)->dim[2])
-        return fail(x, "the adjoint does not fit the result");
-    if (k != 3 && !(k == 4 && bias))
-        return fail(x, "k is 3, or 4 where there is a bias");
+    if (!type_eq(dy, &t))
+        return fail(x, "the gradient is not of the type of attention's result");
+    if (results != 3 && (results != 4 || !bias))
+        return fail(x, "k is not 3, nor 4 with a bias row");
     for (uint32_t i = 0; i < 3; i++)
-        x->out[i] = *operand(x, 1 + i);
-    if (k == 4)
-        x->out[3] = type_ranked(dy->dtype, 3, (Dim[]){dy->dim[0], bias->dim[0], bias->dim[1]});
-    x->n_out = (uint32_t)k;
+        x->out[i] = *operand(x, i + 1);
+    if (results == 4) {
+        Dim dim[3] = {dy->dim[0], bias->dim[0], bias->dim[1]};
+        x->out[3] = type_ranked(bias->dtype, 3, dim);
+    }
+    x->n_out = (uint32_t)results;
     return true;
 }
 
