@@ -323,6 +323,8 @@ moec_status moec_state_read(const moec_trainer *t, moec_progress *p, int64_t *st
     } else {
         moec_json_open(&r.json, bytes, n);
         s = read_members(&r);
+        if (s && r.json.no_memory)
+            s = MOEC_E_MEMORY;
         moec_json_close(&r.json);
         *step = r.step;
     }

@@ -96,6 +96,7 @@ typedef struct moec_json {
     unsigned char *p;
     size_t n, at;
     const char *error;
+    int no_memory;      /* the error is ours, not the document's */
     const char *string; /* of the last KEY or STRING: UTF-8, may hold NUL */
     size_t length;
     int64_t integer; /* of the last INTEGER; BOOL: 0 or 1 */

@@ -179,8 +179,10 @@ static int key_table_grow(moec_json *j) {
 
 /* Remembers the current string as a key of the innermost object; returns what is wrong. */
 static const char *key_remember(moec_json *j) {
-    if (j->keys * 2 >= j->key_room && !key_table_grow(j))
+    if (j->keys * 2 >= j->key_room && !key_table_grow(j)) {
+        j->no_memory = 1;
         return "out of memory";
+    }
     uint64_t object = j->object[j->depth - 1], hash = 0xcbf29ce484222325u ^ object * 0x9E3779B97F4A7C15u;
     for (size_t i = 0; i < j->length; i++)
         hash = (hash ^ (unsigned char)j->string[i]) * 0x100000001b3u;
