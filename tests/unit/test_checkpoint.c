@@ -17,7 +17,7 @@
 typedef enum Fault { FAULT_NONE, FAULT_ONCE, FAULT_FROM_HERE, FAULT_SHORT, FAULT_DEATH } Fault;
 
 static Fault fault;
-static long io_call, io_at, io_hits;
+static long io_call, io_at, io_hits, data_lost;
 
 static int io_fails(int error) {
     long k = io_call++;
@@ -40,8 +40,10 @@ int open(const char *path, int flags, ...) {
 
 ssize_t write(int fd, const void *p, size_t n) {
     long before = io_hits;
-    if (io_fails(ENOSPC))
+    if (io_fails(ENOSPC)) {
+        data_lost++;
         return -1;
+    }
     if (fault == FAULT_SHORT && io_hits > before)
         n = (n + 1) / 2;
     return syscall(SYS_write, fd, p, n);
@@ -50,7 +52,9 @@ ssize_t write(int fd, const void *p, size_t n) {
 /* Nothing here outlives the machine. */
 int fsync(int fd) {
     (void)fd;
-    return io_fails(EIO) ? -1 : 0;
+    int bad = io_fails(EIO);
+    data_lost += bad;
+    return bad ? -1 : 0;
 }
 
 int close(int fd) {
@@ -435,6 +439,7 @@ static void finds_other_damage(void **state) {
     run_open(&r, &o);
     run_steps(&r, 1);
     must(&r, run_save(&r, 1));
+    assert_true(exists("run/checkpoint-1"));
     assert_true(exists("run/checkpoint-3")); /* of a later step: not counted, not removed */
     run_steps(&r, 3);
     must(&r, run_save(&r, 1));
@@ -559,12 +564,13 @@ static void every_call_may_fail(void **state) {
             set_up(state);
             two_checkpoints(&o);
             save_another(&o, &r);
-            io_call = io_hits = 0;
+            io_call = io_hits = data_lost = 0;
             io_at = at;
             fault = kinds[k];
             moec_status s = run_save(&r, 2);
             fault = FAULT_NONE;
             long hits = io_hits;
+            assert_true(s || !data_lost);
             if (s) {
                 failures++;
                 assert_int_equal(s, MOEC_E_IO);
@@ -582,6 +588,30 @@ static void every_call_may_fail(void **state) {
         }
         assert_true(kinds[k] == FAULT_SHORT ? failures == 0 : failures > 20);
     }
+}
+
+/* A checkpoint that is being replaced is in its place again when its successor fails. */
+static void replacing_may_fail(void **state) {
+    (void)state;
+    moec_train_options o = options(MOEC_SGD);
+    two_checkpoints(&o);
+    Run r;
+    run_open(&r, &o);
+    must(&r, run_load(&r));
+    long failures = 0;
+    for (long at = 0;; at++) {
+        io_call = io_hits = 0;
+        io_at = at;
+        fault = FAULT_ONCE;
+        failures += run_save(&r, 0) != MOEC_OK;
+        fault = FAULT_NONE;
+        assert_true(exists("run/checkpoint-2/state.json"));
+        if (!io_hits)
+            break;
+    }
+    assert_true(failures > 20);
+    run_close(&r);
+    check_generation(&o, 2, 2);
 }
 
 static void death_at_every_call(void **state) {
@@ -655,6 +685,7 @@ int main(void) {
         TEST(keeps_the_newest),
         TEST(cleans_up),
         TEST(every_call_may_fail),
+        TEST(replacing_may_fail),
         TEST(death_at_every_call),
         TEST(disk_is_full),
     };

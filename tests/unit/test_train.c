@@ -72,6 +72,45 @@ static void adafactor(void **state) {
     check_run(&o, &clipped);
 }
 
+/* A tensor of zeros (the B of LoRA) moves as if its root mean square were 1e-3. */
+static void adafactor_from_zero(void **state) {
+    (void)state;
+    moec_train_options o = options(MOEC_ADAFACTOR);
+    moec_instance *m = fake_open(1);
+    moec_trainer *t = fake_trainer(m, &o);
+    memset(m->adapter, 0, fake_program.adapter_bytes);
+    fake_step(t, 0); /* v = g^2, so u is the sign of g: that of -L (i+1)/10, of -L ((j mod 7) - 3) */
+    for (int i = 0; i < NA; i++)
+        near(fake_a(m)[i] * 1e5, 1, 1e-6);
+    for (int j = 0; j < 7; j++)
+        near(fake_b(m)[j] * 1e5, (j > 3) - (j < 3), 1e-6);
+    moec_trainer_close(t);
+    moec_close(m);
+}
+
+/* torch.nn.utils.clip_grad_norm_ divides by norm + 1e-6; a norm below the limit changes nothing. */
+static void clips_as_torch(void **state) {
+    (void)state;
+    static const struct {
+        float weight;
+        double limit;
+    } cases[] = {{1e-9f, 2e-8}, {1e-9f, 1}, {1, 1e-3}, {1, 1e6}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        moec_train_options o = options(MOEC_SGD);
+        moec_step_report r;
+        o.clip_norm = cases[i].limit;
+        moec_instance *m = fake_open(1);
+        moec_trainer *t = fake_trainer(m, &o);
+        assert_int_equal(fake_batch(t, 1, 1, cases[i].weight, 1), MOEC_OK);
+        assert_int_equal(moec_trainer_step(t, &r), MOEC_OK);
+        double scale = fmin(1, cases[i].limit / (r.gradient_norm + 1e-6));
+        double velocity = moec_optimizer_norm(&t->optimizer, NULL, t->optimizer.state);
+        near(velocity / r.gradient_norm, scale, 1e-6);
+        moec_trainer_close(t);
+        moec_close(m);
+    }
+}
+
 static void adamw(void **state) {
     (void)state;
     moec_train_options o = options(MOEC_ADAMW);
@@ -383,6 +422,8 @@ static void counts_bytes(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(adafactor),
+        cmocka_unit_test(adafactor_from_zero),
+        cmocka_unit_test(clips_as_torch),
         cmocka_unit_test(adamw),
         cmocka_unit_test(sgd),
         cmocka_unit_test(schedules),
