@@ -1,6 +1,7 @@
 /* Checkpoints of the training program written by hand: round trips, what is damaged, and every I/O call of a
  * save failing or being the last one. The calls are this program's own: the runtime's go through them. */
 #include "train_fake.h"
+#include "frontends/spec.h"
 #include "runtime/checkpoint.h"
 
 #include <dirent.h>
@@ -257,6 +258,17 @@ static void writes_safetensors(void **state) {
     assert_memory_equal(bytes, again, n);
     free(bytes);
     free(again);
+    /* The compiler reads it, spec included. */
+    Arena *a = arena_new();
+    Diag *d = diag_new();
+    AdapterSpec *spec = spec_load(a, path, d);
+    assert_non_null(spec);
+    assert_int_equal(spec->n_tensors, 3);
+    assert_int_equal(spec->rule[0].method, AM_IA3);
+    assert_true(str_is(spec->tensor[2].name, "b") && spec->tensor[2].dim[1] == NB / 2);
+    spec_close(spec);
+    diag_free(d);
+    arena_free(a);
     moec_close(m);
 }
 
