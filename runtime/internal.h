@@ -61,7 +61,8 @@ uint64_t moec_fnv(uint64_t hash, const void *p, size_t n);
 /* Makes the names in a folder last. */
 moec_status moec_folder_sync(const char *path, moec_sink sink);
 
-/* A file that appears under its name only when complete: written beside it, synced, renamed, the folder synced. */
+/* A file that appears under its name only when complete: written beside it, synced, renamed, the folder
+ * synced. */
 typedef struct moec_output {
     int fd;
     char *path, *temporary;
@@ -91,7 +92,8 @@ typedef enum moec_json_event {
     MOEC_JSON_ERROR /* final: j->error says what, j->at where */
 } moec_json_event;
 
-/* Strings are decoded in place, so the document's bytes are changed and must outlive what is read from them. */
+/* Strings are decoded in place, so the document's bytes are changed and must outlive what is read from them.
+ */
 typedef struct moec_json {
     unsigned char *p;
     size_t n, at;
@@ -164,8 +166,9 @@ moec_status moec_tensors_read(const moec_tensor *tensor, uint32_t n, const char 
 moec_status moec_safetensors_write(const moec_program *p, const unsigned char *block, const char *path,
                                    moec_sink sink);
 /* The same for any table; spec "": no metadata. *bytes, *hash (may be NULL): of the file. */
-moec_status moec_tensors_write(const moec_tensor *tensor, uint32_t n, const char *spec, const unsigned char *block,
-                               const char *path, uint64_t *bytes, uint64_t *hash, moec_sink sink);
+moec_status moec_tensors_write(const moec_tensor *tensor, uint32_t n, const char *spec,
+                               const unsigned char *block, const char *path, uint64_t *bytes, uint64_t *hash,
+                               moec_sink sink);
 
 /* ---- chars.c: text that grows ---- */
 

@@ -237,9 +237,8 @@ static moec_status count(const moec_program *p, moec_optimizer_state *x, moec_si
     if (!x->n_params)
         return moec_fail(sink, MOEC_E_MISMATCH, NULL,
                          "error: the program has no tensor to train: compile it with an adapter and --train");
-    return spans < UINT32_MAX
-               ? MOEC_OK
-               : moec_fail(sink, MOEC_E_MEMORY, NULL, "error: too many trained tensors");
+    return spans < UINT32_MAX ? MOEC_OK
+                              : moec_fail(sink, MOEC_E_MEMORY, NULL, "error: too many trained tensors");
 }
 
 static void lay_out(const moec_program *p, moec_optimizer_state *x) {

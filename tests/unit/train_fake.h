@@ -114,10 +114,8 @@ static void decode_shape(const int64_t *sym, uint32_t i, int64_t *e) {
 }
 
 static const moec_value decode_values[] = {
-    {"input_ids", MOEC_I64, 2, -1, -1, 0},
-    {"hidden", MOEC_I64, 2, -1, -1, 0},
-    {"cross_kv", MOEC_I64, 2, -1, -1, 0},
-    {"token", MOEC_I64, 2, -1, -1, 0},
+    {"input_ids", MOEC_I64, 2, -1, -1, 0}, {"hidden", MOEC_I64, 2, -1, -1, 0},
+    {"cross_kv", MOEC_I64, 2, -1, -1, 0},  {"token", MOEC_I64, 2, -1, -1, 0},
     {"token", MOEC_I64, 2, -1, -1, 0},
 };
 
