@@ -160,7 +160,6 @@ static int window(Eval *e, moec_eval_kind kind) {
     if (!code)
         code = kind == MOEC_EVAL_CHOICES ? count_choices(e) : count_pairs(e);
     moec_window_forget(&e->w);
-    moec_progress_clear(e->w.progress);
     e->w.progress->done += (size_t)e->w.count;
     moec_progress_tell(e->w.progress, 0);
     return code;
@@ -194,6 +193,7 @@ static int eval_file(moec_cli *c, const moec_eval_options *o, const char *path, 
     int code = moec_window_open(&e.w, c, o, progress);
     if (!code)
         code = moec_eval_reader_open(&r, c, o, path);
+    r.progress = progress;
     r.ordinal = total->ordinal;
     while (!code && !(code = collect(&e, &r)) && e.w.count)
         code = window(&e, r.kind);

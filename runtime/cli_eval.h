@@ -34,7 +34,7 @@ void moec_eval_example_free(moec_eval_example *x);
 typedef struct moec_eval_reader {
     moec_cli *c;
     const moec_eval_options *o;
-    const char *file;
+    moec_progress *progress; /* cleared before an error is told */
     moec_jsonl lines;
     moec_eval_kind kind; /* of the file; known with its first example */
     int64_t taken, skipped, ordinal;

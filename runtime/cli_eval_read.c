@@ -392,7 +392,7 @@ static int read_line(moec_eval_reader *r, unsigned char *line, size_t n, moec_ev
 }
 
 int moec_eval_reader_open(moec_eval_reader *r, moec_cli *c, const moec_eval_options *o, const char *path) {
-    *r = (moec_eval_reader){.c = c, .o = o, .file = path};
+    *r = (moec_eval_reader){.c = c, .o = o};
     return moec_cli_status(c, moec_jsonl_open(&r->lines, path, moec_cli_sink(c)));
 }
 
@@ -403,9 +403,11 @@ void moec_eval_reader_close(moec_eval_reader *r) {
 /* Counts a line that is passed over, or reports it. message: the whole line to print, NULL: made of r->why.
  */
 static int refuse(moec_eval_reader *r, const char *message) {
-    if (!r->o->skip_bad)
+    if (!r->o->skip_bad) {
+        moec_progress_clear(r->progress);
         return message ? moec_cli_status(r->c, MOEC_E_FORMAT)
                        : moec_cli_error(r->c, r->lines.name, r->lines.line, "%s", r->why);
+    }
     if (!r->skipped++) {
         char shown[MOEC_SHOW];
         if (message)
@@ -433,6 +435,11 @@ int moec_eval_reader_next(moec_eval_reader *r, moec_eval_example *x, int *got) {
         if (s) {
             code = refuse(r, r->c->message);
             continue;
+        }
+        if (r->lines.blank && !r->o->skip_bad) {
+            moec_progress_clear(r->progress);
+            return moec_cli_error(r->c, r->lines.name, r->lines.blank,
+                                  "the line is empty, and it is not the last");
         }
         code = read_line(r, line, n, x);
         if (code == LINE_BAD)

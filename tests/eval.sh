@@ -329,6 +329,10 @@ labels {"input_ids": [5, 1], "labels": [7, -5]}
 targets {"input_ids": [5, 1], "targets": 7}
 exclude {"input_ids": [5, 1], "targets": "a", "labels": [7, 1]}
 END
+printf '%s\n\n%s\n' "$pair" "$pair" >"$work/gap.jsonl"
+refuse 1 "gap.jsonl:2: error: the line is empty" --data "$work/gap.jsonl"
+printf '%s\n\n\n' "$pair" >"$work/end.jsonl"
+"$exe" eval --data "$work/end.jsonl" >"$work/out" || fail "blank lines at the end"
 awk 'BEGIN { printf "{\"input_ids\": [5"; for (i = 0; i < 1100; i++) printf ", 5"; print "], \"labels\": [1]}" }' >"$work/long.jsonl"
 refuse 1 "long.jsonl:1: error: input_ids holds 1101 tokens" --data "$work/long.jsonl"
 : >"$work/empty.jsonl"

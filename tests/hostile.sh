@@ -163,6 +163,7 @@ cat >"$work/config.json" <<END
   "peft": ["moec", "compile", "{t5}", "--adapter", "{adapter}", $compile, "{out}/m"],
   "safetensors": ["moec", "compile", "{t5}", "--adapter", "{adapter}", $compile, "{out}/m"],
   "safetensors@run": ["{cache}/t5", "generate", "--adapter", "{weights}", "--ids", "5 9 12 1"],
+  "choices": ["{cache}/t5", "eval", "--data", "{data}", "--json", "{out}/r.json"],
   "tokenizer": [["moec", "compile", "{dir}", $compile, "{out}/m"], ["{out}/m", "generate", "--text", "a b zq abc"]] }
 END
 [ "$HOSTILE" = all ] && core= || core=--core

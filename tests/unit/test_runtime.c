@@ -638,6 +638,63 @@ static void generates(void **state) {
     }
 }
 
+/* ---- evaluation ---- */
+
+static moec_eval_result evaluated(moec_instance *m, const moec_eval_options *o, const char *text) {
+    moec_cli c = {.program = &program, .self = "fake", .name = "fake", .o = {.eos = -1}, .instance = m};
+    moec_eval_result r;
+    assert_int_equal(moec_eval_run(&c, o, write_file("eval.jsonl", text, strlen(text)), &r), 0);
+    return r;
+}
+
+/* What the functions say of the fake program's scores, minus half the labels, and of its generations, with
+ * the adapter that happens to be in force. */
+static void evaluates(void **state) {
+    (void)state;
+    moec_instance *m = open_good(2);
+    moec_eval_options o = {.batch = 3}, length = {.normalize = MOEC_NORMALIZE_LENGTH},
+                      loss = {.loss_only = 1};
+    const char *questions =
+        "{\"input_ids\":[4],\"choices_ids\":[[3,1],[2,1],[1,1,1]],\"label\":1,\"task\":\"a\"}\n"
+        "{\"input_ids\":[4,5],\"choices_ids\":[[3,1],[2,1],[1,1,1]],\"label\":2,\"task\":\"a\"}\n"
+        "{\"input_ids\":[4],\"choices_ids\":[[3],[2],[2],[5]],\"label\":1,\"task\":\"b\"}\n";
+    moec_eval_result r = evaluated(m, &o, questions);
+    assert_int_equal(r.choices, 3);
+    assert_int_equal(r.pairs, 0);
+    assert_true(r.accuracy == 2. / 3 && r.median == 0.75 && r.mean == 0.75);
+    r = evaluated(m, &length, questions);
+    assert_true(r.accuracy == 2. / 3 && r.median == 0.75);
+    o.limit = 1;
+    assert_true(evaluated(m, &o, questions).choices == 1);
+    o.limit = 0;
+
+    int64_t id = 0, want[CAPACITY], n = 9;
+    while (id < VOCAB && ((n = simulate(&id, 1, CAPACITY, 1, want)) > 6 || want[n - 1] != 1 || n < 3))
+        id++;
+    assert_true(id < VOCAB);
+    char pairs[512];
+    double sum = 0;
+    int at = snprintf(pairs, sizeof pairs, "{\"input_ids\":[%d],\"labels\":[", (int)id);
+    for (int64_t i = 0; i < n; i++) {
+        at += snprintf(pairs + at, sizeof pairs - (size_t)at, i ? ",%d" : "%d", (int)want[i]);
+        sum += (double)want[i] / 2;
+    }
+    snprintf(pairs + at, sizeof pairs - (size_t)at, ",-100]}\n{\"input_ids\":[%d],\"labels\":[%d,%d]}\n",
+             (int)id, (int)want[0], (int)(want[1] + 1) % VOCAB);
+    sum += (double)(want[0] + (want[1] + 1) % VOCAB) / 2;
+    r = evaluated(m, &o, pairs);
+    assert_int_equal(r.pairs, 2);
+    assert_int_equal(r.tokens, n + 2);
+    assert_true(r.loss == sum / (double)(n + 2));
+    assert_true(r.exact_match == 0.5);
+    assert_true(r.token_accuracy == (double)(n + 1) / (double)(n + 2));
+    r = evaluated(m, &loss, pairs);
+    assert_true(r.loss == sum / (double)(n + 2) && r.exact_match == 0);
+    assert_int_equal(moec_load_adapter(m, path_of("good"), NULL, 0), MOEC_OK);
+    assert_true(evaluated(m, &o, pairs).exact_match == 0);
+    moec_close(m);
+}
+
 /* ---- command line ---- */
 
 static char output[8192], errors[4096];
@@ -876,6 +933,7 @@ int main(void) {
         cmocka_unit_test(refuses_adapters),
         cmocka_unit_test(json_is_strict),
         cmocka_unit_test(generates),
+        cmocka_unit_test(evaluates),
         cmocka_unit_test(line_commands),
         cmocka_unit_test(line_errors),
         cmocka_unit_test(line_runs_functions),
