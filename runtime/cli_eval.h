@@ -36,7 +36,8 @@ typedef struct moec_eval_reader {
     const moec_eval_options *o;
     moec_progress *progress; /* cleared before an error is told */
     moec_jsonl lines;
-    moec_eval_kind kind; /* of the file; known with its first example */
+    moec_eval_kind kind;    /* of the file; known with its first example */
+    int64_t source, target; /* most tokens of an input, of a reference */
     int64_t taken, skipped, ordinal;
     char first[MOEC_MESSAGE]; /* why the first line was skipped */
     char why[MOEC_MESSAGE];   /* what is wrong with the line at hand */

@@ -84,8 +84,15 @@ static int read_ids(moec_eval_reader *r, moec_json *j, const char *what, moec_nu
     return e == MOEC_JSON_ARRAY_END ? EXIT_DONE : bad(r, "%s holds something that is no token id", what);
 }
 
-/* Appends the ids of the string that was read last. */
-static int read_text(moec_eval_reader *r, const moec_json *j, const char *what, moec_numbers *to) {
+static int too_long(moec_eval_reader *r, const char *what, int64_t n, int64_t most) {
+    return bad(r, "%s holds %lld tokens, the model was compiled for at most %lld", what, (long long)n,
+               (long long)most);
+}
+
+/* Appends the ids of the string that was read last. Whatever is too long even without its end of sequence is
+ * not encoded a second time. */
+static int read_text(moec_eval_reader *r, const moec_json *j, const char *what, int64_t most,
+                     moec_numbers *to) {
     moec_cli *c = r->c;
     int code = moec_cli_open_text(c);
     if (code)
@@ -93,6 +100,8 @@ static int read_text(moec_eval_reader *r, const moec_json *j, const char *what, 
     int64_t count = c->tokenizer->api->encode(c->text, j->string, j->length, NULL, 0);
     if (count < 0)
         return bad(r, "%s is not UTF-8 or too long", what);
+    if (count - 1 > most)
+        return too_long(r, what, count, most);
     if (!reserve(to, count))
         return moec_cli_no_memory(c);
     c->tokenizer->api->encode(c->text, j->string, j->length, to->at + to->n, count);
@@ -102,12 +111,12 @@ static int read_text(moec_eval_reader *r, const moec_json *j, const char *what, 
 
 /* An array of ids where text is 0, else a string; 2: either, *text says which. */
 static int read_sequence(moec_eval_reader *r, moec_json *j, moec_json_event e, const char *what, int *text,
-                         moec_numbers *to) {
+                         int64_t most, moec_numbers *to) {
     if (e == MOEC_JSON_ERROR)
         return bad_json(r, j);
     if (e == MOEC_JSON_STRING && *text) {
         *text = 1;
-        return read_text(r, j, what, to);
+        return read_text(r, j, what, most, to);
     }
     if (e == MOEC_JSON_ARRAY && *text != 1) {
         *text = 0;
@@ -128,7 +137,7 @@ static int read_choices(moec_eval_reader *r, moec_json *j, const char *what, int
     while ((e = moec_json_next(j)) != MOEC_JSON_ARRAY_END) {
         char name[64];
         snprintf(name, sizeof name, "%s[%lld]", what, (long long)x->end.n);
-        int code = read_sequence(r, j, e, name, &text, &x->token);
+        int code = read_sequence(r, j, e, name, &text, r->target, &x->token);
         if (code)
             return code;
         if (!push(&x->end, x->token.n))
@@ -214,17 +223,17 @@ static int read_value(moec_eval_reader *r, moec_json *j, Key k, moec_eval_kind k
     switch (k) {
     case INPUT_IDS:
     case INPUTS:
-        code = read_sequence(r, j, moec_json_next(j), name, &text, &x->input);
+        code = read_sequence(r, j, moec_json_next(j), name, &text, r->source, &x->input);
         if (!code && text && !r->o->input_eos)
             x->input.n = moec_body(x->input.at, x->input.n, r->c->program->seq2seq->eos);
         return code;
     case MASK:
         text = 0;
-        return read_sequence(r, j, moec_json_next(j), name, &text, &x->mask);
+        return read_sequence(r, j, moec_json_next(j), name, &text, r->source, &x->mask);
     case LABELS:
     case TARGETS:
         x->is_text = text;
-        return read_sequence(r, j, moec_json_next(j), name, &text, &x->token);
+        return read_sequence(r, j, moec_json_next(j), name, &text, r->target, &x->token);
     case CHOICES:
     case CHOICES_IDS:
         return read_choices(r, j, name, k == CHOICES ? 2 : 0, x);
@@ -300,8 +309,7 @@ static int check_ids(moec_eval_reader *r, const char *what, const int64_t *id, i
     if (!real)
         return bad(r, "%s holds no token", what);
     if (n > most)
-        return bad(r, "%s holds %lld tokens, the model was compiled for at most %lld", what, (long long)n,
-                   (long long)most);
+        return too_long(r, what, n, most);
     return EXIT_DONE;
 }
 
@@ -316,12 +324,6 @@ static int check_mask(moec_eval_reader *r, const moec_eval_example *x) {
         real += x->mask.at[i];
     }
     return real ? EXIT_DONE : bad(r, "attention_mask leaves no token of the input");
-}
-
-static int64_t most_of(const moec_cli *c, int symbol, int function, const char *input) {
-    int64_t lo, hi;
-    moec_cli_range(c, symbol, function, input, 1, &lo, &hi);
-    return hi;
 }
 
 static int check_choices(moec_eval_reader *r, const moec_eval_example *x, unsigned seen, int64_t most) {
@@ -341,9 +343,7 @@ static int check_choices(moec_eval_reader *r, const moec_eval_example *x, unsign
 }
 
 static int check(moec_eval_reader *r, moec_eval_example *x, moec_eval_kind kind, unsigned seen) {
-    const moec_cli *c = r->c;
-    const moec_seq2seq *q = c->program->seq2seq;
-    int64_t most = most_of(c, q->target, q->score, "labels");
+    int64_t most = r->target;
     int code;
     if (!(seen & (1u << INPUTS | 1u << INPUT_IDS)))
         return bad(r, "has neither inputs nor input_ids");
@@ -352,7 +352,7 @@ static int check(moec_eval_reader *r, moec_eval_example *x, moec_eval_kind kind,
     if (kind == MOEC_EVAL_PAIRS && !(seen & (1u << LABELS | 1u << TARGETS)))
         return bad(r, "has neither targets nor labels nor choices");
     code = check_ids(r, keys[seen >> INPUTS & 1 ? INPUTS : INPUT_IDS].name, x->input.at, x->input.n,
-                     most_of(c, q->source, q->encode, "input_ids"), 0);
+                     r->source, 0);
     if (!code && seen >> MASK & 1)
         code = check_mask(r, x);
     if (code || kind == MOEC_EVAL_CHOICES)
@@ -360,7 +360,7 @@ static int check(moec_eval_reader *r, moec_eval_example *x, moec_eval_kind kind,
     while (x->token.n > 0 && x->token.at[x->token.n - 1] == MOEC_IGNORED)
         x->token.n--;
     code = check_ids(r, keys[seen >> TARGETS & 1 ? TARGETS : LABELS].name, x->token.at, x->token.n, most, 1);
-    return !code && !push(&x->end, x->token.n) ? moec_cli_no_memory(c) : code;
+    return !code && !push(&x->end, x->token.n) ? moec_cli_no_memory(r->c) : code;
 }
 
 /* ---- files ---- */
@@ -391,8 +391,17 @@ static int read_line(moec_eval_reader *r, unsigned char *line, size_t n, moec_ev
     return code;
 }
 
+static int64_t most_of(const moec_cli *c, int symbol, int function, const char *input) {
+    int64_t lo, hi;
+    moec_cli_range(c, symbol, function, input, 1, &lo, &hi);
+    return hi;
+}
+
 int moec_eval_reader_open(moec_eval_reader *r, moec_cli *c, const moec_eval_options *o, const char *path) {
+    const moec_seq2seq *q = c->program->seq2seq;
     *r = (moec_eval_reader){.c = c, .o = o};
+    r->source = most_of(c, q->source, q->encode, "input_ids");
+    r->target = most_of(c, q->target, q->score, "labels");
     return moec_cli_status(c, moec_jsonl_open(&r->lines, path, moec_cli_sink(c)));
 }
 

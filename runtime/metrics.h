@@ -60,8 +60,8 @@ typedef struct moec_tally {
     size_t groups, group_room, task_room;
 } moec_tally;
 
-/* The counters of a prompt of a task, NULL without memory or when there are MOEC_TALLY_GROUPS others; they move when
- * another is added. */
+/* The counters of a prompt of a task, NULL without memory or when there are MOEC_TALLY_GROUPS others; they
+ * move when another is added. */
 moec_group *moec_tally_at(moec_tally *t, const char *task, size_t task_n, const char *prompt,
                           size_t prompt_n);
 void moec_tally_free(moec_tally *t);
