@@ -30,7 +30,7 @@ static moec_status write_part(const moec_trainer *t, int k, const char *path, mo
 }
 
 /* Fills a new folder; every file is synced, and its name. */
-static moec_status write_files(const moec_trainer *t, const moec_progress *p, const char *folder,
+static moec_status write_files(const moec_trainer *t, const moec_standing *p, const char *folder,
                                moec_sink sink) {
     moec_part part[MOEC_PARTS];
     moec_status s = MOEC_OK;
@@ -85,7 +85,7 @@ static void drop_older(const char *folder, int64_t step, int64_t keep) {
     moec_mem_free(l.step);
 }
 
-static moec_status save(const moec_trainer *t, const char *folder, const moec_progress *p,
+static moec_status save(const moec_trainer *t, const char *folder, const moec_standing *p,
                         char *const path[3], moec_sink sink) {
     const char *half = path[0], *home = path[1], *aside = path[2];
     moec_status s = make_half(half, sink);
@@ -101,7 +101,7 @@ static moec_status save(const moec_trainer *t, const char *folder, const moec_pr
     return MOEC_OK;
 }
 
-moec_status moec_checkpoint_save(const moec_trainer *t, const char *folder, const moec_progress *p,
+moec_status moec_checkpoint_save(const moec_trainer *t, const char *folder, const moec_standing *p,
                                  int64_t keep, moec_sink sink) {
     if (!t || !folder || !p || t->batches)
         return moec_fail(sink, MOEC_E_ARGUMENT, NULL, "error: a checkpoint is made between two steps");
@@ -166,11 +166,13 @@ typedef struct Files {
     char *path[MOEC_PARTS + 1];
 } Files;
 
+/* step -1: the folder is the checkpoint. */
 static int files_of(const char *folder, int64_t step, Files *f) {
     int whole = 1;
     for (int k = 0; k <= MOEC_PARTS; k++) {
-        f->path[k] = moec_path_new(folder, "checkpoint-%lld/%s", (long long)step,
-                                   k < MOEC_PARTS ? moec_part_names[k] : state_name);
+        const char *name = k < MOEC_PARTS ? moec_part_names[k] : state_name;
+        f->path[k] = step < 0 ? moec_path_new(folder, "%s", name)
+                              : moec_path_new(folder, "checkpoint-%lld/%s", (long long)step, name);
         whole &= f->path[k] != NULL;
     }
     return whole;
@@ -182,12 +184,12 @@ static void files_free(Files *f) {
 }
 
 /* MOEC_OK: the checkpoint is whole; `other` says where it does not belong to this run. */
-static moec_status examine(const moec_trainer *t, moec_progress *p, int64_t step, const Files *f,
+static moec_status examine(const moec_trainer *t, moec_standing *p, int64_t step, const Files *f,
                            moec_sink other, moec_sink sink) {
     moec_part part[MOEC_PARTS];
     int64_t inside = -1;
     moec_status s = moec_state_read(t, p, &inside, part, f->path[MOEC_PARTS], other, sink);
-    if (!s && inside != step)
+    if (!s && step >= 0 && inside != step)
         s = moec_fail(sink, MOEC_E_FORMAT, f->path[MOEC_PARTS], "is that of step %lld", (long long)inside);
     for (int k = 0; k < MOEC_PARTS && !s; k++)
         s = check_part(f->path[k], &part[k], sink);
@@ -222,7 +224,7 @@ static void warn_of(moec_warn *warn, void *ctx, const char *line) {
 }
 
 /* One candidate: *whole says whether it was the one. */
-static moec_status try_load(moec_trainer *t, const char *folder, int64_t step, moec_progress *p, int *whole,
+static moec_status try_load(moec_trainer *t, const char *folder, int64_t step, moec_standing *p, int *whole,
                             moec_warn *warn, void *ctx, moec_sink sink) {
     char why[LINE] = "", other[LINE] = "";
     Files f;
@@ -243,7 +245,7 @@ static moec_status try_load(moec_trainer *t, const char *folder, int64_t step, m
     return s;
 }
 
-moec_status moec_checkpoint_load(moec_trainer *t, const char *folder, moec_progress *p, int *found,
+moec_status moec_checkpoint_load(moec_trainer *t, const char *folder, moec_standing *p, int *found,
                                  moec_warn *warn, void *ctx, moec_sink sink) {
     if (!t || !folder || !p || !found)
         return moec_fail(sink, MOEC_E_ARGUMENT, NULL, "error: %s", moec_status_text(MOEC_E_ARGUMENT));
@@ -256,6 +258,57 @@ moec_status moec_checkpoint_load(moec_trainer *t, const char *folder, moec_progr
     if (!s && l.n && !*found)
         s = moec_fail(sink, MOEC_E_FORMAT, folder, "none of its %llu checkpoints is whole",
                       (unsigned long long)l.n);
+    moec_mem_free(l.step);
+    return s;
+}
+
+/* ---- the adapter alone ---- */
+
+/* The adapter of one checkpoint; *whole 0 and a reason in `why` where it is not whole. */
+static moec_status take_adapter(moec_instance *m, const char *folder, int64_t step, int *whole, moec_sink why,
+                                moec_sink sink) {
+    enum { POSITION = 1 << 16 };
+    moec_trainer look = {.m = m};
+    moec_standing p = {.position = moec_mem_new(POSITION, sizeof *p.position), .position_room = POSITION};
+    char other[LINE] = "";
+    Files f;
+    moec_status s = files_of(folder, step, &f) && p.position ? MOEC_OK : no_memory(folder, sink);
+    moec_train_defaults(&look.optimizer.o);
+    *whole = 0;
+    if (!s && !examine(&look, &p, step, &f, (moec_sink){other, sizeof other}, why)) {
+        *whole = 1;
+        s = moec_load_adapter(m, f.path[0], sink.p, sink.room);
+    }
+    files_free(&f);
+    moec_mem_free(p.position);
+    return s;
+}
+
+static int is_checkpoint(const char *folder) {
+    char *path = moec_path_new(folder, "%s", state_name);
+    int is = path && access(path, F_OK) == 0;
+    moec_mem_free(path);
+    return is;
+}
+
+moec_status moec_checkpoint_adapter(moec_instance *m, const char *folder, moec_warn *warn, void *ctx, moec_sink sink) {
+    moec_step_list l = {0};
+    int whole = 0;
+    if (!m || !folder)
+        return moec_fail(sink, MOEC_E_ARGUMENT, NULL, "error: %s", moec_status_text(MOEC_E_ARGUMENT));
+    if (is_checkpoint(folder)) {
+        moec_status one = take_adapter(m, folder, -1, &whole, sink, sink);
+        return one || whole ? one : MOEC_E_FORMAT;
+    }
+    moec_status s = moec_run_folder_list(folder, &l, sink);
+    for (size_t i = 0; i < l.n && !s && !whole; i++) {
+        char why[LINE] = "";
+        s = take_adapter(m, folder, l.step[i], &whole, (moec_sink){why, sizeof why}, sink);
+        if (!s && !whole)
+            warn_of(warn, ctx, why);
+    }
+    if (!s && !whole)
+        s = moec_fail(sink, MOEC_E_FORMAT, folder, l.n ? "none of its checkpoints is whole" : "holds no checkpoint");
     moec_mem_free(l.step);
     return s;
 }

@@ -20,12 +20,12 @@ typedef struct moec_agree {
 } moec_agree;
 
 /* The caller's part of a checkpoint. */
-typedef struct moec_progress {
+typedef struct moec_standing {
     const moec_agree *agree;
     size_t n_agree;
     int64_t *position; /* where the data stands, any numbers: saved, and filled by load */
     size_t n_position, position_room;
-} moec_progress;
+} moec_standing;
 
 /* Gets one line about a checkpoint that is left out. */
 typedef void moec_warn(void *ctx, const char *line);
@@ -33,15 +33,19 @@ typedef void moec_warn(void *ctx, const char *line);
 /* Writes the checkpoint of the steps done, between two steps, and keeps at most `keep` (0: all) of those up
  * to it. Creates the folder. MOEC_E_IO names the file and the reason, leaves no half of a checkpoint and all
  * older ones. */
-moec_status moec_checkpoint_save(const moec_trainer *t, const char *folder, const moec_progress *p,
+moec_status moec_checkpoint_save(const moec_trainer *t, const char *folder, const moec_standing *p,
                                  int64_t keep, moec_sink sink);
 
 /* Restores trainer and instance from the newest checkpoint that is whole. *found: 0 when there is none at
  * all, or no folder. MOEC_E_MISMATCH: it belongs to another program, or was made under other options;
  * MOEC_E_FORMAT: none of them is whole. The trainer is of no use after an error. Removes what dead runs left
  * half written. */
-moec_status moec_checkpoint_load(moec_trainer *t, const char *folder, moec_progress *p, int *found,
+moec_status moec_checkpoint_load(moec_trainer *t, const char *folder, moec_standing *p, int *found,
                                  moec_warn *warn, void *ctx, moec_sink sink);
+
+/* Loads into an instance the adapter of the newest whole checkpoint in a folder, or of the checkpoint that the
+ * folder is. Options do not matter; MOEC_E_MISMATCH: it belongs to a program with other tensors. */
+moec_status moec_checkpoint_adapter(moec_instance *m, const char *folder, moec_warn *warn, void *ctx, moec_sink sink);
 
 /* OUT/adapter.safetensors with what has been learnt so far; creates the folder. */
 moec_status moec_checkpoint_export(const moec_trainer *t, const char *folder, moec_sink sink);
@@ -55,11 +59,12 @@ typedef struct moec_part {
     uint64_t bytes, hash;
 } moec_part;
 
-moec_status moec_state_write(const moec_trainer *t, const moec_progress *p, const moec_part *part,
+moec_status moec_state_write(const moec_trainer *t, const moec_standing *p, const moec_part *part,
                              const char *path, moec_sink sink);
 /* Reads and checks state.json. What is right but belongs to other options is told in `other` alone, which
  * holds one line then; the position is filled. */
-moec_status moec_state_read(const moec_trainer *t, moec_progress *p, int64_t *step, moec_part *part,
+/* `t` may be one that was never opened, with instance and options: for a look at the state. */
+moec_status moec_state_read(const moec_trainer *t, moec_standing *p, int64_t *step, moec_part *part,
                             const char *path, moec_sink other, moec_sink sink);
 
 /* ---- run_folder.c ---- */

@@ -55,7 +55,7 @@ static void put_field(moec_chars *c, const moec_train_options *o, const moec_opt
     }
 }
 
-static void put_state(moec_chars *c, const moec_trainer *t, const moec_progress *p, const moec_part *part) {
+static void put_state(moec_chars *c, const moec_trainer *t, const moec_standing *p, const moec_part *part) {
     moec_chars_put(
         c, "{\"moec_checkpoint\":%d,\n\"step\":%" PRId64 ",\n\"program\":\"%016" PRIx64 "\",\n\"options\":{",
         VERSION, t->steps, t->m->program->weights_hash);
@@ -81,7 +81,7 @@ static void put_state(moec_chars *c, const moec_trainer *t, const moec_progress 
         moec_chars_put(c, "%016" PRIx64 "%s", moec_fnv(MOEC_FNV_START, c->p, c->n), end);
 }
 
-moec_status moec_state_write(const moec_trainer *t, const moec_progress *p, const moec_part *part,
+moec_status moec_state_write(const moec_trainer *t, const moec_standing *p, const moec_part *part,
                              const char *path, moec_sink sink) {
     moec_chars c = {0};
     moec_output f;
@@ -100,7 +100,7 @@ moec_status moec_state_write(const moec_trainer *t, const moec_progress *p, cons
 
 typedef struct Reader {
     const moec_trainer *t;
-    moec_progress *p;
+    moec_standing *p;
     int64_t step;
     moec_part *part;
     size_t agreed;
@@ -310,7 +310,7 @@ static int checksum_holds(const unsigned char *p, size_t n) {
     return !memcmp(p + body, digits, sizeof digits - 1);
 }
 
-moec_status moec_state_read(const moec_trainer *t, moec_progress *p, int64_t *step, moec_part *part,
+moec_status moec_state_read(const moec_trainer *t, moec_standing *p, int64_t *step, moec_part *part,
                             const char *path, moec_sink other, moec_sink sink) {
     Reader r = {.t = t, .p = p, .part = part, .path = path, .other = other, .sink = sink};
     unsigned char *bytes;

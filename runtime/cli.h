@@ -5,6 +5,7 @@
 
 #include "internal.h"
 #include "moec_main.h"
+#include "moec_train.h"
 
 enum { EXIT_DONE = 0, EXIT_INPUT = 1, EXIT_USAGE = 2, EXIT_BUG = 70 };
 
@@ -16,10 +17,14 @@ typedef struct moec_strings {
 } moec_strings;
 
 typedef struct moec_cli_options {
-    const char *weights, *adapter, *tokenizer, *jsonl, *sentence, *out, *normalize, *json;
-    moec_strings ids, targets, text, in, data, positional;
+    const char *weights, *adapter, *tokenizer, *jsonl, *sentence, *eval_sentence, *out, *normalize, *json,
+        *checkpoint;
+    moec_strings ids, targets, text, in, data, eval, positional;
     int64_t threads, max_length, eos, batch, limit;
-    int input_eos, skip_bad, help, version;
+    int64_t accumulate, eval_every, save_every, keep, log_every, router_metrics;
+    unsigned reduce; /* 0: examples, 1: tokens */
+    int input_eos, skip_bad, pack, truncate, no_shuffle, resume, dry_run, base, help, version;
+    moec_train_options train;
 } moec_cli_options;
 
 typedef struct moec_cli {
@@ -45,6 +50,8 @@ int moec_cli_open(moec_cli *c);
 int moec_cli_open_text(moec_cli *c);
 /* Parses a decimal integer that takes all of s. */
 int moec_cli_integer(const char *s, int64_t *out);
+/* The same for a decimal number with fraction and exponent. */
+int moec_cli_real(const char *s, double *out);
 /* Prints text with control characters, bidi marks and bytes that are no UTF-8 escaped. */
 void moec_cli_print_text(const char *s, size_t n);
 
@@ -146,6 +153,8 @@ int moec_cmd_generate(moec_cli *c);
 int moec_cmd_encode(moec_cli *c);
 int moec_cmd_score(moec_cli *c);
 int moec_cmd_eval(moec_cli *c);
+int moec_cmd_train(moec_cli *c);
+int moec_cmd_export(moec_cli *c);
 int moec_cmd_run(moec_cli *c);
 int moec_cmd_info(moec_cli *c);
 

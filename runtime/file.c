@@ -165,6 +165,26 @@ moec_status moec_output_open(const char *path, moec_output *f, moec_sink sink) {
     return moec_fail(sink, MOEC_E_IO, path, "cannot be written: %s", strerror(e));
 }
 
+moec_status moec_output_append(const char *path, moec_output *f, moec_sink sink) {
+    struct stat st;
+    *f = (moec_output){.fd = -1, .hash = MOEC_FNV_START};
+    if (!(f->path = copy_string(path, strlen(path))))
+        return moec_fail(sink, MOEC_E_MEMORY, path, "out of memory");
+    f->fd = open_again(path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (f->fd >= 0 && fstat(f->fd, &st) == 0 && S_ISREG(st.st_mode))
+        return MOEC_OK;
+    int e = errno;
+    moec_status s = f->fd < 0 ? moec_fail(sink, MOEC_E_IO, path, "cannot be written: %s", strerror(e))
+                              : moec_fail(sink, MOEC_E_IO, path, "is not a regular file");
+    moec_output_abandon(f);
+    return s;
+}
+
+moec_status moec_output_sync(moec_output *f, moec_sink sink) {
+    int e = sync_error(f->fd);
+    return e ? moec_fail(sink, MOEC_E_IO, f->path, "cannot be synced: %s", strerror(e)) : MOEC_OK;
+}
+
 moec_status moec_output_write(moec_output *f, const void *p, uint64_t n, moec_sink sink) {
     const unsigned char *at = p;
     while (n > 0) {

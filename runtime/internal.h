@@ -72,6 +72,10 @@ moec_status moec_output_open(const char *path, moec_output *f, moec_sink sink);
 moec_status moec_output_write(moec_output *f, const void *p, uint64_t n, moec_sink sink);
 moec_status moec_output_commit(moec_output *f, moec_sink sink); /* closes in any case */
 void moec_output_abandon(moec_output *f);
+/* A file that grows under its own name; made where there is none. moec_output_write adds to it, moec_output_abandon
+ * closes it. */
+moec_status moec_output_append(const char *path, moec_output *f, moec_sink sink);
+moec_status moec_output_sync(moec_output *f, moec_sink sink);
 
 /* ---- json.c: a strict pull reader ---- */
 

@@ -5,8 +5,10 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -17,11 +19,20 @@ enum {
     INFO = 8,
     RUN = 16,
     EVAL = 32,
+    TRAIN = 64,
+    EXPORT = 128,
     TEXTS = GENERATE | ENCODE | SCORE,
-    WORK = TEXTS | EVAL | RUN,
+    WORK = TEXTS | EVAL | TRAIN | RUN | EXPORT,
     ALL = WORK | INFO
 };
-typedef enum OptionKind { OPTION_FLAG, OPTION_STRING, OPTION_INTEGER, OPTION_LIST } OptionKind;
+typedef enum OptionKind {
+    OPTION_FLAG,
+    OPTION_STRING,
+    OPTION_INTEGER,
+    OPTION_LIST,
+    OPTION_REAL, /* from lo, below hi */
+    OPTION_WORD  /* one of those of meta, which | separates: its number, an unsigned */
+} OptionKind;
 
 static const struct Command {
     const char *name;
@@ -38,6 +49,9 @@ static const struct Command {
      "log-probability of targets: a line with the sum, then each token's"},
     {"eval", EVAL, moec_cmd_eval, 1, 0, 0, "",
      "accuracy of choices ranked by log-probability; loss and exact match of pairs"},
+    {"train", TRAIN, moec_cmd_train, 1, 0, 0, "",
+     "train the adapter on examples; the program has to be compiled with --train"},
+    {"export", EXPORT, moec_cmd_export, 0, 0, 0, "", "write the adapter in force as safetensors"},
     {"run", RUN, moec_cmd_run, 0, 1, 1, " FUNCTION", "run one function on .npy files"},
     {"info", INFO, moec_cmd_info, 0, 0, 0, "", "functions, bounds, sizes and adapter of this model"},
 };
@@ -49,7 +63,7 @@ static const struct Option {
     OptionKind kind;
     unsigned commands;
     size_t at;
-    int64_t lo, hi; /* integers */
+    int64_t lo, hi; /* numbers */
     const char *help;
 } options[] = {
     {"--ids", "IDS", OPTION_LIST, TEXTS, AT(ids), 0, 0,
@@ -60,35 +74,93 @@ static const struct Option {
     {"--jsonl", "FILE", OPTION_STRING, TEXTS, AT(jsonl), 0, 0,
      "inputs, one JSON object a line: \"input_ids\" or \"inputs\" (text); score: \"labels\" or \"targets\"; "
      "- for stdin"},
-    {"--data", "FILE", OPTION_LIST, EVAL, AT(data), 0, 0,
-     "examples, one JSON object a line: \"inputs\", \"choices\", \"label\", or \"inputs\", \"targets\" "
-     "(text), or "
-     "\"input_ids\", \"choices_ids\" or \"labels\"; \"task\", \"prompt\"; may be repeated; - for stdin"},
+    {"--data", "FILE", OPTION_LIST, EVAL | TRAIN, AT(data), 0, 0,
+     "examples, one JSON object a line: \"inputs\", \"targets\" (text) or \"input_ids\", \"labels\"; "
+     "\"task\"; eval also: \"inputs\", \"choices\", \"label\", \"prompt\"; train also: \"weight\"; may be "
+     "repeated; - for stdin; train takes FILE:WEIGHT:CAP too: files are drawn from in proportion to WEIGHT (1) "
+     "times their examples, of which at most CAP count"},
+    {"--eval", "FILE", OPTION_LIST, TRAIN, AT(eval), 0, 0,
+     "examples as the command eval takes them, to evaluate while training; may be repeated"},
+    {"--steps", "N", OPTION_INTEGER, TRAIN, AT(train.steps), 1, (int64_t)1 << 53, "steps of the run"},
+    {"--accumulate", "N", OPTION_INTEGER, TRAIN, AT(accumulate), 1, 1 << 20,
+     "micro-batches of a step (default: 1)"},
+    {"--optimizer", "adafactor|adamw|sgd", OPTION_WORD, TRAIN, AT(train.optimizer), 0, 0,
+     "(default: adafactor)"},
+    {"--lr", "R", OPTION_REAL, TRAIN, AT(train.learning_rate), 0, INT64_MAX,
+     "learning rate at the top of the schedule (default: 3e-4)"},
+    {"--schedule", "constant|linear|cosine|inverse-sqrt", OPTION_WORD, TRAIN, AT(train.schedule), 0, 0,
+     "of the learning rate (default: constant)"},
+    {"--warmup", "N", OPTION_INTEGER, TRAIN, AT(train.warmup), 0, (int64_t)1 << 53,
+     "steps in which the learning rate rises from 0 (default: 0)"},
+    {"--clip", "NORM", OPTION_REAL, TRAIN, AT(train.clip_norm), 0, INT64_MAX,
+     "most norm of the gradient; 0: any (default: 0)"},
+    {"--weight-decay", "R", OPTION_REAL, TRAIN, AT(train.weight_decay), 0, INT64_MAX,
+     "adamw, sgd (default: 0)"},
+    {"--momentum", "R", OPTION_REAL, TRAIN, AT(train.momentum), 0, 1, "sgd (default: 0.9)"},
+    {"--beta1", "R", OPTION_REAL, TRAIN, AT(train.beta1), 0, 1, "adamw (default: 0.9)"},
+    {"--beta2", "R", OPTION_REAL, TRAIN, AT(train.beta2), 0, 1, "adamw (default: 0.999)"},
+    {"--epsilon", "R", OPTION_REAL, TRAIN, AT(train.epsilon), 0, INT64_MAX, "adamw (default: 1e-8)"},
+    {"--step-offset", "N", OPTION_INTEGER, TRAIN, AT(train.step_offset), 0, (int64_t)1 << 53,
+     "adafactor: steps its average counts as done before the first (default: 0)"},
+    {"--dropout", "P", OPTION_REAL, TRAIN, AT(train.dropout), 0, 1, "(default: 0.1)"},
+    {"--label-smoothing", "P", OPTION_REAL, TRAIN, AT(train.label_smoothing), 0, 1, "(default: 0)"},
+    {"--loss-z", "R", OPTION_REAL, TRAIN, AT(train.z_loss), 0, INT64_MAX,
+     "weight of log^2 Z in the loss (default: 1e-4)"},
+    {"--reduce", "examples|tokens", OPTION_WORD, TRAIN, AT(reduce), 0, 0,
+     "the loss is the mean over examples of their means, or over tokens (default: examples)"},
+    {"--pack", NULL, OPTION_FLAG, TRAIN, AT(pack), 0, 0, "several examples a row, each sees itself alone"},
+    {"--truncate", NULL, OPTION_FLAG, TRAIN, AT(truncate), 0, 0,
+     "cut what is too long for the program (default: it is a bad line)"},
+    {"--no-shuffle", NULL, OPTION_FLAG, TRAIN, AT(no_shuffle), 0, 0, "take examples in their files' order"},
+    {"--seed", "N", OPTION_INTEGER, TRAIN, AT(train.seed), 0, INT64_MAX,
+     "of the examples' order and of dropout (default: 0)"},
+    {"--eval-every", "N", OPTION_INTEGER, TRAIN, AT(eval_every), 1, INT64_MAX,
+     "evaluate every N steps, and at the end (default: at the end)"},
+    {"--eval-limit", "N", OPTION_INTEGER, TRAIN, AT(limit), 1, INT64_MAX,
+     "most examples of each --eval file (default: all)"},
+    {"--eval-sentence", "FILE", OPTION_STRING, TRAIN, AT(eval_sentence), 0, 0,
+     "sentence vectors of the lines of the --eval files, one after the other"},
+    {"--save-every", "N", OPTION_INTEGER, TRAIN, AT(save_every), 1, INT64_MAX,
+     "a checkpoint every N steps, and at the end (default: 100)"},
+    {"--keep", "K", OPTION_INTEGER, TRAIN, AT(keep), 0, INT64_MAX,
+     "checkpoints to keep; 0: all (default: 2)"},
+    {"--resume", NULL, OPTION_FLAG, TRAIN, AT(resume), 0, 0,
+     "go on from the newest checkpoint in --out; from the beginning where there is none"},
+    {"--log-every", "N", OPTION_INTEGER, TRAIN, AT(log_every), 1, INT64_MAX,
+     "a line every N steps, without a terminal (default: 10)"},
+    {"--router-metrics", "N", OPTION_INTEGER, TRAIN, AT(router_metrics), 1, INT64_MAX,
+     "load and entropy of every router into metrics.jsonl every N steps"},
+    {"--dry-run", NULL, OPTION_FLAG, TRAIN, AT(dry_run), 0, 0, "print the memory the run will take, then stop"},
+    {"--checkpoint", "DIR", OPTION_STRING, EXPORT, AT(checkpoint), 0, 0,
+     "a run's folder, for its newest checkpoint, or one checkpoint's"},
+    {"--base", NULL, OPTION_FLAG, EXPORT, AT(base), 0, 0,
+     "of a program compiled with method full: all weights of the model"},
     {"--normalize", "HOW", OPTION_STRING, EVAL, AT(normalize), 0, 0,
      "a choice's score: none, the sum of its log-probabilities (default); length, divided by its tokens"},
-    {"--input-eos", NULL, OPTION_FLAG, EVAL, AT(input_eos), 0, 0,
+    {"--input-eos", NULL, OPTION_FLAG, EVAL | TRAIN, AT(input_eos), 0, 0,
      "inputs that are text end with the end of sequence (default: only choices and targets do)"},
-    {"--skip-bad", NULL, OPTION_FLAG, EVAL, AT(skip_bad), 0, 0, "count bad lines and go on"},
+    {"--skip-bad", NULL, OPTION_FLAG, EVAL | TRAIN, AT(skip_bad), 0, 0, "count bad lines and go on"},
     {"--limit", "N", OPTION_INTEGER, EVAL, AT(limit), 1, INT64_MAX,
      "most examples of each file (default: all)"},
     {"--json", "FILE", OPTION_STRING, EVAL, AT(json), 0, 0,
      "write the results as JSON too; - for stdout, without the table"},
-    {"--sentence", "FILE", OPTION_STRING, TEXTS | EVAL, AT(sentence), 0, 0,
+    {"--sentence", "FILE", OPTION_STRING, TEXTS | EVAL | TRAIN, AT(sentence), 0, 0,
      "sentence vectors [inputs, width] as .npy, for routers that read them"},
     {"--max-length", "N", OPTION_INTEGER, GENERATE, AT(max_length), 1, INT64_MAX,
      "most tokens to make (default: all that fit)"},
     {"--eos", "ID", OPTION_INTEGER, GENERATE, AT(eos), 0, INT64_MAX,
      "token that ends a sequence (default: the model's)"},
-    {"--batch", "N", OPTION_INTEGER, TEXTS | EVAL, AT(batch), 1, INT64_MAX,
-     "inputs worked on together (default: 8, or fewer if bound)"},
+    {"--batch", "N", OPTION_INTEGER, TEXTS | EVAL | TRAIN, AT(batch), 1, INT64_MAX,
+     "inputs worked on together; train: rows of a micro-batch (default: 8, or fewer if bound)"},
     {"--in", "NAME=FILE", OPTION_LIST, RUN, AT(in), 0, 0, "an input of the function as .npy; one for each"},
-    {"--out", "PATH", OPTION_STRING, RUN | ENCODE, AT(out), 0, 0,
-     "encode: .npy file to write; run: folder for the outputs"},
+    {"--out", "PATH", OPTION_STRING, RUN | ENCODE | TRAIN | EXPORT, AT(out), 0, 0,
+     "encode: .npy file to write; run: folder for the outputs; train: the run's folder, for checkpoints, "
+     "metrics.jsonl, adapter.safetensors; export: .safetensors file to write"},
     {"--weights", "FILE", OPTION_STRING, WORK, AT(weights), 0, 0,
      "weights file (default: beside the executable, its name + .weights)"},
     {"--adapter", "FILE", OPTION_STRING, WORK, AT(adapter), 0, 0,
-     "safetensors to use in place of the compiled-in adapter"},
-    {"--tokenizer", "FILE", OPTION_STRING, TEXTS | EVAL, AT(tokenizer), 0, 0,
+     "safetensors to use in place of the compiled-in adapter; train: to start from"},
+    {"--tokenizer", "FILE", OPTION_STRING, TEXTS | EVAL | TRAIN, AT(tokenizer), 0, 0,
      "spiece.model to use in place of the compiled-in one"},
     {"--threads", "N", OPTION_INTEGER, WORK, AT(threads), 1, 1024, "threads (default: one a core)"},
     {"--help", NULL, OPTION_FLAG, ALL, AT(help), 0, 0, "this text"},
@@ -158,6 +230,14 @@ int moec_cli_integer(const char *s, int64_t *out) {
     return 1;
 }
 
+int moec_cli_real(const char *s, double *out) {
+    char *end;
+    if (!strchr("+-.0123456789", *s) || !*s || strpbrk(s, "xX"))
+        return 0;
+    *out = strtod(s, &end);
+    return !*end && isfinite(*out);
+}
+
 /* Characters that move the cursor, start terminal sequences or reorder text. */
 static int is_harmful(const unsigned char *p, size_t n) {
     if (n == 1)
@@ -191,22 +271,25 @@ void moec_cli_print_text(const char *s, size_t n) {
 
 /* ---- help ---- */
 
-static void print_help(const moec_cli *c) {
-    printf("usage: %s COMMAND [options]\n\n", c->name);
+/* All commands, or one. */
+static void print_help(const moec_cli *c, const struct Command *only) {
+    printf("usage: %s %s%s [options]\n\n", c->name, only ? only->name : "COMMAND", only ? only->usage : "");
     for (int i = 0; i < COMMANDS; i++)
-        if (!commands[i].seq2seq || c->program->seq2seq)
+        if (only ? only == &commands[i] : !commands[i].seq2seq || c->program->seq2seq)
             printf("  %s%-*s %s\n", commands[i].name, 18 - (int)strlen(commands[i].name), commands[i].usage,
                    commands[i].help);
-    printf("\noptions (and the commands that take them):\n");
+    printf(only ? "\noptions:\n" : "\noptions (and the commands that take them):\n");
     for (int i = 0; i < OPTIONS; i++) {
         char left[64];
+        if (only && !(options[i].commands & only->bit))
+            continue;
         snprintf(left, sizeof left, "%s%s%s", options[i].name, options[i].meta ? " " : "",
                  options[i].meta ? options[i].meta : "");
-        printf("  %-18s %s", left, options[i].help);
-        for (int k = 0, listed = 0; k < COMMANDS && options[i].commands != ALL; k++)
+        printf("  %-18s %s%s", left, strlen(left) > 18 ? "\n                     " : "", options[i].help);
+        for (int k = 0, listed = 0; k < COMMANDS && !only && options[i].commands != ALL; k++)
             if (options[i].commands & commands[k].bit)
                 printf("%s%s", listed++ ? ", " : " [", commands[k].name);
-        printf("%s\n", options[i].commands != ALL ? "]" : "");
+        printf("%s\n", !only && options[i].commands != ALL ? "]" : "");
     }
     printf("\nexit status: 0 done, 1 the input is at fault, 2 usage, 70 a defect of moec\n");
 }
@@ -220,6 +303,39 @@ static const struct Option *find_option(const char *arg, size_t n) {
     return NULL;
 }
 
+/* The number of a word among those of a list that | separates; -1: none of them. */
+static int find_word(const char *list, const char *word) {
+    for (int k = 0;; k++) {
+        size_t n = strcspn(list, "|");
+        if (n == strlen(word) && !memcmp(list, word, n))
+            return k;
+        if (!list[n])
+            return -1;
+        list += n + 1;
+    }
+}
+
+static int store_word(moec_cli *c, const struct Option *o, const char *value) {
+    char shown[MOEC_SHOW];
+    int k = find_word(o->meta, value);
+    if (k < 0)
+        return moec_cli_usage(c, "%s is '%s', not one of %s", o->name, moec_show_c(shown, value), o->meta);
+    *(unsigned *)(void *)((char *)&c->o + o->at) = (unsigned)k;
+    return EXIT_DONE;
+}
+
+static int store_real(moec_cli *c, const struct Option *o, const char *value) {
+    char shown[MOEC_SHOW];
+    double v;
+    if (!moec_cli_real(value, &v))
+        return moec_cli_usage(c, "%s needs a number, not '%s'", o->name, moec_show_c(shown, value));
+    if (v < (double)o->lo || v >= (double)o->hi)
+        return moec_cli_usage(c, "%s is %g: it has to be at least %lld and below %g", o->name, v,
+                              (long long)o->lo, (double)o->hi);
+    *(double *)(void *)((char *)&c->o + o->at) = v;
+    return EXIT_DONE;
+}
+
 static int store(moec_cli *c, const struct Option *o, const char *value) {
     char *at = (char *)&c->o + o->at;
     if (o->kind == OPTION_FLAG) {
@@ -229,6 +345,10 @@ static int store(moec_cli *c, const struct Option *o, const char *value) {
     } else if (o->kind == OPTION_LIST) {
         moec_strings *list = (moec_strings *)(void *)at;
         list->item[list->count++] = value;
+    } else if (o->kind == OPTION_REAL) {
+        return store_real(c, o, value);
+    } else if (o->kind == OPTION_WORD) {
+        return store_word(c, o, value);
     } else {
         int64_t v;
         char shown[MOEC_SHOW];
@@ -242,8 +362,8 @@ static int store(moec_cli *c, const struct Option *o, const char *value) {
     return EXIT_DONE;
 }
 
-/* given: a bit for each option met; they may stand before the command, so what it takes is checked later. */
-static int parse(moec_cli *c, const struct Command **command, uint64_t *given, int argc, char **argv) {
+/* given: the options met; they may stand before the command, so what it takes is checked later. */
+static int parse(moec_cli *c, const struct Command **command, unsigned char *given, int argc, char **argv) {
     char shown[MOEC_SHOW];
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i];
@@ -272,7 +392,7 @@ static int parse(moec_cli *c, const struct Command **command, uint64_t *given, i
         int code = store(c, o, value);
         if (code)
             return code;
-        *given |= (uint64_t)1 << (o - options);
+        given[o - options] = 1;
     }
     return EXIT_DONE;
 }
@@ -354,8 +474,8 @@ int moec_cli_open_text(moec_cli *c) {
 
 static int dispatch(moec_cli *c, int argc, char **argv) {
     const struct Command *command = NULL;
-    uint64_t given = 0;
-    int code = parse(c, &command, &given, argc, argv);
+    unsigned char given[OPTIONS] = {0};
+    int code = parse(c, &command, given, argc, argv);
     if (code)
         return code;
     if (c->o.version) {
@@ -363,13 +483,13 @@ static int dispatch(moec_cli *c, int argc, char **argv) {
         return EXIT_DONE;
     }
     if (c->o.help) {
-        print_help(c);
+        print_help(c, command);
         return EXIT_DONE;
     }
     if (!command)
         return moec_cli_usage(c, "no command was given");
     for (int i = 0; i < OPTIONS; i++)
-        if (given >> i & 1 && !(options[i].commands & command->bit))
+        if (given[i] && !(options[i].commands & command->bit))
             return moec_cli_usage(c, "%s takes no %s", command->name, options[i].name);
     int positional = (int)c->o.positional.count;
     if (positional < command->least || positional > command->most)
@@ -387,11 +507,13 @@ static void set_name(moec_cli *c, const char *path) {
 }
 
 int moec_main(const moec_program *p, const moec_tokenizer *tokenizer, int argc, char **argv) {
-    moec_cli c = {.program = p, .tokenizer = tokenizer, .o = {.eos = -1}};
+    moec_cli c = {.program = p, .tokenizer = tokenizer, .o = {.eos = -1, .accumulate = 1, .save_every = 100, .keep = 2, .log_every = 10}};
+    moec_train_defaults(&c.o.train);
     c.self = argc > 0 ? argv[0] : "model";
     set_name(&c, c.self);
     size_t room = (size_t)argc + 1; /* each list may take all arguments */
-    moec_strings *list[] = {&c.o.ids, &c.o.targets, &c.o.text, &c.o.in, &c.o.data, &c.o.positional};
+    moec_strings *list[] = {&c.o.ids, &c.o.targets, &c.o.text, &c.o.in,
+                            &c.o.data, &c.o.eval, &c.o.positional};
     enum { LISTS = sizeof list / sizeof *list };
     const char **slots = moec_mem_new(LISTS * room, sizeof *slots);
     if (!slots)

@@ -89,6 +89,8 @@ int64_t moec_trainer_steps(const moec_trainer *t); /* done so far, those before 
  * and for the optimiser's state. */
 uint64_t moec_train_gradient_bytes(const moec_program *p);
 uint64_t moec_train_state_bytes(const moec_program *p, moec_optimizer o);
+/* Bytes of the arena that `train` touches for the given symbols: activations and gradients of them. 0 without it. */
+uint64_t moec_train_arena_bytes(const moec_program *p, const int64_t *sym);
 
 #ifdef __cplusplus
 }

@@ -131,7 +131,7 @@ typedef struct Run {
     moec_trainer *t;
     moec_agree agree[2];
     int64_t position[3];
-    moec_progress p;
+    moec_standing p;
     char message[400], warning[1200];
     int warnings, found;
 } Run;
@@ -142,7 +142,7 @@ static void run_open(Run *r, const moec_train_options *o) {
     r->t = fake_trainer(r->m, o);
     r->agree[0] = (moec_agree){"batch", 2};
     r->agree[1] = (moec_agree){"data \"x\"", INT64_MIN};
-    r->p = (moec_progress){r->agree, 2, r->position, 3, 3};
+    r->p = (moec_standing){r->agree, 2, r->position, 3, 3};
 }
 
 static void run_close(Run *r) {

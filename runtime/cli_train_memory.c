@@ -1,0 +1,163 @@
+/* The memory a training run takes, planned before it runs, and what it took in the end.
+ *
+ * What is reserved costs memory only where it is touched, so the plan counts what the largest batch touches:
+ * of the arena the places of train's values, of evaluation the values of the functions it calls. */
+#define _POSIX_C_SOURCE 200809L
+
+#include "cli_train.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+static const char *const names[MOEC_MEMORY_KINDS] = {
+    [MOEC_MEMORY_WEIGHTS] = "weights (mapped)",
+    [MOEC_MEMORY_ADAPTER] = "adapter and derived weights",
+    [MOEC_MEMORY_ACTIVATIONS] = "activations",
+    [MOEC_MEMORY_SCRATCH] = "scratch of the threads",
+    [MOEC_MEMORY_GRADIENTS] = "gradients",
+    [MOEC_MEMORY_OPTIMIZER] = "optimiser state",
+    [MOEC_MEMORY_DATA] = "data",
+    [MOEC_MEMORY_EVALUATION] = "evaluation",
+    [MOEC_MEMORY_PROCESS] = "process",
+};
+
+/* ---- what it took ---- */
+
+/* The number behind a name in a file of lines `NAME: NUMBER kB`. */
+static uint64_t kilobytes(const char *path, const char *name) {
+    char line[256];
+    unsigned long long v = 0;
+    size_t n = strlen(name);
+    FILE *f = fopen(path, "r");
+    while (f && fgets(line, sizeof line, f))
+        if (!strncmp(line, name, n) && sscanf(line + n, "%llu", &v) == 1)
+            break;
+    if (f)
+        fclose(f);
+    return (uint64_t)v << 10;
+}
+
+uint64_t moec_memory_now(void) {
+    unsigned long long all, resident = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (f && fscanf(f, "%llu %llu", &all, &resident) != 2)
+        resident = 0;
+    if (f)
+        fclose(f);
+    return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* getrusage's also remembers what called this program before it was executed. */
+uint64_t moec_memory_peak(void) {
+    struct rusage u;
+    uint64_t peak = kilobytes("/proc/self/status", "VmHWM:");
+    if (peak || getrusage(RUSAGE_SELF, &u))
+        return peak;
+    return (uint64_t)u.ru_maxrss << 10;
+}
+
+const char *moec_bytes_text(char out[MOEC_BYTES_TEXT], uint64_t bytes) {
+    static const char *const units[] = {"KiB", "MiB", "GiB", "TiB"};
+    double v = (double)bytes / 1024;
+    size_t k = 0;
+    for (; v >= 1024 && k + 1 < sizeof units / sizeof *units; k++)
+        v /= 1024;
+    snprintf(out, MOEC_BYTES_TEXT, "%.1f %s", v, units[k]);
+    return out;
+}
+
+/* ---- the plan ---- */
+
+static void set_symbol(int64_t *sym, int symbol, int64_t value) {
+    if (symbol >= 0)
+        sym[symbol] = value;
+}
+
+static void symbols_of(const moec_program *p, int64_t rows, int64_t source, int64_t target, int64_t *sym) {
+    for (uint32_t i = 0; i < p->n_symbols; i++)
+        sym[i] = p->symbol[i].lo;
+    set_symbol(sym, p->seq2seq->batch, rows);
+    set_symbol(sym, p->seq2seq->source, source);
+    set_symbol(sym, p->seq2seq->target, target);
+}
+
+/* Bytes of one function's outputs, or of one of them. */
+static uint64_t outputs_of(const moec_program *p, int index, const char *name, const int64_t *sym) {
+    uint64_t total = 0, bytes;
+    if (index < 0)
+        return 0;
+    const moec_function *f = &p->function[index];
+    for (uint32_t v = f->n_inputs; v < f->n_inputs + f->n_outputs; v++)
+        if ((!name || !strcmp(f->value[v].name, name)) && f->value[v].alias < 0 &&
+            moec_value_bytes(f, v, sym, &bytes))
+            total += bytes;
+    return total;
+}
+
+/* Of the caches of decoding: they have room for the program's bounds, and rows in use are touched. */
+static uint64_t caches_of(const moec_program *p, const int64_t *sym, int64_t made) {
+    const moec_function *f = &p->function[p->seq2seq->step];
+    uint64_t total = 0, bytes;
+    for (uint32_t v = 0; v < f->n_inputs; v++)
+        if (f->value[v].grow_axis >= 0 && f->value[v].capacity > 0 && moec_value_bytes(f, v, sym, &bytes))
+            total += bytes / (uint64_t)f->value[v].capacity * (uint64_t)made;
+    return total;
+}
+
+/* States of the inputs, twice where the references repeat them, and scores; then decoding. */
+static uint64_t evaluation(const moec_train_run *r) {
+    const moec_program *p = r->c->program;
+    const moec_seq2seq *q = p->seq2seq;
+    uint64_t most = 0;
+    for (size_t i = 0; i < r->c->o.eval.count; i++) {
+        const moec_eval_file *f = &r->eval[i];
+        int64_t sym[MOEC_SYMBOLS];
+        symbols_of(p, r->data_options.rows, f->source, f->target, sym);
+        uint64_t cross = outputs_of(p, q->cross, "cross_kv", sym);
+        uint64_t score =
+            outputs_of(p, q->encode, "hidden", sym) + 2 * cross + outputs_of(p, q->score, NULL, sym);
+        if (f->generated && q->step >= 0)
+            score += cross + outputs_of(p, q->step, NULL, sym) + caches_of(p, sym, f->generated);
+        most = score > most ? score : most;
+    }
+    return most;
+}
+
+static uint64_t data_bytes(const moec_train_run *r) {
+    const moec_dataset *d = &r->set;
+    int64_t batch = r->rows * (2 * r->source + 3 * r->target) * (int64_t)sizeof(int64_t);
+    return (uint64_t)(d->examples * (int64_t)(sizeof *d->example + sizeof(uint32_t)) +
+                      d->tokens * (int64_t)sizeof *d->token + batch) +
+           r->sentence.bytes + r->eval_sentence.bytes;
+}
+
+void moec_train_plan(moec_train_run *r, uint64_t process) {
+    const moec_cli *c = r->c;
+    const moec_program *p = c->program;
+    moec_memory_plan *m = &r->plan;
+    int64_t sym[MOEC_SYMBOLS];
+    symbols_of(p, r->rows, r->source, r->target, sym);
+    uint64_t blocks = c->o.adapter || c->o.resume ? 2 : 1; /* loading goes to a second one */
+    *m = (moec_memory_plan){
+        {[MOEC_MEMORY_WEIGHTS] = p->embedded ? 0 : p->weights_bytes,
+         [MOEC_MEMORY_ADAPTER] = blocks * p->adapter_bytes + p->derived_bytes,
+         [MOEC_MEMORY_ACTIVATIONS] = moec_train_arena_bytes(p, sym),
+         [MOEC_MEMORY_SCRATCH] = p->scratch_bytes * (uint64_t)moec_pool_workers(c->instance->pool),
+         [MOEC_MEMORY_GRADIENTS] = moec_train_gradient_bytes(p) * (r->data_options.accumulation > 1 ? 2 : 1),
+         [MOEC_MEMORY_OPTIMIZER] = moec_train_state_bytes(p, r->o->optimizer),
+         [MOEC_MEMORY_DATA] = data_bytes(r),
+         [MOEC_MEMORY_EVALUATION] = evaluation(r),
+         [MOEC_MEMORY_PROCESS] = process},
+        0};
+    for (int i = 0; i < MOEC_MEMORY_KINDS; i++)
+        m->total += m->bytes[i];
+}
+
+void moec_train_plan_print(const moec_memory_plan *p) {
+    char text[MOEC_BYTES_TEXT];
+    for (int i = 0; i < MOEC_MEMORY_KINDS; i++)
+        printf("%-28s %12s\n", names[i], moec_bytes_text(text, p->bytes[i]));
+    printf("%-28s %12s\n", "total", moec_bytes_text(text, p->total));
+}
