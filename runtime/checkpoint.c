@@ -291,7 +291,8 @@ static int is_checkpoint(const char *folder) {
     return is;
 }
 
-moec_status moec_checkpoint_adapter(moec_instance *m, const char *folder, moec_warn *warn, void *ctx, moec_sink sink) {
+moec_status moec_checkpoint_adapter(moec_instance *m, const char *folder, moec_warn *warn, void *ctx,
+                                    moec_sink sink) {
     moec_step_list l = {0};
     int whole = 0;
     if (!m || !folder)
@@ -308,7 +309,8 @@ moec_status moec_checkpoint_adapter(moec_instance *m, const char *folder, moec_w
             warn_of(warn, ctx, why);
     }
     if (!s && !whole)
-        s = moec_fail(sink, MOEC_E_FORMAT, folder, l.n ? "none of its checkpoints is whole" : "holds no checkpoint");
+        s = moec_fail(sink, MOEC_E_FORMAT, folder,
+                      l.n ? "none of its checkpoints is whole" : "holds no checkpoint");
     moec_mem_free(l.step);
     return s;
 }

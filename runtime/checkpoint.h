@@ -43,9 +43,10 @@ moec_status moec_checkpoint_save(const moec_trainer *t, const char *folder, cons
 moec_status moec_checkpoint_load(moec_trainer *t, const char *folder, moec_standing *p, int *found,
                                  moec_warn *warn, void *ctx, moec_sink sink);
 
-/* Loads into an instance the adapter of the newest whole checkpoint in a folder, or of the checkpoint that the
- * folder is. Options do not matter; MOEC_E_MISMATCH: it belongs to a program with other tensors. */
-moec_status moec_checkpoint_adapter(moec_instance *m, const char *folder, moec_warn *warn, void *ctx, moec_sink sink);
+/* Loads into an instance the adapter of the newest whole checkpoint in a folder, or of the checkpoint that
+ * the folder is. Options do not matter; MOEC_E_MISMATCH: it belongs to a program with other tensors. */
+moec_status moec_checkpoint_adapter(moec_instance *m, const char *folder, moec_warn *warn, void *ctx,
+                                    moec_sink sink);
 
 /* OUT/adapter.safetensors with what has been learnt so far; creates the folder. */
 moec_status moec_checkpoint_export(const moec_trainer *t, const char *folder, moec_sink sink);

@@ -77,7 +77,8 @@ static const struct Option {
     {"--data", "FILE", OPTION_LIST, EVAL | TRAIN, AT(data), 0, 0,
      "examples, one JSON object a line: \"inputs\", \"targets\" (text) or \"input_ids\", \"labels\"; "
      "\"task\"; eval also: \"inputs\", \"choices\", \"label\", \"prompt\"; train also: \"weight\"; may be "
-     "repeated; - for stdin; train takes FILE:WEIGHT:CAP too: files are drawn from in proportion to WEIGHT (1) "
+     "repeated; - for stdin; train takes FILE:WEIGHT:CAP too: files are drawn from in proportion to WEIGHT "
+     "(1) "
      "times their examples, of which at most CAP count"},
     {"--eval", "FILE", OPTION_LIST, TRAIN, AT(eval), 0, 0,
      "examples as the command eval takes them, to evaluate while training; may be repeated"},
@@ -130,7 +131,8 @@ static const struct Option {
      "a line every N steps, without a terminal (default: 10)"},
     {"--router-metrics", "N", OPTION_INTEGER, TRAIN, AT(router_metrics), 1, INT64_MAX,
      "load and entropy of every router into metrics.jsonl every N steps"},
-    {"--dry-run", NULL, OPTION_FLAG, TRAIN, AT(dry_run), 0, 0, "print the memory the run will take, then stop"},
+    {"--dry-run", NULL, OPTION_FLAG, TRAIN, AT(dry_run), 0, 0,
+     "print the memory the run will take, then stop"},
     {"--checkpoint", "DIR", OPTION_STRING, EXPORT, AT(checkpoint), 0, 0,
      "a run's folder, for its newest checkpoint, or one checkpoint's"},
     {"--base", NULL, OPTION_FLAG, EXPORT, AT(base), 0, 0,
@@ -507,13 +509,15 @@ static void set_name(moec_cli *c, const char *path) {
 }
 
 int moec_main(const moec_program *p, const moec_tokenizer *tokenizer, int argc, char **argv) {
-    moec_cli c = {.program = p, .tokenizer = tokenizer, .o = {.eos = -1, .accumulate = 1, .save_every = 100, .keep = 2, .log_every = 10}};
+    moec_cli c = {.program = p,
+                  .tokenizer = tokenizer,
+                  .o = {.eos = -1, .accumulate = 1, .save_every = 100, .keep = 2, .log_every = 10}};
     moec_train_defaults(&c.o.train);
     c.self = argc > 0 ? argv[0] : "model";
     set_name(&c, c.self);
     size_t room = (size_t)argc + 1; /* each list may take all arguments */
-    moec_strings *list[] = {&c.o.ids, &c.o.targets, &c.o.text, &c.o.in,
-                            &c.o.data, &c.o.eval, &c.o.positional};
+    moec_strings *list[] = {&c.o.ids,  &c.o.targets, &c.o.text,      &c.o.in,
+                            &c.o.data, &c.o.eval,    &c.o.positional};
     enum { LISTS = sizeof list / sizeof *list };
     const char **slots = moec_mem_new(LISTS * room, sizeof *slots);
     if (!slots)
