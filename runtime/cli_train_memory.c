@@ -64,7 +64,7 @@ const char *moec_bytes_text(char out[MOEC_BYTES_TEXT], uint64_t bytes) {
     size_t k = 0;
     for (; v >= 1024 && k + 1 < sizeof units / sizeof *units; k++)
         v /= 1024;
-    snprintf(out, MOEC_BYTES_TEXT, "%.1f %s", v, units[k]);
+    snprintf(out, MOEC_BYTES_TEXT, "%.2f %s", v, units[k]);
     return out;
 }
 

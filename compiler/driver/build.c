@@ -61,8 +61,9 @@ bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Di
         for (int k = 0; k < p->rank; k++) n *= (uint64_t)p->dim[k];
         if (p->kind == PK_ADAPTER) b->codegen.trainable += n;
     }
-    bool full = model->spec && adapter_is_full(model->spec); /* then what is trained is the base */
-    if (model->has_config) b->codegen.parameters = (uint64_t)config_base_count(&model->config) + (full ? 0 : b->codegen.trainable);
+    bool own = model->spec && !adapter_is_full(model->spec); /* tensors that the base does not have */
+    if (model->has_config)
+        b->codegen.parameters = (uint64_t)config_base_count(&model->config) + (own ? b->codegen.trainable : 0);
     return image_plan(model->m, b->a, &b->image, d);
 }
 
