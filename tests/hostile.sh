@@ -154,7 +154,10 @@ echo "hostile: $cases cases of its own, $failed failures"
 [ -f "$shared/run_hostile.py" ] && command -v python3 >/dev/null || { echo "hostile: no complete set: set MOEC_SHARED"; exit 77; }
 compile='"--matmul=plain", "-O0", "-o"'
 cat >"$work/config.json" <<END
-{ "before": [["moec", "compile", "{base}/t5", "--adapter", "{base}/adapter.json", $compile, "{cache}/t5"]],
+{ "before": [["moec", "compile", "{base}/t5", "--adapter", "{base}/adapter.json", $compile, "{cache}/t5"],
+             ["moec", "compile", "{base}/t5", "--adapter", "{base}/adapter_short.json", "--train", $compile, "{cache}/train"]],
+  "dataset": ["{cache}/train", "train", "--data", "{data}", "--steps", "1", "--out", "{out}/run"],
+  "choices": ["{cache}/train", "eval", "--data", "{data}"],
   "onnx": ["moec", "compile", "{model}", $compile, "{out}/m"],
   "onnx@c": ["moec", "compile", "{model}", "--emit=c", "-o", "{out}/c"],
   "dir": ["moec", "compile", "{dir}", $compile, "{out}/m"],
