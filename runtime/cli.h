@@ -118,6 +118,7 @@ typedef struct moec_eval_options {
     int loss_only;        /* pairs: generate nothing; exact match and token accuracy stay 0 */
     const void *sentence; /* f32 [sentences, width], a vector for each line; NULL where no router reads one */
     int64_t sentences;
+    int (*stop)(void); /* asked now and then: nonzero ends the work; may be NULL */
 } moec_eval_options;
 
 typedef struct moec_eval_result {
@@ -126,6 +127,7 @@ typedef struct moec_eval_result {
     double accuracy, median, mean; /* choices: over all; means over tasks of medians, means over prompts */
     double loss, exact_match,
         token_accuracy; /* pairs: mean per target token, per example, per target token */
+    int stopped;        /* not all examples were taken: options.stop said so */
 } moec_eval_result;
 
 /* Evaluates the open instance, as it is, on one file of choices or pairs. Prints nothing but errors; returns

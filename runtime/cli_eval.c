@@ -105,10 +105,15 @@ static moec_made made_of(const Eval *e, const moec_eval_example *x, const int64_
     return (moec_made){token, n, n < room || n == e->generated};
 }
 
+static int stops(const moec_eval_options *o) {
+    return o->stop && o->stop();
+}
+
 static int each_step(void *ctx, int64_t step, const int64_t *token) {
+    const Eval *e = ctx;
     (void)token;
-    moec_progress_tell(ctx, step + 1);
-    return 0;
+    moec_progress_tell(e->w.progress, step + 1);
+    return stops(e->o);
 }
 
 static int count_pair(Eval *e, const moec_eval_example *x, double score, const moec_made *m) {
@@ -143,7 +148,7 @@ static int count_pairs(Eval *e) {
         moec_generate_options o = {.max_length = most, .eos = -1};
         moec_cli_sink(c);
         code = moec_cli_status(c, moec_generate(c->instance, e->w.rows, e->w.length, e->w.ids, e->w.mask,
-                                                e->w.sentence, &o, tokens, &steps, each_step, e->w.progress));
+                                                e->w.sentence, &o, tokens, &steps, each_step, e));
     }
     for (int64_t i = 0; !code && i < e->w.count; i++) {
         moec_made m = made_of(e, &e->w.x[i], tokens + i * most, steps);
@@ -195,7 +200,7 @@ static int eval_file(moec_cli *c, const moec_eval_options *o, const char *path, 
         code = moec_eval_reader_open(&r, c, o, path);
     r.progress = progress;
     r.ordinal = total->ordinal;
-    while (!code && !(code = collect(&e, &r)) && e.w.count)
+    while (!code && !stops(o) && !(code = collect(&e, &r)) && e.w.count)
         code = window(&e, r.kind);
     if (!total->skipped)
         memcpy(total->first, r.first, sizeof total->first);
@@ -239,6 +244,8 @@ int moec_eval_run(moec_cli *c, const moec_eval_options *o, const char *path, moe
     int code = eval_file(c, o, path, &quiet, &total);
     if (!code)
         code = summarize(c, &total, out);
+    if (!code)
+        out->stopped = stops(o);
     eval_free(&total);
     return code;
 }

@@ -20,6 +20,10 @@ static void stop(int signal) {
     stopped_by = signal;
 }
 
+int moec_train_stopped(void) {
+    return stopped_by != 0;
+}
+
 static void watch_signals(void) {
     struct sigaction a;
     memset(&a, 0, sizeof a);
@@ -245,16 +249,23 @@ static int between(moec_train_run *r) {
     int64_t done = moec_trainer_steps(r->trainer);
     int last = done == r->o->steps, code = EXIT_DONE;
     double begin = moec_seconds();
-    if (o->eval.count && (last || due(done, o->eval_every)))
-        code = moec_train_eval(r);
+    if (last || due(done, o->eval_every))
+        code = moec_train_eval(r, 0);
     if (!code && (last || stopped_by || due(done, o->save_every)))
         code = save(r);
     r->log.away += moec_seconds() - begin;
     return code;
 }
 
+/* Where the run was stopped within an evaluation, that comes first. */
+static int go_on(moec_train_run *r) {
+    int64_t done = moec_trainer_steps(r->trainer);
+    int owed = done && (done >= r->o->steps || due(done, r->c->o.eval_every));
+    return owed ? moec_train_eval(r, r->log.evaluated) : EXIT_DONE;
+}
+
 static int run_steps(moec_train_run *r) {
-    int code = EXIT_DONE;
+    int code = go_on(r);
     while (!code && !stopped_by && moec_trainer_steps(r->trainer) < r->o->steps) {
         code = step(r);
         if (!code)
@@ -304,7 +315,8 @@ static int train(moec_train_run *r) {
     code = run_steps(r);
     if (code)
         return code;
-    return stopped_by && moec_trainer_steps(r->trainer) < r->o->steps ? tell_stopped(r) : finish(r);
+    return stopped_by && (r->cut || moec_trainer_steps(r->trainer) < r->o->steps) ? tell_stopped(r)
+                                                                                  : finish(r);
 }
 
 int moec_cmd_train(moec_cli *c) {

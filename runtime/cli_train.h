@@ -22,6 +22,7 @@ typedef struct moec_run_log {
     double start, next;  /* seconds: when the loop began, when the bar moves again */
     int64_t first;       /* steps that were done then */
     int64_t tokens;      /* since then */
+    size_t evaluated;    /* files whose evaluation after the steps done is told already */
     double away;         /* seconds since then in which no step was made: evaluation, checkpoints */
 } moec_run_log;
 
@@ -56,6 +57,7 @@ typedef struct moec_train_run {
     int text_failed;              /* no tokenizer: told already */
     int64_t rows, source, target; /* the largest extents of a batch */
     moec_eval_file *eval;         /* one for each --eval */
+    int cut;                      /* evaluation was ended by a signal */
     moec_trainer *trainer;
     moec_agree *agree;
     moec_standing standing;
@@ -63,6 +65,10 @@ typedef struct moec_train_run {
     moec_memory_plan plan;
     moec_run_log log;
 } moec_train_run;
+
+/* ---- cli_train.c ---- */
+
+int moec_train_stopped(void); /* whether a signal has asked for the end */
 
 /* ---- cli_train_data.c: all return exit codes, having reported ---- */
 
@@ -76,8 +82,9 @@ int moec_train_sentences(moec_train_run *r, const char *path, int64_t rows, moec
 
 /* Looks through the --eval files, so that a bad line is told before training, not after. */
 int moec_train_eval_open(moec_train_run *r);
-/* Evaluates what has been learnt so far on every file; results go to log and metrics. */
-int moec_train_eval(moec_train_run *r);
+/* Evaluates what has been learnt so far on every file from `first` on; results go to log and metrics. A
+ * signal ends it: r->cut. */
+int moec_train_eval(moec_train_run *r, size_t first);
 
 /* ---- cli_train_memory.c ---- */
 

@@ -10,8 +10,11 @@ static int64_t larger(int64_t a, int64_t b) {
 
 static moec_eval_options options_of(const moec_train_run *r, int64_t first) {
     const moec_cli *c = r->c;
-    moec_eval_options o = {
-        .batch = c->o.batch, .limit = c->o.limit, .input_eos = c->o.input_eos, .skip_bad = c->o.skip_bad};
+    moec_eval_options o = {.batch = c->o.batch,
+                           .limit = c->o.limit,
+                           .input_eos = c->o.input_eos,
+                           .skip_bad = c->o.skip_bad,
+                           .stop = moec_train_stopped};
     if (r->eval_sentence.data) {
         int64_t width = c->program->seq2seq->sentence_width;
         o.sentence = r->eval_sentence.data + (size_t)(first * width) * sizeof(float);
@@ -81,13 +84,14 @@ int moec_train_eval_open(moec_train_run *r) {
     return code ? code : read_sentences(r, lines);
 }
 
-int moec_train_eval(moec_train_run *r) {
+int moec_train_eval(moec_train_run *r, size_t first) {
     int code = EXIT_DONE;
-    for (size_t i = 0; !code && i < r->c->o.eval.count; i++) {
+    for (size_t i = first; !code && !r->cut && i < r->c->o.eval.count; i++) {
         moec_eval_options o = options_of(r, r->eval[i].first);
         moec_eval_result result;
         code = moec_eval_run(r->c, &o, r->eval[i].path, &result);
-        if (!code)
+        r->cut = !code && result.stopped;
+        if (!code && !r->cut)
             code = moec_train_log_eval(r, r->eval[i].path, &result);
     }
     return code;

@@ -16,7 +16,7 @@
 enum { BAR = 24 };
 #define METRICS_LIMIT ((uint64_t)1 << 32)
 
-static const char metrics_name[] = "metrics.jsonl", line_start[] = "{\"step\":";
+static const char metrics_name[] = "metrics.jsonl", line_start[] = "{\"step\":", eval_key[] = ",\"eval\":";
 
 double moec_seconds(void) {
     struct timespec t;
@@ -26,26 +26,35 @@ double moec_seconds(void) {
 
 /* ---- metrics.jsonl ---- */
 
-/* Whether a line, its end included, is whole and of one of the steps done. */
-static int keeps(const unsigned char *line, size_t n, int64_t done) {
+/* The step of a line that is whole, its end included; -1: it is not, or of a later one. */
+static int64_t step_of(const unsigned char *line, size_t n, int64_t done) {
     const size_t start = sizeof line_start - 1;
     int64_t step = 0;
     if (n < start + 3 || memcmp(line, line_start, start) || line[n - 1] != '\n' || line[n - 2] != '}')
-        return 0;
+        return -1;
     for (size_t i = start; line[i] >= '0' && line[i] <= '9' && step <= done; i++)
         step = step * 10 + (line[i] - '0');
-    return step <= done;
+    return step <= done ? step : -1;
 }
 
+static int is_eval(const unsigned char *line, size_t n) {
+    const unsigned char *comma = memchr(line, ',', n);
+    size_t left = comma ? n - (size_t)(comma - line) : 0;
+    return left >= sizeof eval_key && !memcmp(comma, eval_key, sizeof eval_key - 1);
+}
+
+/* *evaluated: evaluations after the last of the steps done. */
 static moec_status keep_lines(const unsigned char *bytes, size_t n, const char *path, int64_t done,
-                              moec_sink sink) {
+                              size_t *evaluated, moec_sink sink) {
     moec_output f;
     moec_status s = moec_output_open(path, &f, sink);
     for (size_t at = 0, end; !s && at < n; at = end) {
         const unsigned char *stop = memchr(bytes + at, '\n', n - at);
         end = stop ? (size_t)(stop - bytes) + 1 : n;
-        if (keeps(bytes + at, end - at, done))
+        int64_t step = step_of(bytes + at, end - at, done);
+        if (step >= 0)
             s = moec_output_write(&f, bytes + at, end - at, sink);
+        *evaluated += step == done && is_eval(bytes + at, end - at);
     }
     if (!s)
         return moec_output_commit(&f, sink);
@@ -55,14 +64,14 @@ static moec_status keep_lines(const unsigned char *bytes, size_t n, const char *
 }
 
 /* Rewrites the file without what a run that went on further has left. */
-static moec_status forget_later(const char *path, int64_t done, moec_sink sink) {
+static moec_status forget_later(const char *path, int64_t done, size_t *evaluated, moec_sink sink) {
     unsigned char *bytes;
     size_t n;
     if (access(path, F_OK))
         return MOEC_OK;
     moec_status s = moec_file_load(path, METRICS_LIMIT, &bytes, &n, sink);
     if (!s && n)
-        s = keep_lines(bytes, n, path, done, sink);
+        s = keep_lines(bytes, n, path, done, evaluated, sink);
     moec_mem_free(bytes);
     return s;
 }
@@ -76,7 +85,7 @@ int moec_train_log_open(moec_train_run *r) {
     moec_sink sink = moec_cli_sink(c);
     moec_status s = moec_run_folder_make(c->o.out, sink);
     if (!s)
-        s = forget_later(path, moec_trainer_steps(r->trainer), sink);
+        s = forget_later(path, moec_trainer_steps(r->trainer), &l->evaluated, sink);
     if (!s)
         s = moec_output_append(path, &l->metrics, sink);
     moec_mem_free(path);
@@ -181,7 +190,7 @@ int moec_train_log_eval(moec_train_run *r, const char *path, const moec_eval_res
     long long done = (long long)moec_trainer_steps(r->trainer);
     moec_chars t = {0};
     moec_train_log_clear(r);
-    moec_chars_put(&t, "%s%lld,\"eval\":", line_start, done);
+    moec_chars_put(&t, "%s%lld%s", line_start, done, eval_key);
     moec_chars_json(&t, moec_show_path(shown, path));
     printf("step %lld  %s:", done, shown);
     if (e->choices) {

@@ -177,6 +177,22 @@ done=$(sed 's/.*after step \([0-9]*\),.*/\1/' "$work/s.err")
 run "$work/s" --steps $((done + 2)) --resume
 run "$work/t" --steps $((done + 2)) --resume
 alike "interrupted twice" "$work/s" "$work/t" $((done + 2))
+# Stopped while it evaluates: the step is kept, the evaluation is made up for.
+for k in $(seq 100); do cat "$work/dev.jsonl"; done >"$work/long.jsonl"
+"$exe" train $data --steps 2 --eval "$work/long.jsonl" --eval-every 1 --out "$work/v" >"$work/v.txt" 2>"$work/v.err" &
+pid=$!
+for i in $(seq 600); do
+    [ -s "$work/v/metrics.jsonl" ] && break
+    sleep 0.05
+done
+kill -s INT $pid
+wait $pid
+code=$?
+[ $code = 130 ] && [ "$(grep -c eval "$work/v/metrics.jsonl")" = 0 ] && [ -d "$work/v/checkpoint-1" ] ||
+    fail "stopped in an evaluation: exit code $code, $(folders "$work/v"), $(cat "$work/v.err")"
+run "$work/v" --steps 2 --eval "$work/long.jsonl" --eval-every 1 --eval-limit 5 --resume
+[ "$(sed 's/^{"step":\([12]\),"\([a-z]*\)".*/\1\2/' "$work/v/metrics.jsonl" | tr '\n' ' ')" = "1epoch 1eval 2epoch 2eval " ] ||
+    fail "an evaluation made up for: $(cat "$work/v/metrics.jsonl")"
 for k in 1 2 3 4 5 6 7 8 9 10; do
     "$exe" train $data --steps 10 --save-every 1 --out "$work/k" --resume >/dev/null 2>"$work/err" &
     pid=$!
