@@ -17,6 +17,7 @@ typedef struct moec_eval_file {
 
 typedef struct moec_run_log {
     moec_output metrics; /* metrics.jsonl */
+    moec_chars line;     /* of it, being written; its room is used again */
     int bar, lines;      /* a bar on a terminal; a line every --log-every steps */
     int shown;           /* the bar stands on the screen */
     double start, next;  /* seconds: when the loop began, when the bar moves again */

@@ -100,17 +100,22 @@ void moec_train_log_close(moec_train_run *r) {
     moec_train_log_clear(r);
     if (r->log.metrics.path)
         moec_output_abandon(&r->log.metrics);
+    moec_mem_free(r->log.line.p);
 }
 
-/* Adds a line, which `t` holds; frees it. */
-static int write_line(moec_train_run *r, moec_chars *t) {
+/* A line begun. */
+static moec_chars *begin_line(moec_train_run *r) {
+    r->log.line.n = 0;
+    moec_chars_put(&r->log.line, "%s%lld", line_start, (long long)moec_trainer_steps(r->trainer));
+    return &r->log.line;
+}
+
+static int write_line(moec_train_run *r) {
     moec_cli *c = r->c;
+    moec_chars *t = &r->log.line;
     moec_chars_put(t, "}\n");
-    int code = t->failed
-                   ? moec_cli_no_memory(c)
-                   : moec_cli_status(c, moec_output_write(&r->log.metrics, t->p, t->n, moec_cli_sink(c)));
-    moec_mem_free(t->p);
-    return code;
+    return t->failed ? moec_cli_no_memory(c)
+                     : moec_cli_status(c, moec_output_write(&r->log.metrics, t->p, t->n, moec_cli_sink(c)));
 }
 
 /* A member of an object that has some; what is not finite is null in JSON. */
@@ -159,22 +164,21 @@ int moec_train_log_step(moec_train_run *r, const moec_step_report *s, const moec
     moec_run_log *l = &r->log;
     int64_t done = moec_trainer_steps(r->trainer), tokens = info->source_tokens + info->target_tokens;
     double rate = seconds > 0 ? (double)tokens / seconds : 0;
-    moec_chars t = {0};
-    moec_chars_put(&t, "%s%lld", line_start, (long long)done);
-    put(&t, "epoch", info->epoch + (double)info->examples / (double)r->set.examples);
-    put(&t, "loss", s->loss);
-    put(&t, "token_loss", s->token_loss);
+    moec_chars *t = begin_line(r);
+    put(t, "epoch", info->epoch + (double)info->examples / (double)r->set.examples);
+    put(t, "loss", s->loss);
+    put(t, "token_loss", s->token_loss);
     if (s->balance_loss != 0)
-        put(&t, "balance_loss", s->balance_loss);
+        put(t, "balance_loss", s->balance_loss);
     if (s->router_z_loss != 0)
-        put(&t, "router_z_loss", s->router_z_loss);
-    put(&t, "learning_rate", s->learning_rate);
-    put(&t, "grad_norm", s->gradient_norm);
-    put(&t, "tokens_per_second", rate);
+        put(t, "router_z_loss", s->router_z_loss);
+    put(t, "learning_rate", s->learning_rate);
+    put(t, "grad_norm", s->gradient_norm);
+    put(t, "tokens_per_second", rate);
     if (routers)
-        moec_chars_put(&t, ",%s", routers);
+        moec_chars_put(t, ",%s", routers);
     l->tokens += tokens;
-    int code = write_line(r, &t);
+    int code = write_line(r);
     if (l->bar)
         show_bar(r, s, done);
     if (l->lines && (done % r->c->o.log_every == 0 || done == r->o->steps)) {
@@ -188,25 +192,25 @@ int moec_train_log_step(moec_train_run *r, const moec_step_report *s, const moec
 int moec_train_log_eval(moec_train_run *r, const char *path, const moec_eval_result *e) {
     char shown[MOEC_SHOW];
     long long done = (long long)moec_trainer_steps(r->trainer);
-    moec_chars t = {0};
+    moec_chars *t = begin_line(r);
     moec_train_log_clear(r);
-    moec_chars_put(&t, "%s%lld%s", line_start, done, eval_key);
-    moec_chars_json(&t, moec_show_path(shown, path));
+    moec_chars_put(t, "%s", eval_key);
+    moec_chars_json(t, moec_show_path(shown, path));
     printf("step %lld  %s:", done, shown);
     if (e->choices) {
-        put(&t, "eval_accuracy", e->accuracy);
-        put(&t, "eval_mean_of_medians", e->median);
-        put(&t, "eval_mean_of_means", e->mean);
+        put(t, "eval_accuracy", e->accuracy);
+        put(t, "eval_mean_of_medians", e->median);
+        put(t, "eval_mean_of_means", e->mean);
         printf(" accuracy %.4f, mean of medians %.4f, mean of means %.4f\n", e->accuracy, e->median, e->mean);
     } else {
-        put(&t, "eval_loss", e->loss);
-        put(&t, "eval_exact_match", e->exact_match);
-        put(&t, "eval_token_accuracy", e->token_accuracy);
+        put(t, "eval_loss", e->loss);
+        put(t, "eval_exact_match", e->exact_match);
+        put(t, "eval_token_accuracy", e->token_accuracy);
         printf(" loss %.4f, exact match %.4f, token accuracy %.4f\n", e->loss, e->exact_match,
                e->token_accuracy);
     }
     fflush(stdout);
-    return write_line(r, &t);
+    return write_line(r);
 }
 
 /* ---- routers ---- */
