@@ -419,6 +419,29 @@ static void counts_bytes(void **state) {
     assert_int_equal(moec_train_state_bytes(&fake_program, MOEC_SGD), 64 + NB * 4);
 }
 
+static void sizes_of(const int64_t *sym, uint64_t *bytes) {
+    bytes[0] = 10 * (uint64_t)sym[0];
+    bytes[1] = 64;
+    bytes[2] = 0;
+}
+
+/* Places that overlap, lie within others, touch, leave holes; a size of nothing. */
+static void counts_the_arena(void **state) {
+    (void)state;
+    static const moec_place place[] = {{0, 0}, {0, 1}, {16, 1}, {80, 2}, {80, 1}, {1000, 0}, {1008, 1}};
+    moec_program p = fake_program;
+    const int64_t small = 1, large = 100;
+    p.n_places = sizeof place / sizeof *place;
+    p.n_sizes = 3;
+    p.place = place;
+    p.train_sizes = sizes_of;
+    assert_int_equal(moec_train_arena_bytes(&p, &small), 144 + 10 + 64 - 2);
+    assert_int_equal(moec_train_arena_bytes(&p, &large), 2000);
+    p.n_places = 1;
+    assert_int_equal(moec_train_arena_bytes(&p, &large), 1000);
+    assert_int_equal(moec_train_arena_bytes(&fake_program, &large), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(adafactor),
@@ -435,6 +458,7 @@ int main(void) {
         cmocka_unit_test(refuses_options),
         cmocka_unit_test(refuses_programs),
         cmocka_unit_test(counts_bytes),
+        cmocka_unit_test(counts_the_arena),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
