@@ -83,7 +83,7 @@ void moec_cli_range(const moec_cli *c, int symbol, int function, const char *inp
 
 /* ---- cli_call.c ---- */
 
-/* Progress on a terminal, for work that takes more than a second. */
+/* Progress on a terminal, for work that takes more than a second. NULL for moec_progress: nobody is told. */
 typedef struct moec_progress {
     int shown, tty;
     size_t done, total; /* inputs; total 0: not known */

@@ -22,8 +22,8 @@ void moec_progress_start(moec_progress *p, size_t total) {
 }
 
 void moec_progress_tell(moec_progress *p, int64_t tokens) {
-    int64_t now = p->tty ? now_ms() : 0;
-    if (!p->tty || now < p->next)
+    int64_t now = p && p->tty ? now_ms() : 0;
+    if (!p || !p->tty || now < p->next)
         return;
     fprintf(stderr, "\r%llu ", (unsigned long long)p->done);
     if (p->total)
@@ -36,8 +36,9 @@ void moec_progress_tell(moec_progress *p, int64_t tokens) {
 }
 
 void moec_progress_clear(moec_progress *p) {
-    if (p->shown)
-        fprintf(stderr, "\r%60s\r", "");
+    if (!p || !p->shown)
+        return;
+    fprintf(stderr, "\r%60s\r", "");
     p->shown = 0;
 }
 
