@@ -234,19 +234,20 @@ typedef struct moec_gemm {
     int ta, tb, add;
 } moec_gemm;
 
+/* Few rows are taken one by one: the general product would first copy the right side, and a worker's columns of it stay
+ * in its cache from row to row. A sequence decodes to the same bits alone and in a batch this small. */
+enum { MOEC_FEW_ROWS = 8 };
+
 #ifdef MOEC_MATMUL_OPENBLAS
 void cblas_sgemm(int order, int ta, int tb, int m, int n, int k, float alpha, const float *a, int lda, const float *b,
                  int ldb, float beta, float *c, int ldc);
 void cblas_sgemv(int order, int ta, int m, int n, float alpha, const float *a, int lda, const float *x, int incx, float beta,
                  float *y, int incy);
 enum { MOEC_SMALL_MATMUL = 4096 };
-/* Few rows are taken one by one: the general product would first copy the right side, and a worker's columns of it stay
- * in its cache from row to row. A sequence decodes to the same bits alone and in a batch this small. */
-enum { MOEC_FEW_ROWS = 8 };
 #endif
 
-/* C (+)= A B by columns of C kept in accumulators; the order of additions along k never changes. */
-static void moec_gemm_plain(const moec_gemm *g) {
+/* C (+)= A B row by row, columns of C kept in accumulators; the order of additions along k never changes. */
+static void moec_gemm_rows(const moec_gemm *g) {
     enum { COLS = 64 };
     for (int64_t i = 0; i < g->m; i++) {
         const float *a = g->a + (g->ta ? i : i * g->lda);
@@ -286,6 +287,68 @@ static void moec_gemm_plain(const moec_gemm *g) {
     }
 }
 
+enum { MOEC_PANEL_COLS = 16, MOEC_PANEL_ROWS = 4, MOEC_PANEL_DEPTH = 256 };
+
+/* Rows k0 on of columns j on of B side by side, zeros behind its last column. */
+static void moec_panel_pack(const moec_gemm *g, int64_t j, int64_t k0, int64_t depth, float *p) {
+    const int64_t down = g->tb ? 1 : g->ldb, across = g->tb ? g->ldb : 1;
+    const int64_t cols = g->n - j < MOEC_PANEL_COLS ? g->n - j : MOEC_PANEL_COLS;
+    const float *b = g->b + k0 * down + j * across;
+    if (cols == MOEC_PANEL_COLS) {
+        for (int64_t k = 0; k < depth; k++)
+            for (int l = 0; l < MOEC_PANEL_COLS; l++) p[k * MOEC_PANEL_COLS + l] = b[k * down + l * across];
+        return;
+    }
+    for (int64_t k = 0; k < depth; k++)
+        for (int64_t l = 0; l < MOEC_PANEL_COLS; l++) p[k * MOEC_PANEL_COLS + l] = l < cols ? b[k * down + l * across] : 0.0f;
+}
+
+/* s[r] += row r of A times the panel. Four arrays of one block each, or compilers do not keep them in registers. */
+static void moec_panel_rows(const float *a, const int64_t *row, int64_t ak, const float *p, int64_t depth,
+                            float (*s)[MOEC_PANEL_COLS]) {
+    enum { COLS = MOEC_PANEL_COLS };
+    const float *a0 = a + row[0], *a1 = a + row[1], *a2 = a + row[2], *a3 = a + row[3];
+    float s0[COLS], s1[COLS], s2[COLS], s3[COLS];
+    for (int l = 0; l < COLS; l++) s0[l] = s[0][l], s1[l] = s[1][l], s2[l] = s[2][l], s3[l] = s[3][l];
+    for (int64_t k = 0; k < depth; k++) {
+        const float x0 = a0[k * ak], x1 = a1[k * ak], x2 = a2[k * ak], x3 = a3[k * ak], *b = p + k * COLS;
+        for (int l = 0; l < COLS; l++) s0[l] += x0 * b[l], s1[l] += x1 * b[l], s2[l] += x2 * b[l], s3[l] += x3 * b[l];
+    }
+    for (int l = 0; l < COLS; l++) s[0][l] = s0[l], s[1][l] = s1[l], s[2][l] = s2[l], s[3][l] = s3[l];
+}
+
+/* C's rows i on, columns j on; `from`: the sums start from what C holds. */
+static void moec_panel_store(const moec_gemm *g, int64_t i, int64_t j, int64_t k0, int64_t depth, int from, const float *p) {
+    enum { COLS = MOEC_PANEL_COLS };
+    const int64_t rows = g->m - i < MOEC_PANEL_ROWS ? g->m - i : MOEC_PANEL_ROWS, cols = g->n - j < COLS ? g->n - j : COLS;
+    const int64_t ai = g->ta ? 1 : g->lda, ak = g->ta ? g->lda : 1;
+    int64_t row[MOEC_PANEL_ROWS];
+    float s[MOEC_PANEL_ROWS][COLS], *c = g->c + i * g->ldc + j;
+    for (int64_t r = 0; r < MOEC_PANEL_ROWS; r++) row[r] = (r < rows ? r : 0) * ai; /* rows that are none repeat the first */
+    memset(s, 0, sizeof s);
+    for (int64_t r = 0; r < rows && from; r++)
+        for (int64_t l = 0; l < cols; l++) s[r][l] = c[r * g->ldc + l];
+    moec_panel_rows(g->a + i * ai + k0 * ak, row, ak, p, depth, s);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t l = 0; l < cols; l++) c[r * g->ldc + l] = s[r][l];
+}
+
+/* C (+)= A B by panels of B's columns; the order of additions along k never changes. */
+static void moec_gemm_panels(const moec_gemm *g) {
+    float p[MOEC_PANEL_DEPTH * MOEC_PANEL_COLS];
+    for (int64_t j = 0; j < g->n; j += MOEC_PANEL_COLS)
+        for (int64_t k0 = 0; k0 == 0 || k0 < g->k; k0 += MOEC_PANEL_DEPTH) {
+            const int64_t depth = g->k - k0 < MOEC_PANEL_DEPTH ? g->k - k0 : MOEC_PANEL_DEPTH;
+            moec_panel_pack(g, j, k0, depth, p);
+            for (int64_t i = 0; i < g->m; i += MOEC_PANEL_ROWS) moec_panel_store(g, i, j, k0, depth, g->add || k0 > 0, p);
+        }
+}
+
+static void moec_gemm_plain(const moec_gemm *g) {
+    if (g->m <= MOEC_FEW_ROWS) moec_gemm_rows(g);
+    else moec_gemm_panels(g);
+}
+
 static void moec_gemm_run(const moec_gemm *g) {
 #ifdef MOEC_MATMUL_OPENBLAS
     if (g->m <= MOEC_FEW_ROWS && !g->ta && g->n * g->k >= MOEC_SMALL_MATMUL) {
@@ -303,17 +366,33 @@ static void moec_gemm_run(const moec_gemm *g) {
     moec_gemm_plain(g);
 }
 
-/* Columns a worker takes when one tile is all there is: the split depends on the shape alone, so results do not
- * depend on the number of threads. */
-enum { MOEC_GEMM_COLS = 256 };
+/* How a product that has the pool to itself is split: by columns of C where there are many, else by rows where the work is
+ * worth it. The shape alone decides, so results do not depend on the number of threads. */
+enum { MOEC_GEMM_COLS = 256, MOEC_GEMM_ROWS = 16, MOEC_GEMM_PARTS = 16 };
 
-static void moec_gemm_task(void *arg, int64_t i, int worker) {
+static void moec_gemm_cols_task(void *arg, int64_t i, int worker) {
     moec_gemm g = *(const moec_gemm *)arg;
     const int64_t at = i * MOEC_GEMM_COLS;
     (void)worker;
     g.b += g.tb ? at * g.ldb : at;
     g.c += at;
     g.n = g.n - at < MOEC_GEMM_COLS ? g.n - at : MOEC_GEMM_COLS;
+    moec_gemm_run(&g);
+}
+
+/* At most MOEC_GEMM_PARTS parts of some times MOEC_GEMM_ROWS rows. */
+static int64_t moec_gemm_part(int64_t m) {
+    const int64_t each = (m + MOEC_GEMM_PARTS - 1) / MOEC_GEMM_PARTS;
+    return (each + MOEC_GEMM_ROWS - 1) / MOEC_GEMM_ROWS * MOEC_GEMM_ROWS;
+}
+
+static void moec_gemm_part_task(void *arg, int64_t i, int worker) {
+    moec_gemm g = *(const moec_gemm *)arg;
+    const int64_t each = moec_gemm_part(g.m), at = i * each;
+    (void)worker;
+    g.a += g.ta ? at : at * g.lda;
+    g.c += at * g.ldc;
+    g.m = g.m - at < each ? g.m - at : each;
     moec_gemm_run(&g);
 }
 
@@ -324,7 +403,9 @@ static void moec_matmul(moec_pool *pool, int64_t m, int64_t n, int64_t k, const 
     g.m = m, g.n = n, g.k = k, g.lda = lda, g.ldb = ldb, g.ldc = ldc;
     g.a = a, g.b = b, g.c = c, g.ta = ta, g.tb = tb, g.add = add;
     if (pool && n > MOEC_GEMM_COLS && n * k >= 65536)
-        moec_parallel(pool, (n + MOEC_GEMM_COLS - 1) / MOEC_GEMM_COLS, moec_gemm_task, &g);
+        moec_parallel(pool, (n + MOEC_GEMM_COLS - 1) / MOEC_GEMM_COLS, moec_gemm_cols_task, &g);
+    else if (pool && m > MOEC_GEMM_ROWS && m * n * k >= 1 << 20)
+        moec_parallel(pool, (m + moec_gemm_part(m) - 1) / moec_gemm_part(m), moec_gemm_part_task, &g);
     else
         moec_gemm_run(&g);
 }
