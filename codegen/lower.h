@@ -61,6 +61,10 @@ void lower_broadcast_index(const Lower *l, ValueId operand, ValueId r, const LEx
  * restore. */
 LBlock *lower_loops(Lower *l, ValueId v, int from, int to, const LExpr **idx);
 
+/* Whether the next loop may be the kernel's parallel one: it stands at the top of a kernel that is not row-local, nothing
+ * but notes in front of it, and makes the one output. */
+bool lower_may_spread(const Lower *l);
+
 /* Stores v, the only result of its node. `to` is its storage. */
 bool lower_into(Lower *l, ValueId v, const View *to);
 bool lower_matmul(Lower *l, const Node *n, const View *to, bool accumulate);

@@ -98,15 +98,23 @@ static void plain_loops(Lower *l, const Contraction *x, const LExpr *c, const LE
     ls_store(k, &n->body, x->c.buf, at, le_var(k, sum));
 }
 
+/* Scratch is a worker's own: what was stored in it in front of a parallel loop is not there inside. */
+static bool is_argument(const View *w) {
+    return w->buf->kind == LB_ARG;
+}
+
+/* A kernel that is a product by batches alone takes the outermost batch axis in parallel. */
 bool lower_matmul(Lower *l, const Node *n, const View *to, bool accumulate) {
     Contraction x;
     if (!contraction(l, n, to, &x)) return false;
     merge_rows(l, &x);
     LBlock *back = l->block;
     const LExpr *c = x.c.offset, *a = x.a.offset, *b = x.b.offset;
+    bool spread = lower_may_spread(l) && is_argument(&x.c) && is_argument(&x.a) && is_argument(&x.b);
     for (int i = 0; i < x.n_batch; i++) {
         if (le_is_int(x.batch[i].extent, 1)) continue;
-        LStmt *s = ls_for(l->k, l->block, x.batch[i].extent, "h");
+        LStmt *s = spread ? ls_parallel(l->k, l->block, x.batch[i].extent, "h") : ls_for(l->k, l->block, x.batch[i].extent, "h");
+        spread = false;
         const LExpr *v = le_var(l->k, s->var);
         l->block = &s->body;
         c = step(l, c, v, x.batch[i].c);

@@ -94,57 +94,150 @@ static const LExpr *row_element(Lower *l, void *ctx, const LExpr *i) {
     return lower_pull(l, c->x, c->idx);
 }
 
-bool lower_reduce(Lower *l, const Node *n, const View *to) {
-    LoopKernel *k = l->k;
-    const Fold *f = NULL;
-    for (size_t i = 0; i < sizeof reduce_rules / sizeof *reduce_rules; i++)
-        if (reduce_rules[i].op == n->op) f = &reduce_rules[i].fold;
-    ValueId x = n->in[0];
-    DType t = l->f->value[n->out].type.dtype;
-    const Attr *axes = node_attr(n, AT_axes);
-    int rank = lower_rank(l, x), drop = l->row[x] ? l->n_row - 1 : 0;
-    bool reduced[MOEC_MAX_RANK] = {false}, keep = node_int(n, AT_keep, 0) != 0;
-    int innermost = -1;
-    for (uint32_t i = 0; i < axes->ints.n; i++) reduced[axes->ints.v[i] - drop] = true;
+typedef struct Reduce {
+    ValueId x;
+    const Fold *fold;
+    DType type;
+    int rank;
+    bool mean, keep, reduced[MOEC_MAX_RANK];
+    const LExpr *out[MOEC_MAX_RANK]; /* the result's index */
+} Reduce;
 
-    RowCtx c = {.x = x};
-    const LExpr *out[MOEC_MAX_RANK];
+static Reduce reduce_begin(const Lower *l, const Node *n) {
+    Reduce r = {.x = n->in[0], .type = l->f->value[n->out].type.dtype, .mean = n->op == OP_reduce_mean};
+    for (size_t i = 0; i < sizeof reduce_rules / sizeof *reduce_rules; i++)
+        if (reduce_rules[i].op == n->op) r.fold = &reduce_rules[i].fold;
+    const Attr *axes = node_attr(n, AT_axes);
+    int drop = l->row[r.x] ? l->n_row - 1 : 0;
+    r.rank = lower_rank(l, r.x);
+    r.keep = node_int(n, AT_keep, 0) != 0;
+    for (uint32_t i = 0; i < axes->ints.n; i++) r.reduced[axes->ints.v[i] - drop] = true;
+    return r;
+}
+
+static const LExpr *reduced_count(Lower *l, const Reduce *r) {
+    const LExpr *count = le_int(l->k, 1);
+    for (int a = 0; a < r->rank; a++)
+        if (r->reduced[a]) count = li_mul(l->k, count, lower_extent(l, r->x, a));
+    return count;
+}
+
+/* Opens loops over the kept axes below `to`; the first may be the kernel's parallel one. */
+static void open_kept(Lower *l, Reduce *r, int to, bool spread, const LExpr **idx) {
     int o = 0;
-    LBlock *back = l->block;
-    for (int a = 0; a < rank; a++) {
-        if (reduced[a]) {
-            if (keep) out[o++] = le_int(k, 0);
-            innermost = a;
+    for (int a = 0; a < r->rank; a++) {
+        if (r->reduced[a]) {
+            if (r->keep) r->out[o++] = le_int(l->k, 0);
             continue;
         }
-        LStmt *s = ls_for(k, l->block, lower_extent(l, x, a), "i");
-        c.idx[a] = out[o++] = le_var(k, s->var);
+        if (a >= to) continue;
+        const LExpr *extent = lower_extent(l, r->x, a);
+        LStmt *s = spread ? ls_parallel(l->k, l->block, extent, "i") : ls_for(l->k, l->block, extent, "i");
+        spread = false;
+        idx[a] = r->out[o++] = le_var(l->k, s->var);
         l->block = &s->body;
     }
+}
+
+static bool kept_below(const Reduce *r, int to) {
+    for (int a = 0; a < to; a++)
+        if (!r->reduced[a]) return true;
+    return false;
+}
+
+enum { COLUMNS = 64 };
+
+static void columns_start(Lower *l, const LBuf *acc, const Reduce *r) {
+    LStmt *s = ls_lanes(l->k, l->block, le_int(l->k, acc->count), "c");
+    ls_store(l->k, &s->body, acc, le_var(l->k, s->var), fold_start(l, r->type, r->fold));
+}
+
+/* The last axis is kept: blocks of columns side by side, each over all rows in order, so that memory is read along its rows.
+ * Every run along the innermost reduced axis has a sum of its own, which long sums need to stay exact. */
+static bool reduce_columns(Lower *l, Reduce *r, int innermost, const View *to) {
+    LoopKernel *k = l->k;
+    LBlock *back = l->block;
+    const LExpr *idx[MOEC_MAX_RANK], *extent = lower_extent(l, r->x, r->rank - 1);
+    bool spread = lower_may_spread(l) && to->buf->kind == LB_ARG, outer = kept_below(r, r->rank - 1);
+    int64_t block = extent->kind == LE_INT && extent->i < COLUMNS ? extent->i : COLUMNS;
+    const LExpr *size = le_int(k, block), *blocks = li_div(k, li_add(k, extent, le_int(k, block - 1)), size);
+    open_kept(l, r, r->rank - 1, spread && outer, idx);
+    LStmt *b = spread && !outer ? ls_parallel(k, l->block, blocks, "block") : ls_for(k, l->block, blocks, "block");
+    l->block = &b->body;
+    const LExpr *c0 = le_var(k, ls_let(k, l->block, DT_I64, li_mul(k, le_var(k, b->var), size), "c0")), *columns = size;
+    if (!le_is_int(li_mod(k, extent, size), 0))
+        columns = le_var(k, ls_let(k, l->block, DT_I64, li_min(k, size, li_sub(k, extent, c0)), "columns"));
+    LBuf *sum = loop_buf(k, LB_LOCAL, r->type, str_c("sum")), *part = loop_buf(k, LB_LOCAL, r->type, str_c("part"));
+    sum->count = part->count = block;
+    columns_start(l, sum, r);
+    LBlock *whole = l->block, *run = whole;
+    for (int a = 0; a <= innermost; a++) {
+        if (!r->reduced[a]) continue;
+        if (a == innermost) {
+            run = l->block;
+            columns_start(l, part, r);
+        }
+        LStmt *s = ls_for(k, l->block, lower_extent(l, r->x, a), "i");
+        idx[a] = le_var(k, s->var);
+        l->block = &s->body;
+    }
+    LStmt *s = ls_lanes(k, l->block, columns, "c");
+    const LExpr *c = le_var(k, s->var);
+    l->block = &s->body;
+    idx[r->rank - 1] = li_add(k, c0, c);
+    const LExpr *e = lower_pull(l, r->x, idx);
+    ls_store(k, l->block, part, c, le_op2(k, r->fold->op, r->type, le_load(k, part, c), e));
+    l->block = run;
+    s = ls_lanes(k, l->block, columns, "c");
+    c = le_var(k, s->var);
+    ls_store(k, &s->body, sum, c, le_op2(k, r->fold->op, r->type, le_load(k, sum, c), le_load(k, part, c)));
+    l->block = whole;
+    s = ls_lanes(k, l->block, columns, "c");
+    c = le_var(k, s->var);
+    e = le_load(k, sum, c);
+    if (r->mean) e = le_op2(k, LO_DIV, r->type, e, as_number(l, r->type, reduced_count(l, r)));
+    r->out[to->rank - 1] = li_add(k, c0, c);
+    ls_store(k, &s->body, to->buf, view_index(l, to, r->out), e);
+    l->block = back;
+    return true;
+}
+
+/* One element of the result after another, each from runs along the innermost reduced axis. */
+static bool reduce_rows(Lower *l, Reduce *r, int innermost, const View *to) {
+    LoopKernel *k = l->k;
+    LBlock *back = l->block;
+    RowCtx c = {.x = r->x, .axis = innermost};
+    open_kept(l, r, r->rank, false, c.idx);
     LBlock *row = l->block;
-    const LExpr *r, *count = le_int(k, 1);
-    if (innermost < 0) r = lower_pull(l, x, c.idx);
+    const LExpr *e;
+    if (innermost < 0) e = lower_pull(l, r->x, c.idx);
     else {
         /* outer reduced axes loop around rows; their partial results meet in one variable */
-        uint32_t sum = ls_let(k, row, t, fold_start(l, t, f), "sum");
-        for (int a = 0; a < rank; a++) {
-            if (!reduced[a]) continue;
-            count = li_mul(k, count, lower_extent(l, x, a));
-            if (a == innermost) continue;
-            LStmt *s = ls_for(k, l->block, lower_extent(l, x, a), "i");
+        uint32_t sum = ls_let(k, row, r->type, fold_start(l, r->type, r->fold), "sum");
+        for (int a = 0; a < innermost; a++) {
+            if (!r->reduced[a]) continue;
+            LStmt *s = ls_for(k, l->block, lower_extent(l, r->x, a), "i");
             c.idx[a] = le_var(k, s->var);
             l->block = &s->body;
         }
-        c.axis = innermost;
-        const LExpr *part = fold_row(l, f, t, lower_extent(l, x, innermost), row_element, &c);
-        ls_set(k, l->block, sum, le_op2(k, f->op, t, le_var(k, sum), part));
+        const LExpr *part = fold_row(l, r->fold, r->type, lower_extent(l, r->x, innermost), row_element, &c);
+        ls_set(k, l->block, sum, le_op2(k, r->fold->op, r->type, le_var(k, sum), part));
         l->block = row;
-        r = le_var(k, sum);
-        if (n->op == OP_reduce_mean) r = le_op2(k, LO_DIV, t, r, as_number(l, t, count));
+        e = le_var(k, sum);
+        if (r->mean) e = le_op2(k, LO_DIV, r->type, e, as_number(l, r->type, reduced_count(l, r)));
     }
-    ls_store(k, l->block, to->buf, view_index(l, to, out), r);
+    ls_store(k, l->block, to->buf, view_index(l, to, r->out), e);
     l->block = back;
     return true;
+}
+
+bool lower_reduce(Lower *l, const Node *n, const View *to) {
+    Reduce r = reduce_begin(l, n);
+    int innermost = -1;
+    for (int a = 0; a < r.rank; a++)
+        if (r.reduced[a]) innermost = a;
+    bool columns = innermost >= 0 && innermost < r.rank - 1 && !le_is_int(lower_extent(l, r.x, r.rank - 1), 1);
+    return (columns ? reduce_columns : reduce_rows)(l, &r, innermost, to);
 }
 
 /* ---- softmax --------------------------------------------------------------------------------------- */

@@ -296,6 +296,13 @@ const LExpr *lower_pull(Lower *l, ValueId v, const LExpr *const *idx) {
     return pull_move(l, n, idx);
 }
 
+bool lower_may_spread(const Lower *l) {
+    if (l->n_row || l->block != &l->k->body) return false;
+    for (const LStmt *s = l->k->body.first; s; s = s->next)
+        if (s->kind != LS_NOTE) return false;
+    return l->f->n_outputs == 1;
+}
+
 LBlock *lower_loops(Lower *l, ValueId v, int from, int to, const LExpr **idx) {
     LBlock *back = l->block;
     for (int a = from; a < to; a++) {

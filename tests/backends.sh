@@ -41,6 +41,8 @@ both "loss of one token" "$root/tests/ir/loss.ir" --passes=$all --dim B=1 --dim 
 both attention "$root/tests/ir/attention_grad.ir" --passes=fuse,plan --dim B=3 --dim T=37 --dim S=70
 both "attention, few keys" "$root/tests/ir/attention_grad.ir" --passes=fuse,plan --dim B=1 --dim T=1 --dim S=3
 both "attention of views" "$root/tests/ir/attention_views.ir" --passes=fuse,plan --dim B=2 --dim T=70 --dim S=45
+both gradients "$root/tests/ir/gradients.ir" --passes=$all --dim B=5 --dim T=70
+both "gradients of one token" "$root/tests/ir/gradients.ir" --passes=$all --dim B=1 --dim T=1
 both block "$root/tests/ir/roundtrip.ir" --passes=fold,cse,fuse,plan
 # Dumps of every stage are compiled from there on.
 "$moec" run "$root/examples/t5-tiny" --passes=$all --func encode --dump-ir=all --dump-dir="$work/stages" >/dev/null ||
