@@ -332,18 +332,33 @@ static void tile_args(Lower *l, View *out) {
     }
 }
 
+/* From so many rows on tiles are twice as large: a product spends less on copying its weights, and there are tiles enough
+ * for all workers. */
+static int64_t many_rows(const Lower *l) {
+    return 16 * l->o->tile_rows;
+}
+
+static const LExpr *tile_size(Lower *l, LBlock *block, const LExpr *rows) {
+    LoopKernel *k = l->k;
+    const LExpr *one = le_int(k, l->o->tile_rows);
+    if (dim_upper(l->t, l->rows) < many_rows(l)) return one;
+    const LExpr *times = li_add(k, le_int(k, 1), li_min(k, le_int(k, 1), li_div(k, rows, le_int(k, many_rows(l)))));
+    return le_var(k, ls_let(k, block, DT_I64, li_mul(k, one, times), "size"));
+}
+
 /* The loop over tiles of rows; what follows stands inside it. */
 static void open_tile(Lower *l, View *out) {
     LoopKernel *k = l->k;
     const Type *t = &l->f->value[l->f->output[0]].type;
     l->rows = dim_const(l->t, 1);
     for (int i = 0; i < l->n_row; i++) l->rows = dim_mul(l->t, l->rows, t->dim[i]);
-    int64_t most = dim_upper(l->t, l->rows);
-    l->tile_max = most < l->o->tile_rows ? most : l->o->tile_rows;
-    const LExpr *rows = le_dim(k, l->rows), *size = le_int(k, l->o->tile_rows);
-    const LExpr *tiles = li_div(k, li_add(k, rows, le_int(k, l->o->tile_rows - 1)), size);
+    int64_t most = dim_upper(l->t, l->rows), largest = l->o->tile_rows * (most >= many_rows(l) ? 2 : 1);
+    l->tile_max = most < largest ? most : largest;
+    const LExpr *rows = le_dim(k, l->rows), *size = tile_size(l, &k->body, rows);
+    const LExpr *tiles = li_div(k, li_sub(k, li_add(k, rows, size), le_int(k, 1)), size);
     LStmt *p = ls_parallel(k, &k->body, tiles, "tile");
     l->block = &p->body;
+    size = tile_size(l, l->block, rows);
     l->row0 = le_var(k, ls_let(k, l->block, DT_I64, li_mul(k, le_var(k, p->var), size), "row0"));
     l->tile = le_var(k, ls_let(k, l->block, DT_I64, li_min(k, size, li_sub(k, rows, l->row0)), "rows"));
     tile_args(l, out);

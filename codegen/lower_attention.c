@@ -3,7 +3,7 @@
  * blocks; the gradient over examples and heads, since every block adds to the same keys and values. */
 #include "lower_ops.h"
 
-enum { QUERY_BLOCK = 32 };
+enum { QUERY_BLOCK = 64 };
 
 /* One block: queries i0 .. i0 + rows of head h in example b. */
 typedef struct Attend {

@@ -43,6 +43,7 @@ both "attention, few keys" "$root/tests/ir/attention_grad.ir" --passes=fuse,plan
 both "attention of views" "$root/tests/ir/attention_views.ir" --passes=fuse,plan --dim B=2 --dim T=70 --dim S=45
 both gradients "$root/tests/ir/gradients.ir" --passes=$all --dim B=5 --dim T=70
 both "gradients of one token" "$root/tests/ir/gradients.ir" --passes=$all --dim B=1 --dim T=1
+both "gradients of many tokens" "$root/tests/ir/gradients.ir" --passes=$all --dim B=8 --dim T=300
 both block "$root/tests/ir/roundtrip.ir" --passes=fold,cse,fuse,plan
 # Dumps of every stage are compiled from there on.
 "$moec" run "$root/examples/t5-tiny" --passes=$all --func encode --dump-ir=all --dump-dir="$work/stages" >/dev/null ||
