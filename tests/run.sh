@@ -7,4 +7,4 @@ build=${BUILD_DIR:-$root/build}
 cmake -S "$root" -B "$build" -DMOEC_WERROR=ON "$@"
 cmake --build "$build" -j2
 cd "$build"
-exec ctest --output-on-failure
+exec ctest --output-on-failure -j "$(nproc)"

@@ -29,6 +29,7 @@ static const Case cases[] = {
     {"relu", X, "f64[2,3]", "%y = relu %x : f64[2,3]\n", {"x"}},
     {"sigmoid", X, "f64[2,3]", "%y = sigmoid %x : f64[2,3]\n", {"x"}},
     {"gelu", X, "f64[2,3]", "%y = gelu %x : f64[2,3]\n", {"x"}},
+    {"cast", X, "f64[2,3]", "%e = exp %x : f64[2,3]\n%y = cast %e {to = f64} : f64[2,3]\n", {"x"}},
     {"add", X ", %b : f64[3]", "f64[2,3]", "%y = add %x, %b : f64[2,3]\n", {"x", "b"}},
     {"sub", X ", %b : f64[2,1]", "f64[2,3]", "%y = sub %x, %b : f64[2,3]\n", {"x", "b"}},
     {"mul", X ", %b : f64[]", "f64[2,3]", "%y = mul %x, %b : f64[2,3]\n", {"x", "b"}},
@@ -276,6 +277,21 @@ static void rules_agree_with_differences(void **state) {
         check_case(&cases[i]);
 }
 
+/* No rule is left out above. */
+static void every_rule_has_a_case(void **state) {
+    (void)state;
+    for (int op = 0; op < OP_COUNT; op++) {
+        char node[64];
+        bool found = false;
+        const OpInfo *info = op_info((Op)op);
+        snprintf(node, sizeof node, "= %s %%", info->name);
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+            found = found || strstr(cases[i].body, node);
+        if (info->grad == GRAD_vjp && !found)
+            fail_msg("no case for the rule of %s", info->name);
+    }
+}
+
 /* Through a frozen weight, but not to it. */
 static void frozen_weights_have_no_gradient(void **state) {
     (void)state;
@@ -310,6 +326,7 @@ static void refuses_what_has_no_rule(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rules_agree_with_differences),
+        cmocka_unit_test(every_rule_has_a_case),
         cmocka_unit_test(frozen_weights_have_no_gradient),
         cmocka_unit_test(refuses_what_has_no_rule),
     };
