@@ -36,7 +36,7 @@ static bool is_product(const Func *f, const Node *n) {
            f->value[n->in[0]].type.rank >= 2;
 }
 
-/* Frozen weights that something else reads than products with them. */
+/* Frozen weights that something else reads than products with them of the forward pass. */
 static bool *find_shared(const Module *m, Arena *a) {
     bool *shared = arena_array(a, m->n_params + 1, sizeof *shared);
     for (uint32_t i = 0; i < m->n_funcs; i++) {
@@ -44,7 +44,8 @@ static bool *find_shared(const Module *m, Arena *a) {
         for (uint32_t j = 0; f && f->role == FR_ENTRY && j < f->n_nodes; j++)
             for (uint32_t k = 0; k < f->node[j].n_in; k++) {
                 ParamId p;
-                if (value_param(f, f->node[j].in[k], &p) && !(k == 1 && is_product(f, &f->node[j]))) shared[p] = m->param[p].kind == PK_FROZEN;
+                bool plain = k == 1 && is_product(f, &f->node[j]) && !node_int(&f->node[j], AT_adjoint, 0);
+                if (value_param(f, f->node[j].in[k], &p) && !plain) shared[p] = m->param[p].kind == PK_FROZEN;
             }
     }
     return shared;
