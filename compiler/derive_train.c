@@ -18,31 +18,31 @@
 
 static const Str no_origin = {0};
 
-#define F      (c->f)
-#define M      (dv->m)
-#define B2(op, a, b) build_binary(M, F, OP_##op, a, b, no_origin)
+static ValueId binary(Deriver *dv, Copy *c, Op op, ValueId a, ValueId b) {
+    return build_binary(dv->m, c->f, op, a, b, no_origin);
+}
 
 /* ---- noise -------------------------------------------------------------------------------------------------------- */
 
 static ValueId random_like(Deriver *dv, Copy *c, ValueId x) {
     ValueId seed = c->train->seed++;
-    return func_node_typed(M, F, OP_random, &seed, 1, NULL, 0, &F->value[x].type, 1, no_origin);
+    return func_node_typed(dv->m, c->f, OP_random, &seed, 1, NULL, 0, &c->f->value[x].type, 1, no_origin);
 }
 
 /* x where a uniform number is at least the probability, scaled so that the mean stays, else 0. */
 static ValueId drop_out(Deriver *dv, Copy *c, ValueId x, Str origin) {
     if (c->train->drop == NONE)
         return x;
-    ValueId in[3] = {B2(ge, random_like(dv, c, x), c->train->drop), c->train->kept, build_scalar(M, F, DT_F32, 0)};
-    return build_binary(M, F, OP_mul, x, func_node(M, F, OP_select, in, 3, NULL, 0, origin), origin);
+    ValueId in[3] = {binary(dv, c, OP_ge, random_like(dv, c, x), c->train->drop), c->train->kept, build_scalar(dv->m, c->f, DT_F32, 0)};
+    return build_binary(dv->m, c->f, OP_mul, x, func_node(dv->m, c->f, OP_select, in, 3, NULL, 0, origin), origin);
 }
 
 /* x (1 + eps (2u - 1)) */
 static ValueId jitter(Deriver *dv, Copy *c, ValueId x, double eps, Str origin) {
     if (c->train->drop == NONE)
         return x;
-    ValueId wide = B2(mul, random_like(dv, c, x), build_scalar(M, F, DT_F32, 2 * eps));
-    return build_binary(M, F, OP_mul, x, B2(add, wide, build_scalar(M, F, DT_F32, 1 - eps)), origin);
+    ValueId wide = binary(dv, c, OP_mul, random_like(dv, c, x), build_scalar(dv->m, c->f, DT_F32, 2 * eps));
+    return build_binary(dv->m, c->f, OP_mul, x, binary(dv, c, OP_add, wide, build_scalar(dv->m, c->f, DT_F32, 1 - eps)), origin);
 }
 
 ValueId train_noise(Deriver *dv, Copy *c, const Node *n, ValueId x) {
@@ -65,7 +65,7 @@ void train_attention(Deriver *dv, Copy *c, const Node *n, const ValueId *in) {
     CHECK(n->n_attrs <= 12);
     for (; n_attrs < n->n_attrs; n_attrs++)
         attrs[n_attrs] = rename_attr(dv, n->attrs[n_attrs], c->names);
-    c->map[n->out] = func_node(M, F, OP_attention, all, n_in, attrs, n_attrs, n->origin);
+    c->map[n->out] = func_node(dv->m, c->f, OP_attention, all, n_in, attrs, n_attrs, n->origin);
 }
 
 void train_node(Deriver *dv, Copy *c, const Node *n) {
@@ -166,14 +166,14 @@ static bool copy_half(Deriver *dv, Copy *c, const TrainInputs *in, ValueId hidde
     c->tag = c->decoder ? dv->tag : NULL;
     copy_bind(dv, c, old->ids, in->ids[c->decoder]);
     if (old->mask != NONE)
-        copy_bind(dv, c, old->mask, build_ne(dv, F, c->train->segments[0], 0));
+        copy_bind(dv, c, old->mask, build_ne(dv, c->f, c->train->segments[0], 0));
     if (old->sentence != NONE)
         copy_bind(dv, c, old->sentence, c->train->sentence);
     if (c->decoder)
         copy_bind(dv, c, old->hidden, hidden);
     bool *mark = needed(dv, c, &out, 1), *dropped = arena_array(dv->a, c->old->n_values + 1, sizeof *dropped);
     drop_embedding(c->old, old, mark, dropped);
-    const Node *product = c->decoder ? logits_product(M, c->old, out) : NULL;
+    const Node *product = c->decoder ? logits_product(dv->m, c->old, out) : NULL;
     if (product)
         dropped[product->in[0]] = true;
     if (!c->decoder)
@@ -224,19 +224,19 @@ static ValueId mean_last(Module *m, Func *f, ValueId v) {
 
 /* Loss of each token where logits are not a plain product: from their log-softmax. */
 static ValueId loss_of_logits(Deriver *dv, Copy *c, ValueId logits, ValueId labels, ValueId smoothing, ValueId z_loss) {
-    ValueId real = build_ne(dv, F, labels, -100), lp = over_last(M, F, OP_log_softmax, logits);
-    ValueId safe[3] = {real, labels, build_scalar(M, F, DT_I64, 0)};
-    Type t = F->value[labels].type;
-    t.dim[t.rank++] = dim_const(M->dims, 1);
-    ValueId at = build_reshape(M, F, func_node(M, F, OP_select, safe, 3, NULL, 0, no_origin), t.rank, t.dim, no_origin);
+    ValueId real = build_ne(dv, c->f, labels, -100), lp = over_last(dv->m, c->f, OP_log_softmax, logits);
+    ValueId safe[3] = {real, labels, build_scalar(dv->m, c->f, DT_I64, 0)};
+    Type t = c->f->value[labels].type;
+    t.dim[t.rank++] = dim_const(dv->m->dims, 1);
+    ValueId at = build_reshape(dv->m, c->f, func_node(dv->m, c->f, OP_select, safe, 3, NULL, 0, no_origin), t.rank, t.dim, no_origin);
     ValueId pick[2] = {lp, at};
     Attr batch = attr_i(AT_batch, 2);
-    ValueId own = func_node(M, F, OP_gather_nd, pick, 2, &batch, 1, no_origin);
-    ValueId log_z = mean_last(M, F, B2(sub, logits, lp));
-    ValueId plain = B2(mul, own, B2(sub, build_scalar(M, F, DT_F32, 1), smoothing));
-    ValueId nll = B2(add, plain, B2(mul, mean_last(M, F, lp), smoothing));
-    ValueId loss[3] = {real, B2(sub, B2(mul, z_loss, B2(mul, log_z, log_z)), nll), build_scalar(M, F, DT_F32, 0)};
-    return func_node(M, F, OP_select, loss, 3, NULL, 0, no_origin);
+    ValueId own = func_node(dv->m, c->f, OP_gather_nd, pick, 2, &batch, 1, no_origin);
+    ValueId log_z = mean_last(dv->m, c->f, binary(dv, c, OP_sub, logits, lp));
+    ValueId plain = binary(dv, c, OP_mul, own, binary(dv, c, OP_sub, build_scalar(dv->m, c->f, DT_F32, 1), smoothing));
+    ValueId nll = binary(dv, c, OP_add, plain, binary(dv, c, OP_mul, mean_last(dv->m, c->f, lp), smoothing));
+    ValueId loss[3] = {real, binary(dv, c, OP_sub, binary(dv, c, OP_mul, z_loss, binary(dv, c, OP_mul, log_z, log_z)), nll), build_scalar(dv->m, c->f, DT_F32, 0)};
+    return func_node(dv->m, c->f, OP_select, loss, 3, NULL, 0, no_origin);
 }
 
 static ValueId token_losses(Deriver *dv, Copy *c, ValueId logits, ValueId labels, ValueId smoothing, ValueId z_loss) {
@@ -245,7 +245,7 @@ static ValueId token_losses(Deriver *dv, Copy *c, ValueId logits, ValueId labels
         return loss_of_logits(dv, c, copied(dv, c, logits), labels, smoothing, z_loss);
     ValueId in[5] = {copied(dv, c, n->in[0]), copied(dv, c, n->in[1]), labels, smoothing, z_loss};
     const Attr *tb = node_attr(n, AT_tb);
-    return func_node(M, F, OP_cross_entropy, in, 5, tb, tb ? 1 : 0, n->origin);
+    return func_node(dv->m, c->f, OP_cross_entropy, in, 5, tb, tb ? 1 : 0, n->origin);
 }
 
 /* ---- routers ------------------------------------------------------------------------------------------------------------ */

@@ -4,12 +4,21 @@
 
 #include <math.h>
 
-#define MUL(a, b) grad_binary(g, OP_mul, a, b)
-#define SUB(a, b) grad_binary(g, OP_sub, a, b)
-#define DIV(a, b) grad_binary(g, OP_div, a, b)
-#define NEG(a)    grad_unary(g, OP_neg, a)
-#define NUM(v)    grad_number(g, n->out, v)
-#define DY        grad_of(g, n, 0)
+static ValueId mul(Grad *g, ValueId a, ValueId b) {
+    return grad_binary(g, OP_mul, a, b);
+}
+
+static ValueId sub(Grad *g, ValueId a, ValueId b) {
+    return grad_binary(g, OP_sub, a, b);
+}
+
+static ValueId quotient(Grad *g, ValueId a, ValueId b) {
+    return grad_binary(g, OP_div, a, b);
+}
+
+static ValueId neg(Grad *g, ValueId a) {
+    return grad_unary(g, OP_neg, a);
+}
 
 /* ---- one operand ---------------------------------------------------------------------------------------------- */
 
@@ -19,92 +28,92 @@ static bool give(Grad *g, const Node *n, ValueId share) {
 }
 
 bool vjp_neg(Grad *g, const Node *n) {
-    return give(g, n, NEG(DY));
+    return give(g, n, neg(g, grad_of(g, n, 0)));
 }
 
 bool vjp_abs(Grad *g, const Node *n) {
-    return give(g, n, MUL(DY, grad_unary(g, OP_sign, n->in[0])));
+    return give(g, n, mul(g, grad_of(g, n, 0), grad_unary(g, OP_sign, n->in[0])));
 }
 
 /* dy / 2y */
 bool vjp_sqrt(Grad *g, const Node *n) {
-    return give(g, n, MUL(DY, DIV(NUM(0.5), n->out)));
+    return give(g, n, mul(g, grad_of(g, n, 0), quotient(g, grad_number(g, n->out, 0.5), n->out)));
 }
 
 /* -dy y^3 / 2 */
 bool vjp_rsqrt(Grad *g, const Node *n) {
-    return give(g, n, MUL(DY, MUL(MUL(MUL(n->out, n->out), n->out), NUM(-0.5))));
+    return give(g, n, mul(g, grad_of(g, n, 0), mul(g, mul(g, mul(g, n->out, n->out), n->out), grad_number(g, n->out, -0.5))));
 }
 
 /* -dy y^2 */
 bool vjp_recip(Grad *g, const Node *n) {
-    return give(g, n, MUL(DY, NEG(MUL(n->out, n->out))));
+    return give(g, n, mul(g, grad_of(g, n, 0), neg(g, mul(g, n->out, n->out))));
 }
 
 bool vjp_exp(Grad *g, const Node *n) {
-    return give(g, n, MUL(DY, n->out));
+    return give(g, n, mul(g, grad_of(g, n, 0), n->out));
 }
 
 bool vjp_log(Grad *g, const Node *n) {
-    return give(g, n, DIV(DY, n->in[0]));
+    return give(g, n, quotient(g, grad_of(g, n, 0), n->in[0]));
 }
 
 /* dy (1 - y^2) */
 bool vjp_tanh(Grad *g, const Node *n) {
-    return give(g, n, MUL(DY, SUB(NUM(1), MUL(n->out, n->out))));
+    return give(g, n, mul(g, grad_of(g, n, 0), sub(g, grad_number(g, n->out, 1), mul(g, n->out, n->out))));
 }
 
 /* dy 2/sqrt(pi) e^(-x^2) */
 bool vjp_erf(Grad *g, const Node *n) {
-    ValueId bell = grad_unary(g, OP_exp, NEG(MUL(n->in[0], n->in[0])));
-    return give(g, n, MUL(DY, MUL(bell, NUM(M_2_SQRTPI))));
+    ValueId bell = grad_unary(g, OP_exp, neg(g, mul(g, n->in[0], n->in[0])));
+    return give(g, n, mul(g, grad_of(g, n, 0), mul(g, bell, grad_number(g, n->out, M_2_SQRTPI))));
 }
 
 bool vjp_relu(Grad *g, const Node *n) {
-    return give(g, n, grad_select(g, grad_binary(g, OP_gt, n->in[0], NUM(0)), DY, NUM(0)));
+    return give(g, n, grad_select(g, grad_binary(g, OP_gt, n->in[0], grad_number(g, n->out, 0)), grad_of(g, n, 0), grad_number(g, n->out, 0)));
 }
 
 /* dy y (1 - y) */
 bool vjp_sigmoid(Grad *g, const Node *n) {
-    return give(g, n, MUL(DY, MUL(n->out, SUB(NUM(1), n->out))));
+    return give(g, n, mul(g, grad_of(g, n, 0), mul(g, n->out, sub(g, grad_number(g, n->out, 1), n->out))));
 }
 
 bool vjp_gelu(Grad *g, const Node *n) {
-    return give(g, n, MUL(DY, grad_unary(g, OP_gelu_grad, n->in[0])));
+    return give(g, n, mul(g, grad_of(g, n, 0), grad_unary(g, OP_gelu_grad, n->in[0])));
 }
 
 bool vjp_cast(Grad *g, const Node *n) {
-    return give(g, n, build_cast(g->m, g->f, DY, grad_type(g, n->in[0])->dtype, g->origin));
+    return give(g, n, build_cast(g->m, g->f, grad_of(g, n, 0), grad_type(g, n->in[0])->dtype, g->origin));
 }
 
 /* ---- two and three operands ----------------------------------------------------------------------------------- */
 
 bool vjp_add(Grad *g, const Node *n) {
-    grad_add(g, n->in[0], DY);
-    grad_add(g, n->in[1], DY);
+    grad_add(g, n->in[0], grad_of(g, n, 0));
+    grad_add(g, n->in[1], grad_of(g, n, 0));
     return true;
 }
 
 bool vjp_sub(Grad *g, const Node *n) {
-    grad_add(g, n->in[0], DY);
+    grad_add(g, n->in[0], grad_of(g, n, 0));
     if (grad_wants(g, n->in[1]))
-        grad_add(g, n->in[1], NEG(DY));
+        grad_add(g, n->in[1], neg(g, grad_of(g, n, 0)));
     return true;
 }
 
 bool vjp_mul(Grad *g, const Node *n) {
     for (int i = 0; i < 2; i++)
         if (grad_wants(g, n->in[i]))
-            grad_add(g, n->in[i], MUL(DY, n->in[1 - i]));
+            grad_add(g, n->in[i], mul(g, grad_of(g, n, 0), n->in[1 - i]));
     return true;
 }
 
 /* da = dy / b, db = -dy y / b */
 bool vjp_div(Grad *g, const Node *n) {
-    ValueId da = DIV(DY, n->in[1]);
+    ValueId da = quotient(g, grad_of(g, n, 0), n->in[1]);
     grad_add(g, n->in[0], da);
     if (grad_wants(g, n->in[1]))
-        grad_add(g, n->in[1], NEG(MUL(da, n->out)));
+        grad_add(g, n->in[1], neg(g, mul(g, da, n->out)));
     return true;
 }
 
@@ -112,11 +121,11 @@ bool vjp_div(Grad *g, const Node *n) {
 bool vjp_pow(Grad *g, const Node *n) {
     ValueId a = n->in[0], b = n->in[1];
     if (grad_wants(g, a)) {
-        ValueId less = grad_binary(g, OP_pow, a, SUB(b, grad_number(g, b, 1)));
-        grad_add(g, a, MUL(DY, MUL(build_cast(g->m, g->f, b, grad_type(g, a)->dtype, g->origin), less)));
+        ValueId less = grad_binary(g, OP_pow, a, sub(g, b, grad_number(g, b, 1)));
+        grad_add(g, a, mul(g, grad_of(g, n, 0), mul(g, build_cast(g->m, g->f, b, grad_type(g, a)->dtype, g->origin), less)));
     }
     if (grad_wants(g, b))
-        grad_add(g, b, build_cast(g->m, g->f, MUL(DY, MUL(n->out, grad_unary(g, OP_log, a))), grad_type(g, b)->dtype,
+        grad_add(g, b, build_cast(g->m, g->f, mul(g, grad_of(g, n, 0), mul(g, n->out, grad_unary(g, OP_log, a))), grad_type(g, b)->dtype,
                                   g->origin));
     return true;
 }
@@ -127,9 +136,9 @@ static bool chosen(Grad *g, const Node *n, Op better) {
         ValueId own = n->in[i], other = n->in[1 - i];
         if (!grad_wants(g, own))
             continue;
-        ValueId tie = grad_select(g, grad_binary(g, OP_eq, own, other), NUM(0.5), NUM(0));
-        ValueId part = grad_select(g, grad_binary(g, better, own, other), NUM(1), tie);
-        grad_add(g, own, MUL(DY, part));
+        ValueId tie = grad_select(g, grad_binary(g, OP_eq, own, other), grad_number(g, n->out, 0.5), grad_number(g, n->out, 0));
+        ValueId part = grad_select(g, grad_binary(g, better, own, other), grad_number(g, n->out, 1), tie);
+        grad_add(g, own, mul(g, grad_of(g, n, 0), part));
     }
     return true;
 }
@@ -144,9 +153,9 @@ bool vjp_max(Grad *g, const Node *n) {
 
 bool vjp_select(Grad *g, const Node *n) {
     if (grad_wants(g, n->in[1]))
-        grad_add(g, n->in[1], grad_select(g, n->in[0], DY, NUM(0)));
+        grad_add(g, n->in[1], grad_select(g, n->in[0], grad_of(g, n, 0), grad_number(g, n->out, 0)));
     if (grad_wants(g, n->in[2]))
-        grad_add(g, n->in[2], grad_select(g, n->in[0], NUM(0), DY));
+        grad_add(g, n->in[2], grad_select(g, n->in[0], grad_number(g, n->out, 0), grad_of(g, n, 0)));
     return true;
 }
 
@@ -168,7 +177,7 @@ static ValueId spread(Grad *g, const Node *n, ValueId v) {
 }
 
 bool vjp_reduce_sum(Grad *g, const Node *n) {
-    return give(g, n, spread(g, n, DY));
+    return give(g, n, spread(g, n, grad_of(g, n, 0)));
 }
 
 bool vjp_reduce_mean(Grad *g, const Node *n) {
@@ -176,7 +185,7 @@ bool vjp_reduce_mean(Grad *g, const Node *n) {
     Dim count = dim_const(g->m->dims, 1);
     for (uint32_t i = 0; i < axes->ints.n; i++)
         count = dim_mul(g->m->dims, count, grad_type(g, n->in[0])->dim[axes->ints.v[i]]);
-    return give(g, n, spread(g, n, DIV(DY, grad_extent(g, n->out, count))));
+    return give(g, n, spread(g, n, quotient(g, grad_of(g, n, 0), grad_extent(g, n->out, count))));
 }
 
 /* Elements equal to the result share dy. */
@@ -187,7 +196,7 @@ static bool extreme(Grad *g, const Node *n) {
     const Attr *axes = node_attr(n, AT_axes);
     for (uint32_t i = 0; i < axes->ints.n; i++)
         axis[axes->ints.v[i]] = true;
-    return give(g, n, MUL(one, DIV(with_axes(g, n, DY), grad_sum(g, one, axis, true))));
+    return give(g, n, mul(g, one, quotient(g, with_axes(g, n, grad_of(g, n, 0)), grad_sum(g, one, axis, true))));
 }
 
 bool vjp_reduce_max(Grad *g, const Node *n) {
@@ -200,21 +209,21 @@ bool vjp_reduce_min(Grad *g, const Node *n) {
 
 /* y (dy - sum y dy) */
 bool vjp_softmax(Grad *g, const Node *n) {
-    ValueId sum = grad_sum_last(g, MUL(DY, n->out), node_int(n, AT_axis, 0));
-    return give(g, n, MUL(n->out, SUB(DY, sum)));
+    ValueId sum = grad_sum_last(g, mul(g, grad_of(g, n, 0), n->out), node_int(n, AT_axis, 0));
+    return give(g, n, mul(g, n->out, sub(g, grad_of(g, n, 0), sum)));
 }
 
 /* dy - e^y sum dy */
 bool vjp_log_softmax(Grad *g, const Node *n) {
-    ValueId sum = grad_sum_last(g, DY, node_int(n, AT_axis, 0));
-    return give(g, n, SUB(DY, MUL(grad_unary(g, OP_exp, n->out), sum)));
+    ValueId sum = grad_sum_last(g, grad_of(g, n, 0), node_int(n, AT_axis, 0));
+    return give(g, n, sub(g, grad_of(g, n, 0), mul(g, grad_unary(g, OP_exp, n->out), sum)));
 }
 
 /* The running sum from the other end. */
 bool vjp_cumsum(Grad *g, const Node *n) {
     Attr attrs[3] = {attr_i(AT_axis, node_int(n, AT_axis, 0)), attr_i(AT_exclusive, node_int(n, AT_exclusive, 0)),
                      attr_i(AT_reverse, !node_int(n, AT_reverse, 0))};
-    ValueId dy = DY;
+    ValueId dy = grad_of(g, n, 0);
     return give(g, n, func_node(g->m, g->f, OP_cumsum, &dy, 1, attrs, 3, g->origin));
 }
 
@@ -235,12 +244,12 @@ static ValueId mean_last(Grad *g, ValueId v) {
 bool vjp_rms_norm(Grad *g, const Node *n) {
     ValueId x = n->in[0], gain = n->in[1], f = factor_of(g, n);
     if (grad_wants(g, x)) {
-        ValueId u = MUL(DY, gain);
-        ValueId pull = MUL(MUL(MUL(f, f), f), mean_last(g, MUL(u, x)));
-        grad_add(g, x, SUB(MUL(u, f), MUL(x, pull)));
+        ValueId u = mul(g, grad_of(g, n, 0), gain);
+        ValueId pull = mul(g, mul(g, mul(g, f, f), f), mean_last(g, mul(g, u, x)));
+        grad_add(g, x, sub(g, mul(g, u, f), mul(g, x, pull)));
     }
     if (grad_wants(g, gain))
-        grad_add(g, gain, MUL(MUL(DY, x), f));
+        grad_add(g, gain, mul(g, mul(g, grad_of(g, n, 0), x), f));
     return true;
 }
 
@@ -248,6 +257,6 @@ bool vjp_rms_norm(Grad *g, const Node *n) {
 bool vjp_rms_factor(Grad *g, const Node *n) {
     const Type *t = grad_type(g, n->in[0]);
     ValueId width = grad_extent(g, n->out, t->dim[t->rank - 1]);
-    ValueId cube = MUL(MUL(n->out, n->out), n->out);
-    return give(g, n, MUL(n->in[0], NEG(DIV(MUL(DY, cube), width))));
+    ValueId cube = mul(g, mul(g, n->out, n->out), n->out);
+    return give(g, n, mul(g, n->in[0], neg(g, quotient(g, mul(g, grad_of(g, n, 0), cube), width))));
 }

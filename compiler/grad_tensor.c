@@ -1,18 +1,16 @@
 /* Gradient rules of ops that move elements, and of contractions. */
 #include "grad_impl.h"
 
-#define DY grad_of(g, n, 0)
-
 /* ---- movement ------------------------------------------------------------------------------------------------- */
 
 bool vjp_reshape(Grad *g, const Node *n) {
     Type t = *grad_type(g, n->in[0]);
-    grad_add(g, n->in[0], grad_reshape(g, DY, &t));
+    grad_add(g, n->in[0], grad_reshape(g, grad_of(g, n, 0), &t));
     return true;
 }
 
 bool vjp_broadcast(Grad *g, const Node *n) {
-    grad_add(g, n->in[0], DY); /* which sums along repeated axes */
+    grad_add(g, n->in[0], grad_of(g, n, 0)); /* which sums along repeated axes */
     return true;
 }
 
@@ -21,7 +19,7 @@ bool vjp_transpose(Grad *g, const Node *n) {
     const Attr *perm = node_attr(n, AT_perm);
     for (uint32_t i = 0; i < perm->ints.n; i++)
         back[perm->ints.v[i]] = i;
-    grad_add(g, n->in[0], grad_transpose(g, DY, back));
+    grad_add(g, n->in[0], grad_transpose(g, grad_of(g, n, 0), back));
     return true;
 }
 
@@ -71,7 +69,7 @@ bool vjp_slice(Grad *g, const Node *n) {
     DimTable *t = g->m->dims;
     Type whole = *grad_type(g, n->in[0]);
     const Attr *start = node_attr(n, AT_start), *step = node_attr(n, AT_step);
-    ValueId share = DY;
+    ValueId share = grad_of(g, n, 0);
     for (int i = 0; i < whole.rank; i++) {
         int64_t by = step ? step->ints.v[i] : 1;
         Dim taken = grad_type(g, share)->dim[i], first = start->dims.v[i];
@@ -100,7 +98,7 @@ bool vjp_concat(Grad *g, const Node *n) {
     for (uint32_t i = 0; i < n->n_in; i++) {
         Dim extent = grad_type(g, n->in[i])->dim[axis];
         if (grad_wants(g, n->in[i]))
-            grad_add(g, n->in[i], build_slice(g->m, g->f, DY, axis, at, extent, g->origin));
+            grad_add(g, n->in[i], build_slice(g->m, g->f, grad_of(g, n, 0), axis, at, extent, g->origin));
         at = dim_add(g->m->dims, at, extent);
     }
     return true;
@@ -147,7 +145,7 @@ bool vjp_gather(Grad *g, const Node *n) {
     Type column = index;
     column.dim[column.rank++] = dim_const(g->m->dims, 1);
     ValueId at = grad_reshape(g, counted(g, n->in[1], x.dim[axis]), &column);
-    ValueId sum = scatter_sum(g, &first, at, grad_transpose(g, DY, front));
+    ValueId sum = scatter_sum(g, &first, at, grad_transpose(g, grad_of(g, n, 0), front));
     grad_add(g, n->in[0], grad_transpose(g, sum, back));
     return true;
 }
@@ -173,7 +171,7 @@ static ValueId batched_indices(Grad *g, const Node *n, ValueId indices) {
 bool vjp_gather_nd(Grad *g, const Node *n) {
     Type x = *grad_type(g, n->in[0]);
     if (grad_wants(g, n->in[0]))
-        grad_add(g, n->in[0], scatter_sum(g, &x, batched_indices(g, n, n->in[1]), DY));
+        grad_add(g, n->in[0], scatter_sum(g, &x, batched_indices(g, n, n->in[1]), grad_of(g, n, 0)));
     return true;
 }
 
@@ -184,15 +182,15 @@ bool vjp_scatter_nd(Grad *g, const Node *n) {
     if (kind && !sum)
         return grad_refuse(g, n, "only plain and summing scatters have a gradient");
     if (grad_wants(g, n->in[2])) {
-        ValueId in[2] = {DY, n->in[1]};
+        ValueId in[2] = {grad_of(g, n, 0), n->in[1]};
         Attr batch = attr_i(AT_batch, 0);
         grad_add(g, n->in[2], func_node(g->m, g->f, OP_gather_nd, in, 2, &batch, 1, g->origin));
     }
     if (grad_wants(g, n->in[0]) && sum)
-        grad_add(g, n->in[0], DY);
+        grad_add(g, n->in[0], grad_of(g, n, 0));
     else if (grad_wants(g, n->in[0])) {
         Type t = *grad_type(g, n->in[2]);
-        ValueId in[3] = {DY, n->in[1], grad_zeros(g, &t)};
+        ValueId in[3] = {grad_of(g, n, 0), n->in[1], grad_zeros(g, &t)};
         grad_add(g, n->in[0], func_node(g->m, g->f, OP_scatter_nd, in, 3, NULL, 0, g->origin));
     }
     return true;
@@ -236,7 +234,7 @@ static ValueId rows_of(Grad *g, ValueId v, int lead) {
 }
 
 bool vjp_matmul(Grad *g, const Node *n) {
-    ValueId a = n->in[0], b = n->in[1], dy = DY;
+    ValueId a = n->in[0], b = n->in[1], dy = grad_of(g, n, 0);
     bool ta = node_int(n, AT_ta, 0) != 0, tb = node_int(n, AT_tb, 0) != 0;
     if (grad_wants(g, a))
         grad_add(g, a, ta ? product(g, b, tb, dy, true) : product(g, dy, false, b, !tb));
@@ -256,7 +254,7 @@ bool vjp_matmul(Grad *g, const Node *n) {
 /* One node computes all shares, from the operands alone. */
 bool vjp_attention(Grad *g, const Node *n) {
     enum { MOST = 10 };
-    ValueId in[MOST] = {DY};
+    ValueId in[MOST] = {grad_of(g, n, 0)};
     CHECK(n->n_in < MOST && n->n_attrs < 8);
     for (uint32_t i = 0; i < n->n_in; i++)
         in[i + 1] = n->in[i];
@@ -278,7 +276,7 @@ bool vjp_attention(Grad *g, const Node *n) {
 bool vjp_cross_entropy(Grad *g, const Node *n) {
     if (grad_of(g, n, 1) != NONE)
         return grad_refuse(g, n, "log Z is for its gradient alone");
-    ValueId in[7] = {n->in[0], n->in[1], n->in[2], n->in[3], n->in[4], n->out + 1, DY};
+    ValueId in[7] = {n->in[0], n->in[1], n->in[2], n->in[3], n->in[4], n->out + 1, grad_of(g, n, 0)};
     const Attr *tb = node_attr(n, AT_tb);
     if (grad_wants(g, n->in[3]) || grad_wants(g, n->in[4]))
         return grad_refuse(g, n, "its weights are given, not learnt");
