@@ -138,7 +138,7 @@ static bool is_gradient_of(const Node *n, ValueId loss) {
 static bool *find_wanted(const Func *f, const Remap *r, ValueId loss, Arena *a) {
     bool *wants = arena_array(a, r->f->n_values + 1, sizeof *wants);
     for (uint32_t i = 0; i < f->n_nodes; i++)
-        if (is_gradient_of(&f->node[i], loss))
+        if (is_gradient_of(&f->node[i], loss) && r->map[f->node[i].in[1]] != NONE)
             wants[r->map[f->node[i].in[1]]] = true;
     for (uint32_t i = 0; i < r->f->n_nodes; i++) {
         const Node *n = &r->f->node[i];
@@ -198,9 +198,9 @@ static bool differentiate(Remap *r, ValueId loss, Arena *a, Diag *d) {
         const Node *n = &f->node[i];
         if (!is_gradient_of(n, loss))
             continue;
-        ValueId of = r->map[n->in[1]], made = g.adjoint[of];
-        Type t = *grad_type(&g, of);
-        remap_set(r, n->out, made == NONE ? grad_zeros(&g, &t) : made);
+        /* a value made behind the first gradient is nothing that the loss depends on */
+        ValueId of = r->map[n->in[1]], made = of == NONE ? NONE : g.adjoint[of];
+        remap_set(r, n->out, made == NONE ? grad_zeros(&g, &f->value[n->out].type) : made);
     }
     mark_adjoint(r->m, r->f, forward);
     return true;

@@ -39,11 +39,10 @@ static ValueId pad(Grad *g, ValueId a, int axis, Dim before, Dim after) {
     return build_concat(g->m, g->f, part, n, axis, g->origin);
 }
 
-/* a with step - 1 zeros put behind every element along an axis. */
+/* a with step - 1 zeros put behind every element along an axis; a's rank is below MOEC_MAX_RANK. */
 static ValueId dilate(Grad *g, ValueId a, int axis, int64_t step) {
     DimTable *t = g->m->dims;
     Type wide = *grad_type(g, a), joined = wide;
-    CHECK(wide.rank < MOEC_MAX_RANK);
     for (int i = wide.rank; i > axis + 1; i--)
         wide.dim[i] = wide.dim[i - 1];
     wide.dim[axis + 1] = dim_const(t, 1);
@@ -73,8 +72,12 @@ bool vjp_slice(Grad *g, const Node *n) {
     for (int i = 0; i < whole.rank; i++) {
         int64_t by = step ? step->ints.v[i] : 1;
         Dim taken = grad_type(g, share)->dim[i], first = start->dims.v[i];
+        if (dim_upper(t, taken) <= 1)
+            by = 1; /* no second element: the step says nothing and may be anything */
         if (taken == whole.dim[i] && by == 1)
             continue;
+        if (by != 1 && by != -1 && whole.rank == MOEC_MAX_RANK)
+            return grad_refuse(g, n, "slices in steps have a gradient up to one axis less");
         if (by < 0) { /* the same elements in ascending order */
             share = reversed(g, share, i);
             first = dim_add(t, first, dim_mul(t, dim_sub(t, taken, dim_const(t, 1)), dim_const(t, by)));
@@ -131,6 +134,8 @@ bool vjp_gather(Grad *g, const Node *n) {
     int rank = grad_type(g, n->out)->rank, k = 0;
     if (!grad_wants(g, n->in[0]))
         return true;
+    if (index.rank == MOEC_MAX_RANK)
+        return grad_refuse(g, n, "indices have a gradient up to one axis less");
     for (int i = 0; i < index.rank; i++)
         front[k++] = axis + i;
     for (int i = 0; i < rank; i++)

@@ -65,6 +65,11 @@ static const Case cases[] = {
      "f64[3,2]",
      "%y = slice %x {start = [1, 4], step = [2, -3]} : f64[3,2]\n",
      {"x"}},
+    {"slice of one element", /* whatever its step */
+     "%x : f64[7,5]",
+     "f64[1,1]",
+     "%y = slice %x {start = [1, 4], step = [9223372036854775807, -9223372036854775808]} : f64[1,1]\n",
+     {"x"}},
     {"slice of symbols",
      "%x : f64[N,5]",
      "f64[N,2]",
@@ -311,15 +316,47 @@ static void frozen_weights_have_no_gradient(void **state) {
     free(text);
 }
 
+static void refuse(const char *text) {
+    bool ok;
+    char *out = pass_run("grad", text, NULL, &ok);
+    assert_false(ok);
+    free(out);
+}
+
 static void refuses_what_has_no_rule(void **state) {
+    (void)state;
+    refuse("func @f entry (%x : f32[4]) {\n"
+           "  %y = reduce_prod %x {axes = [0], keep = 0} : f32[]  !\"the product\"\n"
+           "  %g = gradient %y, %x : f32[4]\n  return %g \"g\"\n}\n");
+}
+
+#define ONES "1,1,1,1,1,1,1,1,1,1,1,1,1,1,1"
+
+/* Their gradients need an axis more than there may be. */
+static void refuses_too_many_axes(void **state) {
+    (void)state;
+    refuse("func @f entry (%x : f32[2], %i : i64[1," ONES "]) {\n"
+           "  %y = gather %x, %i {axis = 0} : f32[1," ONES "]\n  %z = reshape %y : f32[]\n"
+           "  %g = gradient %z, %x : f32[2]\n  return %g \"g\"\n}\n");
+    refuse("func @f entry (%x : f32[8," ONES "]) {\n"
+           "  %y = slice %x {start = [0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0], step = [2," ONES "]} : f32[3," ONES "]\n"
+           "  %z = reshape %y : f32[3]\n  %s = reduce_sum %z {axes = [0], keep = 0} : f32[]\n"
+           "  %g = gradient %s, %x : f32[8," ONES "]\n  return %g \"g\"\n}\n");
+}
+
+/* What is computed behind a loss's first gradient cannot have led to it. */
+static void later_values_have_no_gradient(void **state) {
     (void)state;
     bool ok;
     char *text = pass_run("grad",
-                          "func @f entry (%x : f32[4]) {\n"
-                          "  %y = reduce_prod %x {axes = [0], keep = 0} : f32[]  !\"the product\"\n"
-                          "  %g = gradient %y, %x : f32[4]\n  return %g \"g\"\n}\n",
+                          "func @f entry (%x : f32[3]) {\n"
+                          "  %s = reduce_sum %x {axes = [0], keep = 0} : f32[]\n"
+                          "  %g = gradient %s, %x : f32[3]\n  %y = mul %g, %x : f32[3]\n"
+                          "  %h = gradient %s, %y : f32[3]\n  return %h \"h\"\n}\n",
                           NULL, &ok);
-    assert_false(ok);
+    assert_true(ok);
+    assert_non_null(strstr(text, "value = f32[] [0]"));
+    assert_null(strstr(text, "mul"));
     free(text);
 }
 
@@ -329,6 +366,8 @@ int main(void) {
         cmocka_unit_test(every_rule_has_a_case),
         cmocka_unit_test(frozen_weights_have_no_gradient),
         cmocka_unit_test(refuses_what_has_no_rule),
+        cmocka_unit_test(refuses_too_many_axes),
+        cmocka_unit_test(later_values_have_no_gradient),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
