@@ -179,14 +179,15 @@ static void mark_adjoint(Module *m, Func *f, NodeId first) {
 /* The gradients of `loss`, made when the walk over the old function meets the first of them. */
 static bool differentiate(Remap *r, ValueId loss, Arena *a, Diag *d) {
     const Func *f = r->old;
-    for (uint32_t i = 0; i < f->n_nodes; i++) /* parameters get their values now */
+    ValueId seed = remap_value(r, loss); /* parameters get their values now */
+    for (uint32_t i = 0; i < f->n_nodes; i++)
         if (is_gradient_of(&f->node[i], loss))
             remap_value(r, f->node[i].in[1]);
     NodeId forward = r->f->n_nodes;
     Grad g = {.m = r->m, .d = d, .f = r->f, .wants = find_wanted(f, r, loss, a)};
-    g.adjoint = arena_array(a, r->f->n_values + 1, sizeof *g.adjoint);
-    memset(g.adjoint, 0xff, (r->f->n_values + 1) * sizeof *g.adjoint);
-    ValueId seed = r->map[loss];
+    ValueId known = r->f->n_values;
+    g.adjoint = arena_array(a, known + 1, sizeof *g.adjoint);
+    memset(g.adjoint, 0xff, (known + 1) * sizeof *g.adjoint);
     if (g.wants[seed])
         g.adjoint[seed] = grad_broadcast(&g, grad_number(&g, seed, 1), grad_type(&g, seed));
     for (NodeId i = forward; i-- > 0;) {
@@ -199,7 +200,7 @@ static bool differentiate(Remap *r, ValueId loss, Arena *a, Diag *d) {
         if (!is_gradient_of(n, loss))
             continue;
         /* a value made behind the first gradient is nothing that the loss depends on */
-        ValueId of = r->map[n->in[1]], made = of == NONE ? NONE : g.adjoint[of];
+        ValueId of = r->map[n->in[1]], made = of < known ? g.adjoint[of] : NONE;
         remap_set(r, n->out, made == NONE ? grad_zeros(&g, &f->value[n->out].type) : made);
     }
     mark_adjoint(r->m, r->f, forward);

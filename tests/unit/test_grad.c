@@ -316,6 +316,21 @@ static void frozen_weights_have_no_gradient(void **state) {
     free(text);
 }
 
+/* A parameter may be a loss: its gradient is one. */
+static void parameters_are_losses(void **state) {
+    (void)state;
+    bool ok;
+    char *text = pass_run("grad",
+                          "param @p : f32[] adapter\nfunc @f entry (%x : f32[3]) {\n"
+                          "  %g = gradient @p, %x : f32[3]\n  %h = gradient @p, @p : f32[]\n"
+                          "  return %g \"g\", %h \"h\"\n}\n",
+                          NULL, &ok);
+    assert_true(ok);
+    assert_non_null(strstr(text, "value = f32[] [0]"));
+    assert_non_null(strstr(text, "value = f32[] [1]"));
+    free(text);
+}
+
 static void refuse(const char *text) {
     bool ok;
     char *out = pass_run("grad", text, NULL, &ok);
@@ -365,6 +380,7 @@ int main(void) {
         cmocka_unit_test(rules_agree_with_differences),
         cmocka_unit_test(every_rule_has_a_case),
         cmocka_unit_test(frozen_weights_have_no_gradient),
+        cmocka_unit_test(parameters_are_losses),
         cmocka_unit_test(refuses_what_has_no_rule),
         cmocka_unit_test(refuses_too_many_axes),
         cmocka_unit_test(later_values_have_no_gradient),
