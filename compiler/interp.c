@@ -22,6 +22,7 @@ struct Frame {
     Held *held;     /* by ValueId */
     uint32_t *uses; /* uses to come, by ValueId */
     bool *leaving;  /* made in the final place, by ValueId */
+    bool *unused;   /* by NodeId: nothing that is asked for depends on it; NULL: all nodes are evaluated */
     const Held **in;
     const Probe *probe; /* NULL: every value is computed */
     Arena *arena;   /* final place of results, or */
@@ -249,8 +250,15 @@ static void replace_value(Frame *fr) {
 }
 
 static bool run_node(Interp *r, const Func *f, const Node *n, Frame *fr, const Held **operands) {
-    if (fr->probe && n->op == OP_gradient)
-        return true; /* nothing that is asked for depends on it */
+    if (fr->unused && fr->unused[n - f->node])
+        return true;
+    if (fr->probe && n->op == OP_gradient) {
+        if (n->out != fr->probe->v)
+            return diag_error(r->d, NULL, "function '%s': a gradient through another one is not estimated: run `grad` first",
+                              diag_show(r->d, f->name));
+        replace_value(fr);
+        return true;
+    }
     for (uint32_t i = 0; i < n->n_in; i++) {
         ValueId v = n->in[i];
         operands[i] = NULL;
@@ -305,6 +313,23 @@ static bool deliver(Interp *r, const Func *f, Frame *fr, ValueId v, Held *out) {
     return true;
 }
 
+/* Nodes come last one first, so that it is known whether node i is used. */
+static void count_uses(Frame *fr, const Func *f, NodeId i, uint32_t *most) {
+    const Node *n = &f->node[i];
+    if (fr->unused) {
+        bool used = false;
+        for (uint32_t k = 0; k < n->n_out; k++)
+            used |= fr->uses[n->out + k] > 0;
+        fr->unused[i] = !used;
+        if (!used)
+            return;
+    }
+    *most = n->n_in > *most ? n->n_in : *most;
+    for (uint32_t k = 0; k < n->n_in; k++)
+        if (n->in[k] != NONE)
+            fr->uses[n->in[k]]++;
+}
+
 static bool run_func(Interp *r, const Func *f, const Held **in, Held *out, Arena *arena, void *into,
                      size_t into_bytes) {
     if (r->depth >= MAX_DEPTH)
@@ -317,16 +342,11 @@ static bool run_func(Interp *r, const Func *f, const Held **in, Held *out, Arena
     fr.held = mem_alloc((f->n_values + 1) * sizeof *fr.held);
     fr.uses = mem_alloc((f->n_values + 1) * sizeof *fr.uses);
     fr.leaving = mem_alloc(f->n_values + 1);
-    for (uint32_t i = 0; i < f->n_nodes; i++) {
-        const Node *n = &f->node[i];
-        if (n->n_in > most)
-            most = n->n_in;
-        for (uint32_t k = 0; k < n->n_in; k++)
-            if (n->in[k] != NONE)
-                fr.uses[n->in[k]]++;
-    }
+    fr.unused = fr.probe ? mem_alloc(f->n_nodes + 1) : NULL;
     for (uint32_t i = 0; i < f->n_outputs; i++)
         fr.uses[f->output[i]]++;
+    for (uint32_t i = f->n_nodes; i-- > 0;)
+        count_uses(&fr, f, i, &most);
     if (arena || into)
         mark_leaving(f, fr.leaving);
     for (uint32_t i = 0; i < f->n_inputs; i++)
@@ -350,6 +370,7 @@ static bool run_func(Interp *r, const Func *f, const Held **in, Held *out, Arena
     mem_free(fr.held);
     mem_free(fr.uses);
     mem_free(fr.leaving);
+    mem_free(fr.unused);
     r->depth--;
     return ok;
 }

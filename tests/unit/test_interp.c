@@ -111,6 +111,7 @@ static void check_refused(const char *body) {
     "%" name " = const {value = bool[" extents "] [" values "]} : bool[" extents "]\n"
 #define CONST(name, type, values) "%" name " = const {value = " type " [" values "]} : " type "\n"
 #define RETURN                    "return %y \"y\", %w \"w\"\n"
+#define RETURN_X                  "return %y \"y\", %x \"x\"\n"
 
 static void test_broadcasting(void **state) {
     (void)state;
@@ -386,6 +387,21 @@ static void test_calls(void **state) {
                                                              "%i \"i\", %w \"w2\", %j \"j\", %v \"v\"\n}\n");
 }
 
+/* By differences: other gradients in front are neither estimated again nor seen through. */
+static void test_gradients(void **state) {
+    (void)state;
+#define SQUARES                                                                                              \
+    CONST("x", "f64[2]", "1, 2")                                                                             \
+    "%q = mul %x, %x : f64[2]\n%s = reduce_sum %q {axes = [0], keep = 0} : f64[]\n"                          \
+    "%g = gradient %s, %x : f64[2]\n%m = mul %g, %x : f64[2]\n"
+    check(SQUARES CONST("w", "f64[2]", "2, 8") "return %m \"m\", %w \"w\"\n");
+    check(SQUARES "%t = reduce_sum %x {axes = [0], keep = 0} : f64[]\n%y = gradient %t, %x : f64[2]\n" CONST(
+        "w", "f64[2]", "1, 1") RETURN);
+    check(SQUARES "%t = reduce_sum %m {axes = [0], keep = 0} : f64[]\n%y = gradient %t, %g : f64[2]\n" RETURN_X);
+    check_refused(SQUARES "%t = reduce_sum %m {axes = [0], keep = 0} : f64[]\n%y = gradient %t, %x : f64[2]\n"
+                          "return %y \"y\"\n");
+}
+
 static void test_dynamic(void **state) {
     (void)state;
     check(I64("a", "2,3", "0, 1, 2, 3, 4, 5") I64("s", "2", "0, -1") "%y = dyn_reshape %a, %s : i64[*]\n" I64(
@@ -480,7 +496,7 @@ int main(void) {
         cmocka_unit_test(test_casts),        cmocka_unit_test(test_movement), cmocka_unit_test(test_gather),
         cmocka_unit_test(test_reductions),   cmocka_unit_test(test_ties),     cmocka_unit_test(test_matmul),
         cmocka_unit_test(test_attention),    cmocka_unit_test(test_calls),    cmocka_unit_test(test_dynamic),
-        cmocka_unit_test(test_init),         cmocka_unit_test(test_symbols),
+        cmocka_unit_test(test_init),         cmocka_unit_test(test_symbols),  cmocka_unit_test(test_gradients),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
