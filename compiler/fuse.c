@@ -138,9 +138,22 @@ static ValueId member_slice(Remap *r, Bundle *b, const Node *n) {
     return build_slice(m, r->f, b->product, axis, start, r->old->value[n->in[1]].type.dim[1], n->origin);
 }
 
+/* By node: whether weights are computed by it, from parameters and literals alone. */
+static bool *makes_weights(const Func *f, const bool *only, Arena *a) {
+    bool *makes = arena_array(a, f->n_nodes + 1, sizeof *makes), *used = arena_array(a, f->n_values + 1, sizeof *used);
+    for (uint32_t i = f->n_nodes; i-- > 0;) {
+        const Node *n = &f->node[i];
+        makes[i] = only[n->out] || used[n->out] || op_info(n->op)->klass == OC_SOURCE;
+        for (uint32_t k = 0; makes[i] && k < n->n_in; k++)
+            if (n->in[k] != NONE) used[n->in[k]] = true;
+    }
+    return makes;
+}
+
 static void side_by_side(Module *m, Func *f, const bool *shared) {
     Arena *scratch = arena_new();
     bool *only = param_only(m, f, scratch), *adapts = adapter_only(m, f, only, scratch);
+    const bool *weights = makes_weights(f, only, scratch);
     Bundles bundles = {0};
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         const Node *n = &f->node[i];
@@ -156,10 +169,10 @@ static void side_by_side(Module *m, Func *f, const bool *shared) {
     Remap r = remap_begin(m, scratch, f);
     /* weights first: a bundle stands at its first member and needs the last one's */
     for (uint32_t i = 0; i < f->n_nodes; i++)
-        if (only[f->node[i].out] || op_info(f->node[i].op)->klass == OC_SOURCE) remap_node(&r, &f->node[i]);
+        if (weights[i]) remap_node(&r, &f->node[i]);
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         const Node *n = &f->node[i];
-        if (only[n->out] || op_info(n->op)->klass == OC_SOURCE) continue;
+        if (weights[i]) continue;
         Bundle *b = is_linear(f, n, only, shared) ? bundle_of(&bundles, n, adapts) : NULL;
         if (!b || b->member.count < 2) {
             remap_node(&r, n);
@@ -212,12 +225,14 @@ bool pass_fuse(Module *m, const PassOptions *o, Diag *d) {
     Arena *scratch = arena_new();
     bool *shared = find_shared(m, scratch);
     static Step *const steps[] = {fold_norms, side_by_side, join_slices};
-    for (size_t s = 0; s < sizeof steps / sizeof *steps; s++) {
-        for (uint32_t i = 0; i < n && o->opt_level > 0; i++)
+    bool ok = true;
+    for (size_t s = 0; ok && o->opt_level > 0 && s < sizeof steps / sizeof *steps; s++) {
+        for (uint32_t i = 0; i < n; i++)
             if (m->func[i] && m->func[i]->role == FR_ENTRY) steps[s](m, m->func[i], shared);
-        if (o->opt_level > 0 && !pass_cse(m, o, d)) return false;
+        ok = pass_cse(m, o, d);
     }
     arena_free(scratch);
+    if (!ok) return false;
     for (uint32_t i = 0; i < n; i++)
         if (m->func[i] && m->func[i]->role == FR_ENTRY) hoist(m, m->func[i]);
     for (uint32_t i = 0; i < n; i++)
