@@ -242,6 +242,7 @@ static ParamId param_of(Inits *x, ValueId root, bool *seen, ValueId *map) {
     }
     p.init = func_end(x->m, f, NONE);
     k.param = module_param(x->m, p);
+    f->name = x->m->param[k.param].name; /* no other parameter has it */
     x->slot[at] = (uint32_t)x->known.count;
     vec_push(&x->known, k);
     return k.param;

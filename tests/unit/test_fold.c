@@ -207,7 +207,23 @@ static void all_cases(void **state) {
         folded(&cases[i]);
 }
 
+/* Two values made of one parameter by one op: the functions that make them are told apart. */
+static void names_of_functions(void **state) {
+    (void)state;
+    bool ok;
+    char *text = pass_run("fold",
+                          "param @p : f32[2,3] frozen\nfunc @main entry (%x : f32[2]) {\n"
+                          "  %a = reduce_sum @p {axes = [0], keep = 0} : f32[3]\n"
+                          "  %b = reduce_sum @p {axes = [1], keep = 0} : f32[2]\n"
+                          "  return %a \"a\", %b \"b\", %x \"x\"\n}\n",
+                          NULL, &ok);
+    assert_true(ok);
+    assert_non_null(strstr(text, "func @p.reduce_sum init"));
+    assert_non_null(strstr(text, "func @p.reduce_sum.1 init"));
+    free(text);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(all_cases)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(all_cases), cmocka_unit_test(names_of_functions)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
