@@ -97,23 +97,21 @@ static const Node *logits_product(const Module *m, const Func *f, ValueId logits
     return NULL;
 }
 
-/* Rows of the table that the token ids pick. */
-static void drop_embedding(const Func *f, const Inputs *in, const bool *mark, bool *dropped) {
-    for (NodeId i = 0; i < f->n_nodes; i++) {
-        const Node *n = &f->node[i];
-        ValueId v = n->op == OP_gather && mark[n->out] && f->value[n->in[0]].kind == VK_PARAM ? n->in[1] : NONE;
-        for (const Node *k; v != NONE && (k = value_node(f, v));)
-            v = k->n_in ? k->in[0] : NONE;
-        if (v != NONE && v == in->ids)
-            dropped[n->out] = true;
-    }
+/* Rows of a table that the token ids pick. */
+static bool is_embedding(const Func *f, const Inputs *in, const Node *n) {
+    ValueId v = n->op == OP_gather && f->value[n->in[0]].kind == VK_PARAM ? n->in[1] : NONE;
+    for (const Node *k; v != NONE && (k = value_node(f, v));)
+        v = k->n_in ? k->in[0] : NONE;
+    return v != NONE && v == in->ids;
 }
 
-/* Seeds one function needs. */
-static uint32_t count_noise(const Func *f) {
-    uint32_t n = 2;
-    for (NodeId i = 0; i < f->n_nodes; i++)
-        n += f->node[i].op == OP_attention || f->node[i].op == OP_dropout || f->node[i].op == OP_jitter;
+/* Seeds one function needs: one for what its last product or output is dropped by. */
+static uint32_t count_noise(const Func *f, const Inputs *in) {
+    uint32_t n = 1;
+    for (NodeId i = 0; i < f->n_nodes; i++) {
+        const Node *k = &f->node[i];
+        n += k->op == OP_attention || k->op == OP_dropout || k->op == OP_jitter || is_embedding(f, in, k);
+    }
     return n;
 }
 
@@ -172,7 +170,8 @@ static bool copy_half(Deriver *dv, Copy *c, const TrainInputs *in, ValueId hidde
     if (c->decoder)
         copy_bind(dv, c, old->hidden, hidden);
     bool *mark = needed(dv, c, &out, 1), *dropped = arena_array(dv->a, c->old->n_values + 1, sizeof *dropped);
-    drop_embedding(c->old, old, mark, dropped);
+    for (NodeId i = 0; i < c->old->n_nodes; i++)
+        dropped[c->old->node[i].out] = mark[c->old->node[i].out] && is_embedding(c->old, old, &c->old->node[i]);
     const Node *product = c->decoder ? logits_product(dv->m, c->old, out) : NULL;
     if (product)
         dropped[product->in[0]] = true;
@@ -381,7 +380,7 @@ static bool ask_gradients(Deriver *dv, const PassOptions *o, Func *f, ValueId lo
 
 static void make_noise(Deriver *dv, TrainInputs *in, Training *t, ValueId drop, ValueId seed) {
     Module *m = dv->m;
-    Attr k = attr_i(AT_k, count_noise(dv->enc) + count_noise(dv->dec));
+    Attr k = attr_i(AT_k, count_noise(dv->enc, &dv->ein) + count_noise(dv->dec, &dv->din));
     ValueId one = build_scalar(m, in->f, DT_F32, 1);
     t->drop = drop;
     t->kept = build_binary(m, in->f, OP_div, one, build_binary(m, in->f, OP_sub, one, drop, no_origin), no_origin);
