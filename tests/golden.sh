@@ -51,4 +51,19 @@ if "$moec" verify "$tiny" --golden "$root/tests/fixtures/adapters/ia3" $quick >"
     echo "goldens of an adapter pass without it"
     status=1
 fi
+
+# Reference files that are not what they have to be: one located line.
+# broken NAME WORD: with $work/case/NAME replaced.
+broken() {
+    "$moec" verify "$tiny" --golden "$work/case" --adapter "$work/case/spec.json" --adapter-weights "$work/case/adapter.safetensors" \
+        $quick --train >"$work/out" 2>"$work/err"
+    [ $? = 1 ] && grep -q "$1: error: .*$2" "$work/err" || { echo "a broken $1 is taken"; cat "$work/out" "$work/err"; status=1; }
+    cp "$root/tests/fixtures/adapters/ia3/$1" "$work/case"
+}
+cp -r "$root/tests/fixtures/adapters/ia3" "$work/case"
+cp "$work/case/short.labels.npy" "$work/case/train.labels.npy"
+broken train.labels.npy 'is no i64'
+half='{"a":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}}  '
+printf '\070\0\0\0\0\0\0\0%s\0\0' "$half" >"$work/case/grads.safetensors"
+broken grads.safetensors "neither F32 nor F64"
 exit $status

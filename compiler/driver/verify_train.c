@@ -54,16 +54,30 @@ typedef struct Trained {
 
 /* ---- batches ----------------------------------------------------------------------------------------------------- */
 
-static Tensor row_of(const Tensor *all, int64_t step) {
-    Tensor t = *all;
+/* Array KEY.NAME [rows,columns], or where step >= 0 that step's of [steps,rows,columns]. False when there is none, or
+ * after reporting. */
+static bool read_matrix(Trained *x, const char *key, const char *name, int64_t step, DType dtype, Tensor *out) {
+    Verify *v = x->v;
     size_t bytes = 0;
-    if (step < 0)
-        return t;
-    t.rank--;
-    memmove(t.dim, t.dim + 1, (size_t)t.rank * sizeof *t.dim);
-    tensor_bytes(&t, &bytes);
-    t.data = (char *)all->data + (size_t)step * bytes;
-    return t;
+    Tensor t;
+    if (!verify_array(v, key, name, &t))
+        return false;
+    if (t.dtype != dtype || t.rank != (step < 0 ? 2 : 3) || (step >= 0 && step >= t.dim[0]))
+        return diag_error(v->d, verify_path(v, key, name), "is no %s %s", dtype_name(dtype),
+                          step < 0 ? "[rows,columns]" : "[steps,rows,columns], or has too few steps");
+    if (step >= 0) {
+        t.rank--;
+        memmove(t.dim, t.dim + 1, (size_t)t.rank * sizeof *t.dim);
+        if (!tensor_bytes(&t, &bytes))
+            return diag_error(v->d, verify_path(v, key, name), "is too large");
+        t.data = (char *)t.data + (size_t)step * bytes;
+    }
+    *out = t;
+    return true;
+}
+
+static bool same_extents(const Tensor *a, const Tensor *b) {
+    return a->dim[0] == b->dim[0] && a->dim[1] == b->dim[1];
 }
 
 /* What each target token's loss counts for: an equal share of all of them, or of its example. */
@@ -98,32 +112,35 @@ static bool make_weight(Trained *x, Rows *r) {
 /* Arrays KEY.*; of one step when step >= 0. False when there are none, or after reporting. */
 static bool read_rows(Trained *x, const char *key, int64_t step, Rows *r) {
     Verify *v = x->v;
-    Tensor t;
     *r = (Rows){0};
-    if (!verify_array(v, key, "input_ids", &t))
+    if (!read_matrix(x, key, "input_ids", step, DT_I64, &r->ids) ||
+        (!read_matrix(x, key, "encoder_segments", step, DT_I64, &r->segments) &&
+         !read_matrix(x, key, "attention_mask", step, DT_I64, &r->segments)) ||
+        !read_matrix(x, key, "decoder_input_ids", step, DT_I64, &r->decoder) ||
+        !read_matrix(x, key, "labels", step, DT_I64, &r->labels))
         return false;
-    r->ids = row_of(&t, step);
-    if (!verify_array(v, key, "encoder_segments", &t) && !verify_array(v, key, "attention_mask", &t))
-        return false;
-    r->segments = row_of(&t, step);
-    if (!verify_array(v, key, "decoder_input_ids", &t))
-        return false;
-    r->decoder = row_of(&t, step);
-    if (!verify_array(v, key, "labels", &t))
-        return false;
-    r->labels = row_of(&t, step);
-    if (verify_array(v, key, "sentence", &t))
-        r->sentence = row_of(&t, step);
-    if (verify_array(v, key, "decoder_segments", &t)) {
-        r->decoder_segments = row_of(&t, step);
-    } else {
+    read_matrix(x, key, "sentence", step, DT_F32, &r->sentence);
+    if (!read_matrix(x, key, "decoder_segments", step, DT_I64, &r->decoder_segments)) {
         r->decoder_segments = (Tensor){.dtype = DT_I64, .rank = 2, .dim = {r->labels.dim[0], r->labels.dim[1]}};
         if (!tensor_alloc(v->a, &r->decoder_segments))
             return diag_error(v->d, v->dir, "an array is too large");
         for (int64_t i = 0; i < r->labels.dim[0] * r->labels.dim[1]; i++)
             tensor_set_i64(&r->decoder_segments, i, 1);
     }
+    if (!same_extents(&r->ids, &r->segments) || !same_extents(&r->labels, &r->decoder) ||
+        !same_extents(&r->labels, &r->decoder_segments) || r->ids.dim[0] != r->labels.dim[0] ||
+        (r->sentence.data && (r->sentence.dim[0] != r->ids.dim[0] ||
+                              r->sentence.dim[1] != v->n.program->seq2seq->sentence_width)))
+        return diag_error(v->d, v->dir, "%s.*: the extents of the arrays do not agree", key);
     return make_weight(x, r);
+}
+
+/* Array KEY.NAME of at least n numbers. */
+static bool read_numbers(Trained *x, const char *key, const char *name, int64_t n, Tensor *out) {
+    int64_t count;
+    return verify_array(x->v, key, name, out) &&
+           ((tensor_count(out, &count) && count >= n) ||
+            diag_error(x->v->d, verify_path(x->v, key, name), "has too few numbers"));
 }
 
 /* ---- gradients ----------------------------------------------------------------------------------------------------- */
@@ -139,6 +156,11 @@ static bool read_safetensors(Verify *v, const char *name, SafeFile *f) {
         return false;
     bool ok = safetensors_map(v->a, fd, size, path, f, v->d);
     close(fd);
+    for (uint32_t i = 0; ok && i < f->n; i++)
+        if (f->tensor[i].kind != FK_F32 && f->tensor[i].kind != FK_F64)
+            ok = diag_error(v->d, path, "tensor '%s' is neither F32 nor F64", diag_show(v->d, f->tensor[i].name));
+    if (!ok)
+        safetensors_unmap(f);
     return ok;
 }
 
@@ -274,7 +296,7 @@ static bool verify_gradients(Trained *x, const char *key) {
     Rows r;
     Tensor want;
     SafeFile f = {0};
-    if (!verify_array(v, key, "loss_f64", &want) || !read_rows(x, key, -1, &r))
+    if (!read_numbers(x, key, "loss_f64", 1, &want) || !read_rows(x, key, -1, &r))
         return true;
     if (!verify_fits(v, &r.ids, r.labels.dim[1])) {
         printf("%-10s skipped: extents outside the model's\n", key);
@@ -294,7 +316,7 @@ static bool verify_gradients(Trained *x, const char *key) {
     verify_add(&s, tensor_get_f64(&out[0], 0), tensor_get_f64(&want, 0));
     verify_report(v, key, "training loss", &s);
     static const char *const parts[] = {"token loss", "balance loss", "router z loss"};
-    if (verify_array(v, key, "loss_parts_f64", &want))
+    if (read_numbers(x, key, "loss_parts_f64", 3, &want))
         for (int i = 0; i < 3; i++) {
             VerifySum part = {0};
             verify_add(&part, tensor_get_f64(&out[1 + i], 0), tensor_get_f64(&want, i));
@@ -383,7 +405,8 @@ static bool verify_run(Trained *x, const char *name, json_t *run) {
     Tensor want;
     SafeFile f = {0};
     double worst = 0;
-    if (!verify_array(v, "train", arena_printf(v->a, "%s.losses_f64", name), &want) || !run_options(x, run, &o) ||
+    int64_t steps = 0;
+    if (!verify_array(v, "train", arena_printf(v->a, "%s.losses_f64", name), &want) || !tensor_count(&want, &steps) || !run_options(x, run, &o) ||
         !native_reopen(&v->n))
         return diag_errors(v->d) == 0;
     moec_status s = x->api.open(v->n.instance, &o, &t, message, sizeof message);
@@ -392,9 +415,9 @@ static bool verify_run(Trained *x, const char *name, json_t *run) {
     const float **start = arena_array(v->a, p->n_tensors + 1, sizeof *start);
     for (uint32_t i = 0; i < p->n_tensors; i++)
         start[i] = arena_copy(v->a, x->api.tensor(t, i), p->tensor[i].bytes);
-    bool ok = run_steps(x, t, want.dim[0], &want, &worst);
+    bool ok = run_steps(x, t, steps, &want, &worst);
     if (ok) {
-        report_worst(v, name, "losses of the run", (int)want.dim[0], worst, LOSS_TOLERANCE, "-");
+        report_worst(v, name, "losses of the run", (int)steps, worst, LOSS_TOLERANCE, "-");
         if (read_safetensors(v, arena_printf(v->a, "train.%s.after.safetensors", name), &f))
             compare_after(x, name, t, start, &f);
         safetensors_unmap(&f);
