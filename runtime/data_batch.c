@@ -11,7 +11,7 @@
 
 #include <string.h>
 
-enum { IGNORED = -100, WINDOW = 16, LOOKAHEAD = 62 };
+enum { WINDOW = 16, LOOKAHEAD = 62 };
 
 /* Where an example lies in the rows of a step. */
 typedef struct Place {
@@ -307,7 +307,7 @@ static int64_t real_targets(const moec_dataset *set, int64_t example) {
     const int32_t *label = set->token + x->at + x->source;
     int64_t n = 0;
     for (int32_t i = 0; i < x->target; i++)
-        n += label[i] != IGNORED;
+        n += label[i] != MOEC_IGNORED;
     return n;
 }
 
@@ -374,9 +374,9 @@ static void write_target(const moec_data *d, const Arrays *a, int64_t row, const
     for (int32_t i = 0; i < x->target; i++) {
         a->labels[at + i] = label[i];
         a->decoder_segments[at + i] = segment;
-        a->weight[at + i] = label[i] == IGNORED ? 0 : (float)each;
+        a->weight[at + i] = label[i] == MOEC_IGNORED ? 0 : (float)each;
         a->decoder[at + i] = previous;
-        previous = label[i] == IGNORED ? d->o.pad : label[i];
+        previous = label[i] == MOEC_IGNORED ? d->o.pad : label[i];
     }
     if (!d->o.pack && x->target < a->target)
         a->decoder[at + x->target] = previous; /* what shifting a padded row makes */
@@ -390,7 +390,7 @@ static void clear_row(const moec_data *d, const Arrays *a, int64_t row) {
     for (int64_t i = row * a->target; i < (row + 1) * a->target; i++) {
         a->decoder[i] = d->o.pad;
         a->decoder_segments[i] = !d->o.pack;
-        a->labels[i] = IGNORED;
+        a->labels[i] = MOEC_IGNORED;
         a->weight[i] = 0;
     }
 }
@@ -413,7 +413,7 @@ static void write_row(const moec_data *d, const Arrays *a, int64_t row, const Ro
 static void write_spare_row(const moec_data *d, const Arrays *a, int64_t row, const Row *first) {
     write_row(d, a, row, first);
     for (int64_t i = row * a->target; i < (row + 1) * a->target; i++) {
-        a->labels[i] = IGNORED;
+        a->labels[i] = MOEC_IGNORED;
         a->weight[i] = 0;
     }
 }

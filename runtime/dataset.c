@@ -5,7 +5,6 @@
 
 #include <string.h>
 
-enum { IGNORED = -100 };
 /* Sums and quotients of weights stay far from overflow in double, single weights in float. */
 static const double LEAST_WEIGHT = 1e-30, MOST_WEIGHT = 1e30;
 
@@ -46,73 +45,12 @@ static int push(Ids *g, int64_t v) {
 
 /* ---- task names ---- */
 
-typedef struct Name {
-    int64_t at;
-    size_t n;
-    uint64_t hash;
-} Name;
-
-typedef struct moec_data_tasks {
-    Name *name;
-    int64_t names, name_room;
-    char *text;
-    int64_t bytes, text_room;
-    int32_t *slot; /* open addressing; index + 1, 0: empty */
-    int64_t slots; /* a power of two, at least twice `names` */
-} moec_data_tasks;
-
-static uint64_t hash_bytes(uint64_t h, const void *p, size_t n) { /* FNV-1a */
-    const unsigned char *b = p;
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ b[i]) * 0x100000001b3u;
-    return h;
-}
-
-static int task_slots_grow(moec_data_tasks *t) {
-    int64_t slots = t->slots ? t->slots * 2 : 64;
-    int32_t *slot = moec_mem_new((size_t)slots, sizeof *slot);
-    if (!slot)
-        return 0;
-    for (int64_t i = 0; i < t->names; i++) {
-        uint64_t at = t->name[i].hash & (uint64_t)(slots - 1);
-        while (slot[at])
-            at = (at + 1) & (uint64_t)(slots - 1);
-        slot[at] = (int32_t)i + 1;
-    }
-    moec_mem_free(t->slot);
-    t->slot = slot;
-    t->slots = slots;
-    return 1;
-}
-
-/* Index of a name, which is added when it is new; -1 when there is no memory. */
-static int32_t task_index(moec_data_tasks *t, const char *s, size_t n) {
-    if (t->names * 2 >= t->slots && !task_slots_grow(t))
-        return -1;
-    uint64_t hash = moec_data_bits(hash_bytes(0xcbf29ce484222325u, s, n), 0);
-    uint64_t at = hash & (uint64_t)(t->slots - 1);
-    for (; t->slot[at]; at = (at + 1) & (uint64_t)(t->slots - 1)) {
-        const Name *name = &t->name[t->slot[at] - 1];
-        if (name->hash == hash && name->n == n && !memcmp(t->text + name->at, s, n))
-            return t->slot[at] - 1;
-    }
-    if (t->names == INT32_MAX - 1 || !make_room(&t->name, t->names, 1, sizeof *t->name, &t->name_room) ||
-        !make_room(&t->text, t->bytes, (int64_t)n + 1, 1, &t->text_room))
-        return -1;
-    memcpy(t->text + t->bytes, s, n);
-    t->name[t->names] = (Name){t->bytes, n, hash};
-    t->bytes += (int64_t)n;
-    t->slot[at] = (int32_t)++t->names;
-    return (int32_t)t->names - 1;
-}
-
 int64_t moec_dataset_tasks(const moec_dataset *d) {
-    return d->task ? d->task->names : 0;
+    return (int64_t)d->task.count;
 }
 
 const char *moec_dataset_task(const moec_dataset *d, int64_t task, size_t *n) {
-    *n = d->task->name[task].n;
-    return d->task->text + d->task->name[task].at;
+    return moec_names_get(&d->task, (size_t)task, n);
 }
 
 /* ---- a line ---- */
@@ -191,7 +129,7 @@ static moec_status read_source_text(Line *l, moec_json *j, const char *key) {
 
 static moec_status read_target_ids(Line *l, moec_json *j, const char *key) {
     moec_status s = read_ids(l, j, key, &l->target);
-    while (!s && l->target.n > 0 && l->target.id[l->target.n - 1] == IGNORED)
+    while (!s && l->target.n > 0 && l->target.id[l->target.n - 1] == MOEC_IGNORED)
         l->target.n--;
     return s;
 }
@@ -337,7 +275,7 @@ static moec_status check_line(Line *l, int64_t *cut_source, int64_t *cut_target)
                       l->source_key ? "labels nor targets" : "input_ids nor inputs");
     moec_status s = check_vocabulary(l, &l->source, l->source_key, 0);
     if (!s)
-        s = check_vocabulary(l, &l->target, l->target_key, IGNORED);
+        s = check_vocabulary(l, &l->target, l->target_key, MOEC_IGNORED);
     if (!s)
         s = apply_mask(l);
     if (!s)
@@ -348,7 +286,7 @@ static moec_status check_line(Line *l, int64_t *cut_source, int64_t *cut_target)
         return s;
     int64_t real = 0, seen = 0;
     for (int64_t i = 0; i < l->target.n; i++)
-        real += l->target.id[i] != IGNORED;
+        real += l->target.id[i] != MOEC_IGNORED;
     for (int64_t i = 0; i < l->source.n; i++)
         seen += l->source.id[i] >= 0;
     if (!seen || !real)
@@ -363,17 +301,18 @@ static moec_status add_example(const Line *l) {
     if (!make_room(&d->example, d->examples, 1, sizeof *d->example, &d->example_room) ||
         !make_room(&d->token, d->tokens, n, sizeof *d->token, &d->token_room))
         return no_memory(l);
-    int32_t task = l->task ? task_index(d->task, l->task, l->task_length) : -1;
-    if (l->task && task < 0)
+    size_t task = 0;
+    if (l->task && (!moec_names_add(&d->task, l->task, l->task_length, &task) || task > INT32_MAX))
         return no_memory(l);
-    moec_data_example x = {d->tokens, (int32_t)l->source.n, (int32_t)l->target.n, (float)l->weight, task};
+    moec_data_example x = {d->tokens, (int32_t)l->source.n, (int32_t)l->target.n, (float)l->weight,
+                           l->task ? (int32_t)task : -1};
     int32_t *to = d->token + d->tokens;
     for (int64_t i = 0; i < l->source.n; i++)
         *to++ = (int32_t)l->source.id[i];
     for (int64_t i = 0; i < l->target.n; i++)
         *to++ = (int32_t)l->target.id[i];
-    d->hash = hash_bytes(d->hash, &x, sizeof x);
-    d->hash = hash_bytes(d->hash, d->token + d->tokens, (size_t)n * sizeof *d->token);
+    d->hash = moec_fnv(d->hash, &x, sizeof x);
+    d->hash = moec_fnv(d->hash, d->token + d->tokens, (size_t)n * sizeof *d->token);
     d->example[d->examples++] = x;
     d->tokens += n;
     return MOEC_OK;
@@ -487,13 +426,12 @@ static void trim(moec_dataset *d) {
 
 moec_status moec_dataset_open(const moec_data_file *file, int64_t files, const moec_dataset_options *o,
                               moec_dataset *d, moec_sink sink) {
-    *d = (moec_dataset){.hash = 0xcbf29ce484222325u};
+    *d = (moec_dataset){.hash = MOEC_FNV_START};
     moec_status s = check_request(file, files, o, sink);
     if (s)
         return s;
     d->file = moec_mem_new((size_t)files, sizeof *d->file);
-    d->task = moec_mem_new(1, sizeof *d->task);
-    if (!d->file || !d->task)
+    if (!d->file)
         return moec_fail(sink, MOEC_E_MEMORY, NULL, "out of memory");
     for (int64_t f = 0; f < files && !s; f++)
         s = read_file(d, &file[f], o, sink);
@@ -503,12 +441,7 @@ moec_status moec_dataset_open(const moec_data_file *file, int64_t files, const m
 }
 
 void moec_dataset_close(moec_dataset *d) {
-    if (d->task) {
-        moec_mem_free(d->task->name);
-        moec_mem_free(d->task->text);
-        moec_mem_free(d->task->slot);
-    }
-    moec_mem_free(d->task);
+    moec_names_free(&d->task);
     moec_mem_free(d->example);
     moec_mem_free(d->token);
     moec_mem_free(d->file);

@@ -64,7 +64,7 @@ typedef struct moec_dataset {
     int64_t tokens, token_room;
     moec_data_span *file;
     int64_t files;
-    struct moec_data_tasks *task;
+    moec_names task;
     uint64_t hash; /* of all examples in order */
     int64_t bad;   /* lines skipped, and why the first one was */
     char first_bad[512];

@@ -205,4 +205,19 @@ struct moec_instance {
 /* Computes what the program derives from the adapter in force; after every change of its tensors. */
 moec_status moec_prepare(moec_instance *m);
 
+enum { MOEC_IGNORED = -100 }; /* a target token that counts for nothing */
+
+/* ---- names.c ---- */
+
+/* Byte strings, numbered from 0 in the order in which they came. */
+typedef struct moec_names {
+    struct moec_name *item;
+    size_t *slot; /* hash table of numbers + 1 */
+    size_t count, room, slots;
+} moec_names;
+
+int moec_names_add(moec_names *s, const void *p, size_t n, size_t *number); /* copies; 0: no memory */
+const char *moec_names_get(const moec_names *s, size_t number, size_t *n);
+void moec_names_free(moec_names *s);
+
 #endif

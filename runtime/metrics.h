@@ -16,8 +16,6 @@ typedef struct moec_made {
     int ended; /* an end of sequence follows them, or the model has no room for more */
 } moec_made;
 
-enum { MOEC_IGNORED = -100 }; /* a reference token that counts for nothing */
-
 /* Tokens of a reference without the end of sequence, if it has one. */
 int64_t moec_body(const int64_t *reference, int64_t n, int64_t eos);
 /* Whether what was made is the reference, ends of sequence apart. */
@@ -32,17 +30,6 @@ int moec_same_text(const char *a, size_t n, const char *b, size_t m);
 
 double moec_mean(const double *v, size_t n); /* 0 of none */
 double moec_median(double *v, size_t n); /* sorts v; of an even number the mean of the two in the middle */
-
-/* Byte strings, numbered from 0 in the order in which they came. */
-typedef struct moec_names {
-    struct moec_name *item;
-    size_t *slot; /* hash table of numbers + 1 */
-    size_t count, room, slots;
-} moec_names;
-
-int moec_names_add(moec_names *s, const void *p, size_t n, size_t *number); /* copies; 0: no memory */
-const char *moec_names_get(const moec_names *s, size_t number, size_t *n);
-void moec_names_free(moec_names *s);
 
 /* Counters of the examples of one prompt of one task. */
 typedef struct moec_group {

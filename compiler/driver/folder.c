@@ -68,6 +68,7 @@ static const struct {
     {"run_folder.c", "checkpoints: names in a run's folder"},
     {"safetensors_write.c", "adapter files, written"},
     {"chars.c", "text that grows; JSON strings"},
+    {"names.c", "byte strings and their numbers"},
     {"text.h", "the face of a tokenizer; this folder has none, inputs are token ids"},
 };
 enum { N_RUNTIME = sizeof runtime_files / sizeof *runtime_files };
