@@ -25,8 +25,8 @@ struct Frame {
     bool *unused;   /* by NodeId: nothing that is asked for depends on it; NULL: all nodes are evaluated */
     const Held **in;
     const Probe *probe; /* NULL: every value is computed */
-    Arena *arena;   /* final place of results, or */
-    void *into;     /* ... the one result's buffer, or neither: results stay counted */
+    Arena *arena;       /* final place of results, or */
+    void *into;         /* ... the one result's buffer, or neither: results stay counted */
     size_t into_bytes;
 };
 
@@ -254,8 +254,10 @@ static bool run_node(Interp *r, const Func *f, const Node *n, Frame *fr, const H
         return true;
     if (fr->probe && n->op == OP_gradient) {
         if (n->out != fr->probe->v)
-            return diag_error(r->d, NULL, "function '%s': a gradient through another one is not estimated: run `grad` first",
-                              diag_show(r->d, f->name));
+            return diag_error(
+                r->d, NULL,
+                "function '%s': a gradient through another one is not estimated: run `grad` first",
+                diag_show(r->d, f->name));
         replace_value(fr);
         return true;
     }

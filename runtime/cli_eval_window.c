@@ -59,8 +59,7 @@ static int make_inputs(moec_window *w) {
                    (const char *)o->sentence + (size_t)(x->ordinal * q->sentence_width) * sizeof *w->sentence,
                    (size_t)q->sentence_width * sizeof *w->sentence);
     }
-    for (uint32_t i = 0; i < c->program->n_symbols; i++)
-        w->sym[i] = c->program->symbol[i].lo;
+    moec_symbols_low(c->program, w->sym);
     set_symbol(w, q->batch, w->rows);
     set_symbol(w, q->source, w->length);
     return EXIT_DONE;

@@ -41,8 +41,7 @@ void moec_cli_range(const moec_cli *c, int symbol, int function, const char *inp
     if (v < 0 || p->function[function].value[v].rank <= axis)
         return;
     int64_t e[MOEC_RANK], sym[MOEC_SYMBOLS];
-    for (uint32_t i = 0; i < p->n_symbols; i++)
-        sym[i] = p->symbol[i].lo;
+    moec_symbols_low(p, sym);
     p->function[function].shape(sym, (uint32_t)v, e);
     *lo = *hi = e[axis];
 }

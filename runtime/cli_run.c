@@ -86,8 +86,7 @@ static int find_symbols(Run *r) {
     const moec_program *p = r->c->program;
     unsigned char known[MOEC_SYMBOLS] = {0};
     char shown[MOEC_SHOW];
-    for (uint32_t i = 0; i < p->n_symbols; i++)
-        r->sym[i] = p->symbol[i].lo;
+    moec_symbols_low(p, r->sym);
     for (uint32_t v = 0; v < r->f->n_inputs; v++)
         for (int axis = 0; axis < r->f->value[v].rank; axis++) {
             moec_axis a = moec_axis_of(p, r->f, v, axis);

@@ -86,8 +86,7 @@ static int batch_make(Job *job, Batch *b, size_t first, int with_targets) {
                    job->sentence.data + from * (size_t)q->sentence_width * sizeof *b->sentence,
                    (size_t)q->sentence_width * sizeof *b->sentence);
     }
-    for (uint32_t i = 0; i < p->n_symbols; i++)
-        b->sym[i] = p->symbol[i].lo;
+    moec_symbols_low(p, b->sym);
     if (q->batch >= 0)
         b->sym[q->batch] = b->rows;
     if (q->source >= 0)

@@ -263,13 +263,7 @@ int moec_train_routers(moec_train_run *r, const moec_batch *b, moec_chars *out) 
     memcpy(bind, in, sizeof in);
     for (uint32_t i = 0; i < f->n_outputs; i++)
         bind[INPUTS + i] = (moec_bind){f->value[f->n_inputs + i].name, 1, NULL};
-    for (uint32_t i = 0; i < c->program->n_symbols; i++)
-        sym[i] = c->program->symbol[i].lo;
-    const int symbol[] = {q->batch, q->source, q->target};
-    const int64_t extent[] = {b->rows, b->source, b->target};
-    for (int k = 0; k < 3; k++)
-        if (symbol[k] >= 0)
-            sym[symbol[k]] = extent[k];
+    moec_symbols_of(c->program, b->rows, b->source, b->target, sym);
     int code = moec_cli_call(c, q->routers, sym, bind, INPUTS + (int)f->n_outputs);
     if (!code)
         put_routers(f, bind + INPUTS, sym, out);

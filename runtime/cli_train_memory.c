@@ -70,19 +70,6 @@ const char *moec_bytes_text(char out[MOEC_BYTES_TEXT], uint64_t bytes) {
 
 /* ---- the plan ---- */
 
-static void set_symbol(int64_t *sym, int symbol, int64_t value) {
-    if (symbol >= 0)
-        sym[symbol] = value;
-}
-
-static void symbols_of(const moec_program *p, int64_t rows, int64_t source, int64_t target, int64_t *sym) {
-    for (uint32_t i = 0; i < p->n_symbols; i++)
-        sym[i] = p->symbol[i].lo;
-    set_symbol(sym, p->seq2seq->batch, rows);
-    set_symbol(sym, p->seq2seq->source, source);
-    set_symbol(sym, p->seq2seq->target, target);
-}
-
 /* Bytes of one function's outputs, or of one of them. */
 static uint64_t outputs_of(const moec_program *p, int index, const char *name, const int64_t *sym) {
     uint64_t total = 0, bytes;
@@ -114,7 +101,7 @@ static uint64_t evaluation(const moec_train_run *r) {
     for (size_t i = 0; i < r->c->o.eval.count; i++) {
         const moec_eval_file *f = &r->eval[i];
         int64_t sym[MOEC_SYMBOLS];
-        symbols_of(p, r->data_options.rows, f->source, f->target, sym);
+        moec_symbols_of(p, r->data_options.rows, f->source, f->target, sym);
         uint64_t cross = outputs_of(p, q->cross, "cross_kv", sym);
         uint64_t score =
             outputs_of(p, q->encode, "hidden", sym) + 2 * cross + outputs_of(p, q->score, NULL, sym);
@@ -138,7 +125,7 @@ void moec_train_plan(moec_train_run *r, uint64_t process) {
     const moec_program *p = c->program;
     moec_memory_plan *m = &r->plan;
     int64_t sym[MOEC_SYMBOLS];
-    symbols_of(p, r->rows, r->source, r->target, sym);
+    moec_symbols_of(p, r->rows, r->source, r->target, sym);
     uint64_t blocks = c->o.adapter || c->o.resume ? 2 : 1; /* loading goes to a second one */
     *m = (moec_memory_plan){
         {[MOEC_MEMORY_WEIGHTS] = p->embedded ? 0 : p->weights_bytes,

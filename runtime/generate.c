@@ -253,8 +253,7 @@ moec_status moec_generate(moec_instance *m, int64_t batch, int64_t length, const
     if (s)
         return s;
     int64_t sym[MOEC_SYMBOLS], e[MOEC_RANK];
-    for (uint32_t i = 0; i < p->n_symbols; i++)
-        sym[i] = p->symbol[i].lo;
+    moec_symbols_low(p, sym);
     if (q->batch >= 0)
         sym[q->batch] = batch;
     if (q->source >= 0)

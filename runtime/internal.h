@@ -144,6 +144,10 @@ int moec_value_bytes(const moec_function *f, uint32_t value, const int64_t *sym,
 /* Index of a named value among f's inputs (or outputs; counted from the first input), -1 when there is none.
  */
 int moec_find_input(const moec_function *f, const char *name);
+/* Every symbol at its lower bound. */
+void moec_symbols_low(const moec_program *p, int64_t *sym);
+/* Likewise, but for those of a seq2seq model's batch and lengths, where it has such. */
+void moec_symbols_of(const moec_program *p, int64_t rows, int64_t source, int64_t target, int64_t *sym);
 int moec_find_output(const moec_function *f, const char *name);
 
 /* ---- pool.c ---- */

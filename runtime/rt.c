@@ -86,8 +86,7 @@ moec_status moec_prepare(moec_instance *m) {
         return MOEC_OK;
     int fault = 0;
     int64_t sym[MOEC_SYMBOLS];
-    for (uint32_t i = 0; i < m->program->n_symbols; i++)
-        sym[i] = m->program->symbol[i].lo;
+    moec_symbols_low(m->program, sym);
     moec_frame f = frame_of(m, sym, NULL, &fault);
     m->program->prepare(&f);
     return fault_status(fault);

@@ -50,9 +50,18 @@ int moec_find_output(const moec_function *f, const char *name) {
     return find_value(f, f->n_inputs, f->n_inputs + f->n_outputs, name);
 }
 
-static void all_low(const moec_program *p, int64_t *sym) {
+void moec_symbols_low(const moec_program *p, int64_t *sym) {
     for (uint32_t i = 0; i < p->n_symbols; i++)
         sym[i] = p->symbol[i].lo;
+}
+
+void moec_symbols_of(const moec_program *p, int64_t rows, int64_t source, int64_t target, int64_t *sym) {
+    const int symbol[] = {p->seq2seq->batch, p->seq2seq->source, p->seq2seq->target};
+    const int64_t extent[] = {rows, source, target};
+    moec_symbols_low(p, sym);
+    for (int k = 0; k < 3; k++)
+        if (symbol[k] >= 0)
+            sym[symbol[k]] = extent[k];
 }
 
 /* The k-th value at which a symbol is tried; distinct points of its range first. */
@@ -66,7 +75,7 @@ enum { PROBES = 5 };
 moec_axis moec_axis_of(const moec_program *p, const moec_function *f, uint32_t value, int axis) {
     int64_t sym[MOEC_SYMBOLS], low[MOEC_RANK], e[MOEC_RANK];
     moec_axis a = {-1, 0, 0};
-    all_low(p, sym);
+    moec_symbols_low(p, sym);
     f->shape(sym, value, low);
     a.base = low[axis];
     for (uint32_t s = 0; s < p->n_symbols; s++) {
@@ -94,7 +103,7 @@ moec_axis moec_axis_of(const moec_program *p, const moec_function *f, uint32_t v
 uint64_t moec_symbols_used(const moec_program *p, const moec_function *f) {
     uint64_t used = 0;
     int64_t sym[MOEC_SYMBOLS], low[MOEC_RANK], e[MOEC_RANK];
-    all_low(p, sym);
+    moec_symbols_low(p, sym);
     for (uint32_t v = 0; v < f->n_inputs + f->n_outputs; v++) {
         f->shape(sym, v, low);
         for (uint32_t s = 0; s < p->n_symbols; s++) {

@@ -219,17 +219,10 @@ int64_t moec_trainer_steps(const moec_trainer *t) {
 /* ---- a micro-batch ---- */
 
 static moec_status set_symbols(const moec_program *p, const moec_batch *b, int64_t *sym) {
-    const int symbol[] = {p->seq2seq->batch, p->seq2seq->source, p->seq2seq->target};
-    const int64_t extent[] = {b->rows, b->source, b->target};
+    moec_symbols_of(p, b->rows, b->source, b->target, sym);
     for (uint32_t i = 0; i < p->n_symbols; i++)
-        sym[i] = p->symbol[i].lo;
-    for (int k = 0; k < 3; k++) {
-        if (symbol[k] < 0)
-            continue;
-        if (extent[k] < p->symbol[symbol[k]].lo || extent[k] > p->symbol[symbol[k]].hi)
+        if (sym[i] < p->symbol[i].lo || sym[i] > p->symbol[i].hi)
             return MOEC_E_RANGE;
-        sym[symbol[k]] = extent[k];
-    }
     return MOEC_OK;
 }
 
