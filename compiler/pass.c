@@ -160,6 +160,8 @@ bool passes_run(Module *m, const PassRun *run, Diag *d)
     for (uint32_t i = 0; i < n; i++) {
         PassId p = run->list ? run->list[i] : (PassId)i;
         bound = bound || p == PASS_bind;
+        if (!bound)
+            return diag_error(d, NULL, "pass '%s' needs every extent known: run `bind` in front of it", passes[p].name);
         if (!run_one(m, run, p, i + 1, bound, d))
             return false;
         if (p == PASS_bind && run->after_bind && !run->after_bind(m, run->context, d))
