@@ -123,10 +123,10 @@ static bool load_memory(const Options *o, Model *model, Diag *d)
     if (!p)
         return true;
     bool ok = parse_number(&p, &n) && n > 0;
-    for (const char *unit = ok && *p ? strchr(units, *p) : NULL; unit && unit >= units && ok; unit--)
+    const char *unit = ok && *p ? strchr(units, *p) : NULL;
+    for (ptrdiff_t k = unit ? unit - units : -1; k >= 0 && ok; k--)
         ok = mul_i64(n, 1024, &n);
-    if (ok && *p && strchr(units, *p))
-        p++;
+    p += unit != NULL;
     if (!ok || *p)
         return diag_error(d, NULL, "--max-memory '%s': a size as 6G, 500M or a number of bytes was expected",
                           diag_show(d, str_c(o->max_memory)));
