@@ -2,7 +2,6 @@
  * shows them as printable ASCII, JSON holds them escaped to ASCII. */
 #include "cli_eval.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -74,31 +73,6 @@ static void pairs_table(const moec_tally *t, double *room, int generated) {
 
 /* ---- JSON ---- */
 
-typedef struct Text {
-    char *p;
-    size_t n, room;
-    int failed;
-} Text;
-
-static void put(Text *t, const char *fmt, ...) MOEC_FORMAT(2, 3);
-static void put(Text *t, const char *fmt, ...) {
-    for (int attempt = 0; !t->failed && attempt < 2; attempt++) {
-        va_list args;
-        va_start(args, fmt);
-        int n = vsnprintf(t->p ? t->p + t->n : NULL, t->room - t->n, fmt, args);
-        va_end(args);
-        if (n >= 0 && (size_t)n < t->room - t->n) {
-            t->n += (size_t)n;
-            return;
-        }
-        size_t room = (t->room + (n > 0 ? (size_t)n : 0) + 1) * 2;
-        char *p = n < 0 ? NULL : moec_mem_grow(t->p, room);
-        t->failed = !p;
-        t->p = p ? p : t->p;
-        t->room = p ? room : t->room;
-    }
-}
-
 static unsigned code_point(const unsigned char *p, size_t n) {
     static const unsigned char lead[] = {0, 0x7f, 0x1f, 0x0f, 0x07};
     unsigned c = p[0] & lead[n];
@@ -108,72 +82,73 @@ static unsigned code_point(const unsigned char *p, size_t n) {
 }
 
 /* s is UTF-8: it was read from JSON. */
-static void put_string(Text *t, const char *s, size_t n) {
+static void put_string(moec_chars *t, const char *s, size_t n) {
     const unsigned char *p = (const unsigned char *)s;
-    put(t, "\"");
+    moec_chars_put(t, "\"");
     for (size_t i = 0, k; i < n; i += k) {
         k = moec_utf8_length(p + i, n - i);
         unsigned c = k ? code_point(p + i, k) : 0xFFFD;
         k = k ? k : 1;
         if (c >= 0x10000)
-            put(t, "\\u%04x\\u%04x", 0xD800 + ((c - 0x10000) >> 10), 0xDC00 + ((c - 0x10000) & 0x3FF));
+            moec_chars_put(t, "\\u%04x\\u%04x", 0xD800 + ((c - 0x10000) >> 10),
+                           0xDC00 + ((c - 0x10000) & 0x3FF));
         else if (c < 0x20 || c >= 0x7f || c == '"' || c == '\\')
-            put(t, "\\u%04x", c);
+            moec_chars_put(t, "\\u%04x", c);
         else
-            put(t, "%c", (int)c);
+            moec_chars_put(t, "%c", (int)c);
     }
-    put(t, "\"");
+    moec_chars_put(t, "\"");
 }
 
-static void put_name(Text *t, const moec_names *names, size_t number) {
+static void put_name(moec_chars *t, const moec_names *names, size_t number) {
     size_t n;
     const char *p = moec_names_get(names, number, &n);
     put_string(t, p, n);
 }
 
 /* A number, or null where there is none. */
-static void put_real(Text *t, const char *key, double v) {
+static void put_real(moec_chars *t, const char *key, double v) {
     if (v - v == 0)
-        put(t, ", \"%s\": %.9g", key, v);
+        moec_chars_put(t, ", \"%s\": %.9g", key, v);
     else
-        put(t, ", \"%s\": null", key);
+        moec_chars_put(t, ", \"%s\": null", key);
 }
 
-static void put_counts(Text *t, const moec_group *g) {
-    put(t, "\"examples\": %lld, \"correct\": %lld", (long long)g->examples, (long long)g->right);
+static void put_counts(moec_chars *t, const moec_group *g) {
+    moec_chars_put(t, "\"examples\": %lld, \"correct\": %lld", (long long)g->examples, (long long)g->right);
     put_real(t, "accuracy", moec_accuracy(g));
 }
 
-static void choices_json(Text *t, const moec_tally *y, double *room) {
+static void choices_json(moec_chars *t, const moec_tally *y, double *room) {
     moec_summary all = moec_tally_all(y, room);
-    put(t, ",\n  \"choices\": {");
+    moec_chars_put(t, ",\n  \"choices\": {");
     put_counts(t, &all.sum);
     put_real(t, "mean_of_medians", all.median);
     put_real(t, "mean_of_means", all.mean);
-    put(t, ", \"tasks\": [");
+    moec_chars_put(t, ", \"tasks\": [");
     for (size_t i = 0; i < y->task.count; i++) {
         moec_summary s = moec_tally_task(y, i, room);
-        put(t, i ? ",\n    {\"task\": " : "\n    {\"task\": ");
+        moec_chars_put(t, i ? ",\n    {\"task\": " : "\n    {\"task\": ");
         put_name(t, &y->task, i);
-        put(t, ", ");
+        moec_chars_put(t, ", ");
         put_counts(t, &s.sum);
         put_real(t, "median", s.median);
         put_real(t, "mean", s.mean);
-        put(t, ", \"prompts\": [");
+        moec_chars_put(t, ", \"prompts\": [");
         for (size_t g = y->first[i]; g; g = y->group[g - 1].next) {
-            put(t, g == y->first[i] ? "\n      {\"prompt\": " : ",\n      {\"prompt\": ");
+            moec_chars_put(t, g == y->first[i] ? "\n      {\"prompt\": " : ",\n      {\"prompt\": ");
             put_name(t, &y->prompt, y->group[g - 1].prompt);
-            put(t, ", ");
+            moec_chars_put(t, ", ");
             put_counts(t, &y->group[g - 1]);
-            put(t, "}");
+            moec_chars_put(t, "}");
         }
-        put(t, "]}");
+        moec_chars_put(t, "]}");
     }
-    put(t, "]}");
+    moec_chars_put(t, "]}");
 }
 
-static void put_pairs(Text *t, const moec_group *g, int generated) {
-    put(t, "\"examples\": %lld, \"tokens\": %lld", (long long)g->examples, (long long)g->tokens);
+static void put_pairs(moec_chars *t, const moec_group *g, int generated) {
+    moec_chars_put(t, "\"examples\": %lld, \"tokens\": %lld", (long long)g->examples, (long long)g->tokens);
     put_real(t, "loss", per(g->loss, g->tokens));
     if (!generated)
         return;
@@ -181,35 +156,35 @@ static void put_pairs(Text *t, const moec_group *g, int generated) {
     put_real(t, "token_accuracy", per((double)g->right_tokens, g->tokens));
 }
 
-static void pairs_json(Text *t, const moec_tally *y, double *room, int generated) {
+static void pairs_json(moec_chars *t, const moec_tally *y, double *room, int generated) {
     moec_summary all = moec_tally_all(y, room);
-    put(t, ",\n  \"pairs\": {");
+    moec_chars_put(t, ",\n  \"pairs\": {");
     put_pairs(t, &all.sum, generated);
-    put(t, ", \"tasks\": [");
+    moec_chars_put(t, ", \"tasks\": [");
     for (size_t i = 0; i < y->task.count; i++) {
         moec_summary s = moec_tally_task(y, i, room);
-        put(t, i ? ",\n    {\"task\": " : "\n    {\"task\": ");
+        moec_chars_put(t, i ? ",\n    {\"task\": " : "\n    {\"task\": ");
         put_name(t, &y->task, i);
-        put(t, ", ");
+        moec_chars_put(t, ", ");
         put_pairs(t, &s.sum, generated);
-        put(t, "}");
+        moec_chars_put(t, "}");
     }
-    put(t, "]}");
+    moec_chars_put(t, "]}");
 }
 
 /* ---- both ---- */
 
 static int report(moec_cli *c, const moec_eval *e, const moec_eval_options *o, moec_output *file,
-                  double *room, Text *t) {
+                  double *room, moec_chars *t) {
     int to_stdout = c->o.json && !file, generated = !o->loss_only;
     if (c->o.json) {
-        put(t, "{\n  \"normalize\": \"%s\", \"skipped\": %lld",
-            o->normalize == MOEC_NORMALIZE_LENGTH ? "length" : "none", (long long)e->skipped);
+        moec_chars_put(t, "{\n  \"normalize\": \"%s\", \"skipped\": %lld",
+                       o->normalize == MOEC_NORMALIZE_LENGTH ? "length" : "none", (long long)e->skipped);
         if (e->choices.groups)
             choices_json(t, &e->choices, room);
         if (e->pairs.groups)
             pairs_json(t, &e->pairs, room, generated);
-        put(t, "\n}\n");
+        moec_chars_put(t, "\n}\n");
         if (t->failed)
             return moec_cli_no_memory(c);
     }
@@ -229,7 +204,7 @@ static int report(moec_cli *c, const moec_eval *e, const moec_eval_options *o, m
 int moec_eval_report(moec_cli *c, const moec_eval *e, const moec_eval_options *o, moec_output *file) {
     size_t groups = e->choices.groups > e->pairs.groups ? e->choices.groups : e->pairs.groups;
     double *room = moec_mem_new(groups, sizeof *room);
-    Text t = {0};
+    moec_chars t = {0};
     int code = room ? report(c, e, o, file, room, &t) : moec_cli_no_memory(c);
     moec_mem_free(room);
     moec_mem_free(t.p);
