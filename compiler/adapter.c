@@ -319,7 +319,10 @@ float *adapter_tensor_floats(const AdapterTensor *t, int64_t count, Arena *a) {
 
 bool param_take(Param *p, const AdapterTensor *t, const char *file, Arena *a, Diag *d) {
     SiteTensor want = {.rank = p->rank, .count = 1};
-    CHECK(p->rank <= 4);
+    enum { AXES = sizeof want.dim / sizeof *want.dim };
+    if (p->rank > AXES)
+        return diag_error(d, file, "tensor '%s': the model's weight of that name has more than %d axes",
+                          diag_show(d, t->name), AXES);
     for (int i = 0; i < p->rank; i++)
         want.count *= want.dim[i] = p->dim[i];
     if (p->dtype != DT_F32)
