@@ -21,13 +21,13 @@ typedef struct Loss {
     Lower *l;
     const Node *n;
     ValueId x, w, labels, log_z, dloss;
-    bool tb;                                      /* w is [V,d] */
-    const LExpr *tokens, *time, *width, *vocab;   /* B*T, T, d, V */
+    bool tb;                                    /* w is [V,d] */
+    const LExpr *tokens, *time, *width, *vocab; /* B*T, T, d, V */
     const LExpr *smoothing, *z;
-    const LExpr *tile, *chunk;                    /* rows and columns of a whole block; the latter is the logits' ld */
-    LBuf *logits, *label, *x_copy, *w_copy;       /* label: -1 where ignored */
-    const LExpr *row0, *m, *col0, *cols;          /* the block at hand */
-    LMatrix mx, mw, mlogits;                      /* x [m,d], w [d,cols], logits [m,cols] */
+    const LExpr *tile, *chunk; /* rows and columns of a whole block; the latter is the logits' ld */
+    LBuf *logits, *label, *x_copy, *w_copy; /* label: -1 where ignored */
+    const LExpr *row0, *m, *col0, *cols;    /* the block at hand */
+    LMatrix mx, mw, mlogits;                /* x [m,d], w [d,cols], logits [m,cols] */
 } Loss;
 
 static const LExpr *let(Loss *c, DType t, const LExpr *e, const char *hint) {
@@ -76,13 +76,14 @@ static void token_of(Loss *c, const LExpr *i, const LExpr **at) {
     at[1] = let(c, DT_I64, li_mod(k, row, c->time), "t");
 }
 
-/* ---- blocks ------------------------------------------------------------------------------------------ */
+/* ---- blocks ---- */
 
 static LBuf *scratch(Loss *c, DType t, int64_t rows, int64_t cols, const char *hint) {
     int64_t bytes;
     bool ok = mul_i64(rows, cols, &bytes) && mul_i64(bytes, (int64_t)dtype_bytes(t), &bytes);
     LBuf *b = ok ? loop_scratch(c->l->k, t, bytes, str_c(hint)) : NULL;
-    if (!b) diag_error(c->l->d, NULL, "'%s': a block of its operands is too large", op_info(c->n->op)->name);
+    if (!b)
+        diag_error(c->l->d, NULL, "'%s': a block of its operands is too large", op_info(c->n->op)->name);
     return b;
 }
 
@@ -103,17 +104,21 @@ static bool x_is_matrix(Loss *c, LMatrix *out) {
     Lower *l = c->l;
     View v;
     Dim down;
-    if (!lower_view(l, c->x, &v) || !token_stride(l, c->x, &v, &down)) return false;
-    const LExpr *offset = c->row0 ? li_add(l->k, v.offset, li_mul(l->k, c->row0, le_dim(l->k, down))) : v.offset;
+    if (!lower_view(l, c->x, &v) || !token_stride(l, c->x, &v, &down))
+        return false;
+    const LExpr *offset =
+        c->row0 ? li_add(l->k, v.offset, li_mul(l->k, c->row0, le_dim(l->k, down))) : v.offset;
     return lower_matrix(l, v.buf, offset, down, v.stride[2], out);
 }
 
 static bool w_is_matrix(Loss *c, LMatrix *out) {
     Lower *l = c->l;
     View v;
-    if (!lower_view(l, c->w, &v)) return false;
+    if (!lower_view(l, c->w, &v))
+        return false;
     Dim down = v.stride[c->tb ? 1 : 0], across = v.stride[c->tb ? 0 : 1];
-    const LExpr *offset = c->col0 ? li_add(l->k, v.offset, li_mul(l->k, c->col0, le_dim(l->k, across))) : v.offset;
+    const LExpr *offset =
+        c->col0 ? li_add(l->k, v.offset, li_mul(l->k, c->col0, le_dim(l->k, across))) : v.offset;
     return lower_matrix(l, v.buf, offset, down, across, out);
 }
 
@@ -122,18 +127,25 @@ static bool operands_from_outside(Loss *c, const View *to, uint32_t n_to) {
     Lower *l = c->l;
     bool ok = l->block == &l->k->body;
     View v;
-    for (uint32_t i = 0; i < c->n->n_in; i++) ok = ok && !(lower_view(l, c->n->in[i], &v) && v.buf->kind == LB_SCRATCH);
-    for (uint32_t i = 0; i < n_to; i++) ok = ok && !(to[i].buf && to[i].buf->kind == LB_SCRATCH);
-    return ok || diag_error(l->d, NULL, "'%s' has no lowering inside a larger kernel", op_info(c->n->op)->name);
+    for (uint32_t i = 0; i < c->n->n_in; i++)
+        ok = ok && !(lower_view(l, c->n->in[i], &v) && v.buf->kind == LB_SCRATCH);
+    for (uint32_t i = 0; i < n_to; i++)
+        ok = ok && !(to[i].buf && to[i].buf->kind == LB_SCRATCH);
+    return ok ||
+           diag_error(l->d, NULL, "'%s' has no lowering inside a larger kernel", op_info(c->n->op)->name);
 }
 
 static bool loss_begin(Lower *l, const Node *n, const View *to, int64_t chunk, Loss *c) {
-    *c = (Loss){.l = l, .n = n, .x = n->in[0], .w = n->in[1], .labels = n->in[2], .tb = node_int(n, AT_tb, 0) != 0};
-    if (n->n_in > 5) c->log_z = n->in[5], c->dloss = n->in[6];
+    *c = (Loss){
+        .l = l, .n = n, .x = n->in[0], .w = n->in[1], .labels = n->in[2], .tb = node_int(n, AT_tb, 0) != 0};
+    if (n->n_in > 5)
+        c->log_z = n->in[5], c->dloss = n->in[6];
     const Type *x = &l->f->value[c->x].type, *w = &l->f->value[c->w].type;
     if (x->dtype != DT_F32)
-        return diag_error(l->d, NULL, "%s in %s is not supported: only f32", op_info(n->op)->name, dtype_name(x->dtype));
-    if (!operands_from_outside(c, to, n->n_out)) return false;
+        return diag_error(l->d, NULL, "%s in %s is not supported: only f32", op_info(n->op)->name,
+                          dtype_name(x->dtype));
+    if (!operands_from_outside(c, to, n->n_out))
+        return false;
     Dim tokens = dim_mul(l->t, x->dim[0], x->dim[1]), vocab = w->dim[c->tb ? 0 : 1];
     int64_t tile = at_most(l, tokens, l->o->tile_rows), columns = at_most(l, vocab, chunk);
     int64_t width = dim_upper(l->t, x->dim[2]);
@@ -145,10 +157,13 @@ static bool loss_begin(Lower *l, const Node *n, const View *to, int64_t chunk, L
     c->chunk = le_int(l->k, columns);
     c->logits = scratch(c, DT_F32, tile, columns, "logits");
     c->label = c->logits ? scratch(c, DT_I64, tile, 1, "label") : NULL;
-    if (!c->label) return false;
+    if (!c->label)
+        return false;
     LMatrix any;
-    if (!x_is_matrix(c, &any) && !(c->x_copy = scratch(c, DT_F32, tile, width, "x_tile"))) return false;
-    if (!w_is_matrix(c, &any) && !(c->w_copy = scratch(c, DT_F32, width, columns, "w_chunk"))) return false;
+    if (!x_is_matrix(c, &any) && !(c->x_copy = scratch(c, DT_F32, tile, width, "x_tile")))
+        return false;
+    if (!w_is_matrix(c, &any) && !(c->w_copy = scratch(c, DT_F32, width, columns, "w_chunk")))
+        return false;
     return true;
 }
 
@@ -198,7 +213,8 @@ static void set_tile(Loss *c, const LExpr *tile) {
     LoopKernel *k = c->l->k;
     c->row0 = let(c, DT_I64, li_mul(k, tile, c->tile), "row0");
     c->m = let(c, DT_I64, li_min(k, c->tile, li_sub(k, c->tokens, c->row0)), "rows");
-    if (!x_is_matrix(c, &c->mx)) copy_x(c);
+    if (!x_is_matrix(c, &c->mx))
+        copy_x(c);
     load_labels(c);
 }
 
@@ -206,7 +222,8 @@ static void set_chunk(Loss *c, const LExpr *chunk) {
     LoopKernel *k = c->l->k;
     c->col0 = let(c, DT_I64, li_mul(k, chunk, c->chunk), "col0");
     c->cols = let(c, DT_I64, li_min(k, c->chunk, li_sub(k, c->vocab, c->col0)), "cols");
-    if (!w_is_matrix(c, &c->mw)) copy_w(c);
+    if (!w_is_matrix(c, &c->mw))
+        copy_w(c);
     c->mlogits = (LMatrix){c->logits, le_int(k, 0), c->chunk, false};
 }
 
@@ -234,7 +251,7 @@ static LBlock *if_label_here(Loss *c, const LExpr *i, const LExpr **at) {
     return back;
 }
 
-/* ---- forward ------------------------------------------------------------------------------------------- */
+/* ---- forward ---- */
 
 /* What is known of each row after the chunks so far. */
 typedef struct Running {
@@ -255,7 +272,8 @@ static const LExpr *logit_element(Lower *l, void *ctx, const LExpr *j) {
 static bool running_new(Loss *c, Running *r) {
     int64_t rows = c->tile->i;
     return (r->max = scratch(c, DT_F32, rows, 1, "max")) && (r->sum = scratch(c, DT_F32, rows, 1, "sum")) &&
-           (r->total = scratch(c, DT_F32, rows, 1, "total")) && (r->picked = scratch(c, DT_F32, rows, 1, "picked"));
+           (r->total = scratch(c, DT_F32, rows, 1, "total")) &&
+           (r->picked = scratch(c, DT_F32, rows, 1, "picked"));
 }
 
 static void running_start(Loss *c, const Running *r) {
@@ -290,7 +308,8 @@ static void running_add(Loss *c, const Running *r) {
 }
 
 static void store_result(Loss *c, const View *to, const LExpr *const *at, const LExpr *e) {
-    if (to->buf) ls_store(c->l->k, c->l->block, to->buf, view_index(c->l, to, at), e);
+    if (to->buf)
+        ls_store(c->l->k, c->l->block, to->buf, view_index(c->l, to, at), e);
 }
 
 static void running_end(Loss *c, const Running *r, const View *loss, const View *log_z) {
@@ -303,9 +322,12 @@ static void running_end(Loss *c, const Running *r, const View *loss, const View 
     store_result(c, loss, at, number(c, 0));
     store_result(c, log_z, at, number(c, 0));
     c->l->block = &s->other;
-    const LExpr *z = let(c, DT_F32, f32(c, LO_ADD, at_row(r->max, c, i), le_op1(k, LO_LOG, DT_F32, at_row(r->sum, c, i))), "log_z");
+    const LExpr *z =
+        let(c, DT_F32, f32(c, LO_ADD, at_row(r->max, c, i), le_op1(k, LO_LOG, DT_F32, at_row(r->sum, c, i))),
+            "log_z");
     const LExpr *mean = f32(c, LO_DIV, at_row(r->total, c, i), le_cast(k, DT_F32, c->vocab));
-    const LExpr *own = f32(c, LO_MUL, f32(c, LO_SUB, number(c, 1), c->smoothing), f32(c, LO_SUB, z, at_row(r->picked, c, i)));
+    const LExpr *own = f32(c, LO_MUL, f32(c, LO_SUB, number(c, 1), c->smoothing),
+                           f32(c, LO_SUB, z, at_row(r->picked, c, i)));
     const LExpr *all = f32(c, LO_MUL, c->smoothing, f32(c, LO_SUB, z, mean));
     const LExpr *square = f32(c, LO_MUL, f32(c, LO_MUL, c->z, z), z);
     store_result(c, loss, at, f32(c, LO_ADD, f32(c, LO_ADD, own, all), square));
@@ -317,7 +339,8 @@ bool lower_cross_entropy(Lower *l, const Node *n, const View *to) {
     Loss c;
     Running r;
     const LExpr *i;
-    if (!loss_begin(l, n, to, CHUNK, &c) || !running_new(&c, &r)) return false;
+    if (!loss_begin(l, n, to, CHUNK, &c) || !running_new(&c, &r))
+        return false;
     LBlock *back = open_loop(&c, ls_parallel(l->k, l->block, blocks(&c, c.tokens, c.tile), "tile"), &i);
     load_scalars(&c);
     set_tile(&c, i);
@@ -332,7 +355,7 @@ bool lower_cross_entropy(Lower *l, const Node *n, const View *to) {
     return true;
 }
 
-/* ---- backward ------------------------------------------------------------------------------------------- */
+/* ---- backward ---- */
 
 /* The block's logits become dloss ((1 + 2 z log_z) e^(logit - log_z) - s/V - (1-s) [column = label]). */
 static void logits_to_gradient(Loss *c) {
@@ -349,7 +372,8 @@ static void logits_to_gradient(Loss *c) {
     const LExpr *z = let(c, DT_F32, lower_pull(c->l, c->log_z, at), "log_z");
     const LExpr *slope = f32(c, LO_ADD, number(c, 1), f32(c, LO_MUL, f32(c, LO_MUL, number(c, 2), c->z), z));
     slope = let(c, DT_F32, f32(c, LO_MUL, d, slope), "slope");
-    const LExpr *all = let(c, DT_F32, f32(c, LO_DIV, f32(c, LO_MUL, d, c->smoothing), le_cast(k, DT_F32, c->vocab)), "all");
+    const LExpr *all =
+        let(c, DT_F32, f32(c, LO_DIV, f32(c, LO_MUL, d, c->smoothing), le_cast(k, DT_F32, c->vocab)), "all");
     LBlock *row = for_lanes(c, c->cols, &j);
     const LExpr *spot = logit_index(c, i, j);
     const LExpr *p = le_op1(k, LO_EXP, DT_F32, f32(c, LO_SUB, le_load(k, c->logits, spot), z));
@@ -363,7 +387,8 @@ static void logits_to_gradient(Loss *c) {
 }
 
 /* A matrix of the result with `down` between its rows, filled with zeros. */
-static LMatrix zeros(Loss *c, const View *to, const LExpr *offset, const LExpr *ld, const LExpr *rows, const LExpr *cols) {
+static LMatrix zeros(Loss *c, const View *to, const LExpr *offset, const LExpr *ld, const LExpr *rows,
+                     const LExpr *cols) {
     LoopKernel *k = c->l->k;
     const LExpr *i, *j;
     LBlock *back = open_loop(c, ls_for(k, c->l->block, rows, "i"), &i);
@@ -376,11 +401,13 @@ static LMatrix zeros(Loss *c, const View *to, const LExpr *offset, const LExpr *
 bool lower_cross_entropy_dx(Lower *l, const Node *n, const View *to) {
     Loss c;
     const LExpr *i;
-    if (!loss_begin(l, n, to, CHUNK, &c)) return false;
+    if (!loss_begin(l, n, to, CHUNK, &c))
+        return false;
     LBlock *back = open_loop(&c, ls_parallel(l->k, l->block, blocks(&c, c.tokens, c.tile), "tile"), &i);
     load_scalars(&c);
     set_tile(&c, i);
-    LMatrix dx = zeros(&c, to, li_add(l->k, to->offset, li_mul(l->k, c.row0, c.width)), c.width, c.m, c.width);
+    LMatrix dx =
+        zeros(&c, to, li_add(l->k, to->offset, li_mul(l->k, c.row0, c.width)), c.width, c.m, c.width);
     open_loop(&c, ls_for(l->k, l->block, blocks(&c, c.vocab, c.chunk), "chunk"), &i);
     set_chunk(&c, i);
     compute_logits(&c);
@@ -394,18 +421,22 @@ bool lower_cross_entropy_dw(Lower *l, const Node *n, const View *to) {
     Loss c;
     LoopKernel *k = l->k;
     const LExpr *i;
-    if (!loss_begin(l, n, to, CHUNK_DW, &c)) return false;
+    if (!loss_begin(l, n, to, CHUNK_DW, &c))
+        return false;
     LBlock *back = open_loop(&c, ls_parallel(k, l->block, blocks(&c, c.vocab, c.chunk), "chunk"), &i);
     load_scalars(&c);
     set_chunk(&c, i);
-    const LExpr *ld = c.tb ? c.width : c.vocab, *first = li_add(k, to->offset, c.tb ? li_mul(k, c.col0, ld) : c.col0);
+    const LExpr *ld = c.tb ? c.width : c.vocab,
+                *first = li_add(k, to->offset, c.tb ? li_mul(k, c.col0, ld) : c.col0);
     LMatrix dw = zeros(&c, to, first, ld, c.tb ? c.cols : c.width, c.tb ? c.width : c.cols);
     open_loop(&c, ls_for(k, l->block, blocks(&c, c.tokens, c.tile), "tile"), &i);
     set_tile(&c, i);
     compute_logits(&c);
     logits_to_gradient(&c);
-    if (c.tb) ls_matmul(k, l->block, transposed(c.mlogits), c.mx, dw, c.cols, c.width, c.m, true);
-    else ls_matmul(k, l->block, transposed(c.mx), c.mlogits, dw, c.width, c.cols, c.m, true);
+    if (c.tb)
+        ls_matmul(k, l->block, transposed(c.mlogits), c.mx, dw, c.cols, c.width, c.m, true);
+    else
+        ls_matmul(k, l->block, transposed(c.mx), c.mlogits, dw, c.width, c.cols, c.m, true);
     l->block = back;
     return true;
 }

@@ -20,10 +20,11 @@ typedef struct Full {
     bool *trained;
 } Full;
 
-/* ---- one weight, stored once ------------------------------------------------------------------------------------- */
+/* ---- one weight, stored once ---- */
 
 static bool is_matrix(const Param *p) {
-    return p->kind == PK_FROZEN && p->data && p->dtype == DT_F32 && p->rank == 2 && p->dim[0] > 1 && p->dim[1] > 1;
+    return p->kind == PK_FROZEN && p->data && p->dtype == DT_F32 && p->rank == 2 && p->dim[0] > 1 &&
+           p->dim[1] > 1;
 }
 
 static bool is_transpose(const Param *a, const Param *b) {
@@ -47,7 +48,7 @@ static void find_ties(Full *x) {
     }
 }
 
-/* ---- what was made of weights, back in the functions ----------------------------------------------------------------- */
+/* ---- what was made of weights, back in the functions ---- */
 
 static ValueId inline_init(Full *x, Remap *r, const Func *init) {
     ValueId *map = arena_array(x->a, init->n_values + 1, sizeof *map);
@@ -62,7 +63,8 @@ static ValueId inline_init(Full *x, Remap *r, const Func *init) {
             in[k] = n->in[k] == NONE ? NONE : map[n->in[k]];
         for (uint32_t k = 0; k < n->n_out; k++)
             types[k] = init->value[n->out + k].type;
-        ValueId v = func_node_typed(x->m, r->f, n->op, in, n->n_in, n->attrs, n->n_attrs, types, n->n_out, n->origin);
+        ValueId v =
+            func_node_typed(x->m, r->f, n->op, in, n->n_in, n->attrs, n->n_attrs, types, n->n_out, n->origin);
         for (uint32_t k = 0; k < n->n_out; k++)
             map[n->out + k] = v + k;
     }
@@ -94,7 +96,7 @@ static bool unfold(Full *x, const Func *f) {
     return any;
 }
 
-/* ---- what is trained ---------------------------------------------------------------------------------------------------- */
+/* ---- what is trained ---- */
 
 /* The parameter v is a view of, NONE when it is none. */
 static ParamId param_behind(const Func *f, ValueId v) {
@@ -137,11 +139,12 @@ static bool find_trained(Full *x, const Func *f) {
         const char *name = diag_show(x->d, p->name);
         x->trained[id] = true;
         if (p->dtype != DT_F32)
-            ok = diag_error(x->d, x->o->adapter->file, "method 'full' trains f32 weights, '%s' is %s: export the model in f32",
-                            name, dtype_name(p->dtype));
+            ok = diag_error(x->d, x->o->adapter->file,
+                            "method 'full' trains f32 weights, '%s' is %s: export the model in f32", name,
+                            dtype_name(p->dtype));
         else if (p->rank > TENSOR_RANK || !is_plain_name(p->name))
-            ok = diag_error(x->d, x->o->adapter->file, "method 'full': weight '%s' has a name or a rank that cannot be saved",
-                            name);
+            ok = diag_error(x->d, x->o->adapter->file,
+                            "method 'full': weight '%s' has a name or a rank that cannot be saved", name);
     }
     return ok;
 }
@@ -167,7 +170,8 @@ static bool take_values(Full *x) {
     }
     for (ParamId p = 0; p < x->m->n_params; p++)
         if (x->trained[p] && !given[p] && missing++ == 0)
-            ok = diag_error(x->d, spec->tensor_file, "tensor '%s' is missing", diag_show(x->d, x->m->param[p].name));
+            ok = diag_error(x->d, spec->tensor_file, "tensor '%s' is missing",
+                            diag_show(x->d, x->m->param[p].name));
     return ok;
 }
 
@@ -189,7 +193,8 @@ static bool full_run(Full *x) {
             m->param[p].kind = PK_ADAPTER;
             any = true;
         }
-    return any || diag_error(x->d, x->o->adapter->file, "method 'full': the model has no weights that are trained");
+    return any ||
+           diag_error(x->d, x->o->adapter->file, "method 'full': the model has no weights that are trained");
 }
 
 bool attach_full(Module *m, const PassOptions *o, Diag *d) {

@@ -39,7 +39,7 @@ static BindRule *const bind_rules[OP_COUNT] = {
 
 static bool bind_body(Binder *b, const Func *old, const BVal *args, BVal *out);
 
-/* ---- bounds --------------------------------------------------------------------------------------- */
+/* ---- bounds ---- */
 
 /* Symbols that are axis 0 of two or more inputs of one function: a flag a symbol. */
 static bool *find_batches(const Module *m) {
@@ -68,9 +68,14 @@ static bool is_canonical(Str name) {
     return str_is(name, "B") || str_is(name, "S") || str_is(name, "T");
 }
 
+/* A T5's graphs, by the names import gives them: `derive` is to come. */
+static bool is_t5(const Binder *b) {
+    return module_find(b->m, "model") || (module_find(b->m, "encoder") && module_find(b->m, "decoder"));
+}
+
 static int64_t default_bound(const Binder *b, bool batch) {
     int64_t hi = batch ? BATCH_MAX : EXTENT_MAX;
-    for (uint32_t i = 0; i < b->o->n_dims && b->m->s2s.present; i++)
+    for (uint32_t i = 0; i < b->o->n_dims && is_t5(b); i++)
         if (is_canonical(b->o->dim[i].name) && str_is(b->o->dim[i].name, "B") == batch && b->o->dim[i].hi > hi)
             hi = b->o->dim[i].hi;
     return hi;
@@ -84,7 +89,7 @@ static bool set_bounds(Binder *b) {
         uint32_t s = 0;
         while (s < count && !str_eq(dim_sym_at(t, s)->name, want->name))
             s++;
-        bool canonical = s == count && b->m->s2s.present && is_canonical(want->name);
+        bool canonical = s == count && is_t5(b) && is_canonical(want->name);
         if (s == count && !canonical)
             return diag_error(b->d, b->file, "--dim %s: the model has no such symbolic extent",
                               diag_show(b->d, want->name));
@@ -113,7 +118,7 @@ static bool set_bounds(Binder *b) {
     return true;
 }
 
-/* ---- nodes ------------------------------------------------------------------------------------------ */
+/* ---- nodes ---- */
 
 static Tensor widened(Binder *b, Tensor t) {
     Tensor w = t;
@@ -305,7 +310,7 @@ static bool bind_body(Binder *b, const Func *old, const BVal *args, BVal *out) {
     return ok;
 }
 
-/* ---- functions --------------------------------------------------------------------------------------- */
+/* ---- functions ---- */
 
 static const InputValue *given_value(const Binder *b, const Func *f, Str input) {
     for (uint32_t i = 0; i < b->o->n_values; i++) {

@@ -15,8 +15,7 @@
 
 #include <string.h>
 
-/* ---- canonical symbols ------------------------------------------------------------------------------------
- */
+/* ---- canonical symbols ---- */
 
 static void rename_add(Renames *r, DimTable *t, Dim from, Dim to) {
     uint32_t sym;
@@ -74,8 +73,7 @@ static void bound_symbol(DimTable *t, Dim canon, Dim replaced) {
         to->hi = from->hi;
 }
 
-/* ---- copying nodes
- * ------------------------------------------------------------------------------------------ */
+/* ---- copying nodes ---- */
 
 static bool states_type(Op op) {
     static const char *const rule[OP_COUNT] = {
@@ -239,8 +237,7 @@ void copy_body(Deriver *dv, Copy *c, const bool *mark) {
     }
 }
 
-/* ---- the inputs and what they are for
- * --------------------------------------------------------------------------- */
+/* ---- the inputs and what they are for ---- */
 
 /* The input behind reshapes, casts and comparisons. */
 static ValueId input_behind(const Func *f, ValueId v) {
@@ -301,8 +298,7 @@ static void mask_input(Deriver *dv, Copy *c, ValueId mask) {
     func_input(dv->m, c->f, str_c("attention_mask"), type_ranked(DT_I64, 2, dim));
 }
 
-/* ---- the four functions
- * -------------------------------------------------------------------------------------------- */
+/* ---- the four functions ---- */
 
 /* A result in f32, whatever the model's files round it to. */
 ValueId unrounded(const Func *f, ValueId v) {
@@ -443,8 +439,7 @@ static bool make_score(Deriver *dv, const ValueId *kv, uint32_t n, ValueId logit
     return true;
 }
 
-/* ---- all together
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- all together ---- */
 
 static ValueId find_logits(const Func *f, const int *tag) {
     for (uint32_t i = 0; i < f->n_outputs; i++) {
@@ -569,7 +564,8 @@ static bool derive_all(Deriver *dv, const PassOptions *o) {
 bool pass_derive(Module *m, const PassOptions *o, Diag *d) {
     Deriver dv = {.m = m, .d = d, .enc = module_find(m, "encoder"), .dec = module_find(m, "decoder")};
     if (!dv.enc || !dv.dec || !m->s2s.present)
-        return true;
+        return !o->train || module_find(m, "train") ||
+               diag_error(d, NULL, "--train: not a T5 with encoder and decoder: there is no loss to train for");
     dv.a = arena_new();
     bool ok = derive_all(&dv, o);
     if (ok) {

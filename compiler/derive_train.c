@@ -22,7 +22,7 @@ static ValueId binary(Deriver *dv, Copy *c, Op op, ValueId a, ValueId b) {
     return build_binary(dv->m, c->f, op, a, b, no_origin);
 }
 
-/* ---- noise -------------------------------------------------------------------------------------------------------- */
+/* ---- noise ---- */
 
 static ValueId random_like(Deriver *dv, Copy *c, ValueId x) {
     ValueId seed = c->train->seed++;
@@ -33,8 +33,10 @@ static ValueId random_like(Deriver *dv, Copy *c, ValueId x) {
 static ValueId drop_out(Deriver *dv, Copy *c, ValueId x, Str origin) {
     if (c->train->drop == NONE)
         return x;
-    ValueId in[3] = {binary(dv, c, OP_ge, random_like(dv, c, x), c->train->drop), c->train->kept, build_scalar(dv->m, c->f, DT_F32, 0)};
-    return build_binary(dv->m, c->f, OP_mul, x, func_node(dv->m, c->f, OP_select, in, 3, NULL, 0, origin), origin);
+    ValueId in[3] = {binary(dv, c, OP_ge, random_like(dv, c, x), c->train->drop), c->train->kept,
+                     build_scalar(dv->m, c->f, DT_F32, 0)};
+    return build_binary(dv->m, c->f, OP_mul, x, func_node(dv->m, c->f, OP_select, in, 3, NULL, 0, origin),
+                        origin);
 }
 
 /* x (1 + eps (2u - 1)) */
@@ -42,11 +44,13 @@ static ValueId jitter(Deriver *dv, Copy *c, ValueId x, double eps, Str origin) {
     if (c->train->drop == NONE)
         return x;
     ValueId wide = binary(dv, c, OP_mul, random_like(dv, c, x), build_scalar(dv->m, c->f, DT_F32, 2 * eps));
-    return build_binary(dv->m, c->f, OP_mul, x, binary(dv, c, OP_add, wide, build_scalar(dv->m, c->f, DT_F32, 1 - eps)), origin);
+    return build_binary(dv->m, c->f, OP_mul, x,
+                        binary(dv, c, OP_add, wide, build_scalar(dv->m, c->f, DT_F32, 1 - eps)), origin);
 }
 
 ValueId train_noise(Deriver *dv, Copy *c, const Node *n, ValueId x) {
-    return n->op == OP_dropout ? drop_out(dv, c, x, n->origin) : jitter(dv, c, x, node_float(n, AT_eps, 0), n->origin);
+    return n->op == OP_dropout ? drop_out(dv, c, x, n->origin)
+                               : jitter(dv, c, x, node_float(n, AT_eps, 0), n->origin);
 }
 
 /* Segments take the place of the mask. */
@@ -54,8 +58,15 @@ void train_attention(Deriver *dv, Copy *c, const Node *n, const ValueId *in) {
     enum { OPERANDS = 9 };
     Training *t = c->train;
     bool self = !c->decoder || c->tag[n->in[1]] >= 0;
-    ValueId all[OPERANDS] = {in[0], in[1], in[2], n->n_in > 3 ? in[3] : NONE, NONE, t->segments[c->decoder],
-                             t->segments[c->decoder && self], NONE, NONE};
+    ValueId all[OPERANDS] = {in[0],
+                             in[1],
+                             in[2],
+                             n->n_in > 3 ? in[3] : NONE,
+                             NONE,
+                             t->segments[c->decoder],
+                             t->segments[c->decoder && self],
+                             NONE,
+                             NONE};
     uint32_t n_in = 7, n_attrs = 0;
     if (t->drop != NONE) {
         all[n_in++] = t->seed++;
@@ -77,7 +88,7 @@ void train_node(Deriver *dv, Copy *c, const Node *n) {
         c->map[n->out] = drop_out(dv, c, c->map[n->out], n->origin);
 }
 
-/* ---- the two copies --------------------------------------------------------------------------------------------------- */
+/* ---- the two copies ---- */
 
 /* The product that makes the logits, behind scalar factors; NULL when there is none. */
 static const Node *logits_product(const Module *m, const Func *f, ValueId logits) {
@@ -102,7 +113,7 @@ static bool is_embedding(const Func *f, const Inputs *in, const Node *n) {
     ValueId v = n->op == OP_gather && f->value[n->in[0]].kind == VK_PARAM ? n->in[1] : NONE;
     for (const Node *k; v != NONE && (k = value_node(f, v));)
         v = k->n_in ? k->in[0] : NONE;
-    return v != NONE && v == in->ids;
+    return v != NONE && v == in->ids && f->value[n->out].type.dtype == DT_F32;
 }
 
 /* Seeds one function needs: one for what its last product or output is dropped by. */
@@ -147,7 +158,8 @@ static TrainInputs train_begin(Deriver *dv, const char *name, Training *t) {
     ValueId sentence = dv->ein.sentence != NONE ? dv->ein.sentence : dv->din.sentence;
     if (sentence != NONE) {
         bool encoder = dv->ein.sentence != NONE;
-        Type w = rename_type(dv, (encoder ? dv->enc : dv->dec)->value[sentence].type, encoder ? &dv->enc_names : &dv->dec_names);
+        Type w = rename_type(dv, (encoder ? dv->enc : dv->dec)->value[sentence].type,
+                             encoder ? &dv->enc_names : &dv->dec_names);
         t->sentence = train_input(dv, in.f, "sentence", DT_F32, &w);
     }
     return in;
@@ -171,7 +183,8 @@ static bool copy_half(Deriver *dv, Copy *c, const TrainInputs *in, ValueId hidde
         copy_bind(dv, c, old->hidden, hidden);
     bool *mark = needed(dv, c, &out, 1), *dropped = arena_array(dv->a, c->old->n_values + 1, sizeof *dropped);
     for (NodeId i = 0; i < c->old->n_nodes; i++)
-        dropped[c->old->node[i].out] = mark[c->old->node[i].out] && is_embedding(c->old, old, &c->old->node[i]);
+        dropped[c->old->node[i].out] =
+            mark[c->old->node[i].out] && is_embedding(c->old, old, &c->old->node[i]);
     const Node *product = c->decoder ? logits_product(dv->m, c->old, out) : NULL;
     if (product)
         dropped[product->in[0]] = true;
@@ -197,7 +210,7 @@ static bool copy_halves(Deriver *dv, TrainInputs *in, Training *t, ValueId logit
     return copy_half(dv, dec, in, copied(dv, &enc, hidden), logits);
 }
 
-/* ---- losses ------------------------------------------------------------------------------------------------------------ */
+/* ---- losses ---- */
 
 static ValueId sum_axes(Module *m, Func *f, ValueId v, int from, int to, bool keep) {
     int64_t axes[MOEC_MAX_RANK];
@@ -222,23 +235,29 @@ static ValueId mean_last(Module *m, Func *f, ValueId v) {
 }
 
 /* Loss of each token where logits are not a plain product: from their log-softmax. */
-static ValueId loss_of_logits(Deriver *dv, Copy *c, ValueId logits, ValueId labels, ValueId smoothing, ValueId z_loss) {
+static ValueId loss_of_logits(Deriver *dv, Copy *c, ValueId logits, ValueId labels, ValueId smoothing,
+                              ValueId z_loss) {
     ValueId real = build_ne(dv, c->f, labels, -100), lp = over_last(dv->m, c->f, OP_log_softmax, logits);
     ValueId safe[3] = {real, labels, build_scalar(dv->m, c->f, DT_I64, 0)};
     Type t = c->f->value[labels].type;
     t.dim[t.rank++] = dim_const(dv->m->dims, 1);
-    ValueId at = build_reshape(dv->m, c->f, func_node(dv->m, c->f, OP_select, safe, 3, NULL, 0, no_origin), t.rank, t.dim, no_origin);
+    ValueId at = build_reshape(dv->m, c->f, func_node(dv->m, c->f, OP_select, safe, 3, NULL, 0, no_origin),
+                               t.rank, t.dim, no_origin);
     ValueId pick[2] = {lp, at};
     Attr batch = attr_i(AT_batch, 2);
     ValueId own = func_node(dv->m, c->f, OP_gather_nd, pick, 2, &batch, 1, no_origin);
     ValueId log_z = mean_last(dv->m, c->f, binary(dv, c, OP_sub, logits, lp));
-    ValueId plain = binary(dv, c, OP_mul, own, binary(dv, c, OP_sub, build_scalar(dv->m, c->f, DT_F32, 1), smoothing));
+    ValueId plain =
+        binary(dv, c, OP_mul, own, binary(dv, c, OP_sub, build_scalar(dv->m, c->f, DT_F32, 1), smoothing));
     ValueId nll = binary(dv, c, OP_add, plain, binary(dv, c, OP_mul, mean_last(dv->m, c->f, lp), smoothing));
-    ValueId loss[3] = {real, binary(dv, c, OP_sub, binary(dv, c, OP_mul, z_loss, binary(dv, c, OP_mul, log_z, log_z)), nll), build_scalar(dv->m, c->f, DT_F32, 0)};
+    ValueId loss[3] = {
+        real, binary(dv, c, OP_sub, binary(dv, c, OP_mul, z_loss, binary(dv, c, OP_mul, log_z, log_z)), nll),
+        build_scalar(dv->m, c->f, DT_F32, 0)};
     return func_node(dv->m, c->f, OP_select, loss, 3, NULL, 0, no_origin);
 }
 
-static ValueId token_losses(Deriver *dv, Copy *c, ValueId logits, ValueId labels, ValueId smoothing, ValueId z_loss) {
+static ValueId token_losses(Deriver *dv, Copy *c, ValueId logits, ValueId labels, ValueId smoothing,
+                            ValueId z_loss) {
     const Node *n = value_node(c->old, logits);
     if (!n || n->op != OP_matmul || node_int(n, AT_ta, 0) || c->old->value[n->in[1]].type.rank != 2)
         return loss_of_logits(dv, c, copied(dv, c, logits), labels, smoothing, z_loss);
@@ -247,13 +266,14 @@ static ValueId token_losses(Deriver *dv, Copy *c, ValueId logits, ValueId labels
     return func_node(dv->m, c->f, OP_cross_entropy, in, 5, tb, tb ? 1 : 0, n->origin);
 }
 
-/* ---- routers ------------------------------------------------------------------------------------------------------------ */
+/* ---- routers ---- */
 
 /* The value of `what` at v's site, v's own when the site has none. */
 static ValueId router_value(const Training *t, const RouterValue *v, const char *what) {
     Str site = node_attr(v->n, AT_site)->s;
     for (size_t i = 0; i < t->router.count; i++)
-        if (str_eq(node_attr(t->router.item[i].n, AT_site)->s, site) && str_is(node_attr(t->router.item[i].n, AT_router)->s, what))
+        if (str_eq(node_attr(t->router.item[i].n, AT_site)->s, site) &&
+            str_is(node_attr(t->router.item[i].n, AT_router)->s, what))
             return t->router.item[i].now;
     return v->now;
 }
@@ -276,7 +296,8 @@ static Counted count_tokens(Deriver *dv, Func *f, const Training *t, const Route
         dim_is_const(m->dims, type.dim[i], &n);
         heads *= n;
     }
-    r.total = build_binary(m, f, OP_mul, sum_axes(m, f, r.weight, 0, 2, false), build_scalar(m, f, DT_F32, (double)heads), no_origin);
+    r.total = build_binary(m, f, OP_mul, sum_axes(m, f, r.weight, 0, 2, false),
+                           build_scalar(m, f, DT_F32, (double)heads), no_origin);
     r.total = build_binary(m, f, OP_max, r.total, build_scalar(m, f, DT_F32, 1), no_origin);
     if (type.rank > 2) {
         for (int i = 2; i < type.rank; i++)
@@ -289,7 +310,8 @@ static Counted count_tokens(Deriver *dv, Func *f, const Training *t, const Route
 /* Mean over real tokens and heads: of x [..,E] to [E], of x [..,1] to [1]. */
 static ValueId mean_tokens(Deriver *dv, Func *f, Counted by, ValueId x) {
     ValueId all = build_binary(dv->m, f, OP_mul, x, by.weight, no_origin);
-    return build_binary(dv->m, f, OP_div, sum_axes(dv->m, f, all, 0, f->value[all].type.rank - 1, false), by.total, no_origin);
+    return build_binary(dv->m, f, OP_div, sum_axes(dv->m, f, all, 0, f->value[all].type.rank - 1, false),
+                        by.total, no_origin);
 }
 
 /* E sum_e f_e P_e: f from the selection, P the mean of the softmax over all experts. Switch Transformer's, arXiv
@@ -299,10 +321,12 @@ static ValueId balance_of(Deriver *dv, Func *f, const Training *t, const RouterV
     Counted by = count_tokens(dv, f, t, v);
     ValueId mask = build_cast(m, f, router_value(t, v, "mask"), DT_F32, no_origin);
     ValueId p = over_last(m, f, OP_softmax, router_value(t, v, "scaled"));
-    ValueId both = build_binary(m, f, OP_mul, mean_tokens(dv, f, by, mask), mean_tokens(dv, f, by, p), no_origin);
+    ValueId both =
+        build_binary(m, f, OP_mul, mean_tokens(dv, f, by, mask), mean_tokens(dv, f, by, p), no_origin);
     int64_t experts = 1;
     dim_is_const(m->dims, f->value[both].type.dim[0], &experts);
-    return build_binary(m, f, OP_mul, sum_axes(m, f, both, 0, 1, false), build_scalar(m, f, DT_F32, (double)experts), no_origin);
+    return build_binary(m, f, OP_mul, sum_axes(m, f, both, 0, 1, false),
+                        build_scalar(m, f, DT_F32, (double)experts), no_origin);
 }
 
 /* Mean of logsumexp(logits)^2: ST-MoE's, arXiv 2202.08906. Every logit less its log-softmax is log Z. */
@@ -321,7 +345,8 @@ static ValueId z_of(Deriver *dv, Func *f, const Training *t, const RouterValue *
 typedef ValueId RouterLoss(Deriver *dv, Func *f, const Training *t, const RouterValue *v);
 
 /* Mean over the sites that carry a weight `key` of a loss, with the weights in *weighted and without them. */
-static ValueId router_losses(Deriver *dv, Func *f, const Training *t, AttrKey key, RouterLoss *loss, ValueId *weighted) {
+static ValueId router_losses(Deriver *dv, Func *f, const Training *t, AttrKey key, RouterLoss *loss,
+                             ValueId *weighted) {
     Module *m = dv->m;
     ValueId sum = NONE;
     uint32_t n = 0;
@@ -331,7 +356,8 @@ static ValueId router_losses(Deriver *dv, Func *f, const Training *t, AttrKey ke
         const Attr *weight = node_attr(v->n, key);
         if (!weight)
             continue;
-        ValueId one = loss(dv, f, t, v), part = build_binary(m, f, OP_mul, one, build_scalar(m, f, DT_F32, weight->f), no_origin);
+        ValueId one = loss(dv, f, t, v),
+                part = build_binary(m, f, OP_mul, one, build_scalar(m, f, DT_F32, weight->f), no_origin);
         sum = sum == NONE ? one : build_binary(m, f, OP_add, sum, one, no_origin);
         *weighted = *weighted == NONE ? part : build_binary(m, f, OP_add, *weighted, part, no_origin);
         n++;
@@ -343,7 +369,7 @@ static ValueId router_losses(Deriver *dv, Func *f, const Training *t, AttrKey ke
     return build_binary(m, f, OP_mul, sum, share, no_origin);
 }
 
-/* ---- gradients ------------------------------------------------------------------------------------------------------------ */
+/* ---- gradients ---- */
 
 static bool ends_in(Str s, const char *suffix) {
     size_t n = strlen(suffix);
@@ -353,7 +379,8 @@ static bool ends_in(Str s, const char *suffix) {
 static bool is_trained(const PassOptions *o, const Param *p) {
     if (p->kind != PK_ADAPTER)
         return false;
-    bool router = ends_in(p->name, adapter_tensor_suffix(TR_ROUTER)) || ends_in(p->name, adapter_tensor_suffix(TR_ROUTER_BIAS));
+    bool router = ends_in(p->name, adapter_tensor_suffix(TR_ROUTER)) ||
+                  ends_in(p->name, adapter_tensor_suffix(TR_ROUTER_BIAS));
     return !o->adapter || (router ? o->adapter->train_router : o->adapter->train_experts);
 }
 
@@ -372,18 +399,20 @@ static bool ask_gradients(Deriver *dv, const PassOptions *o, Func *f, ValueId lo
         func_output(dv->m, f, g, str_c(arena_printf(dv->m->arena, "grad.%.*s", (int)x->name.n, x->name.p)));
         any = true;
     }
-    return any || diag_error(dv->d, o->adapter ? o->adapter->file : NULL,
-                             "nothing would be trained: --train needs an adapter, with experts or router to train");
+    return any ||
+           diag_error(dv->d, o->adapter ? o->adapter->file : NULL,
+                      "nothing would be trained: --train needs an adapter, with experts or router to train");
 }
 
-/* ---- the functions ----------------------------------------------------------------------------------------------------------- */
+/* ---- the functions ---- */
 
 static void make_noise(Deriver *dv, TrainInputs *in, Training *t, ValueId drop, ValueId seed) {
     Module *m = dv->m;
     Attr k = attr_i(AT_k, count_noise(dv->enc, &dv->ein) + count_noise(dv->dec, &dv->din));
     ValueId one = build_scalar(m, in->f, DT_F32, 1);
     t->drop = drop;
-    t->kept = build_binary(m, in->f, OP_div, one, build_binary(m, in->f, OP_sub, one, drop, no_origin), no_origin);
+    t->kept =
+        build_binary(m, in->f, OP_div, one, build_binary(m, in->f, OP_sub, one, drop, no_origin), no_origin);
     t->seed = func_node(m, in->f, OP_split_seed, &seed, 1, &k, 1, no_origin);
 }
 
@@ -392,8 +421,10 @@ static bool fill_train(Deriver *dv, const PassOptions *o, Training *t, ValueId l
     TrainInputs in = train_begin(dv, "train", t);
     Func *f = in.f;
     ValueId weight = train_input(dv, f, "weight", DT_F32, &in.target);
-    ValueId smoothing = train_input(dv, f, "smoothing", DT_F32, NULL), z_loss = train_input(dv, f, "z_loss", DT_F32, NULL);
-    ValueId drop = train_input(dv, f, "dropout", DT_F32, NULL), share = train_input(dv, f, "router_share", DT_F32, NULL);
+    ValueId smoothing = train_input(dv, f, "smoothing", DT_F32, NULL),
+            z_loss = train_input(dv, f, "z_loss", DT_F32, NULL);
+    ValueId drop = train_input(dv, f, "dropout", DT_F32, NULL),
+            share = train_input(dv, f, "router_share", DT_F32, NULL);
     ValueId seed = train_input(dv, f, "seed", DT_I64, NULL);
     Copy dec;
     count_real(dv, &in, t);
@@ -407,7 +438,8 @@ static bool fill_train(Deriver *dv, const PassOptions *o, Training *t, ValueId l
     part[1] = router_losses(dv, f, t, AT_z, z_of, &weighted[1]);
     for (int i = 0; i < 2; i++)
         if (weighted[i] != NONE)
-            loss = build_binary(m, f, OP_add, loss, build_binary(m, f, OP_mul, weighted[i], share, no_origin), no_origin);
+            loss = build_binary(m, f, OP_add, loss, build_binary(m, f, OP_mul, weighted[i], share, no_origin),
+                                no_origin);
     func_output(m, f, loss, str_c("loss"));
     func_output(m, f, token, str_c("token_loss"));
     func_output(m, f, part[0], str_c("balance_loss"));
@@ -434,7 +466,8 @@ static void router_outputs(Deriver *dv, Func *f, const Training *t, const Router
     ValueId lp = over_last(m, f, OP_log_softmax, router_value(t, v, "scaled"));
     ValueId each = build_binary(m, f, OP_mul, build_unary(m, f, OP_exp, lp, no_origin), lp, no_origin);
     int last = f->value[each].type.rank - 1;
-    ValueId entropy = build_unary(m, f, OP_neg, mean_tokens(dv, f, by, sum_axes(m, f, each, last, last + 1, true)), no_origin);
+    ValueId entropy = build_unary(
+        m, f, OP_neg, mean_tokens(dv, f, by, sum_axes(m, f, each, last, last + 1, true)), no_origin);
     func_output(m, f, load, str_c(arena_printf(m->arena, "load.%.*s", (int)site.n, site.p)));
     func_output(m, f, build_reshape(m, f, entropy, 0, NULL, no_origin),
                 str_c(arena_printf(m->arena, "entropy.%.*s", (int)site.n, site.p)));

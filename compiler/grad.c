@@ -12,11 +12,12 @@
 #define GRAD_TABLE_nograd(name) NULL
 #define GRAD_TABLE_expand(name) NULL
 static GradRule *const rules[OP_COUNT] = {
-#define OP(name, in_min, in_max, outs, attrs, klass, infer, interp, grad, doc) [OP_##name] = GRAD_TABLE_##grad(name),
+#define OP(name, in_min, in_max, outs, attrs, klass, infer, interp, grad, doc)                               \
+    [OP_##name] = GRAD_TABLE_##grad(name),
 #include "ops.def"
 };
 
-/* ---- what rules use --------------------------------------------------------------------------------------- */
+/* ---- what rules use ---- */
 
 const Type *grad_type(const Grad *g, ValueId v) {
     return &g->f->value[v].type;
@@ -33,8 +34,10 @@ bool grad_wants(const Grad *g, ValueId v) {
 bool grad_refuse(Grad *g, const Node *n, const char *why) {
     const char *op = op_info(n->op)->name;
     if (n->origin.n)
-        return diag_error(g->d, NULL, "node '%s': '%s' cannot be trained through: %s", diag_show(g->d, n->origin), op, why);
-    return diag_error(g->d, NULL, "function '%s': '%s' cannot be trained through: %s", diag_show(g->d, g->f->name), op, why);
+        return diag_error(g->d, NULL, "node '%s': '%s' cannot be trained through: %s",
+                          diag_show(g->d, n->origin), op, why);
+    return diag_error(g->d, NULL, "function '%s': '%s' cannot be trained through: %s",
+                      diag_show(g->d, g->f->name), op, why);
 }
 
 ValueId grad_unary(Grad *g, Op op, ValueId a) {
@@ -128,7 +131,7 @@ void grad_add(Grad *g, ValueId v, ValueId share) {
     *sum = *sum == NONE ? share : grad_binary(g, OP_add, *sum, share);
 }
 
-/* ---- one loss of one function --------------------------------------------------------------------------------- */
+/* ---- one loss of one function ---- */
 
 static bool is_gradient_of(const Node *n, ValueId loss) {
     return n->op == OP_gradient && n->in[0] == loss;

@@ -20,7 +20,7 @@ static ValueId neg(Grad *g, ValueId a) {
     return grad_unary(g, OP_neg, a);
 }
 
-/* ---- one operand ---------------------------------------------------------------------------------------------- */
+/* ---- one operand ---- */
 
 static bool give(Grad *g, const Node *n, ValueId share) {
     grad_add(g, n->in[0], share);
@@ -42,7 +42,9 @@ bool vjp_sqrt(Grad *g, const Node *n) {
 
 /* -dy y^3 / 2 */
 bool vjp_rsqrt(Grad *g, const Node *n) {
-    return give(g, n, mul(g, grad_of(g, n, 0), mul(g, mul(g, mul(g, n->out, n->out), n->out), grad_number(g, n->out, -0.5))));
+    return give(g, n,
+                mul(g, grad_of(g, n, 0),
+                    mul(g, mul(g, mul(g, n->out, n->out), n->out), grad_number(g, n->out, -0.5))));
 }
 
 /* -dy y^2 */
@@ -70,7 +72,9 @@ bool vjp_erf(Grad *g, const Node *n) {
 }
 
 bool vjp_relu(Grad *g, const Node *n) {
-    return give(g, n, grad_select(g, grad_binary(g, OP_gt, n->in[0], grad_number(g, n->out, 0)), grad_of(g, n, 0), grad_number(g, n->out, 0)));
+    return give(g, n,
+                grad_select(g, grad_binary(g, OP_gt, n->in[0], grad_number(g, n->out, 0)), grad_of(g, n, 0),
+                            grad_number(g, n->out, 0)));
 }
 
 /* dy y (1 - y) */
@@ -86,7 +90,7 @@ bool vjp_cast(Grad *g, const Node *n) {
     return give(g, n, build_cast(g->m, g->f, grad_of(g, n, 0), grad_type(g, n->in[0])->dtype, g->origin));
 }
 
-/* ---- two and three operands ----------------------------------------------------------------------------------- */
+/* ---- two and three operands ---- */
 
 bool vjp_add(Grad *g, const Node *n) {
     grad_add(g, n->in[0], grad_of(g, n, 0));
@@ -122,11 +126,14 @@ bool vjp_pow(Grad *g, const Node *n) {
     ValueId a = n->in[0], b = n->in[1];
     if (grad_wants(g, a)) {
         ValueId less = grad_binary(g, OP_pow, a, sub(g, b, grad_number(g, b, 1)));
-        grad_add(g, a, mul(g, grad_of(g, n, 0), mul(g, build_cast(g->m, g->f, b, grad_type(g, a)->dtype, g->origin), less)));
+        grad_add(g, a,
+                 mul(g, grad_of(g, n, 0),
+                     mul(g, build_cast(g->m, g->f, b, grad_type(g, a)->dtype, g->origin), less)));
     }
     if (grad_wants(g, b))
-        grad_add(g, b, build_cast(g->m, g->f, mul(g, grad_of(g, n, 0), mul(g, n->out, grad_unary(g, OP_log, a))), grad_type(g, b)->dtype,
-                                  g->origin));
+        grad_add(g, b,
+                 build_cast(g->m, g->f, mul(g, grad_of(g, n, 0), mul(g, n->out, grad_unary(g, OP_log, a))),
+                            grad_type(g, b)->dtype, g->origin));
     return true;
 }
 
@@ -136,7 +143,8 @@ static bool chosen(Grad *g, const Node *n, Op better) {
         ValueId own = n->in[i], other = n->in[1 - i];
         if (!grad_wants(g, own))
             continue;
-        ValueId tie = grad_select(g, grad_binary(g, OP_eq, own, other), grad_number(g, n->out, 0.5), grad_number(g, n->out, 0));
+        ValueId tie = grad_select(g, grad_binary(g, OP_eq, own, other), grad_number(g, n->out, 0.5),
+                                  grad_number(g, n->out, 0));
         ValueId part = grad_select(g, grad_binary(g, better, own, other), grad_number(g, n->out, 1), tie);
         grad_add(g, own, mul(g, grad_of(g, n, 0), part));
     }
@@ -159,7 +167,7 @@ bool vjp_select(Grad *g, const Node *n) {
     return true;
 }
 
-/* ---- reductions ------------------------------------------------------------------------------------------------- */
+/* ---- reductions ---- */
 
 /* v, a result of n or its adjoint, with the reduced axes back, of extent 1. */
 static ValueId with_axes(Grad *g, const Node *n, ValueId v) {
@@ -196,7 +204,8 @@ static bool extreme(Grad *g, const Node *n) {
     const Attr *axes = node_attr(n, AT_axes);
     for (uint32_t i = 0; i < axes->ints.n; i++)
         axis[axes->ints.v[i]] = true;
-    return give(g, n, mul(g, one, quotient(g, with_axes(g, n, grad_of(g, n, 0)), grad_sum(g, one, axis, true))));
+    return give(g, n,
+                mul(g, one, quotient(g, with_axes(g, n, grad_of(g, n, 0)), grad_sum(g, one, axis, true))));
 }
 
 bool vjp_reduce_max(Grad *g, const Node *n) {
@@ -221,13 +230,14 @@ bool vjp_log_softmax(Grad *g, const Node *n) {
 
 /* The running sum from the other end. */
 bool vjp_cumsum(Grad *g, const Node *n) {
-    Attr attrs[3] = {attr_i(AT_axis, node_int(n, AT_axis, 0)), attr_i(AT_exclusive, node_int(n, AT_exclusive, 0)),
+    Attr attrs[3] = {attr_i(AT_axis, node_int(n, AT_axis, 0)),
+                     attr_i(AT_exclusive, node_int(n, AT_exclusive, 0)),
                      attr_i(AT_reverse, !node_int(n, AT_reverse, 0))};
     ValueId dy = grad_of(g, n, 0);
     return give(g, n, func_node(g->m, g->f, OP_cumsum, &dy, 1, attrs, 3, g->origin));
 }
 
-/* ---- norms --------------------------------------------------------------------------------------------------------- */
+/* ---- norms ---- */
 
 static ValueId factor_of(Grad *g, const Node *n) {
     Attr eps = attr_f(AT_eps, node_float(n, AT_eps, 0));

@@ -1,7 +1,7 @@
 /* Gradient rules of ops that move elements, and of contractions. */
 #include "grad_impl.h"
 
-/* ---- movement ------------------------------------------------------------------------------------------------- */
+/* ---- movement ---- */
 
 bool vjp_reshape(Grad *g, const Node *n) {
     Type t = *grad_type(g, n->in[0]);
@@ -48,7 +48,8 @@ static ValueId dilate(Grad *g, ValueId a, int axis, int64_t step) {
     wide.dim[axis + 1] = dim_const(t, 1);
     wide.rank++;
     joined.dim[axis] = dim_mul(t, joined.dim[axis], dim_const(t, step));
-    return grad_reshape(g, pad(g, grad_reshape(g, a, &wide), axis + 1, dim_const(t, 0), dim_const(t, step - 1)), &joined);
+    return grad_reshape(
+        g, pad(g, grad_reshape(g, a, &wide), axis + 1, dim_const(t, 0), dim_const(t, step - 1)), &joined);
 }
 
 static ValueId reversed(Grad *g, ValueId a, int axis) {
@@ -56,10 +57,12 @@ static ValueId reversed(Grad *g, ValueId a, int axis) {
     Dim start[MOEC_MAX_RANK];
     int64_t step[MOEC_MAX_RANK];
     for (int i = 0; i < t.rank; i++) {
-        start[i] = i == axis ? dim_sub(g->m->dims, t.dim[i], dim_const(g->m->dims, 1)) : dim_const(g->m->dims, 0);
+        start[i] =
+            i == axis ? dim_sub(g->m->dims, t.dim[i], dim_const(g->m->dims, 1)) : dim_const(g->m->dims, 0);
         step[i] = i == axis ? -1 : 1;
     }
-    Attr attrs[2] = {attr_dims(AT_start, start, (uint32_t)t.rank), attr_ints(AT_step, step, (uint32_t)t.rank)};
+    Attr attrs[2] = {attr_dims(AT_start, start, (uint32_t)t.rank),
+                     attr_ints(AT_step, step, (uint32_t)t.rank)};
     return func_node_typed(g->m, g->f, OP_slice, &a, 1, attrs, 2, &t, 1, g->origin);
 }
 
@@ -85,7 +88,8 @@ bool vjp_slice(Grad *g, const Node *n) {
         }
         if (by > 1) {
             share = dilate(g, share, i, by);
-            Dim end = dim_add(t, dim_mul(t, dim_sub(t, taken, dim_const(t, 1)), dim_const(t, by)), dim_const(t, 1));
+            Dim end =
+                dim_add(t, dim_mul(t, dim_sub(t, taken, dim_const(t, 1)), dim_const(t, by)), dim_const(t, 1));
             share = build_slice(g->m, g->f, share, i, dim_const(t, 0), end, g->origin);
             taken = end;
         }
@@ -111,7 +115,7 @@ bool vjp_append(Grad *g, const Node *n) {
     return vjp_concat(g, n);
 }
 
-/* ---- gathers: adjoints of what was picked are added up where it was picked --------------------------------------- */
+/* ---- gathers: adjoints of what was picked are added up where it was picked ---- */
 
 /* Indices from 0 on; negative ones count from the end of an axis of extent d. */
 static ValueId counted(Grad *g, ValueId index, Dim d) {
@@ -201,7 +205,7 @@ bool vjp_scatter_nd(Grad *g, const Node *n) {
     return true;
 }
 
-/* ---- matmul: y = A B with A = op(a), B = op(b) -------------------------------------------------------------------- */
+/* ---- matmul: y = A B with A = op(a), B = op(b) ---- */
 
 static ValueId product(Grad *g, ValueId a, bool ta, ValueId b, bool tb) {
     ValueId in[2] = {a, b};
@@ -254,7 +258,7 @@ bool vjp_matmul(Grad *g, const Node *n) {
     return true;
 }
 
-/* ---- attention, cross entropy --------------------------------------------------------------------------------------- */
+/* ---- attention, cross entropy ---- */
 
 /* One node computes all shares, from the operands alone. */
 bool vjp_attention(Grad *g, const Node *n) {

@@ -66,9 +66,14 @@ static void attention_row(Attention *t, int64_t b, int64_t h, int64_t i, const d
 
 /* Operands from `first` on. */
 static bool attention_open(Step *s, uint32_t first, Attention *t) {
-    *t = (Attention){.q = step_in(s, first), .k = step_in(s, first + 1), .v = step_in(s, first + 2),
-                     .bias = step_in(s, first + 3), .keep = step_in(s, first + 4), .own = step_in(s, first + 5),
-                     .theirs = step_in(s, first + 6), .drop = step_in(s, first + 8)};
+    *t = (Attention){.q = step_in(s, first),
+                     .k = step_in(s, first + 1),
+                     .v = step_in(s, first + 2),
+                     .bias = step_in(s, first + 3),
+                     .keep = step_in(s, first + 4),
+                     .own = step_in(s, first + 5),
+                     .theirs = step_in(s, first + 6),
+                     .drop = step_in(s, first + 8)};
     const Tensor *seed = step_in(s, first + 7);
     const Attr *offset = node_attr(s->n, AT_offset);
     if (t->q->rank != 3 || t->k->rank != 3 || t->v->rank != 3)
@@ -82,8 +87,8 @@ static bool attention_open(Step *s, uint32_t first, Attention *t) {
     t->seed = seed ? tensor_get_i64(seed, 0) : 0;
     t->B = t->q->dim[0], t->T = t->q->dim[1], t->S = t->k->dim[1];
     int64_t wide = t->q->dim[2], deep = t->v->dim[2];
-    bool fits = t->k->dim[0] == t->B && t->v->dim[0] == t->B && t->v->dim[1] == t->S && t->k->dim[2] == wide &&
-                t->heads > 0 && wide % t->heads == 0 && deep % t->heads == 0;
+    bool fits = t->k->dim[0] == t->B && t->v->dim[0] == t->B && t->v->dim[1] == t->S &&
+                t->k->dim[2] == wide && t->heads > 0 && wide % t->heads == 0 && deep % t->heads == 0;
     if (t->bias)
         fits = fits && t->bias->rank == 2 && t->bias->dim[0] == t->heads && t->bias->dim[1] > 0;
     if (t->keep)
@@ -136,7 +141,7 @@ bool interp_attention(Step *s) {
     return out != NULL;
 }
 
-/* ---- the gradient --------------------------------------------------------------------------------------------- */
+/* ---- the gradient ---- */
 
 /* Sums over the queries of one example and head. */
 typedef struct Adjoints {
@@ -200,7 +205,8 @@ bool interp_attention_grad(Step *s) {
             }
             for (int64_t j = 0; j < t.S; j++) {
                 store_f64(out[1], ((b * t.S + j) * t.heads + h) * t.width, t.width, a.dk + j * t.width);
-                store_f64(out[2], ((b * t.S + j) * t.heads + h) * t.value_width, t.value_width, a.dv + j * t.value_width);
+                store_f64(out[2], ((b * t.S + j) * t.heads + h) * t.value_width, t.value_width,
+                          a.dv + j * t.value_width);
             }
             if (out[3])
                 store_f64(out[3], (b * t.heads + h) * t.R, t.R, a.dbias);

@@ -21,13 +21,13 @@ typedef struct Remat {
     Module *m;
     const Func *f;
     Arena *a;
-    bool *backward;   /* by NodeId */
-    bool *stream;     /* by ValueId: a norm reads it */
-    bool *expensive;  /* by NodeId: not computed again */
-    bool *kept;       /* by ValueId */
+    bool *backward;  /* by NodeId */
+    bool *stream;    /* by ValueId: a norm reads it */
+    bool *expensive; /* by NodeId: not computed again */
+    bool *kept;      /* by ValueId */
 } Remat;
 
-/* ---- what an op costs ------------------------------------------------------------------------------------------------ */
+/* ---- what an op costs ---- */
 
 static int64_t bounded(int64_t n) {
     return n == DIM_UNBOUNDED || n > (int64_t)1 << 50 ? (int64_t)1 << 50 : n < 1 ? 1 : n;
@@ -36,7 +36,9 @@ static int64_t bounded(int64_t n) {
 static int64_t value_bytes(const Remat *r, ValueId v) {
     const Type *t = &r->f->value[v].type;
     int64_t n = (int64_t)dtype_bytes(t->dtype), all;
-    return mul_i64(n, bounded(dim_upper(r->m->dims, type_count(r->m->dims, t))), &all) ? bounded(all) : bounded(DIM_UNBOUNDED);
+    return mul_i64(n, bounded(dim_upper(r->m->dims, type_count(r->m->dims, t))), &all)
+               ? bounded(all)
+               : bounded(DIM_UNBOUNDED);
 }
 
 /* Products over a short axis, as those of experts and ranks, cost no more than reading their result back. */
@@ -77,7 +79,7 @@ static void examine(Remat *r) {
     }
 }
 
-/* ---- what is kept ------------------------------------------------------------------------------------------------------- */
+/* ---- what is kept ---- */
 
 static void choose_kept(Remat *r) {
     const Func *f = r->f;
@@ -87,7 +89,8 @@ static void choose_kept(Remat *r) {
     for (NodeId i = 0; i < f->n_nodes; i++) {
         const Node *n = &f->node[i];
         for (uint32_t k = 0; k < n->n_in; k++)
-            if (n->in[k] != NONE && f->value[n->in[k]].kind == VK_NODE && !r->backward[f->value[n->in[k]].def]) {
+            if (n->in[k] != NONE && f->value[n->in[k]].kind == VK_NODE &&
+                !r->backward[f->value[n->in[k]].def]) {
                 if (r->backward[i])
                     mincut_edge(c, 2 * n->in[k] + 1, sink, MINCUT_INFINITE);
                 else
@@ -107,7 +110,7 @@ static void choose_kept(Remat *r) {
     mincut_free(c);
 }
 
-/* ---- the new function ------------------------------------------------------------------------------------------------------ */
+/* ---- the new function ---- */
 
 typedef struct Again {
     Remat *r;
@@ -199,7 +202,7 @@ static void rebuild(Remat *r) {
     vec_free(&x.todo);
 }
 
-/* ---- a budget ------------------------------------------------------------------------------------------------------------------ */
+/* ---- a budget ---- */
 
 typedef struct Candidate {
     NodeId node;
@@ -218,7 +221,8 @@ static uint32_t candidates(const Remat *r, Candidate *list) {
     uint32_t n = 0;
     for (NodeId i = 0; i < r->f->n_nodes; i++) {
         const Node *k = &r->f->node[i];
-        if (!r->backward[i] && r->expensive[i] && op_info(k->op)->klass == OC_CONTRACT && node_work(r, k) < INT64_MAX)
+        if (!r->backward[i] && r->expensive[i] && op_info(k->op)->klass == OC_CONTRACT &&
+            node_work(r, k) < INT64_MAX)
             list[n++] = (Candidate){i, node_work(r, k)};
     }
     if (n)
@@ -318,7 +322,8 @@ static bool fit(Module *m, const PassOptions *o, uint32_t *given_up, Diag *d) {
         return false;
     if (bytes > room)
         return diag_error(d, NULL,
-                          "--max-memory: training needs at least %" PRId64 "M (%" PRId64 "M of weights, gradients and "
+                          "--max-memory: training needs at least %" PRId64 "M (%" PRId64
+                          "M of weights, gradients and "
                           "optimiser state, %" PRId64 "M of activations); lower the bounds with --dim",
                           (fixed + bytes) / MIB + 1, fixed / MIB, bytes / MIB + 1);
     while (hi - lo > 1) { /* lo does not fit, hi does */

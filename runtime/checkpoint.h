@@ -79,6 +79,9 @@ typedef struct moec_step_list {
 char *moec_path_new(const char *folder, const char *fmt, ...) MOEC_FORMAT(2, 3);
 /* Makes the folder unless it is there. */
 moec_status moec_run_folder_make(const char *folder, moec_sink sink);
+/* Makes the folder unless it is there, and keeps other runs out of it until *lock is closed or the process
+ * ends. On failure *lock is -1. */
+moec_status moec_run_folder_lock(const char *folder, int *lock, moec_sink sink);
 /* Steps of the checkpoints in a folder, whole or not; none where there is no folder. */
 moec_status moec_run_folder_list(const char *folder, moec_step_list *out, moec_sink sink);
 /* Removes what dead runs left, puts back a checkpoint that was being replaced. What fails stays. */

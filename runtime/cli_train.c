@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- signals: the step is finished, then the run is saved; a second one of the kind ends the process ----
  */
@@ -156,6 +157,11 @@ static int open_run(moec_train_run *r) {
     introduce(r);
     if (c->o.dry_run)
         return EXIT_DONE;
+    code = moec_cli_status(c, moec_run_folder_lock(c->o.out, &r->lock, moec_cli_sink(c)));
+    if (!code)
+        code = check_folder(c); /* again: another run may have ended meanwhile */
+    if (code)
+        return code;
     moec_cli_sink(c);
     code =
         moec_cli_status(c, moec_trainer_open(c->instance, r->o, &r->trainer, c->message, sizeof c->message));
@@ -168,6 +174,8 @@ static int open_run(moec_train_run *r) {
 
 static void close_run(moec_train_run *r) {
     moec_train_log_close(r);
+    if (r->lock >= 0)
+        close(r->lock);
     moec_trainer_close(r->trainer);
     moec_mem_free(r->agree);
     moec_mem_free(r->standing.position);
@@ -320,7 +328,7 @@ static int train(moec_train_run *r) {
 }
 
 int moec_cmd_train(moec_cli *c) {
-    moec_train_run r = {.c = c, .o = &c->o.train, .saved = -1, .log.metrics.fd = -1};
+    moec_train_run r = {.c = c, .o = &c->o.train, .lock = -1, .saved = -1, .log.metrics.fd = -1};
     int code = train(&r);
     close_run(&r);
     return code;

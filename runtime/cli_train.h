@@ -62,6 +62,7 @@ typedef struct moec_train_run {
     moec_trainer *trainer;
     moec_agree *agree;
     moec_standing standing;
+    int lock;      /* of the folder; -1: none */
     int64_t saved; /* steps of the newest checkpoint; -1: none */
     moec_memory_plan plan;
     moec_run_log log;

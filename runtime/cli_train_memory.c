@@ -128,7 +128,7 @@ void moec_train_plan(moec_train_run *r, uint64_t process) {
     moec_symbols_of(p, r->rows, r->source, r->target, sym);
     uint64_t blocks = c->o.adapter || c->o.resume ? 2 : 1; /* loading goes to a second one */
     *m = (moec_memory_plan){
-        {[MOEC_MEMORY_WEIGHTS] = p->embedded ? 0 : p->weights_bytes,
+        {[MOEC_MEMORY_WEIGHTS] = p->weights_bytes,
          [MOEC_MEMORY_ADAPTER] = blocks * p->adapter_bytes + p->derived_bytes,
          [MOEC_MEMORY_ACTIVATIONS] = moec_train_arena_bytes(p, sym),
          [MOEC_MEMORY_SCRATCH] = p->scratch_bytes * (uint64_t)moec_pool_workers(c->instance->pool),

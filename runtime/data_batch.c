@@ -72,7 +72,7 @@ static moec_status check_options(const moec_dataset *set, const moec_data_option
         return MOEC_E_ARGUMENT;
     if (o->sentence && o->pack)
         return moec_fail(sink, MOEC_E_RANGE, NULL,
-                         "a router reads one sentence vector for a row: examples cannot share rows");
+                         "error: a router reads one sentence vector for a row: examples cannot share rows");
     for (int64_t i = 0; i < set->examples; i++)
         if (set->example[i].source > o->source || set->example[i].target > o->target)
             return MOEC_E_ARGUMENT;
@@ -130,7 +130,7 @@ moec_status moec_data_open(const moec_dataset *set, const moec_data_options *o, 
         return s;
     moec_data *d = moec_mem_new(1, sizeof *d);
     if (!d)
-        return moec_fail(sink, MOEC_E_MEMORY, NULL, "out of memory");
+        return moec_fail(sink, MOEC_E_MEMORY, NULL, "error: out of memory");
     d->set = set;
     d->o = *o;
     if (!d->o.multiple)
@@ -140,7 +140,7 @@ moec_status moec_data_open(const moec_dataset *set, const moec_data_options *o, 
     d->window = o->shuffle && !o->once && !o->pack ? within(steps, 1, WINDOW) : 1;
     s = moec_data_order_open(set, o->shuffle, o->once, o->seed, &d->order, sink);
     if (!s && !allocate(d))
-        s = moec_fail(sink, MOEC_E_MEMORY, NULL, "out of memory for batches of %lld rows",
+        s = moec_fail(sink, MOEC_E_MEMORY, NULL, "error: out of memory for batches of %lld rows",
                       (long long)o->rows);
     if (s)
         moec_data_close(d);
@@ -515,7 +515,7 @@ moec_status moec_data_position_set(moec_data *d, const int64_t *position, int64_
             sink, MOEC_E_MISMATCH, NULL,
             "the data, their weights, the seed or the batch size are not those of the saved position");
     if (!is_position(d, position))
-        return moec_fail(sink, MOEC_E_FORMAT, NULL, "the saved position in the data is none");
+        return moec_fail(sink, MOEC_E_FORMAT, NULL, "error: the saved position in the data is none");
     d->base.draws = 0;
     for (int64_t f = 0; f < d->set->files; f++)
         d->base.draws += d->base.taken[f] = position[TAKEN + f];

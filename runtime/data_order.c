@@ -47,7 +47,7 @@ moec_status moec_data_order_open(const moec_dataset *set, int shuffle, int once,
     }
     if (missing) {
         moec_data_order_close(o);
-        return moec_fail(sink, MOEC_E_MEMORY, NULL, "out of memory");
+        return moec_fail(sink, MOEC_E_MEMORY, NULL, "error: out of memory");
     }
     set_shares(o);
     return MOEC_OK;

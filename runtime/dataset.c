@@ -432,7 +432,7 @@ moec_status moec_dataset_open(const moec_data_file *file, int64_t files, const m
         return s;
     d->file = moec_mem_new((size_t)files, sizeof *d->file);
     if (!d->file)
-        return moec_fail(sink, MOEC_E_MEMORY, NULL, "out of memory");
+        return moec_fail(sink, MOEC_E_MEMORY, NULL, "error: out of memory");
     for (int64_t f = 0; f < files && !s; f++)
         s = read_file(d, &file[f], o, sink);
     if (!s)

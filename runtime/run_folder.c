@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -100,6 +101,25 @@ moec_status moec_run_folder_make(const char *folder, moec_sink sink) {
         return MOEC_OK;
     return moec_fail(sink, MOEC_E_IO, folder, "cannot be made: %s",
                      e == EEXIST ? "it is no folder" : strerror(e));
+}
+
+moec_status moec_run_folder_lock(const char *folder, int *lock, moec_sink sink) {
+    *lock = -1;
+    moec_status s = moec_run_folder_make(folder, sink);
+    if (s)
+        return s;
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return moec_fail(sink, MOEC_E_IO, folder, "cannot be opened: %s", strerror(errno));
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+        *lock = fd;
+        return MOEC_OK;
+    }
+    int taken = errno == EWOULDBLOCK; /* else a file system without locks: a run goes on without */
+    close(fd);
+    return taken ? moec_fail(sink, MOEC_E_IO, folder,
+                             "another run is at work here: wait for its end, or give another folder")
+                 : MOEC_OK;
 }
 
 static int larger_first(const void *a, const void *b) {

@@ -267,6 +267,10 @@ refuse 1 "batch 8, now it is 4" "$exe" train $data --steps 20 --out "$work/a" --
 refuse 1 "optimizer" "$exe" train $data --steps 20 --out "$work/a" --resume --optimizer sgd
 refuse 1 "seed" "$exe" train $data --steps 20 --out "$work/a" --resume --seed 1
 refuse 1 "data-files 1, now it is 2" "$exe" train $data --data "$work/32.jsonl" --steps 20 --out "$work/a" --resume
+exec 9<"$work/a"
+flock 9
+refuse 1 "another run is at work" "$exe" train $data --steps 20 --out "$work/a" --resume
+exec 9<&-
 for o in "--steps 0" "--lr x" "--lr -1" "--lr nan" "--dropout 1" "--momentum 1.5" "--optimizer adam" "--schedule step" "--accumulate 0" \
     "--weight-decay 0.1" "--eval-every 5" "--reduce sum" "--epsilon 0"; do
     refuse 2 "--" "$exe" train --data "$t" --steps 1 --out r $o

@@ -28,7 +28,8 @@
 
 typedef struct Trainers {
     void (*defaults)(moec_train_options *o);
-    moec_status (*open)(moec_instance *m, const moec_train_options *o, moec_trainer **out, char *message, size_t room);
+    moec_status (*open)(moec_instance *m, const moec_train_options *o, moec_trainer **out, char *message,
+                        size_t room);
     void (*close)(moec_trainer *t);
     moec_status (*batch)(moec_trainer *t, const moec_batch *b, double share);
     moec_status (*step)(moec_trainer *t, moec_step_report *r);
@@ -52,11 +53,12 @@ typedef struct Trained {
     Trainers api;
 } Trained;
 
-/* ---- batches ----------------------------------------------------------------------------------------------------- */
+/* ---- batches ---- */
 
 /* Array KEY.NAME [rows,columns], or where step >= 0 that step's of [steps,rows,columns]. False when there is none, or
  * after reporting. */
-static bool read_matrix(Trained *x, const char *key, const char *name, int64_t step, DType dtype, Tensor *out) {
+static bool read_matrix(Trained *x, const char *key, const char *name, int64_t step, DType dtype,
+                        Tensor *out) {
     Verify *v = x->v;
     size_t bytes = 0;
     Tensor t;
@@ -103,7 +105,8 @@ static bool make_weight(Trained *x, Rows *r) {
                     examples += first == i;
                 } else {
                     tensor_set_f64(&r->weight, b * width + i,
-                                   x->recipe.per_example ? 1.0 / (double)(length * examples) : 1.0 / (double)tokens);
+                                   x->recipe.per_example ? 1.0 / (double)(length * examples)
+                                                         : 1.0 / (double)tokens);
                 }
             }
     return true;
@@ -121,7 +124,8 @@ static bool read_rows(Trained *x, const char *key, int64_t step, Rows *r) {
         return false;
     read_matrix(x, key, "sentence", step, DT_F32, &r->sentence);
     if (!read_matrix(x, key, "decoder_segments", step, DT_I64, &r->decoder_segments)) {
-        r->decoder_segments = (Tensor){.dtype = DT_I64, .rank = 2, .dim = {r->labels.dim[0], r->labels.dim[1]}};
+        r->decoder_segments =
+            (Tensor){.dtype = DT_I64, .rank = 2, .dim = {r->labels.dim[0], r->labels.dim[1]}};
         if (!tensor_alloc(v->a, &r->decoder_segments))
             return diag_error(v->d, v->dir, "an array is too large");
         for (int64_t i = 0; i < r->labels.dim[0] * r->labels.dim[1]; i++)
@@ -143,7 +147,7 @@ static bool read_numbers(Trained *x, const char *key, const char *name, int64_t 
             diag_error(x->v->d, verify_path(x->v, key, name), "has too few numbers"));
 }
 
-/* ---- gradients ----------------------------------------------------------------------------------------------------- */
+/* ---- gradients ---- */
 
 static bool read_safetensors(Verify *v, const char *name, SafeFile *f) {
     const char *path = arena_printf(v->a, "%s/%s", v->dir, name);
@@ -158,7 +162,8 @@ static bool read_safetensors(Verify *v, const char *name, SafeFile *f) {
     close(fd);
     for (uint32_t i = 0; ok && i < f->n; i++)
         if (f->tensor[i].kind != FK_F32 && f->tensor[i].kind != FK_F64)
-            ok = diag_error(v->d, path, "tensor '%s' is neither F32 nor F64", diag_show(v->d, f->tensor[i].name));
+            ok = diag_error(v->d, path, "tensor '%s' is neither F32 nor F64",
+                            diag_show(v->d, f->tensor[i].name));
     if (!ok)
         safetensors_unmap(f);
     return ok;
@@ -305,10 +310,18 @@ static bool verify_gradients(Trained *x, const char *key) {
     }
     Tensor smoothing = scalar(v->a, DT_F32, x->recipe.smoothing), z = scalar(v->a, DT_F32, x->recipe.z_loss);
     Tensor none = scalar(v->a, DT_F32, 0), one = scalar(v->a, DT_F32, 1), seed = scalar(v->a, DT_I64, 0);
-    VerifyInput in[] = {{"input_ids", &r.ids},   {"encoder_segments", &r.segments}, {"decoder_input_ids", &r.decoder},
-                        {"labels", &r.labels},   {"decoder_segments", &r.decoder_segments},
-                        {"weight", &r.weight},   {"sentence", &r.sentence}, {"smoothing", &smoothing}, {"z_loss", &z},
-                        {"dropout", &none},      {"router_share", &one}, {"seed", &seed}};
+    VerifyInput in[] = {{"input_ids", &r.ids},
+                        {"encoder_segments", &r.segments},
+                        {"decoder_input_ids", &r.decoder},
+                        {"labels", &r.labels},
+                        {"decoder_segments", &r.decoder_segments},
+                        {"weight", &r.weight},
+                        {"sentence", &r.sentence},
+                        {"smoothing", &smoothing},
+                        {"z_loss", &z},
+                        {"dropout", &none},
+                        {"router_share", &one},
+                        {"seed", &seed}};
     Tensor *out = arena_array(v->a, v->n.program->n_tensors + 8, sizeof *out);
     if (!verify_call(v, "train", in, sizeof in / sizeof *in, out))
         return false;
@@ -322,7 +335,8 @@ static bool verify_gradients(Trained *x, const char *key) {
             verify_add(&part, tensor_get_f64(&out[1 + i], 0), tensor_get_f64(&want, i));
             verify_report(v, key, parts[i], &part);
         }
-    if (strcmp(key, "unpacked") == 0 || strcmp(key, "long") == 0 || !read_safetensors(v, "grads.safetensors", &f))
+    if (strcmp(key, "unpacked") == 0 || strcmp(key, "long") == 0 ||
+        !read_safetensors(v, "grads.safetensors", &f))
         return true;
     compare_gradients(x, key, out, &f);
     compare_norms(x, key, out);
@@ -330,7 +344,7 @@ static bool verify_gradients(Trained *x, const char *key) {
     return true;
 }
 
-/* ---- runs ---------------------------------------------------------------------------------------------------------------- */
+/* ---- runs ---- */
 
 static bool run_options(Trained *x, json_t *run, moec_train_options *o) {
     static const char *const names[MOEC_OPTIMIZER_COUNT] = {"adafactor", "adamw", "sgd"};
@@ -346,10 +360,12 @@ static bool run_options(Trained *x, json_t *run, moec_train_options *o) {
     o->dropout = 0;
     o->label_smoothing = x->recipe.smoothing;
     o->z_loss = x->recipe.z_loss;
-    return o->optimizer < MOEC_OPTIMIZER_COUNT || diag_error(x->v->d, x->v->dir, "a run has no optimiser that is known");
+    return o->optimizer < MOEC_OPTIMIZER_COUNT ||
+           diag_error(x->v->d, x->v->dir, "a run has no optimiser that is known");
 }
 
-static void compare_after(Trained *x, const char *name, moec_trainer *t, const float *const *start, const SafeFile *f) {
+static void compare_after(Trained *x, const char *name, moec_trainer *t, const float *const *start,
+                          const SafeFile *f) {
     Verify *v = x->v;
     const moec_program *p = v->n.program;
     double worst = 0;
@@ -381,9 +397,15 @@ static bool run_steps(Trained *x, moec_trainer *t, int64_t steps, const Tensor *
         moec_step_report report = {0};
         if (!read_rows(x, "train", i, &r))
             return diag_error(v->d, v->dir, "train.*: an array of the batches is missing");
-        moec_batch b = {.rows = r.ids.dim[0], .source = r.ids.dim[1], .target = r.labels.dim[1], .input_ids = r.ids.data,
-                        .encoder_segments = r.segments.data, .decoder_input_ids = r.decoder.data,
-                        .decoder_segments = r.decoder_segments.data, .labels = r.labels.data, .weight = r.weight.data,
+        moec_batch b = {.rows = r.ids.dim[0],
+                        .source = r.ids.dim[1],
+                        .target = r.labels.dim[1],
+                        .input_ids = r.ids.data,
+                        .encoder_segments = r.segments.data,
+                        .decoder_input_ids = r.decoder.data,
+                        .decoder_segments = r.decoder_segments.data,
+                        .labels = r.labels.data,
+                        .weight = r.weight.data,
                         .sentence = r.sentence.data};
         moec_status s = x->api.batch(t, &b, 1);
         if (!s)
@@ -406,8 +428,8 @@ static bool verify_run(Trained *x, const char *name, json_t *run) {
     SafeFile f = {0};
     double worst = 0;
     int64_t steps = 0;
-    if (!verify_array(v, "train", arena_printf(v->a, "%s.losses_f64", name), &want) || !tensor_count(&want, &steps) || !run_options(x, run, &o) ||
-        !native_reopen(&v->n))
+    if (!verify_array(v, "train", arena_printf(v->a, "%s.losses_f64", name), &want) ||
+        !tensor_count(&want, &steps) || !run_options(x, run, &o) || !native_reopen(&v->n))
         return diag_errors(v->d) == 0;
     moec_status s = x->api.open(v->n.instance, &o, &t, message, sizeof message);
     if (s)
@@ -426,7 +448,7 @@ static bool verify_run(Trained *x, const char *name, json_t *run) {
     return ok;
 }
 
-/* ---- all together ------------------------------------------------------------------------------------------------------------ */
+/* ---- all together ---- */
 
 static bool open_recipe(Trained *x) {
     const char *path = arena_printf(x->v->a, "%s/case.json", x->v->dir);
@@ -437,7 +459,8 @@ static bool open_recipe(Trained *x) {
         return false;
     json_t *loss = json_object_get(x->doc.root, "loss");
     const char *reduce = json_string_value(json_object_get(loss, "reduce"));
-    x->recipe = (Recipe){reduce && strcmp(reduce, "examples") == 0, json_number_value(json_object_get(loss, "label_smoothing")),
+    x->recipe = (Recipe){reduce && strcmp(reduce, "examples") == 0,
+                         json_number_value(json_object_get(loss, "label_smoothing")),
                          json_number_value(json_object_get(loss, "z_loss"))};
     Native *n = &x->v->n;
     return native_symbol_address(n, "moec_train_defaults", &x->api.defaults) &&
