@@ -1,10 +1,11 @@
 #!/bin/sh
 # The complete reference data, where they are (MOEC_SHARED, or ../shared/data): every export against its family's
-# goldens, every adapter case. They are too large for this repository; golden.sh runs a selection.
+# goldens and, for training, as far as code generation; every adapter case. They are too large for this repository; golden.sh runs a selection.
 moec=${MOEC:-build/moec}
 root=${SOURCE_DIR:-$(cd "$(dirname "$0")/.." && pwd)}
 shared=${MOEC_SHARED:-$root/../shared/data}
 [ -d "$shared/t5" ] || { echo "no reference data: set MOEC_SHARED"; exit 77; }
+mov=$root/examples/t5-tiny/mov10.json
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 passed=0 failed=0 refused=0
@@ -54,7 +55,8 @@ for model in "$shared"/t5/*/graphs/*; do
     */*-fp16) set -- --tolerance 2e-3 ;; # weights rounded to 11 bits
     *) set -- ;;
     esac
-    if verify "$name" "$model" "$family/golden" "$@" && grep -q 'greedy *tokens *equal' "$work/out"; then pass
+    if verify "$name" "$model" "$family/golden" "$@" && grep -q 'greedy *tokens *equal' "$work/out" &&
+        "$moec" dump "$model" --adapter "$mov" --train -o "$work/ir" 2>"$work/err" && grep -q '^func.* @train' "$work/ir"; then pass
     else bad "$name"; fi
 done
 
