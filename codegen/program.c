@@ -353,26 +353,31 @@ static void print_tensors(Program *p) {
 typedef struct Place {
     int64_t offset;
     Dim bytes;
+    uint32_t function; /* of the program */
 } Place;
 
 static int by_offset(const void *a, const void *b) {
     const Place *x = a, *y = b;
     if (x->offset != y->offset) return x->offset < y->offset ? -1 : 1;
+    if (x->function != y->function) return x->function < y->function ? -1 : 1;
     return x->bytes < y->bytes ? -1 : x->bytes > y->bytes;
 }
 
 /* Sizes are functions of the symbols, few of them different: places name theirs by number. */
-static uint32_t print_places(Program *p, uint32_t *n_sizes) {
-    const Func *f = module_find(p->m, "train");
+static uint32_t print_places(Program *p, const Func **entry, uint32_t n_entries, uint32_t *n_sizes) {
     DimTable *t = p->m->dims;
     Vec(Place) list = {0};
     Vec(Dim) sizes = {0};
-    for (uint32_t i = 0; f && i < f->n_nodes; i++) {
-        const Attr *place = node_attr(&f->node[i], AT_place);
-        for (uint32_t k = 0; place && k < place->ints.n; k++) {
-            const Type *type = &f->value[f->node[i].out + k].type;
-            Place x = {place->ints.v[k], dim_mul(t, type_count(t, type), dim_const(t, (int64_t)dtype_bytes(type->dtype)))};
-            if (x.offset >= 0) vec_push(&list, x);
+    for (uint32_t e = 0; e < n_entries && module_find(p->m, "train"); e++) {
+        const Func *f = entry[e];
+        for (uint32_t i = 0; i < f->n_nodes; i++) {
+            const Attr *place = node_attr(&f->node[i], AT_place);
+            for (uint32_t k = 0; place && k < place->ints.n; k++) {
+                const Type *type = &f->value[f->node[i].out + k].type;
+                Place x = {place->ints.v[k],
+                           dim_mul(t, type_count(t, type), dim_const(t, (int64_t)dtype_bytes(type->dtype))), e};
+                if (x.offset >= 0) vec_push(&list, x);
+            }
         }
     }
     uint32_t n = (uint32_t)list.count;
@@ -383,9 +388,9 @@ static uint32_t print_places(Program *p, uint32_t *n_sizes) {
             size_t s = 0;
             while (s < sizes.count && sizes.item[s] != list.item[i].bytes) s++;
             if (s == sizes.count) vec_push(&sizes, list.item[i].bytes);
-            text_printf(p->c, "    {UINT64_C(%" PRId64 "), %zu},\n", list.item[i].offset, s);
+            text_printf(p->c, "    {UINT64_C(%" PRId64 "), %zu, %u},\n", list.item[i].offset, s, list.item[i].function);
         }
-        text_printf(p->c, "};\n\nstatic void train_sizes(const int64_t *sym, uint64_t *bytes) {\n");
+        text_printf(p->c, "};\n\nstatic void place_sizes(const int64_t *sym, uint64_t *bytes) {\n");
         for (uint32_t s = 0; s < p->n_symbols; s++) {
             bool used = false;
             for (size_t i = 0; i < sizes.count; i++) used |= dim_subst(t, sizes.item[i], p->symbol[s], dim_const(t, 1)) != sizes.item[i];
@@ -455,7 +460,7 @@ static void print_program(Program *p, const Func **entry, uint32_t n) {
     text_printf(p->c, "{");
     for (size_t i = 0; i < p->m->spec.n; i++) text_printf(p->c, "%s%d,", i % 24 ? " " : "\n    ", (unsigned char)p->m->spec.p[i]);
     text_printf(p->c, "\n    0};\n\n");
-    uint32_t n_sizes, n_places = print_places(p, &n_sizes);
+    uint32_t n_sizes, n_places = print_places(p, entry, n, &n_sizes);
     text_printf(p->c, "static const moec_program program = {\n    .abi = MOEC_ABI,\n    .name = \"%s\",\n", prefix);
     text_printf(p->c, "    .weights_hash = UINT64_C(0x%016" PRIx64 "),\n    .weights_bytes = UINT64_C(%" PRIu64 "),\n", im->hash, im->weights_bytes);
     text_printf(p->c, "    .adapter_init = UINT64_C(%" PRIu64 "),\n    .adapter_bytes = UINT64_C(%" PRIu64 "),\n", im->adapter_init, im->adapter_bytes);
@@ -468,7 +473,7 @@ static void print_program(Program *p, const Func **entry, uint32_t n) {
     text_printf(p->c, "    .spec = spec,\n    .parameters = UINT64_C(%" PRIu64 "),\n    .trainable = UINT64_C(%" PRIu64 "),\n",
                 p->o->parameters, p->o->trainable);
     if (n_places)
-        text_printf(p->c, "    .n_places = %u,\n    .n_sizes = %u,\n    .place = places,\n    .train_sizes = train_sizes,\n", n_places, n_sizes);
+        text_printf(p->c, "    .n_places = %u,\n    .n_sizes = %u,\n    .place = places,\n    .place_sizes = place_sizes,\n", n_places, n_sizes);
     text_printf(p->c, "};\n\n");
     text_printf(p->c, "const moec_program *%s_program(void) {\n    return &program;\n}\n", prefix);
 }

@@ -1,7 +1,7 @@
 /* The memory a training run takes, planned before it runs, and what it took in the end.
  *
  * What is reserved costs memory only where it is touched, so the plan counts what the largest batch touches:
- * of the arena the places of train's values, of evaluation the values of the functions it calls. */
+ * of the arena the places of values of the functions it calls, of evaluation what they take and give. */
 #define _POSIX_C_SOURCE 200809L
 
 #include "cli_train.h"
@@ -83,14 +83,66 @@ static uint64_t outputs_of(const moec_program *p, int index, const char *name, c
     return total;
 }
 
-/* Of the caches of decoding: they have room for the program's bounds, and rows in use are touched. */
+/* Of the caches of decoding: they have room for the program's bounds. Of each stretch along the axis that grows, the
+ * pages of what is in use are touched. */
 static uint64_t caches_of(const moec_program *p, const int64_t *sym, int64_t made) {
     const moec_function *f = &p->function[p->seq2seq->step];
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     uint64_t total = 0, bytes;
-    for (uint32_t v = 0; v < f->n_inputs; v++)
-        if (f->value[v].grow_axis >= 0 && f->value[v].capacity > 0 && moec_value_bytes(f, v, sym, &bytes))
-            total += bytes / (uint64_t)f->value[v].capacity * (uint64_t)made;
+    for (uint32_t v = 0; v < f->n_inputs; v++) {
+        const moec_value *x = &f->value[v];
+        if (x->grow_axis < 0 || x->capacity <= 0 || !moec_value_bytes(f, v, sym, &bytes) || !bytes)
+            continue;
+        int64_t extent[MOEC_RANK];
+        uint64_t stretch = (uint64_t)x->capacity * moec_dtype_bytes(x->dtype);
+        f->shape(sym, v, extent);
+        for (int a = x->grow_axis + 1; a < x->rank; a++)
+            stretch *= (uint64_t)extent[a];
+        uint64_t used = stretch / (uint64_t)x->capacity * (uint64_t)made;
+        used = (used + page - 1) / page * page;
+        total += bytes / stretch * (used < stretch ? used : stretch);
+    }
     return total;
+}
+
+static void eval_symbols(const moec_train_run *r, const moec_eval_file *f, int64_t *sym) {
+    const moec_program *p = r->c->program;
+    int past = p->seq2seq->past;
+    moec_symbols_of(p, r->data_options.rows, f->source, f->target, sym);
+    if (past >= 0 && f->generated)
+        sym[past] = f->generated;
+}
+
+/* Of the arena, by the functions that training and evaluation call. */
+static uint64_t arena(const moec_train_run *r) {
+    const moec_program *p = r->c->program;
+    const moec_seq2seq *q = p->seq2seq;
+    moec_eval_file largest = {0};
+    for (size_t i = 0; i < r->c->o.eval.count; i++) {
+        const moec_eval_file *f = &r->eval[i];
+        largest.source = f->source > largest.source ? f->source : largest.source;
+        largest.target = f->target > largest.target ? f->target : largest.target;
+        largest.generated = f->generated > largest.generated ? f->generated : largest.generated;
+    }
+    int64_t train[MOEC_SYMBOLS], eval[MOEC_SYMBOLS];
+    moec_symbols_of(p, r->rows, r->source, r->target, train);
+    eval_symbols(r, &largest, eval);
+    const struct {
+        int function, is_called;
+        const int64_t *sym;
+    } call[] = {{q->train, 1, train},
+                {q->routers, r->c->o.router_metrics > 0, train},
+                {q->encode, r->c->o.eval.count > 0, eval},
+                {q->cross, r->c->o.eval.count > 0, eval},
+                {q->score, r->c->o.eval.count > 0, eval},
+                {q->step, largest.generated > 0, eval}};
+    const int64_t **sym = moec_mem_new(p->n_functions, sizeof *sym);
+    for (size_t i = 0; sym && i < sizeof call / sizeof *call; i++)
+        if (call[i].function >= 0 && call[i].is_called)
+            sym[call[i].function] = call[i].sym;
+    uint64_t bytes = sym ? moec_train_arena_bytes(p, sym) : p->arena_bytes;
+    moec_mem_free(sym);
+    return bytes;
 }
 
 /* States of the inputs, twice where the references repeat them, and scores; then decoding. */
@@ -101,7 +153,7 @@ static uint64_t evaluation(const moec_train_run *r) {
     for (size_t i = 0; i < r->c->o.eval.count; i++) {
         const moec_eval_file *f = &r->eval[i];
         int64_t sym[MOEC_SYMBOLS];
-        moec_symbols_of(p, r->data_options.rows, f->source, f->target, sym);
+        eval_symbols(r, f, sym);
         uint64_t cross = outputs_of(p, q->cross, "cross_kv", sym);
         uint64_t score =
             outputs_of(p, q->encode, "hidden", sym) + 2 * cross + outputs_of(p, q->score, NULL, sym);
@@ -124,13 +176,11 @@ void moec_train_plan(moec_train_run *r, uint64_t process) {
     const moec_cli *c = r->c;
     const moec_program *p = c->program;
     moec_memory_plan *m = &r->plan;
-    int64_t sym[MOEC_SYMBOLS];
-    moec_symbols_of(p, r->rows, r->source, r->target, sym);
     uint64_t blocks = c->o.adapter || c->o.resume ? 2 : 1; /* loading goes to a second one */
     *m = (moec_memory_plan){
         {[MOEC_MEMORY_WEIGHTS] = p->weights_bytes,
          [MOEC_MEMORY_ADAPTER] = blocks * p->adapter_bytes + p->derived_bytes,
-         [MOEC_MEMORY_ACTIVATIONS] = moec_train_arena_bytes(p, sym),
+         [MOEC_MEMORY_ACTIVATIONS] = arena(r),
          [MOEC_MEMORY_SCRATCH] = p->scratch_bytes * (uint64_t)moec_pool_workers(c->instance->pool),
          [MOEC_MEMORY_GRADIENTS] = moec_train_gradient_bytes(p) * (r->data_options.accumulation > 1 ? 2 : 1),
          [MOEC_MEMORY_OPTIMIZER] = moec_train_state_bytes(p, r->o->optimizer),

@@ -142,10 +142,10 @@ typedef struct moec_seq2seq {
     int batch, source, target, past;                       /* symbol indices: B, S, T, P; -1 where constant */
 } moec_seq2seq;
 
-/* A value of function `train` in the arena; bytes[size] of what train_sizes fills in. */
+/* A value of a function in the arena; bytes[size] of what place_sizes fills in. */
 typedef struct moec_place {
     uint64_t offset;
-    uint32_t size;
+    uint32_t size, function;
 } moec_place;
 
 struct moec_program {
@@ -163,10 +163,10 @@ struct moec_program {
     const unsigned char *embedded;        /* the weights file's bytes when linked in, else NULL */
     const char *spec;                     /* adapter spec as JSON, "" without one */
     uint64_t parameters, trainable;
-    /* Memory of function `train`, by rising offset; none without it. */
+    /* What functions touch of the arena, by rising offset; none in programs that do not train. */
     uint32_t n_places, n_sizes;
     const moec_place *place;
-    void (*train_sizes)(const int64_t *sym, uint64_t *bytes);
+    void (*place_sizes)(const int64_t *sym, uint64_t *bytes);
 };
 
 /* Weights file: this header, then data at 64-byte aligned offsets counted from the file's start. */

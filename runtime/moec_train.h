@@ -89,8 +89,9 @@ int64_t moec_trainer_steps(const moec_trainer *t); /* done so far, those before 
  * and for the optimiser's state. */
 uint64_t moec_train_gradient_bytes(const moec_program *p);
 uint64_t moec_train_state_bytes(const moec_program *p, moec_optimizer o);
-/* Bytes of the arena that `train` touches for the given symbols: activations and gradients of them. 0 without it. */
-uint64_t moec_train_arena_bytes(const moec_program *p, const int64_t *sym);
+/* Bytes of the arena that a run touches, activations and their gradients: sym[i] are the symbols that function i is
+ * called for, NULL where it is not. 0 for a program that does not train. */
+uint64_t moec_train_arena_bytes(const moec_program *p, const int64_t *const *sym);
 
 #ifdef __cplusplus
 }

@@ -44,6 +44,7 @@ typedef struct Train {
     moec_status (*batch)(moec_trainer *, const moec_batch *, double);
     moec_status (*step)(moec_trainer *, moec_step_report *);
     void (*defaults)(moec_train_options *);
+    uint64_t (*arena_bytes)(const moec_program *, const int64_t *const *);
     uint64_t (*gradient_bytes)(const moec_program *);
     uint64_t (*state_bytes)(const moec_program *, moec_optimizer);
     int64_t *sym;
@@ -211,22 +212,6 @@ static void time_passes(const Train *t, Spent *forward, Spent *backward) {
 
 /* ---- memory ------------------------------------------------------------------------------------------- */
 
-/* Bytes of the arena that values of these extents reach. */
-static uint64_t arena_reached(const Train *t) {
-    const moec_program *p = t->b->program;
-    uint64_t *bytes = room((p->n_sizes + 1) * sizeof *bytes), sum = 0, end = 0;
-    p->train_sizes(t->sym, bytes);
-    for (uint32_t i = 0; i < p->n_places; i++) {
-        uint64_t from = p->place[i].offset, to = from + bytes[p->place[i].size];
-        if (to <= end)
-            continue;
-        sum += to - (from > end ? from : end);
-        end = to;
-    }
-    free(bytes);
-    return sum;
-}
-
 /* KiB */
 static long most_resident(void) {
     struct rusage u;
@@ -236,7 +221,10 @@ static long most_resident(void) {
 
 static void print_memory(const Train *t, long resident) {
     const moec_program *p = t->b->program;
-    double arena = p->n_places ? (double)arena_reached(t) : (double)p->arena_bytes;
+    const int64_t **called = room(p->n_functions * sizeof *called);
+    called[p->seq2seq->train] = t->sym;
+    double arena = (double)t->arena_bytes(p, called);
+    free(called);
     double fixed = (double)(p->weights_bytes + p->adapter_bytes + p->derived_bytes);
     double training = (double)(t->gradient_bytes(p) + t->state_bytes(p, MOEC_ADAFACTOR));
     double scratch = (double)p->scratch_bytes * t->b->threads;
@@ -267,6 +255,7 @@ int main(int argc, char **argv) {
     *(void **)&t.batch = find(b.library, "moec_trainer_batch");
     *(void **)&t.step = find(b.library, "moec_trainer_step");
     *(void **)&t.defaults = find(b.library, "moec_train_defaults");
+    *(void **)&t.arena_bytes = find(b.library, "moec_train_arena_bytes");
     *(void **)&t.gradient_bytes = find(b.library, "moec_train_gradient_bytes");
     *(void **)&t.state_bytes = find(b.library, "moec_train_state_bytes");
     make_batch(&t);

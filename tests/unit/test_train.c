@@ -425,21 +425,27 @@ static void sizes_of(const int64_t *sym, uint64_t *bytes) {
     bytes[2] = 0;
 }
 
-/* Places that overlap, lie within others, touch, leave holes; a size of nothing. */
+/* Places that overlap, lie within others, touch, leave holes; a size of nothing; two functions, called or not. */
 static void counts_the_arena(void **state) {
     (void)state;
-    static const moec_place place[] = {{0, 0}, {0, 1}, {16, 1}, {80, 2}, {80, 1}, {1000, 0}, {1008, 1}};
+    static const moec_place place[] = {{0, 0, 0},    {0, 1, 0},    {0, 0, 1},    {16, 1, 0}, {80, 2, 0},
+                                       {80, 1, 0},   {1000, 0, 0}, {1008, 1, 0}, {4000, 0, 1}};
     moec_program p = fake_program;
     const int64_t small = 1, large = 100;
+    const int64_t *const one[] = {&small, NULL}, *const other[] = {&large, NULL}, *const both[] = {&small, &large},
+                                                   *const none[] = {NULL, NULL};
+    p.n_functions = 2;
     p.n_places = sizeof place / sizeof *place;
     p.n_sizes = 3;
     p.place = place;
-    p.train_sizes = sizes_of;
-    assert_int_equal(moec_train_arena_bytes(&p, &small), 144 + 10 + 64 - 2);
-    assert_int_equal(moec_train_arena_bytes(&p, &large), 2000);
+    p.place_sizes = sizes_of;
+    assert_int_equal(moec_train_arena_bytes(&p, one), 144 + 10 + 64 - 2);
+    assert_int_equal(moec_train_arena_bytes(&p, other), 2000);
+    assert_int_equal(moec_train_arena_bytes(&p, both), 1000 + 8 + 64 + 1000);
+    assert_int_equal(moec_train_arena_bytes(&p, none), 0);
     p.n_places = 1;
-    assert_int_equal(moec_train_arena_bytes(&p, &large), 1000);
-    assert_int_equal(moec_train_arena_bytes(&fake_program, &large), 0);
+    assert_int_equal(moec_train_arena_bytes(&p, other), 1000);
+    assert_int_equal(moec_train_arena_bytes(&fake_program, other), 0);
 }
 
 int main(void) {
