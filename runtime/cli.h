@@ -45,6 +45,11 @@ int moec_cli_usage(const moec_cli *c, const char *fmt, ...) MOEC_FORMAT(2, 3); /
 int moec_cli_status(const moec_cli *c, moec_status s);
 moec_sink moec_cli_sink(moec_cli *c); /* c->message, emptied */
 int moec_cli_no_memory(const moec_cli *c);
+static inline int64_t moec_larger(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+/* A moec_warn: a line to standard error. */
+void moec_cli_warn(void *ctx, const char *line);
 /* Opens the instance (and the tokenizer); return an exit code. */
 int moec_cli_open(moec_cli *c);
 int moec_cli_open_text(moec_cli *c);
@@ -77,6 +82,8 @@ typedef struct moec_examples {
  * code. */
 int moec_examples_read(moec_cli *c, int with_targets, moec_examples *out);
 void moec_examples_free(moec_examples *e);
+/* [rows, n] of `fill`; NULL without memory. */
+int64_t *moec_cli_ids(int64_t rows, int64_t n, int64_t fill);
 /* Bounds of an axis of a function's input: the symbol's, or the constant extent twice when symbol is -1. */
 void moec_cli_range(const moec_cli *c, int symbol, int function, const char *input, int axis, int64_t *lo,
                     int64_t *hi);

@@ -15,17 +15,6 @@ typedef struct Rows {
     float *sentence, *cross;
 } Rows;
 
-static int64_t at_least(int64_t n, int64_t lo) {
-    return n > lo ? n : lo;
-}
-
-static int64_t *new_ids(int64_t rows, int64_t n, int64_t fill) {
-    int64_t *p = moec_mem_new((size_t)rows * (size_t)n, sizeof *p);
-    for (int64_t i = 0; p && i < rows * n; i++)
-        p[i] = fill;
-    return p;
-}
-
 static void set_symbol(moec_window *w, int symbol, int64_t value) {
     if (symbol >= 0)
         w->sym[symbol] = value;
@@ -39,13 +28,13 @@ static int make_inputs(moec_window *w) {
     const moec_eval_options *o = w->o;
     int64_t lo, hi, longest = 0;
     for (int64_t i = 0; i < w->count; i++)
-        longest = at_least(w->x[i].input.n, longest);
+        longest = moec_larger(w->x[i].input.n, longest);
     moec_cli_range(c, q->batch, q->encode, "input_ids", 0, &lo, &hi);
-    w->rows = at_least(w->count, lo);
+    w->rows = moec_larger(w->count, lo);
     moec_cli_range(c, q->source, q->encode, "input_ids", 1, &lo, &hi);
-    w->length = at_least(longest, lo);
-    w->ids = new_ids(w->rows, w->length, q->pad);
-    w->mask = new_ids(w->rows, w->length, 0);
+    w->length = moec_larger(longest, lo);
+    w->ids = moec_cli_ids(w->rows, w->length, q->pad);
+    w->mask = moec_cli_ids(w->rows, w->length, 0);
     w->sentence =
         o->sentence ? moec_mem_new((size_t)w->rows * (size_t)q->sentence_width, sizeof *w->sentence) : NULL;
     if (!w->ids || !w->mask || (o->sentence && !w->sentence))
@@ -159,14 +148,14 @@ static int rows_make(const moec_window *w, Rows *r, int64_t left) {
     int64_t lo, hi, longest = 0, example = r->example, choice = r->choice;
     r->count = left < w->batch ? left : w->batch;
     for (int64_t i = 0; i < r->count; i++, next_row(w, &example, &choice))
-        longest = at_least(w->x[example].end.at[choice] - moec_eval_from(&w->x[example], choice), longest);
+        longest = moec_larger(w->x[example].end.at[choice] - moec_eval_from(&w->x[example], choice), longest);
     moec_cli_range(c, q->batch, q->score, "labels", 0, &lo, &hi);
-    r->rows = at_least(r->count, lo);
+    r->rows = moec_larger(r->count, lo);
     moec_cli_range(c, q->target, q->score, "labels", 1, &lo, &hi);
-    r->targets = at_least(longest, lo);
-    r->decoder = new_ids(r->rows, r->targets, q->pad);
-    r->labels = new_ids(r->rows, r->targets, MOEC_IGNORED);
-    r->mask = new_ids(r->rows, w->length, 0);
+    r->targets = moec_larger(longest, lo);
+    r->decoder = moec_cli_ids(r->rows, r->targets, q->pad);
+    r->labels = moec_cli_ids(r->rows, r->targets, MOEC_IGNORED);
+    r->mask = moec_cli_ids(r->rows, w->length, 0);
     r->cross = moec_mem_new((size_t)r->rows, w->row_bytes);
     if (w->sentence)
         r->sentence = moec_mem_new((size_t)r->rows * (size_t)q->sentence_width, sizeof *r->sentence);

@@ -29,11 +29,6 @@ static int is_full(const char *spec) {
     return full;
 }
 
-static void warn(void *ctx, const char *line) {
-    (void)ctx;
-    fprintf(stderr, "%s\n", line);
-}
-
 static int check(moec_cli *c) {
     const moec_program *p = c->program;
     int full = p->spec && is_full(p->spec);
@@ -57,7 +52,7 @@ int moec_cmd_export(moec_cli *c) {
         code = moec_cli_open(c);
     if (!code && c->o.checkpoint)
         code = moec_cli_status(
-            c, moec_checkpoint_adapter(c->instance, c->o.checkpoint, warn, NULL, moec_cli_sink(c)));
+            c, moec_checkpoint_adapter(c->instance, c->o.checkpoint, moec_cli_warn, NULL, moec_cli_sink(c)));
     if (!code)
         code = moec_cli_status(
             c, moec_safetensors_write(c->program, c->instance->adapter, c->o.out, moec_cli_sink(c)));

@@ -31,11 +31,7 @@ static void batch_free(Batch *b) {
     moec_mem_free(b->sentence);
 }
 
-static int64_t at_least(int64_t n, int64_t lo) {
-    return n > lo ? n : lo;
-}
-
-static int64_t *new_ids(int64_t rows, int64_t n, int64_t fill) {
+int64_t *moec_cli_ids(int64_t rows, int64_t n, int64_t fill) {
     int64_t *p = moec_mem_new((size_t)rows * (size_t)n, sizeof *p);
     for (int64_t i = 0; p && i < rows * n; i++)
         p[i] = fill;
@@ -51,20 +47,20 @@ static int batch_make(Job *job, Batch *b, size_t first, int with_targets) {
     size_t left = job->all.count - first;
     *b = (Batch){.first = first, .count = left < job->batch ? left : job->batch};
     for (size_t i = 0; i < b->count; i++) {
-        longest = at_least(longest, job->all.item[first + i].input.n);
-        target = at_least(target, job->all.item[first + i].target.n);
+        longest = moec_larger(longest, job->all.item[first + i].input.n);
+        target = moec_larger(target, job->all.item[first + i].target.n);
     }
     moec_cli_range(c, q->batch, q->encode, "input_ids", 0, &lo, &hi);
-    b->rows = at_least((int64_t)b->count, lo);
+    b->rows = moec_larger((int64_t)b->count, lo);
     moec_cli_range(c, q->source, q->encode, "input_ids", 1, &lo, &hi);
-    b->length = at_least(longest, lo);
-    b->ids = new_ids(b->rows, b->length, q->pad);
-    b->mask = new_ids(b->rows, b->length, 0);
+    b->length = moec_larger(longest, lo);
+    b->ids = moec_cli_ids(b->rows, b->length, q->pad);
+    b->mask = moec_cli_ids(b->rows, b->length, 0);
     if (with_targets) {
         moec_cli_range(c, q->target, q->score, "labels", 1, &lo, &hi);
-        b->targets = at_least(target, lo);
-        b->decoder = new_ids(b->rows, b->targets, q->pad);
-        b->labels = new_ids(b->rows, b->targets, -100);
+        b->targets = moec_larger(target, lo);
+        b->decoder = moec_cli_ids(b->rows, b->targets, q->pad);
+        b->labels = moec_cli_ids(b->rows, b->targets, -100);
     }
     if (job->sentence.data)
         b->sentence = moec_mem_new((size_t)b->rows * (size_t)q->sentence_width, sizeof *b->sentence);
@@ -200,7 +196,8 @@ static int generate_all(Job *job) {
                               (long long)c->o.max_length, (long long)limit);
     int64_t most = c->o.max_length ? c->o.max_length : limit;
     moec_cli_range(c, c->program->seq2seq->batch, c->program->seq2seq->encode, "input_ids", 0, &lo, &hi);
-    int64_t *tokens = moec_mem_new((size_t)at_least((int64_t)job->batch, lo) * (size_t)most, sizeof *tokens);
+    int64_t *tokens =
+        moec_mem_new((size_t)moec_larger((int64_t)job->batch, lo) * (size_t)most, sizeof *tokens);
     if (!tokens)
         return moec_cli_no_memory(c);
     int code = EXIT_DONE;
@@ -262,7 +259,7 @@ static int encode_all(Job *job, moec_output *file) {
     moec_cli *c = job->c;
     int64_t longest = 0;
     for (size_t i = 0; i < job->all.count; i++)
-        longest = at_least(longest, job->all.item[i].input.n);
+        longest = moec_larger(longest, job->all.item[i].input.n);
     if (file) {
         int64_t extent[3] = {(int64_t)job->all.count, longest, c->program->seq2seq->width};
         int code = moec_cli_status(c, moec_npy_begin(file, MOEC_F32, 3, extent, moec_cli_sink(c)));

@@ -100,11 +100,6 @@ static int open_standing(moec_train_run *r) {
     return EXIT_DONE;
 }
 
-static void warn(void *ctx, const char *line) {
-    (void)ctx;
-    fprintf(stderr, "%s\n", line);
-}
-
 static int resume(moec_train_run *r) {
     moec_cli *c = r->c;
     int found = 0;
@@ -112,8 +107,8 @@ static int resume(moec_train_run *r) {
         moec_run_folder_clean(c->o.out);
         return EXIT_DONE;
     }
-    int code = moec_cli_status(
-        c, moec_checkpoint_load(r->trainer, c->o.out, &r->standing, &found, warn, NULL, moec_cli_sink(c)));
+    int code = moec_cli_status(c, moec_checkpoint_load(r->trainer, c->o.out, &r->standing, &found,
+                                                       moec_cli_warn, NULL, moec_cli_sink(c)));
     if (!code && found)
         code = moec_cli_status(c, moec_data_position_set(r->data, r->standing.position,
                                                          (int64_t)r->standing.n_position, moec_cli_sink(c)));

@@ -148,10 +148,6 @@ static int choose_bounds(moec_train_run *r) {
     return EXIT_DONE;
 }
 
-static int64_t larger(int64_t a, int64_t b) {
-    return a > b ? a : b;
-}
-
 /* Goes through the run's batches, of one epoch at most, for their largest extents. */
 static int find_extents(moec_train_run *r) {
     moec_cli *c = r->c;
@@ -165,9 +161,9 @@ static int find_extents(moec_train_run *r) {
             break;
         for (int64_t i = 0; i < info.batches; i++) {
             moec_batch b = moec_data_batch(r->data, i);
-            r->rows = larger(r->rows, b.rows);
-            r->source = larger(r->source, b.source);
-            r->target = larger(r->target, b.target);
+            r->rows = moec_larger(r->rows, b.rows);
+            r->source = moec_larger(r->source, b.source);
+            r->target = moec_larger(r->target, b.target);
         }
     }
     int code = moec_cli_status(c, moec_data_position_set(r->data, start, n, moec_cli_sink(c)));

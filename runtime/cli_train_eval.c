@@ -4,10 +4,6 @@
 
 #include <string.h>
 
-static int64_t larger(int64_t a, int64_t b) {
-    return a > b ? a : b;
-}
-
 static moec_eval_options options_of(const moec_train_run *r, int64_t first) {
     const moec_cli *c = r->c;
     moec_eval_options o = {.batch = c->o.batch,
@@ -26,11 +22,11 @@ static moec_eval_options options_of(const moec_train_run *r, int64_t first) {
 /* Longest input and reference of a file, and the most tokens that are made for a pair of it: cli_eval.c's
  * room. */
 static void measure(moec_eval_file *f, const moec_eval_reader *e, const moec_eval_example *x) {
-    f->source = larger(f->source, x->input.n);
+    f->source = moec_larger(f->source, x->input.n);
     for (int64_t k = 0; k < x->end.n; k++)
-        f->target = larger(f->target, x->end.at[k] - moec_eval_from(x, k));
+        f->target = moec_larger(f->target, x->end.at[k] - moec_eval_from(x, k));
     if (e->kind == MOEC_EVAL_PAIRS)
-        f->generated = larger(f->generated, x->is_text ? 2 * x->token.n + 8 : x->token.n + 1);
+        f->generated = moec_larger(f->generated, x->is_text ? 2 * x->token.n + 8 : x->token.n + 1);
 }
 
 static int look_through(moec_train_run *r, moec_eval_file *f, int64_t *lines) {

@@ -83,9 +83,7 @@ int moec_train_log_open(moec_train_run *r) {
     if (!path)
         return moec_cli_no_memory(c);
     moec_sink sink = moec_cli_sink(c);
-    moec_status s = moec_run_folder_make(c->o.out, sink);
-    if (!s)
-        s = forget_later(path, moec_trainer_steps(r->trainer), &l->evaluated, sink);
+    moec_status s = forget_later(path, moec_trainer_steps(r->trainer), &l->evaluated, sink);
     if (!s)
         s = moec_output_append(path, &l->metrics, sink);
     moec_mem_free(path);

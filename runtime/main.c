@@ -217,6 +217,11 @@ int moec_cli_no_memory(const moec_cli *c) {
     return moec_cli_error(c, NULL, 0, "out of memory");
 }
 
+void moec_cli_warn(void *ctx, const char *line) {
+    (void)ctx;
+    fprintf(stderr, "%s\n", line);
+}
+
 int moec_cli_integer(const char *s, int64_t *out) {
     int negative = *s == '-';
     uint64_t v = 0;
