@@ -1,7 +1,7 @@
 /* From a planned module to the sources of a compiled model.
  *
  *   image    which parameters go where: the weights file, the adapter block, what `prepare` derives
- *   program  model.c and model.h: kernels, entry functions, tables of moec_rt.h */
+ *   program  kernels, entry functions, tables of moec_rt.h: data that a printer turns into text or an object (program.h) */
 #ifndef MOEC_CODEGEN_H
 #define MOEC_CODEGEN_H
 
@@ -30,15 +30,12 @@ typedef struct Image {
     uint32_t n_weights, n_adapters, n_derived;
     uint64_t weights_bytes, adapter_init, adapter_bytes, derived_bytes;
     uint64_t hash; /* of the weights file, set by image_write */
-    int64_t scratch_bytes; /* a thread's, set by program_emit */
+    int64_t scratch_bytes; /* a thread's, set by program_lower */
 } Image;
 
 /* Assigns slots to every parameter that entry functions or derived parameters use. */
 bool image_plan(Module *m, Arena *a, Image *out, Diag *d);
 /* Writes the weights file into o, parameter by parameter, calling `progress` (may be NULL) with bytes done and total. */
 bool image_write(Image *im, OutFile *o, void (*progress)(void *ctx, uint64_t done, uint64_t total), void *ctx, Diag *d);
-
-/* The texts of model.c and model.h. */
-bool program_emit(Module *m, Image *im, const CodegenOptions *o, Text *c, Text *h, Diag *d);
 
 #endif

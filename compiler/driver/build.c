@@ -95,6 +95,7 @@ void build_close(Build *b) {
         closedir(dir);
         rmdir(b->dir);
     }
+    if (b->program) program_free(b->program);
     if (b->a) arena_free(b->a);
 }
 
@@ -170,10 +171,17 @@ bool build_main(Build *b, const char *dir, bool with_text) {
     return ok;
 }
 
+bool build_program(Build *b) {
+    if (!b->program) b->program = program_lower(b->model->m, &b->image, &b->codegen, b->d);
+    return b->program != NULL;
+}
+
 bool build_model(Build *b, const char *dir) {
     Text c = {0}, h = {0};
-    bool ok = program_emit(b->model->m, &b->image, &b->codegen, &c, &h, b->d) &&
-              outfile_text(build_path(b, dir, arena_printf(b->a, "%s.c", b->codegen.prefix)), &c, b->d) &&
+    if (!build_program(b)) return false;
+    program_print_c(b->program, &c);
+    program_print_header(b->program, &h);
+    bool ok = outfile_text(build_path(b, dir, arena_printf(b->a, "%s.c", b->codegen.prefix)), &c, b->d) &&
               outfile_text(build_path(b, dir, arena_printf(b->a, "%s.h", b->codegen.prefix)), &h, b->d);
     text_free(&c);
     text_free(&h);

@@ -2,7 +2,7 @@
 #ifndef MOEC_BUILD_H
 #define MOEC_BUILD_H
 
-#include "../../codegen/codegen.h"
+#include "../../codegen/program.h"
 #include "driver.h"
 
 typedef enum EmitKind { EMIT_EXE, EMIT_OBJ, EMIT_LIB, EMIT_SHARED, EMIT_C, EMIT_HEADER, EMIT_COUNT } EmitKind;
@@ -15,6 +15,7 @@ typedef struct Build {
     Arena *a;
     CodegenOptions codegen;
     Image image;
+    Program *program; /* NULL until build_program */
     char *dir;          /* scratch folder, removed by build_close */
     const char *text_model; /* spiece.model of the model directory, NULL without one; set by build_text */
     Str text;               /* its bytes, checked */
@@ -30,6 +31,8 @@ bool build_install_text(Build *b, const char *to);
 /* Writes the weights file that is to stand at `path`; needed before sources, which carry its hash. The caller commits
  * or abandons it, so that it appears together with what was built from it. */
 bool build_weights(Build *b, const char *path, OutFile *o);
+/* Lowers the model, once; the weights have been written. */
+bool build_program(Build *b);
 /* model.c, model.h and the runtime's files in the scratch folder; main.c for executables. */
 bool build_sources(Build *b, bool with_main);
 /* Runs the C compiler over the scratch folder; the result is a file there, whose path comes back. */

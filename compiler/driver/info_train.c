@@ -66,13 +66,10 @@ static void print_plan(const Build *b, Text *t) {
 bool info_train(const Options *o, Text *t, Diag *d) {
     Model model;
     Build b = {0};
-    Text c = {0}, h = {0};
     bool ok = model_load(o, &model, d) && model_passes(&model, o, NULL, NULL, 0, d) &&
-              build_open(&b, o, &model, "model", d) && program_emit(model.m, &b.image, &b.codegen, &c, &h, d);
+              build_open(&b, o, &model, "model", d) && build_program(&b);
     if (ok)
         print_plan(&b, t);
-    text_free(&c);
-    text_free(&h);
     build_close(&b);
     model_close(&model);
     return ok;

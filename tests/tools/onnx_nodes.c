@@ -9,7 +9,7 @@
  * floats to 1e-4. It may be refused, with a diagnostic, unless the manifest says that all of its operators
  * occur in T5 exports. Every test runs in a process of its own: a crash is a failure. Prints a line a failure
  * and a last line of counts; exits 1 when anything failed. */
-#include "codegen/codegen.h"
+#include "codegen/program.h"
 #include "compiler/pass.h"
 #include "frontends/json.h"
 #include "frontends/onnx.h"
@@ -217,15 +217,25 @@ static bool compile(Case *c, const char *source, const char *library) {
     return status == 0 || (failed(c, "the generated C does not compile"), false);
 }
 
+static bool write_sources(Case *c, Image *image, const char *source) {
+    Text code = {0}, header = {0};
+    CodegenOptions o = {.prefix = "model", .plain_matmul = true};
+    Program *p = program_lower(c->m, image, &o, c->d);
+    if (!p) return false;
+    program_print_c(p, &code);
+    program_print_header(p, &header);
+    bool ok = outfile_text(source, &code, c->d) && outfile_text(arena_printf(c->a, "%s/model.h", c->set->scratch), &header, c->d);
+    text_free(&code);
+    text_free(&header);
+    program_free(p);
+    return ok;
+}
+
 static bool build(Case *c, const char *source, const char *weights) {
     Image image;
     OutFile file;
-    Text code = {0}, header = {0};
-    CodegenOptions o = {.prefix = "model", .plain_matmul = true};
     return image_plan(c->m, c->a, &image, c->d) && outfile_open(&file, weights, 0666, c->a, c->d) &&
-           image_write(&image, &file, NULL, NULL, c->d) && outfile_commit(&file) &&
-           program_emit(c->m, &image, &o, &code, &header, c->d) && outfile_text(source, &code, c->d) &&
-           outfile_text(arena_printf(c->a, "%s/model.h", c->set->scratch), &header, c->d);
+           image_write(&image, &file, NULL, NULL, c->d) && outfile_commit(&file) && write_sources(c, &image, source);
 }
 
 static bool symbol(void *library, const char *name, void *out) {
