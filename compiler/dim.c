@@ -422,6 +422,31 @@ bool dim_eval(const DimTable *t, Dim d, const int64_t *syms, int64_t *out) {
     return true;
 }
 
+static void *fold_atom(const DimTable *t, uint32_t atom, const DimAlgebra *how, void *ctx) {
+    static const DimOp op[] = {[ATOM_FLOORDIV] = DIM_FLOORDIV, [ATOM_MOD] = DIM_MOD, [ATOM_MIN] = DIM_MIN, [ATOM_MAX] = DIM_MAX};
+    const Atom *a = &t->atom.item[atom];
+    if (a->kind == ATOM_SYM)
+        return how->symbol(ctx, a->a);
+    void *x = dim_fold(t, a->a, how, ctx);
+    return how->op(ctx, op[a->kind], x, dim_fold(t, a->b, how, ctx));
+}
+
+void *dim_fold(const DimTable *t, Dim d, const DimAlgebra *how, void *ctx) {
+    CHECK(d != DIM_BAD);
+    const Poly *p = dim_poly(t, d);
+    void *sum = NULL;
+    for (uint32_t i = 0; i < p->n; i++) {
+        const Term *x = &p->term[i];
+        void *product = x->coef != 1 || x->degree == 0 ? how->constant(ctx, x->coef) : NULL;
+        for (uint32_t j = 0; j < x->degree; j++) {
+            void *a = fold_atom(t, x->atom[j], how, ctx);
+            product = product ? how->op(ctx, DIM_MUL, product, a) : a;
+        }
+        sum = sum ? how->op(ctx, DIM_ADD, sum, product) : product;
+    }
+    return sum ? sum : how->constant(ctx, 0);
+}
+
 /* ---- bounds: interval arithmetic where INT64_MIN and DIM_UNBOUNDED stand for infinities ------------------
  */
 

@@ -49,6 +49,16 @@ Dim dim_subst(DimTable *t, Dim d, uint32_t sym, Dim by);
 /* Calls visit for every symbol in d. */
 void dim_visit(const DimTable *t, Dim d, void (*visit)(void *ctx, uint32_t sym), void *ctx);
 
+/* d computed by the caller's own operations, leaves first: what builders of code use. Division and remainder are those of
+ * dim_floordiv and dim_mod; extents' operands are not negative. */
+typedef enum DimOp { DIM_ADD, DIM_MUL, DIM_FLOORDIV, DIM_MOD, DIM_MIN, DIM_MAX } DimOp;
+typedef struct DimAlgebra {
+    void *(*constant)(void *ctx, int64_t v);
+    void *(*symbol)(void *ctx, uint32_t sym);
+    void *(*op)(void *ctx, DimOp op, void *a, void *b);
+} DimAlgebra;
+void *dim_fold(const DimTable *t, Dim d, const DimAlgebra *how, void *ctx);
+
 /* Text form, exact inverses: `512`, `B`, `P + 1`, `2*B*S - 3`, `floordiv(S, 2)`, `max(S, T)`, `"odd name"`.
  * A symbol whose name is not [A-Za-z_][A-Za-z0-9_.]* is printed quoted. */
 void dim_print(const DimTable *t, Dim d, Text *out);

@@ -16,6 +16,10 @@ extern "C" {
  * 2 usage, 70 a defect of moec. */
 int moec_main(const moec_program *p, const moec_tokenizer *tokenizer, int argc, char **argv);
 
+/* The first call of an executable's main whose matrix products are OpenBLAS': makes OpenBLAS choose kernels that fit the CPU,
+ * by starting the program once more with OPENBLAS_CORETYPE and OPENBLAS_NUM_THREADS set, unless the user has set one. */
+void moec_choose_blas(char **argv);
+
 #ifdef __cplusplus
 }
 #endif

@@ -19,7 +19,7 @@
 
 extern char **environ;
 
-static const char *const emit_names[EMIT_COUNT] = {"exe", "obj", "lib", "shared", "c", "header"};
+static const char *const emit_names[EMIT_COUNT] = {"exe", "obj", "lib", "shared", "c", "header", "asm", "llvm", "bc"};
 
 bool emit_parse(const char *text, EmitKind *out) {
     *out = EMIT_EXE;
@@ -55,6 +55,7 @@ bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Di
     b->codegen.prefix = prefix;
     b->codegen.plain_matmul = o->matmul && strcmp(o->matmul, "plain") == 0;
     b->codegen.embed_weights = o->embed_weights;
+    b->llvm = o->backend && strcmp(o->backend, "llvm") == 0;
     for (uint32_t i = 0; i < model->m->n_params; i++) {
         const Param *p = &model->m->param[i];
         uint64_t n = 1;
@@ -137,36 +138,17 @@ static bool ends_with(const char *s, const char *end) {
 
 static const char main_text[] =
     "/* The executable's main: everything is in moec_main. */\n"
-    "#define _POSIX_C_SOURCE 200809L\n"
     "#include \"%s.h\"\n#include \"moec_main.h\"\n\n%s"
     "int main(int argc, char **argv) {\n%s    return moec_main(%s_program(), %s, argc, argv);\n}\n";
-
-/* OpenBLAS chooses its kernels when it is loaded and does not know recent CPUs: the choice is made for it, unless the
- * user has made it, by starting once more with the environment set. */
-static const char blas_text[] =
-    "#include <stdlib.h>\n#include <unistd.h>\n\n"
-    "/* OpenBLAS picks kernels when it is loaded, by a list of CPUs it knows; newer ones get slow kernels. Starting once\n"
-    " * more with the choice in the environment is the only way to correct that. */\n"
-    "static void choose_kernels(char **argv) {\n"
-    "#if defined(__x86_64__) && defined(__GNUC__)\n"
-    "    if (getenv(\"OPENBLAS_CORETYPE\") || getenv(\"OPENBLAS_NUM_THREADS\")) return;\n"
-    "    setenv(\"OPENBLAS_NUM_THREADS\", \"1\", 1); /* the model has its own threads */\n"
-    "    if (__builtin_cpu_supports(\"avx512f\") && __builtin_cpu_supports(\"avx512bw\") && __builtin_cpu_supports(\"avx512vl\"))\n"
-    "        setenv(\"OPENBLAS_CORETYPE\", \"SkylakeX\", 1);\n"
-    "    execv(\"/proc/self/exe\", argv);\n"
-    "#endif\n    (void)argv;\n}\n\n";
 
 static const char text_text[] =
     "static const moec_tokenizer tokenizer = {&moec_text_sentencepiece, 0, 0, 0};\n\n";
 
 bool build_main(Build *b, const char *dir, bool with_text) {
-    Text head = {0}, t = {0};
-    if (with_text) text_printf(&head, "%s", text_text);
-    if (!b->codegen.plain_matmul) text_printf(&head, "%s", blas_text);
-    text_printf(&t, main_text, b->codegen.prefix, head.p ? head.p : "", b->codegen.plain_matmul ? "" : "    choose_kernels(argv);\n",
-                b->codegen.prefix, with_text ? "&tokenizer" : "0");
+    Text t = {0};
+    text_printf(&t, main_text, b->codegen.prefix, with_text ? text_text : "",
+                b->codegen.plain_matmul ? "" : "    moec_choose_blas(argv);\n", b->codegen.prefix, with_text ? "&tokenizer" : "0");
     bool ok = outfile_text(build_path(b, dir, "main.c"), &t, b->d);
-    text_free(&head);
     text_free(&t);
     return ok;
 }
@@ -201,15 +183,17 @@ bool build_weights_asm(Build *b, const char *dir, const char *weights) {
 bool build_sources(Build *b, bool with_main) {
     for (const EmbeddedFile *e = driver_embedded; e->name; e++)
         if ((ends_with(e->name, ".h") || ends_with(e->name, ".a")) && !build_embedded(b, b->dir, e)) return false;
+    if (!build_model(b, b->dir)) return false;
+    if (b->llvm) return true;
     if (b->codegen.embed_weights && !build_weights_asm(b, b->dir, build_path(b, b->dir, "weights.bin"))) return false;
-    return build_model(b, b->dir) && (!with_main || build_main(b, b->dir, b->text_model != NULL));
+    return !with_main || build_main(b, b->dir, b->text_model != NULL);
 }
 
 /* ---- the C compiler --------------------------------------------------------------------------------------- */
 
-typedef Vec(const char *) Args;
+static const char cc_hint[] = "install gcc, name a C compiler with --cc, or use --backend=llvm, which needs none";
 
-static bool run_tool(Build *b, Args *args) {
+bool build_tool(Build *b, Args *args, const char *hint) {
     vec_push(args, NULL);
     if (b->o->verbose) {
         for (size_t i = 0; args->item[i]; i++) fprintf(stderr, "%s%s", i ? " " : "", args->item[i]);
@@ -218,12 +202,12 @@ static bool run_tool(Build *b, Args *args) {
     pid_t pid;
     int status, e = posix_spawnp(&pid, args->item[0], NULL, NULL, (char *const *)args->item, environ);
     if (e == ENOENT)
-        return diag_error(b->d, NULL, "the program '%s' is not installed; install gcc, or name a C compiler with --cc", args->item[0]);
+        return diag_error(b->d, NULL, "the program '%s' is not installed; %s", args->item[0], hint);
     if (e) return diag_error(b->d, NULL, "cannot start '%s': %s", args->item[0], strerror(e));
     while (waitpid(pid, &status, 0) < 0)
         if (errno != EINTR) return diag_error(b->d, NULL, "waiting for '%s': %s", args->item[0], strerror(errno));
     if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
-        return diag_error(b->d, NULL, "the program '%s' is not installed; install gcc, or name a C compiler with --cc", args->item[0]);
+        return diag_error(b->d, NULL, "the program '%s' is not installed; %s", args->item[0], hint);
     return (WIFEXITED(status) && WEXITSTATUS(status) == 0) ||
            diag_error(b->d, NULL, "'%s' failed; -v shows its command line", args->item[0]);
 }
@@ -238,15 +222,15 @@ static void add_flags(Build *b, Args *args) {
     vec_push(args, b->dir);
 }
 
-static bool compile_object(Build *b, const char *source, const char *object) {
+static bool compile_file(Build *b, const char *how, const char *source, const char *object) {
     Args args = {0};
     vec_push(&args, b->o->cc ? b->o->cc : "cc");
     add_flags(b, &args);
-    vec_push(&args, "-c");
+    vec_push(&args, how);
     vec_push(&args, build_path(b, b->dir, source));
     vec_push(&args, "-o");
     vec_push(&args, build_path(b, b->dir, object));
-    bool ok = run_tool(b, &args);
+    bool ok = build_tool(b, &args, cc_hint);
     vec_free(&args);
     return ok;
 }
@@ -270,7 +254,7 @@ static bool link_result(Build *b, EmitKind kind, const char *result) {
     if (text) vec_push(&args, "-lstdc++");
     vec_push(&args, "-lm");
     vec_push(&args, "-lpthread");
-    bool ok = run_tool(b, &args);
+    bool ok = build_tool(b, &args, cc_hint);
     vec_free(&args);
     return ok;
 }
@@ -282,12 +266,13 @@ static int by_name(const void *a, const void *b) {
 /* The object and the runtime's members: all that a program needs to link the model. */
 static bool archive(Build *b, const char *result) {
     Args args = {0};
+    static const char hint[] = "install binutils";
     vec_push(&args, "ar");
     vec_push(&args, "x");
     vec_push(&args, "--output");
     vec_push(&args, b->dir);
     vec_push(&args, build_path(b, b->dir, "libmoec_rt.a"));
-    bool ok = run_tool(b, &args);
+    bool ok = build_tool(b, &args, hint);
     args.count = 0;
     vec_push(&args, "ar");
     vec_push(&args, "rcsD");
@@ -298,18 +283,31 @@ static bool archive(Build *b, const char *result) {
         if (ends_with(e->d_name, ".o")) vec_push(&args, build_path(b, b->dir, arena_strndup(b->a, e->d_name, strlen(e->d_name))));
     if (dir) closedir(dir);
     if (args.count > first) qsort(args.item + first, args.count - first, sizeof *args.item, by_name); /* folders have no order */
-    ok = ok && run_tool(b, &args);
+    ok = ok && build_tool(b, &args, hint);
     vec_free(&args);
     return ok;
 }
 
+/* Objects of the C backend: model.o, and main.o and weights.o where they are needed; for assembly, model.s. */
+static bool compile_objects(Build *b, EmitKind kind) {
+    const char *model = arena_printf(b->a, "%s.c", b->codegen.prefix);
+    if (kind == EMIT_ASM) return compile_file(b, "-S", model, "model.s");
+    if (!compile_file(b, "-c", model, "model.o")) return false;
+    if (b->codegen.embed_weights && !compile_file(b, "-c", "weights.S", "weights.o")) return false;
+    return kind != EMIT_EXE || compile_file(b, "-c", "main.c", "main.o");
+}
+
+static const char *const made_names[EMIT_COUNT] = {
+    [EMIT_EXE] = "result", [EMIT_OBJ] = "model.o", [EMIT_LIB] = "result",   [EMIT_SHARED] = "result",
+    [EMIT_ASM] = "model.s", [EMIT_LLVM] = "model.ll", [EMIT_BC] = "model.bc",
+};
+
 bool build_compile(Build *b, EmitKind kind, const char **result) {
-    if (!compile_object(b, arena_printf(b->a, "%s.c", b->codegen.prefix), "model.o")) return false;
-    if (b->codegen.embed_weights && !compile_object(b, "weights.S", "weights.o")) return false;
-    *result = build_path(b, b->dir, kind == EMIT_OBJ ? "model.o" : "result");
-    if (kind == EMIT_OBJ) return true;
+    *result = build_path(b, b->dir, made_names[kind]);
+    if (!(b->llvm ? build_llvm_objects(b, kind) : compile_objects(b, kind))) return false;
     if (kind == EMIT_LIB) return archive(b, *result);
-    return (kind != EMIT_EXE || compile_object(b, "main.c", "main.o")) && link_result(b, kind, *result);
+    if (kind != EMIT_EXE && kind != EMIT_SHARED) return true;
+    return b->llvm ? build_llvm_link(b, kind, *result) : link_result(b, kind, *result);
 }
 
 bool build_install(Build *b, const char *from, const char *to, unsigned mode) {

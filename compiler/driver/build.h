@@ -5,7 +5,7 @@
 #include "../../codegen/program.h"
 #include "driver.h"
 
-typedef enum EmitKind { EMIT_EXE, EMIT_OBJ, EMIT_LIB, EMIT_SHARED, EMIT_C, EMIT_HEADER, EMIT_COUNT } EmitKind;
+typedef enum EmitKind { EMIT_EXE, EMIT_OBJ, EMIT_LIB, EMIT_SHARED, EMIT_C, EMIT_HEADER, EMIT_ASM, EMIT_LLVM, EMIT_BC, EMIT_COUNT } EmitKind;
 bool emit_parse(const char *text, EmitKind *out); /* NULL text: exe */
 
 typedef struct Build {
@@ -16,6 +16,7 @@ typedef struct Build {
     CodegenOptions codegen;
     Image image;
     Program *program; /* NULL until build_program */
+    bool llvm;          /* the LLVM backend: no C compiler is called */
     char *dir;          /* scratch folder, removed by build_close */
     const char *text_model; /* spiece.model of the model directory, NULL without one; set by build_text */
     Str text;               /* its bytes, checked */
@@ -33,9 +34,9 @@ bool build_install_text(Build *b, const char *to);
 bool build_weights(Build *b, const char *path, OutFile *o);
 /* Lowers the model, once; the weights have been written. */
 bool build_program(Build *b);
-/* model.c, model.h and the runtime's files in the scratch folder; main.c for executables. */
+/* model.h and the runtime's files in the scratch folder; for the C backend model.c, and main.c for executables. */
 bool build_sources(Build *b, bool with_main);
-/* Runs the C compiler over the scratch folder; the result is a file there, whose path comes back. */
+/* Compiles and links what build_sources wrote, or the program through LLVM; the result is a file there, whose path comes back. */
 bool build_compile(Build *b, EmitKind kind, const char **result);
 /* Copies a file of the scratch folder to its place, atomically. */
 bool build_install(Build *b, const char *from, const char *to, unsigned mode);
@@ -50,6 +51,14 @@ bool build_embedded(Build *b, const char *dir, const EmbeddedFile *e);
 bool build_main(Build *b, const char *dir, bool with_text);
 bool build_model(Build *b, const char *dir);
 bool build_weights_asm(Build *b, const char *dir, const char *weights);
+
+typedef Vec(const char *) Args;
+/* Runs a program, args[0] found on PATH; `hint` tells what to do when it is not there. */
+bool build_tool(Build *b, Args *args, const char *hint);
+
+/* The LLVM backend (build_llvm.c): the objects that the kind needs, in the scratch folder; and a linker's call. */
+bool build_llvm_objects(Build *b, EmitKind kind);
+bool build_llvm_link(Build *b, EmitKind kind, const char *result);
 
 /* moec info --train (info_train.c): adds the memory plan to t. */
 bool info_train(const Options *o, Text *t, Diag *d);

@@ -49,7 +49,7 @@ static bool emit_header(Build *b, const char *output) {
 }
 
 static const char *default_output(EmitKind kind) {
-    static const char *const names[EMIT_COUNT] = {"model", "model.o", "model.a", "model.so", "model-c", "model.h"};
+    static const char *const names[EMIT_COUNT] = {"model", "model.o", "model.a", "model.so", "model-c", "model.h", "model.s", "model.ll", "model.bc"};
     return names[kind];
 }
 
@@ -67,7 +67,9 @@ static const char *without_slash(const char *path, Arena *a) {
 
 int cmd_compile(const Options *o) {
     EmitKind kind;
-    if (!emit_parse(o->emit, &kind)) return usage_error(o, "--emit: exe, obj, lib, shared, c or header was expected");
+    if (!emit_parse(o->emit, &kind)) return usage_error(o, "--emit: exe, obj, lib, shared, c, header, asm, llvm or bc was expected");
+    if (o->backend && strcmp(o->backend, "c") != 0 && strcmp(o->backend, "llvm") != 0)
+        return usage_error(o, "--backend: c or llvm was expected");
     if (o->matmul && strcmp(o->matmul, "plain") != 0 && strcmp(o->matmul, "openblas") != 0)
         return usage_error(o, "--matmul: openblas or plain was expected");
     if (o->prefix && !is_prefix(o->prefix)) return usage_error(o, "--prefix: a C identifier was expected");
@@ -80,6 +82,9 @@ int cmd_compile(const Options *o) {
         if (kind == EMIT_C) output = without_slash(output, model.arena);
         const char *prefix = o->prefix ? o->prefix : build_prefix(model.arena, output);
         ok = build_open(&b, o, &model, prefix, d);
+        b.llvm = b.llvm || kind == EMIT_LLVM || kind == EMIT_BC;
+        if (ok && !b.llvm && (o->target || o->mcpu || o->linker))
+            ok = diag_error(d, NULL, "--target, -mcpu and --linker need --backend=llvm; the C backend's compiler is chosen with --cc");
         if (ok && kind == EMIT_C) ok = build_folder(&b, output);
         else if (ok && kind == EMIT_HEADER) ok = emit_header(&b, output);
         else if (ok) ok = emit_result(&b, kind, output);

@@ -31,6 +31,7 @@ static const struct {
     {"message.c", "one-line diagnostics, status texts"},
     {"internal.h", "what the runtime's files share"},
     {"moec_main.h", "the command line: its entry"},
+    {"blas.c", "OpenBLAS' choice of kernels"},
     {"main.c", NULL}, /* the runtime's: goes as moec_main.c, beside the generated one */
     {"cli.h", "what the files of the command line share"},
     {"cli_call.c", "its calls of the model's functions; progress"},
