@@ -772,12 +772,20 @@ static void add_targets(void) {
 
 /* LLVM tells of a CPU that it does not know on stderr, in no other way: what it says while the machine is made is read
  * from a file in the place of stderr. */
-static LLVMTargetMachineRef make_machine(LLVMTargetRef t, const char *triple, const char *cpu, const char *features, int level, bool *complained) {
+static LLVMTargetMachineRef make_machine(LLVMTargetRef t, const char *triple, const char *cpu, const char *features, const char *abi,
+                                         int level, bool *complained) {
+    LLVMTargetMachineOptionsRef o = LLVMCreateTargetMachineOptions();
+    LLVMTargetMachineOptionsSetCPU(o, cpu);
+    LLVMTargetMachineOptionsSetFeatures(o, features);
+    LLVMTargetMachineOptionsSetABI(o, abi);
+    LLVMTargetMachineOptionsSetCodeGenOptLevel(o, (LLVMCodeGenOptLevel)level);
+    LLVMTargetMachineOptionsSetRelocMode(o, LLVMRelocPIC);
     FILE *said = tmpfile();
     fflush(stderr);
     int saved = said ? dup(2) : -1;
     if (saved >= 0) dup2(fileno(said), 2);
-    LLVMTargetMachineRef m = LLVMCreateTargetMachine(t, triple, cpu, features, (LLVMCodeGenOptLevel)level, LLVMRelocPIC, LLVMCodeModelDefault);
+    LLVMTargetMachineRef m = LLVMCreateTargetMachineWithOptions(t, triple, o);
+    LLVMDisposeTargetMachineOptions(o);
     if (saved >= 0) {
         fflush(stderr);
         dup2(saved, 2);
@@ -788,18 +796,31 @@ static LLVMTargetMachineRef make_machine(LLVMTargetRef t, const char *triple, co
     return m;
 }
 
+/* What every Linux of a machine may use, where LLVM's default is less: of RISC-V it takes the integer set alone. */
+typedef struct Baseline {
+    const char *machine, *features, *abi;
+} Baseline;
+
+static const Baseline *baseline(const char *triple) {
+    static const Baseline rows[] = {{"riscv64", "+m,+a,+f,+d,+c", "lp64d"}, {"", "", ""}};
+    const Baseline *b = rows;
+    while (strncmp(triple, b->machine, strlen(b->machine)) != 0) b++;
+    return b;
+}
+
 static bool open_machine(Builder *x) {
     add_targets();
     char *host = LLVMGetDefaultTargetTriple(), *why = NULL;
     char *triple = LLVMNormalizeTargetTriple(x->o->triple ? x->o->triple : host);
+    const Baseline *base = baseline(triple);
     bool native = !x->o->cpu || strcmp(x->o->cpu, "native") == 0, foreign = strcmp(triple, host) != 0;
     char *cpu = native && !foreign ? LLVMGetHostCPUName() : LLVMCreateMessage(native || strcmp(x->o->cpu, "generic") == 0 ? "" : x->o->cpu);
-    char *features = native && !foreign ? LLVMGetHostCPUFeatures() : LLVMCreateMessage("");
+    char *features = native && !foreign ? LLVMGetHostCPUFeatures() : LLVMCreateMessage(base->features);
     LLVMTargetRef target;
     bool ok = true, complained = false;
     if (LLVMGetTargetFromTriple(triple, &target, &why))
         ok = diag_error(x->d, NULL, "--target: LLVM has no target '%s'", diag_show(x->d, str_c(x->o->triple)));
-    else if (!(x->machine = make_machine(target, triple, cpu, features, x->o->level, &complained)))
+    else if (!(x->machine = make_machine(target, triple, cpu, features, base->abi, x->o->level, &complained)))
         ok = diag_error(x->d, NULL, "--target: LLVM makes no code for '%s'", diag_show(x->d, str_c(triple)));
     else if (complained)
         ok = diag_error(x->d, NULL, "LLVM knows no CPU '%s' of target %s", diag_show(x->d, str_c(cpu)), diag_show(x->d, str_c(triple)));

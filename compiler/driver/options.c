@@ -1,6 +1,8 @@
 /* The command line, from the table in options.def. */
 #include "driver.h"
 
+#include "../../codegen/llvm.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -196,7 +198,8 @@ static bool parse_command(int argc, char **argv, Options *o, int *exit_code)
         return false;
     }
     if (!strcmp(argv[1], "--version")) {
-        printf("moec %s\n", MOEC_VERSION);
+        const char *llvm = llvm_version();
+        printf("moec %s%s%s\n", MOEC_VERSION, llvm ? ", " : "", llvm ? llvm : "");
         return false;
     }
     for (int i = 0; i < COMMAND_COUNT; i++)
