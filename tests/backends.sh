@@ -1,19 +1,17 @@
 #!/bin/sh
-# The interpreter and the compiled code give the same results: seeded inputs, the same function, numbers compared to
-# 2e-5 of the output's norm.
+# The interpreter, compiled C and LLVM's code give the same results: seeded inputs, the same function, numbers compared to
+# 2e-5 of the output's norm with the interpreter, and to 1e-6 of it between the two that are compiled.
 moec=${MOEC:-build/moec}
 root=${SOURCE_DIR:-$(cd "$(dirname "$0")/.." && pwd)}
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 status=0
 
-# both LABEL MODEL OPTIONS...: every number of both summaries.
-both() {
-    label=$1
-    shift
-    "$moec" run "$@" --backend=interp >"$work/a" 2>"$work/err" || { cat "$work/err" >&2; status=1; return; }
-    "$moec" run "$@" --backend=c -O1 >"$work/b" 2>"$work/err" || { cat "$work/err" >&2; status=1; return; }
-    awk -v label="$label" '
+if "$moec" --version | grep -q LLVM; then llvm=llvm; else llvm= && echo "LLVM: not built in, skipped"; fi
+
+# same LABEL A B TOLERANCE: every number of both summaries.
+same() {
+    awk -v label="$1" -v tolerance="$4" '
         function abs(x) { return x < 0 ? -x : x }
         NR == FNR { line[FNR] = $0; n = FNR; next }
         {
@@ -24,13 +22,24 @@ both() {
             for (i = 1; i <= NF; i++) {
                 if (a[i] == $i) continue
                 d = abs(a[i] - $i)
-                if ($i !~ /^-?[0-9.]+(e[-+]?[0-9]+)?$/ || d > 2e-5 * (abs(norm) + 1)) bad = 1
+                if ($i !~ /^-?[0-9.]+(e[-+]?[0-9]+)?$/ || d > tolerance * (abs(norm) + 1)) bad = 1
             }
         }
         END {
-            if (bad || FNR != n || !n) { print label ": interpreter and compiled code differ"; exit 1 }
-            print label ": equal"
-        }' "$work/a" "$work/b" || { cat "$work/a" "$work/b"; status=1; }
+            if (bad || FNR != n || !n) { print label " differ"; exit 1 }
+            print label " agree"
+        }' "$2" "$3" || { cat "$2" "$3"; status=1; }
+}
+
+# both LABEL MODEL OPTIONS...
+both() {
+    label=$1
+    shift
+    for backend in interp c $llvm; do
+        "$moec" run "$@" --backend=$backend -O1 >"$work/$backend" 2>"$work/err" || { cat "$work/err" >&2; status=1; return; }
+    done
+    same "$label: interpreter and C" "$work/interp" "$work/c" 2e-5
+    [ -z "$llvm" ] || same "$label: C and LLVM" "$work/c" "$work/llvm" 1e-6
 }
 
 all=bind,fold,match,attach,derive,cse,fuse,plan
