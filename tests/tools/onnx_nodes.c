@@ -1,5 +1,5 @@
 /* Runs ONNX operator tests through moec:
- *   onnx_nodes [--mode=direct|bound|compiled] [--passes=P,..] [--paranoid] [-v] DIR [TEST...]
+ *   onnx_nodes [--mode=direct|bound|compiled|llvm] [--passes=P,..] [--paranoid] [-v] DIR [TEST...]
  *
  *   DIR/<test>/model.onnx, DIR/<test>/test_data_set_<i>/input_<j>.pb, output_<j>.pb, DIR/manifest.json
  *
@@ -9,8 +9,9 @@
  * floats to 1e-4. It may be refused, with a diagnostic, unless the manifest says that all of its operators
  * occur in T5 exports. Every test runs in a process of its own: a crash is a failure. Prints a line a failure
  * and a last line of counts; exits 1 when anything failed. */
-#include "codegen/program.h"
+#include "codegen/llvm.h"
 #include "compiler/pass.h"
+#include "frontends/file.h"
 #include "frontends/json.h"
 #include "frontends/onnx.h"
 #include "runtime/moec_rt.h"
@@ -31,7 +32,7 @@ enum { SETS_MAX = 16, LIST_MAX = 32, SECONDS = 30 };
 
 typedef struct Settings {
     const char *dir;
-    bool bound, compiled, verbose, paranoid;
+    bool bound, compiled, llvm, verbose, paranoid;
     const char *scratch; /* folder for what is built */
     PassId list[LIST_MAX];
     uint32_t n_list;
@@ -189,7 +190,7 @@ static int import(Case *c) {
 
 extern char **environ;
 
-static bool compile(Case *c, const char *source, const char *library) {
+static bool link_library(Case *c, const char *source, const char *library) {
     const char *argv[] = {"cc",
                           "-std=c99",
                           "-O1",
@@ -214,28 +215,41 @@ static bool compile(Case *c, const char *source, const char *library) {
     if (posix_spawnp(&pid, argv[0], NULL, NULL, (char *const *)(uintptr_t)argv, environ) != 0)
         return failed(c, "cannot start cc"), false;
     waitpid(pid, &status, 0);
-    return status == 0 || (failed(c, "the generated C does not compile"), false);
+    return status == 0 || (failed(c, "what was generated does not compile or link"), false);
 }
 
-static bool write_sources(Case *c, Image *image, const char *source) {
+static bool write_c(Case *c, const Program *p, const char *source) {
     Text code = {0}, header = {0};
-    CodegenOptions o = {.prefix = "model", .plain_matmul = true};
-    Program *p = program_lower(c->m, image, &o, c->d);
-    if (!p) return false;
     program_print_c(p, &code);
     program_print_header(p, &header);
     bool ok = outfile_text(source, &code, c->d) && outfile_text(arena_printf(c->a, "%s/model.h", c->set->scratch), &header, c->d);
     text_free(&code);
     text_free(&header);
-    program_free(p);
     return ok;
 }
 
-static bool build(Case *c, const char *source, const char *weights) {
+static bool write_object(Case *c, const Program *p, const char *object) {
+    LlvmOptions o = {.level = 1, .form = LLVM_FORM_OBJECT};
+    Text code = {0};
+    bool ok = file_read(c->a, MOEC_BUILD_DIR "/gen/vocabulary_plain.bc", 1 << 24, &o.vocabulary, c->d) &&
+              llvm_emit(p, &o, &code, c->d) && outfile_text(object, &code, c->d);
+    text_free(&code);
+    return ok;
+}
+
+/* model.c or model.o, and the weights. */
+static bool build(Case *c, const char *made, const char *weights) {
     Image image;
     OutFile file;
-    return image_plan(c->m, c->a, &image, c->d) && outfile_open(&file, weights, 0666, c->a, c->d) &&
-           image_write(&image, &file, NULL, NULL, c->d) && outfile_commit(&file) && write_sources(c, &image, source);
+    CodegenOptions o = {.prefix = "model", .plain_matmul = true};
+    if (!image_plan(c->m, c->a, &image, c->d) || !outfile_open(&file, weights, 0666, c->a, c->d) ||
+        !image_write(&image, &file, NULL, NULL, c->d) || !outfile_commit(&file))
+        return false;
+    Program *p = program_lower(c->m, &image, &o, c->d);
+    bool ok = p && (c->set->llvm ? write_object(c, p, made) : write_c(c, p, made));
+    if (p)
+        program_free(p);
+    return ok;
 }
 
 static bool symbol(void *library, const char *name, void *out) {
@@ -247,14 +261,14 @@ static bool symbol(void *library, const char *name, void *out) {
 /* Builds the planned module, loads it and runs `main`. */
 static int run_compiled(Case *c, const Tensor *in, uint32_t n_in, Tensor *out) {
     const char *weights = arena_printf(c->a, "%s/weights", c->set->scratch);
-    const char *source = arena_printf(c->a, "%s/model.c", c->set->scratch);
+    const char *source = arena_printf(c->a, "%s/model.%c", c->set->scratch, c->set->llvm ? 'o' : 'c');
     const char *library = arena_printf(c->a, "%s/model.so", c->set->scratch);
     const moec_program *(*program)(void);
     moec_status (*open)(const moec_program *, const moec_options *, moec_instance **);
     moec_status (*run)(moec_instance *, uint32_t, const int64_t *, void *const *);
     if (!build(c, source, weights))
         return REFUSED;
-    if (!compile(c, source, library))
+    if (!link_library(c, source, library))
         return FAILED;
     void *lib = dlopen(library, RTLD_NOW | RTLD_LOCAL);
     if (!lib || !symbol(lib, "model_program", &program) || !symbol(lib, "moec_open", &open) ||
@@ -428,7 +442,7 @@ static bool parse_passes(Settings *set, const char *text) {
 }
 
 static void remove_scratch(const char *dir) {
-    static const char *const files[] = {"model.c", "model.h", "model.so", "weights"};
+    static const char *const files[] = {"model.c", "model.o", "model.h", "model.so", "weights"};
     char path[200];
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         snprintf(path, sizeof path, "%s/%s", dir, files[i]);
@@ -446,6 +460,8 @@ int main(int argc, char **argv) {
             known = set.bound = true;
         if (strcmp(argv[i], "--mode=compiled") == 0)
             known = set.bound = set.compiled = true;
+        if (strcmp(argv[i], "--mode=llvm") == 0)
+            known = set.bound = set.compiled = set.llvm = true;
         if (strcmp(argv[i], "-v") == 0)
             known = set.verbose = true;
         if (strcmp(argv[i], "--paranoid") == 0)
@@ -456,7 +472,7 @@ int main(int argc, char **argv) {
             break;
     }
     if (i >= argc || argv[i][0] == '-') {
-        fprintf(stderr, "usage: onnx_nodes [--mode=direct|bound|compiled] [--passes=P,..] [--paranoid] [-v] "
+        fprintf(stderr, "usage: onnx_nodes [--mode=direct|bound|compiled|llvm] [--passes=P,..] [--paranoid] [-v] "
                         "DIR [TEST...]\n");
         return 2;
     }
@@ -486,7 +502,8 @@ int main(int argc, char **argv) {
     }
     remove_scratch(set.scratch);
     printf("%s: passed %d refused %d failed %d\n",
-           set.compiled ? "compiled"
+           set.llvm       ? "llvm"
+           : set.compiled ? "compiled"
            : set.bound  ? "bound"
                         : "direct",
            count[PASSED], count[REFUSED], count[FAILED]);
