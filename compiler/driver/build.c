@@ -19,18 +19,6 @@
 
 extern char **environ;
 
-static const char *const emit_names[EMIT_COUNT] = {"exe", "obj", "lib", "shared", "c", "header"};
-
-bool emit_parse(const char *text, EmitKind *out) {
-    *out = EMIT_EXE;
-    for (int i = 0; text && i < EMIT_COUNT; i++)
-        if (strcmp(text, emit_names[i]) == 0) {
-            *out = (EmitKind)i;
-            return true;
-        }
-    return text == NULL;
-}
-
 const char *build_prefix(Arena *a, const char *output) {
     const char *base = strrchr(output, '/');
     base = base ? base + 1 : output;
@@ -53,7 +41,7 @@ bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Di
     if (!mkdtemp(dir)) return diag_error(d, dir, "cannot make a scratch folder: %s", strerror(errno));
     b->dir = dir;
     b->codegen.prefix = prefix;
-    b->codegen.plain_matmul = o->matmul && strcmp(o->matmul, "plain") == 0;
+    b->codegen.plain_matmul = o->matmul == MATMUL_PLAIN;
     b->codegen.embed_weights = o->embed_weights;
     for (uint32_t i = 0; i < model->m->n_params; i++) {
         const Param *p = &model->m->param[i];
