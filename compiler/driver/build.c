@@ -283,11 +283,27 @@ static bool archive(Build *b, const char *result) {
     return ok;
 }
 
+/* One object of the model's and the weights'. */
+static bool join_objects(Build *b, const char *result) {
+    Args args = {0};
+    vec_push(&args, b->o->cc ? b->o->cc : "cc");
+    vec_push(&args, "-r");
+    vec_push(&args, "-nostdlib");
+    vec_push(&args, "-o");
+    vec_push(&args, result);
+    vec_push(&args, build_path(b, b->dir, "model.o"));
+    vec_push(&args, build_path(b, b->dir, "weights.o"));
+    bool ok = run_tool(b, &args);
+    vec_free(&args);
+    return ok;
+}
+
 bool build_compile(Build *b, EmitKind kind, const char **result) {
     if (!compile_object(b, arena_printf(b->a, "%s.c", b->codegen.prefix), "model.o")) return false;
     if (b->codegen.embed_weights && !compile_object(b, "weights.S", "weights.o")) return false;
-    *result = build_path(b, b->dir, kind == EMIT_OBJ ? "model.o" : "result");
-    if (kind == EMIT_OBJ) return true;
+    bool joined = kind == EMIT_OBJ && b->codegen.embed_weights;
+    *result = build_path(b, b->dir, kind == EMIT_OBJ && !joined ? "model.o" : "result");
+    if (kind == EMIT_OBJ) return !joined || join_objects(b, *result);
     if (kind == EMIT_LIB) return archive(b, *result);
     return (kind != EMIT_EXE || compile_object(b, "main.c", "main.o")) && link_result(b, kind, *result);
 }
