@@ -28,9 +28,12 @@ for kind in man:man/man1/moec.1 bash:bash-completion/completions/moec zsh:zsh/si
     bin/moec describe ${kind%%:*} | cmp -s - share/${kind#*:} || fail "share/${kind#*:} is not what moec describe ${kind%%:*} writes"
 done
 grep -rlF -e "$root" -e "$build" -e /opt/moec include share $lib/cmake $lib/pkgconfig >"$work/log" && fail "paths of the build in: $(cat "$work/log")"
-for header in include/moec/*.h; do # each stands alone, in C and C++
-    echo "#include \"$(basename $header)\"" >"$work/one.c"
+for header in include/moec/*.h; do # each stands alone, in C, and in C++ but for what is of generated code
+    echo "#include \"$(basename "$header")\"" >"$work/one.c"
+    cp "$work/one.c" "$work/one.cc"
     cc -std=c99 -Wall -Wextra -Werror -pedantic -fsyntax-only -I include/moec "$work/one.c" || fail "$header is not C99"
+    [ "$header" = include/moec/moec_kernel.h ] || ! command -v g++ >/dev/null 2>&1 ||
+        g++ -Wall -Wextra -Werror -pedantic -fsyntax-only -I include/moec "$work/one.cc" || fail "$header is not C++"
 done
 
 # ---- a program that embeds a model -------------------------------------------------------------------------
@@ -79,7 +82,7 @@ else()
     find_package(moec 0.1 REQUIRED)
 endif()
 moec_add_model(tiny MODEL model ADAPTER adapter/spec.json MATMUL plain DIM B=1..2 S=1..32 T=1..16
-    WEIGHTS_DESTINATION bin OPTIONS --adapter-weights=adapter/adapter.safetensors -O1)
+    WEIGHTS_DESTINATION bin OPTIONS --adapter-weights=adapter/adapter.safetensors -O0)
 moec_add_model(inside-out MODEL model ADAPTER adapter/spec.json MATMUL plain PREFIX other EMBED_WEIGHTS TRAIN
     OPTIONS --adapter-weights adapter/adapter.safetensors -O0 \${MORE})
 add_executable(use use.c)
@@ -92,7 +95,7 @@ install(TARGETS use DESTINATION bin)
 get_target_property(weights tiny MOEC_WEIGHTS)
 message(STATUS "weights: \${tiny_WEIGHTS} \${weights} '\${inside-out_WEIGHTS}'")
 END
-"$at/bin/moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --matmul=plain -O1 \
+"$at/bin/moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --matmul=plain -O0 \
     -o "$work/exe" || exit 1
 want=$("$work/exe" generate --ids 4,60,70,80,90,1 --max-length 8)
 [ -n "$want" ] || fail "the executable generates nothing"
@@ -135,7 +138,7 @@ find_package(moec 9.0 REQUIRED"
 if command -v pkg-config >/dev/null 2>&1; then
     PKG_CONFIG_PATH=$at/${lib#./}/pkgconfig
     export PKG_CONFIG_PATH
-    "$at/bin/moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --matmul=plain -O1 \
+    "$at/bin/moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --matmul=plain -O0 \
         --emit=obj --prefix=tiny -o "$work/tiny.o" && rm "$work/moec_rt.h" &&
         cc -o "$work/use" -DMODEL_HEADER='"tiny.h"' -DMODEL_PROGRAM=tiny_program -I "$work" "$project/use.c" "$work/tiny.o" \
             $(pkg-config --cflags --libs moec) || fail "pkg-config --cflags --libs moec"
