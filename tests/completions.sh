@@ -12,6 +12,11 @@ for kind in bash zsh fish man; do
 done
 passes=$("$moec" opt --help | awk '/^passes/ { list = 1; next } list && NF { printf "%s ", $1 }')
 [ "$(echo "$passes" | wc -w)" -ge 5 ] || fail "passes of opt --help: $passes"
+# words COMMAND OPTION: what --help lists.
+words() { "$moec" "$1" --help | sed -n "s/^  $2[= ]\\([a-z0-9|]*\\).*/\\1/p" | tr '|' ' '; }
+emits=$(words compile --emit)
+backends=$(words run --backend)
+[ "$(echo "$emits $backends" | wc -w)" -ge 8 ] || fail "--emit and --backend in --help: $emits, $backends"
 
 # ---- what is typed, up to the cursor | the words offered, without what stands before the last = : or comma
 mkdir -p "$work/at/t5" "$work/at/golden" && cd "$work/at" || exit 1
@@ -23,11 +28,11 @@ moec adapter im|import
 moec describe |bash fish man zsh
 moec describe f|fish
 moec compile --em|--embed-weights --emit
-moec compile --emit=|c exe header lib obj shared
+moec compile --emit=|$emits
 moec compile --emit s|shared
 moec compile --matmul=pl|plain
 moec compile t5 --golden|
-moec run x.ir --backend=|c interp
+moec run x.ir --backend=|$backends
 moec verify --golden=|golden t5
 moec opt x.ir --stop-after=f|fold fuse
 moec compile -march=ge|generic
@@ -125,9 +130,9 @@ usage() { # EXPECTED WORDS...: exit code 2 and, in the message, EXPECTED
     code=$?
     [ $code = 2 ] && grep -qF -e "$want" "$work/out" || fail "moec $*: exit $code, not 2 with '$want': $(head -c 300 "$work/out")"
 }
-usage "--emit wants exe, obj, lib, shared, c or header, not 'exes'" compile t5 --emit=exes
+usage "--emit wants exe, obj, lib, " compile t5 --emit=exes
 usage "--matmul wants openblas or plain, not 'blas'" compile t5 --matmul blas
-usage "--backend wants interp or c" run x.ir --backend=llvm
+usage "--backend wants interp" run x.ir --backend=llvmish
 usage "--verify wants each or none" dump x.ir --verify=
 usage "-O wants 0, 1, 2 or 3" dump x.ir -O4
 usage "--stop-after wants PASS (passes: bind, " dump x.ir --stop-after=fusion
@@ -139,8 +144,9 @@ takes() { # WORDS...: anything but a usage error
     [ $? -lt 2 ] || fail "moec $*: $(head -c 300 "$work/out")"
 }
 for k in 0 1 2 3; do takes dump missing.ir -O$k; done
+for k in $backends; do takes run missing.ir --backend=$k; done
 for k in each none; do takes dump missing.ir --verify=$k; done
-for k in exe obj lib shared c header; do takes compile missing.ir --emit=$k; done
+for k in $emits; do takes compile missing.ir --emit=$k; done
 for k in native generic armv9-a; do takes compile missing.ir -march=$k; done
 for k in $passes; do takes dump missing.ir --stop-after=$k --dump-ir=before:$k --dump-ir after:$k; done
 takes opt missing.ir --passes= --dump-ir=all

@@ -84,7 +84,7 @@ endif()
 moec_add_model(tiny MODEL model ADAPTER adapter/spec.json MATMUL plain DIM B=1..2 S=1..32 T=1..16
     WEIGHTS_DESTINATION bin OPTIONS --adapter-weights=adapter/adapter.safetensors -O0)
 moec_add_model(inside-out MODEL model ADAPTER adapter/spec.json MATMUL plain PREFIX other EMBED_WEIGHTS TRAIN
-    OPTIONS --adapter-weights adapter/adapter.safetensors -O0 \${MORE})
+    OPTIONS --adapter-weights adapter/adapter.safetensors -O0)
 add_executable(use use.c)
 target_compile_definitions(use PRIVATE MODEL_HEADER="tiny.h" MODEL_PROGRAM=tiny_program)
 target_link_libraries(use PRIVATE tiny)

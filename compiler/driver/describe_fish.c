@@ -42,8 +42,12 @@ static void add_quoted(Text *t, const char *s)
 static void add_values(Text *t, const char *argument, bool of_option)
 {
     static const char *const offers[] = {
-        [FORM_PATH] = " -F", [FORM_BINDING] = " -F", [FORM_ANY] = "", [FORM_DIR] = " -a '(__fish_complete_directories (commandline -ct))'",
-        [FORM_PROGRAM] = " -a '(__fish_complete_command)'"};
+        [FORM_PATH] = " -F",
+        [FORM_BINDING] = " -F",
+        [FORM_ANY] = "",
+        [FORM_DIR] = " -a '(__fish_complete_directories (commandline -ct))'",
+        [FORM_PROGRAM] = " -a '(__fish_complete_command)'",
+    };
     ValueForm f;
     Text words = {0};
     value_form(argument, 0, &f);

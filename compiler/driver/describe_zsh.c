@@ -23,7 +23,12 @@ static void add_escaped(Text *t, const char *s)
 static void add_action(Text *t, const char *argument)
 {
     static const char *const actions[] = {
-        [FORM_PATH] = "_files", [FORM_DIR] = "_files -/", [FORM_BINDING] = "_moec_binding", [FORM_PROGRAM] = "_command_names -e"};
+        [FORM_PATH] = "_files",
+        [FORM_DIR] = "_files -/",
+        [FORM_BINDING] = "_moec_binding",
+        [FORM_ANY] = " ",
+        [FORM_PROGRAM] = "_command_names -e",
+    };
     ValueForm f;
     Text words = {0};
     text_printf(t, ":");
@@ -36,7 +41,7 @@ static void add_action(Text *t, const char *argument)
         add_escaped(t, words.p);
         text_printf(t, f.kind == FORM_PASSES ? "" : " )");
     } else
-        text_printf(t, "%s", f.kind == FORM_ANY ? " " : actions[f.kind]);
+        text_printf(t, "%s", actions[f.kind]);
     text_free(&words);
 }
 

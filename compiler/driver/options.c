@@ -97,7 +97,8 @@ static void show_command_help(Command c, SubCommand sub)
         if (!command_takes(c, row))
             continue;
         printf("  ");
-        int n = printf("%s%s%s", row->spelling, row->kind == OPTION_FLAG ? "" : option_is_letter(row) ? " " : "=", row->argument);
+        const char *between = row->kind == OPTION_FLAG ? "" : option_is_letter(row) ? " " : "=";
+        int n = printf("%s%s%s", row->spelling, between, row->argument);
         printf("%s%*s%s\n", n > 26 ? "\n" : "", n > 26 ? 29 : 27 - n, "", row->doc);
     }
     if (c == COMMAND_opt || c == COMMAND_dump) {

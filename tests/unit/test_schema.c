@@ -1,4 +1,4 @@
-/* The JSON Schema of adapter specs and the reader know the same keys and words, and the reader has the schema's bounds. */
+/* The JSON Schema of adapter specs and the reader know the same keys and words, and have the same bounds. */
 #include "frontends/json.h"
 #include "frontends/spec.h"
 
@@ -90,7 +90,8 @@ static void test_words(void **state) {
 /* Whether the reader takes a spec whose `key` is x, in the router or beside it; it must complain of nothing else. */
 static bool takes(bool in_router, const char *key, double x) {
     const char *pair = arena_printf(arena, "\"%s\": %.17g", key, x);
-    bool sentence = strcmp(key, "sentence_dim") == 0, experts = strcmp(key, "experts") == 0, rank = strcmp(key, "rank") == 0;
+    bool sentence = strcmp(key, "sentence_dim") == 0;
+    bool experts = strcmp(key, "experts") == 0, rank = strcmp(key, "rank") == 0;
     const char *text = arena_printf(
         arena, "{\"moec_adapter\": 1, \"method\": \"molora\"%s%s%s%s, \"router\": {\"input\": \"%s\"%s%s%s}}",
         experts ? "" : ", \"experts\": 1024", rank ? "" : ", \"rank\": 4", in_router ? "" : ", ", in_router ? "" : pair,
@@ -113,8 +114,8 @@ static void check_bounds(const char *path, bool in_router) {
         if (!lo || !hi)
             continue;
         double low = json_number_value(lo), high = json_number_value(hi);
-        bool whole = json_is_integer(lo) && json_is_integer(hi) && json_is_string(json_object_get(value, "type")) == false;
-        whole |= json_is_string(json_object_get(value, "type")) && strcmp(json_string_value(json_object_get(value, "type")), "integer") == 0;
+        const char *type = json_string_value(json_object_get(value, "type")); /* NULL: integer or null */
+        bool whole = !type || strcmp(type, "number") != 0;
         double below = whole ? low - 1 : low > 0 ? low / 2 : -1e-9, above = whole ? high + 1 : high * 1.001;
         if (!takes(in_router, key, low) || !takes(in_router, key, high))
             fail_msg("the reader refuses '%s' within the schema's bounds", key);
@@ -132,6 +133,7 @@ static void test_bounds(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_keys), cmocka_unit_test(test_words), cmocka_unit_test(test_bounds)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_keys), cmocka_unit_test(test_words),
+                                       cmocka_unit_test(test_bounds)};
     return cmocka_run_group_tests(tests, open_schema, close_schema);
 }
