@@ -4,6 +4,12 @@
 
 #include <string.h>
 
+const char *const loop_op_name[LO_COUNT] = {
+#define X(id, name) #name,
+    LOOP_OPS(X)
+#undef X
+};
+
 LoopKernel *loop_kernel_new(Module *m, Arena *a, Str name) {
     LoopKernel *k = arena_alloc(a, sizeof *k);
     k->m = m;

@@ -36,17 +36,24 @@ typedef struct LBuf {
 
 /* ---- expressions ------------------------------------------------------------------------------ */
 
-/* Scalar functions: name, operands, and whether operands and result are of one type. The element types and exact
- * meaning are those of the graph op of the same name. */
+/* Scalar functions. The element types and exact meaning are those of the graph op of the same name; of the vocabulary of
+ * generated code (runtime/moec_kernel.h) it is moec_<name>_<type>. UNIFORM and SPLIT_SEED take a seed and an index, i64. */
+#define LOOP_OPS(X)                                                                                                      \
+    X(NEG, neg) X(ABS, abs) X(SQRT, sqrt) X(RSQRT, rsqrt) X(RECIP, recip) X(EXP, exp) X(LOG, log) X(TANH, tanh)           \
+    X(ERF, erf) X(RELU, relu) X(SIGMOID, sigmoid) X(GELU, gelu) X(GELU_GRAD, gelu_grad) X(FLOOR, floor) X(CEIL, ceil)     \
+    X(ROUND, round) X(SIGN, sign) X(NOT, not) X(ISINF, isinf) X(ISNAN, isnan)                                             \
+    X(ADD, add) X(SUB, sub) X(MUL, mul) X(DIV, div) X(MOD, mod) X(FMOD, fmod) X(POW, pow) X(MIN, min) X(MAX, max)         \
+    X(EQ, eq) X(NE, ne) X(LT, lt) X(LE, le) X(GT, gt) X(GE, ge) X(AND, and) X(OR, or) X(XOR, xor)                         \
+    X(UNIFORM, uniform) X(SPLIT_SEED, split_seed)
+
 typedef enum LOp {
-    LO_NEG, LO_ABS, LO_SQRT, LO_RSQRT, LO_RECIP, LO_EXP, LO_LOG, LO_TANH, LO_ERF, LO_RELU, LO_SIGMOID, LO_GELU, LO_GELU_GRAD,
-    LO_FLOOR, LO_CEIL, LO_ROUND, LO_SIGN, LO_NOT, LO_ISINF, LO_ISNAN,
-    LO_ADD, LO_SUB, LO_MUL, LO_DIV, LO_MOD, LO_FMOD, LO_POW, LO_MIN, LO_MAX,
-    LO_EQ, LO_NE, LO_LT, LO_LE, LO_GT, LO_GE, LO_AND, LO_OR, LO_XOR,
-    LO_UNIFORM,    /* (seed, index) i64 -> f32: moec_uniform_f32 */
-    LO_SPLIT_SEED, /* (seed, index) i64 -> i64: moec_split_seed_i64 */
-    LO_COUNT
+#define X(id, name) LO_##id,
+    LOOP_OPS(X)
+#undef X
+        LO_COUNT
 } LOp;
+
+extern const char *const loop_op_name[LO_COUNT];
 
 typedef enum LExprKind {
     LE_INT,    /* i64 literal; also bool and the small integers */

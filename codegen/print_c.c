@@ -86,27 +86,17 @@ static void var_name(CPrinter *p, uint32_t v) {
 
 /* ---- expressions --------------------------------------------------------------------------------- */
 
+/* What C has an operator for; everything else is a call. */
 typedef struct OpText {
-    const char *infix;      /* for floats; for bool where `boolean` */
-    const char *name;       /* moec_<name>_<type> */
-    bool compare, boolean;
+    const char *infix;     /* for floats; for bool where `boolean` */
+    bool compare, boolean; /* a result of another type than its operands'; of truth values */
 } OpText;
 
 static const OpText op_text[LO_COUNT] = {
-    [LO_NEG] = {NULL, "neg", 0, 0},   [LO_ABS] = {NULL, "abs", 0, 0},     [LO_SQRT] = {NULL, "sqrt", 0, 0},
-    [LO_RSQRT] = {NULL, "rsqrt", 0, 0}, [LO_RECIP] = {NULL, "recip", 0, 0}, [LO_EXP] = {NULL, "exp", 0, 0},
-    [LO_LOG] = {NULL, "log", 0, 0},   [LO_TANH] = {NULL, "tanh", 0, 0},   [LO_ERF] = {NULL, "erf", 0, 0},
-    [LO_RELU] = {NULL, "relu", 0, 0}, [LO_SIGMOID] = {NULL, "sigmoid", 0, 0}, [LO_GELU] = {NULL, "gelu", 0, 0},
-    [LO_FLOOR] = {NULL, "floor", 0, 0}, [LO_CEIL] = {NULL, "ceil", 0, 0}, [LO_ROUND] = {NULL, "round", 0, 0},
-    [LO_SIGN] = {NULL, "sign", 0, 0}, [LO_NOT] = {"!", "not", 0, 1},      [LO_ISINF] = {NULL, "isinf", 1, 0},
-    [LO_ISNAN] = {NULL, "isnan", 1, 0}, [LO_ADD] = {"+", "add", 0, 0},    [LO_SUB] = {"-", "sub", 0, 0},
-    [LO_MUL] = {"*", "mul", 0, 0},    [LO_DIV] = {"/", "div", 0, 0},      [LO_MOD] = {NULL, "mod", 0, 0},
-    [LO_FMOD] = {NULL, "fmod", 0, 0}, [LO_POW] = {NULL, "pow", 0, 0},     [LO_MIN] = {NULL, "min", 0, 0},
-    [LO_MAX] = {NULL, "max", 0, 0},   [LO_EQ] = {"==", "eq", 1, 0},       [LO_NE] = {"!=", "ne", 1, 0},
-    [LO_LT] = {"<", "lt", 1, 0},      [LO_LE] = {"<=", "le", 1, 0},       [LO_GT] = {">", "gt", 1, 0},
-    [LO_GE] = {">=", "ge", 1, 0},     [LO_AND] = {"&", "and", 0, 1},      [LO_OR] = {"|", "or", 0, 1},
-    [LO_XOR] = {"^", "xor", 0, 1},    [LO_GELU_GRAD] = {NULL, "gelu_grad", 0, 0}, [LO_UNIFORM] = {NULL, "uniform", 0, 0},
-    [LO_SPLIT_SEED] = {NULL, "split_seed", 0, 0},
+    [LO_ADD] = {"+", 0, 0}, [LO_SUB] = {"-", 0, 0}, [LO_MUL] = {"*", 0, 0}, [LO_DIV] = {"/", 0, 0},
+    [LO_EQ] = {"==", 1, 0}, [LO_NE] = {"!=", 1, 0}, [LO_LT] = {"<", 1, 0},  [LO_LE] = {"<=", 1, 0},
+    [LO_GT] = {">", 1, 0},  [LO_GE] = {">=", 1, 0}, [LO_AND] = {"&", 0, 1}, [LO_OR] = {"|", 0, 1},
+    [LO_XOR] = {"^", 0, 1}, [LO_NOT] = {"!", 0, 1}, [LO_ISINF] = {NULL, 1, 0}, [LO_ISNAN] = {NULL, 1, 0},
 };
 
 /* How tightly an expression binds as it will be printed. Operands of & | ^ are always bracketed unless atoms: compilers
@@ -201,10 +191,10 @@ static void print_op(CPrinter *p, const LExpr *e) {
     } else if (is_infix(e))
         print_infix(p, e->op, o->infix, e->a, e->b);
     else if (dtype_is_float(t))
-        print_call(p, o->name, dtype_name(t), e->a, e->b);
+        print_call(p, loop_op_name[e->op], dtype_name(t), e->a, e->b);
     else {
         if (t != DT_I64) text_printf(p->out, "(%s)", c_type(t));
-        print_call(p, o->name, "i64", e->a, e->b);
+        print_call(p, loop_op_name[e->op], "i64", e->a, e->b);
     }
 }
 

@@ -33,6 +33,15 @@ static const char *const renormalise_names[] = {"none", "sum", "softmax", NULL};
 static const char *const method_names[] = {"ia3",    "lora", "mov",
                                            "molora", "full", NULL}; /* AdapterMethod */
 
+const char *const *spec_list(SpecList which) {
+    static const char *const *const lists[] = {
+        [SPEC_ROOT] = root_keys,      [SPEC_ENTRY] = site_keys,       [SPEC_TRAIN] = train_keys,
+        [SPEC_ROUTER] = router_keys,  [SPEC_METHODS] = method_names,  [SPEC_INPUTS] = input_names,
+        [SPEC_RENORMALISE] = renormalise_names,
+    };
+    return lists[which];
+}
+
 static bool router_read(const JsonDoc *doc, const JsonPath *at, json_t *v, RouterOptions *r) {
     JsonPath p = json_path_key(*at, "router");
     if (!json_is_object(v))

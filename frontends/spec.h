@@ -14,4 +14,17 @@ AdapterSpec *spec_parse(Arena *a, const char *file, Str text, Diag *d);
 bool spec_load_weights(Arena *a, AdapterSpec *spec, const char *path, Diag *d);
 void spec_close(AdapterSpec *spec); /* NULL is fine */
 
+/* What the reader knows: the keys of the spec, of an entry of its sites, of train and of router, and the words of three of
+ * their values. Each list ends with NULL. adapter-spec.schema.json says the same to other programs. */
+typedef enum SpecList {
+    SPEC_ROOT,
+    SPEC_ENTRY,
+    SPEC_TRAIN,
+    SPEC_ROUTER,
+    SPEC_METHODS,
+    SPEC_INPUTS,
+    SPEC_RENORMALISE
+} SpecList;
+const char *const *spec_list(SpecList which);
+
 #endif

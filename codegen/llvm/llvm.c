@@ -159,54 +159,29 @@ static void load_symbols(Builder *x, Val array) {
 
 /* ---- expressions ------------------------------------------------------------------------------------------ */
 
-/* How an element operation is built: an instruction for floats (`f`) or for any type, a predicate, or the vocabulary's
- * function of this name. */
+/* What LLVM has an instruction for; everything else is a call of the vocabulary. */
 typedef struct OpRule {
-    const char *name;
-    LLVMOpcode f;           /* floats; 0: none */
-    LLVMOpcode bits;        /* bool and integers alike; 0: none */
-    LLVMRealPredicate real; /* comparisons; 0: none */
-    LLVMIntPredicate sign, zero;
+    LLVMOpcode f;           /* of floats; 0: none */
+    LLVMOpcode bits;        /* of bool; 0: none */
+    LLVMRealPredicate real; /* a comparison; 0: none */
+    LLVMIntPredicate sign, zero; /* of signed and unsigned integers */
 } OpRule;
 
 static const OpRule op_rule[LO_COUNT] = {
-    [LO_NEG] = {"neg", LLVMFNeg, 0, 0, 0, 0},
-    [LO_ABS] = {"abs", 0, 0, 0, 0, 0},
-    [LO_SQRT] = {"sqrt", 0, 0, 0, 0, 0},
-    [LO_RSQRT] = {"rsqrt", 0, 0, 0, 0, 0},
-    [LO_RECIP] = {"recip", 0, 0, 0, 0, 0},
-    [LO_EXP] = {"exp", 0, 0, 0, 0, 0},
-    [LO_LOG] = {"log", 0, 0, 0, 0, 0},
-    [LO_TANH] = {"tanh", 0, 0, 0, 0, 0},
-    [LO_ERF] = {"erf", 0, 0, 0, 0, 0},
-    [LO_RELU] = {"relu", 0, 0, 0, 0, 0},
-    [LO_SIGMOID] = {"sigmoid", 0, 0, 0, 0, 0},
-    [LO_GELU] = {"gelu", 0, 0, 0, 0, 0},
-    [LO_GELU_GRAD] = {"gelu_grad", 0, 0, 0, 0, 0},
-    [LO_FLOOR] = {"floor", 0, 0, 0, 0, 0},
-    [LO_CEIL] = {"ceil", 0, 0, 0, 0, 0},
-    [LO_ROUND] = {"round", 0, 0, 0, 0, 0},
-    [LO_SIGN] = {"sign", 0, 0, 0, 0, 0},
-    [LO_ADD] = {"add", LLVMFAdd, 0, 0, 0, 0},
-    [LO_SUB] = {"sub", LLVMFSub, 0, 0, 0, 0},
-    [LO_MUL] = {"mul", LLVMFMul, 0, 0, 0, 0},
-    [LO_DIV] = {"div", LLVMFDiv, 0, 0, 0, 0},
-    [LO_MOD] = {"mod", 0, 0, 0, 0, 0},
-    [LO_FMOD] = {"fmod", 0, 0, 0, 0, 0},
-    [LO_POW] = {"pow", 0, 0, 0, 0, 0},
-    [LO_MIN] = {"min", 0, 0, 0, 0, 0},
-    [LO_MAX] = {"max", 0, 0, 0, 0, 0},
-    [LO_EQ] = {NULL, 0, 0, LLVMRealOEQ, LLVMIntEQ, LLVMIntEQ},
-    [LO_NE] = {NULL, 0, 0, LLVMRealUNE, LLVMIntNE, LLVMIntNE},
-    [LO_LT] = {NULL, 0, 0, LLVMRealOLT, LLVMIntSLT, LLVMIntULT},
-    [LO_LE] = {NULL, 0, 0, LLVMRealOLE, LLVMIntSLE, LLVMIntULE},
-    [LO_GT] = {NULL, 0, 0, LLVMRealOGT, LLVMIntSGT, LLVMIntUGT},
-    [LO_GE] = {NULL, 0, 0, LLVMRealOGE, LLVMIntSGE, LLVMIntUGE},
-    [LO_AND] = {NULL, 0, LLVMAnd, 0, 0, 0},
-    [LO_OR] = {NULL, 0, LLVMOr, 0, 0, 0},
-    [LO_XOR] = {NULL, 0, LLVMXor, 0, 0, 0},
-    [LO_UNIFORM] = {"uniform", 0, 0, 0, 0, 0},
-    [LO_SPLIT_SEED] = {"split_seed", 0, 0, 0, 0, 0},
+    [LO_NEG] = {.f = LLVMFNeg},
+    [LO_ADD] = {.f = LLVMFAdd},
+    [LO_SUB] = {.f = LLVMFSub},
+    [LO_MUL] = {.f = LLVMFMul},
+    [LO_DIV] = {.f = LLVMFDiv},
+    [LO_AND] = {.bits = LLVMAnd},
+    [LO_OR] = {.bits = LLVMOr},
+    [LO_XOR] = {.bits = LLVMXor},
+    [LO_EQ] = {0, 0, LLVMRealOEQ, LLVMIntEQ, LLVMIntEQ},
+    [LO_NE] = {0, 0, LLVMRealUNE, LLVMIntNE, LLVMIntNE},
+    [LO_LT] = {0, 0, LLVMRealOLT, LLVMIntSLT, LLVMIntULT},
+    [LO_LE] = {0, 0, LLVMRealOLE, LLVMIntSLE, LLVMIntULE},
+    [LO_GT] = {0, 0, LLVMRealOGT, LLVMIntSGT, LLVMIntUGT},
+    [LO_GE] = {0, 0, LLVMRealOGE, LLVMIntSGE, LLVMIntUGE},
 };
 
 static Val expr(Builder *x, const LExpr *e);
@@ -257,7 +232,7 @@ static Val op(Builder *x, const LExpr *e) {
     }
     Val operand[] = {a, b};
     const LExpr *from[] = {e->a, e->b};
-    Val v = vocabulary(x, r->name, dtype_is_float(e->type) ? dtype_name(e->type) : "i64", from, operand, b ? 2 : 1);
+    Val v = vocabulary(x, loop_op_name[e->op], dtype_is_float(e->type) ? dtype_name(e->type) : "i64", from, operand, b ? 2 : 1);
     return convert(x, v, dtype_is_float(e->type) ? e->type : DT_I64, type);
 }
 

@@ -19,18 +19,6 @@
 
 extern char **environ;
 
-static const char *const emit_names[EMIT_COUNT] = {"exe", "obj", "lib", "shared", "c", "header", "asm", "llvm", "bc"};
-
-bool emit_parse(const char *text, EmitKind *out) {
-    *out = EMIT_EXE;
-    for (int i = 0; text && i < EMIT_COUNT; i++)
-        if (strcmp(text, emit_names[i]) == 0) {
-            *out = (EmitKind)i;
-            return true;
-        }
-    return text == NULL;
-}
-
 const char *build_prefix(Arena *a, const char *output) {
     const char *base = strrchr(output, '/');
     base = base ? base + 1 : output;
@@ -53,9 +41,9 @@ bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Di
     if (!mkdtemp(dir)) return diag_error(d, dir, "cannot make a scratch folder: %s", strerror(errno));
     b->dir = dir;
     b->codegen.prefix = prefix;
-    b->codegen.plain_matmul = o->matmul && strcmp(o->matmul, "plain") == 0;
+    b->codegen.plain_matmul = o->matmul == MATMUL_PLAIN;
     b->codegen.embed_weights = o->embed_weights;
-    b->llvm = o->backend && strcmp(o->backend, "llvm") == 0;
+    b->llvm = o->backend == BACKEND_LLVM || o->executor == EXECUTOR_LLVM;
     for (uint32_t i = 0; i < model->m->n_params; i++) {
         const Param *p = &model->m->param[i];
         uint64_t n = 1;
@@ -288,12 +276,30 @@ static bool archive(Build *b, const char *result) {
     return ok;
 }
 
+/* One object of the model's and the weights'. */
+static bool join_objects(Build *b, const char *name) {
+    const char *joined = build_path(b, b->dir, "joined.o");
+    Args args = {0};
+    vec_push(&args, b->o->cc ? b->o->cc : "cc");
+    vec_push(&args, "-r");
+    vec_push(&args, "-nostdlib");
+    vec_push(&args, "-o");
+    vec_push(&args, joined);
+    vec_push(&args, build_path(b, b->dir, "model.o"));
+    vec_push(&args, build_path(b, b->dir, "weights.o"));
+    bool ok = build_tool(b, &args, cc_hint);
+    vec_free(&args);
+    if (ok && rename(joined, build_path(b, b->dir, name)) != 0) ok = diag_error(b->d, joined, "cannot rename: %s", strerror(errno));
+    return ok;
+}
+
 /* Objects of the C backend: model.o, and main.o and weights.o where they are needed; for assembly, model.s. */
 static bool compile_objects(Build *b, EmitKind kind) {
     const char *model = arena_printf(b->a, "%s.c", b->codegen.prefix);
     if (kind == EMIT_ASM) return compile_file(b, "-S", model, "model.s");
     if (!compile_file(b, "-c", model, "model.o")) return false;
     if (b->codegen.embed_weights && !compile_file(b, "-c", "weights.S", "weights.o")) return false;
+    if (kind == EMIT_OBJ && b->codegen.embed_weights) return join_objects(b, "model.o");
     return kind != EMIT_EXE || compile_file(b, "-c", "main.c", "main.o");
 }
 

@@ -5,9 +5,6 @@
 #include "../../codegen/program.h"
 #include "driver.h"
 
-typedef enum EmitKind { EMIT_EXE, EMIT_OBJ, EMIT_LIB, EMIT_SHARED, EMIT_C, EMIT_HEADER, EMIT_ASM, EMIT_LLVM, EMIT_BC, EMIT_COUNT } EmitKind;
-bool emit_parse(const char *text, EmitKind *out); /* NULL text: exe */
-
 typedef struct Build {
     const Options *o;
     Model *model;

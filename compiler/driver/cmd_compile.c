@@ -66,12 +66,7 @@ static const char *without_slash(const char *path, Arena *a) {
 }
 
 int cmd_compile(const Options *o) {
-    EmitKind kind;
-    if (!emit_parse(o->emit, &kind)) return usage_error(o, "--emit: exe, obj, lib, shared, c, header, asm, llvm or bc was expected");
-    if (o->backend && strcmp(o->backend, "c") != 0 && strcmp(o->backend, "llvm") != 0)
-        return usage_error(o, "--backend: c or llvm was expected");
-    if (o->matmul && strcmp(o->matmul, "plain") != 0 && strcmp(o->matmul, "openblas") != 0)
-        return usage_error(o, "--matmul: openblas or plain was expected");
+    EmitKind kind = (EmitKind)o->emit;
     if (o->prefix && !is_prefix(o->prefix)) return usage_error(o, "--prefix: a C identifier was expected");
     const char *output = o->output ? o->output : default_output(kind);
     Diag *d = diag_new();

@@ -336,7 +336,7 @@ static bool call_native(Run *r, Native *n)
 
 static bool execute(Run *r)
 {
-    if (!r->o->backend || !strcmp(r->o->backend, "interp"))
+    if (r->o->executor == EXECUTOR_INTERP)
         return func_eval(r->model.m, r->f->id, r->syms, r->in, r->out, r->model.arena, r->d);
     Native n;
     bool ok = native_open(&n, r->o, &r->model, r->o->threads < 0 ? 0 : (int)r->o->threads, r->d) && call_native(r, &n);
@@ -385,7 +385,7 @@ static bool run(Run *r)
     uint32_t n = 0;
     if (!pass_list_parse(r->o->passes ? r->o->passes : "", list, MAX_LIST, &n, r->d))
         return false;
-    if (!r->o->passes && r->o->backend && strcmp(r->o->backend, "interp"))
+    if (!r->o->passes && r->o->executor != EXECUTOR_INTERP)
         n = passes_left(r->model.m, list);
     bool seq2seq = r->model.dir != NULL || derives(r->model.m, list, n);
     if (!seed_weights(r) || (!seq2seq && !load_inputs(r)))
@@ -405,8 +405,6 @@ static bool run(Run *r)
 
 int cmd_run(const Options *o)
 {
-    if (o->backend && strcmp(o->backend, "interp") && strcmp(o->backend, "c") && strcmp(o->backend, "llvm"))
-        return usage_error(o, "--backend is interp, c or llvm");
     Run r = {.o = o, .d = diag_new()};
     bool ok = model_load(o, &r.model, r.d) && run(&r);
     model_close(&r.model);

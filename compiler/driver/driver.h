@@ -41,11 +41,19 @@ typedef struct Options {
     TextList argument;   /* all of them */
 #define FIELD_FLAG bool
 #define FIELD_TEXT const char *
+#define FIELD_WORD int
 #define FIELD_NUMBER int64_t
 #define FIELD_LIST TextList
 #define OPTION(kind, field, spelling, argument, commands, doc) FIELD_##kind field;
 #include "options.def"
 } Options;
+
+/* What a WORD's field may be, in the order of its words. */
+typedef enum EmitKind { EMIT_EXE, EMIT_OBJ, EMIT_LIB, EMIT_SHARED, EMIT_C, EMIT_HEADER, EMIT_ASM, EMIT_LLVM, EMIT_BC, EMIT_COUNT } EmitKind;
+enum { MATMUL_OPENBLAS, MATMUL_PLAIN };
+enum { BACKEND_C, BACKEND_LLVM };
+enum { EXECUTOR_INTERP, EXECUTOR_C, EXECUTOR_LLVM };
+enum { VERIFY_EACH, VERIFY_NONE };
 
 /* Reads argv; *exit_code says what to do when it returns false (help was shown, or a usage error reported). */
 bool options_parse(int argc, char **argv, Options *o, int *exit_code);
@@ -85,7 +93,7 @@ bool module_is_bound(const Module *m);
 
 /* A tensor from an .npy file or an ONNX TensorProto (.pb). */
 bool tensor_load(const char *path, Arena *a, Tensor *out, Diag *d);
-/* Parses "a,b,c" into passes. */
+/* Parses "a,b,c" into passes; the names are known to be some. False after reporting that they are too many. */
 bool pass_list_parse(const char *text, PassId *list, uint32_t room, uint32_t *n, Diag *d);
 /* `NAME=REST`; false when there is no `=`. */
 bool split_assignment(const char *text, Str *name, const char **rest);

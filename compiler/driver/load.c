@@ -45,8 +45,9 @@ bool pass_list_parse(const char *text, PassId *list, uint32_t room, uint32_t *n,
     while (*text) {
         size_t len = strcspn(text, ",");
         Str name = {text, len};
-        if (*n == room || !pass_find(name, &list[*n]))
-            return diag_error(d, NULL, "there is no pass '%s'", diag_show(d, name));
+        if (*n == room)
+            return diag_error(d, NULL, "--passes: more than %u of them", room);
+        CHECK(pass_find(name, &list[*n]));
         ++*n;
         text += len + (text[len] == ',');
     }
@@ -243,7 +244,7 @@ bool model_load(const Options *o, Model *out, Diag *d)
 {
     *out = (Model){.arena = arena_new(), .path = o->model};
     out->options.seed = o->seed < 0 ? 0 : (uint64_t)o->seed;
-    out->options.opt_level = o->level < 0 ? 2 : o->level > 3 ? 3 : (int)o->level;
+    out->options.opt_level = o->level < 0 ? 2 : (int)o->level;
     out->options.train = o->train;
     if (!load_dims(o, out, d) || !load_values(o, out, d) || !load_memory(o, out, d))
         return false;
@@ -279,21 +280,18 @@ bool module_is_bound(const Module *m)
     return true;
 }
 
-static bool parse_dump(const char *text, PassRun *run, Diag *d)
+/* A --dump-ir, which the table has judged: all, before:PASS or after:PASS. */
+static void add_dump(const char *text, PassRun *run)
 {
-    PassId p;
-    int when = !strncmp(text, "before:", 7) ? DUMP_BEFORE : !strncmp(text, "after:", 6) ? DUMP_AFTER : 0;
     if (!strcmp(text, "all")) {
         for (int i = 0; i < PASS_COUNT; i++)
             run->dump[i] |= DUMP_AFTER;
         run->dump[0] |= DUMP_BEFORE;
-        return true;
+        return;
     }
-    if (!when || !pass_find(str_c(strchr(text, ':') + 1), &p))
-        return diag_error(d, NULL, "--dump-ir '%s': before:PASS, after:PASS or all was expected",
-                          diag_show(d, str_c(text)));
-    run->dump[p] |= (unsigned char)when;
-    return true;
+    PassId p;
+    CHECK(pass_find(str_c(strchr(text, ':') + 1), &p));
+    run->dump[p] |= text[0] == 'b' ? DUMP_BEFORE : DUMP_AFTER;
 }
 
 /* What the files say of their outputs is compared as soon as types are known: later passes replace the functions. */
@@ -324,23 +322,19 @@ static bool check_ids(const Model *model, Diag *d)
 
 bool model_passes(Model *model, const Options *o, const char *stop_after, const PassId *list, uint32_t n, Diag *d)
 {
-    PassId stop;
     PassRun run = {.options = &model->options,
                    .list = list,
                    .n_list = n,
                    .stop_after = o->stop_after ? o->stop_after : stop_after,
                    .dump_dir = o->dump_dir,
                    .time_passes = o->time_passes,
-                   .no_verify = o->verify && !strcmp(o->verify, "none"),
+                   .no_verify = o->verify == VERIFY_NONE,
                    .paranoid = o->paranoid,
                    .after_bind = model->files ? check_outputs : NULL,
                    .context = model,
                    .bound = module_is_bound(model->m)};
-    if (run.stop_after && !pass_find(str_c(run.stop_after), &stop))
-        return diag_error(d, NULL, "--stop-after: there is no pass '%s'", diag_show(d, str_c(run.stop_after)));
     for (size_t i = 0; i < o->dump_ir.count; i++)
-        if (!parse_dump(o->dump_ir.item[i], &run, d))
-            return false;
+        add_dump(o->dump_ir.item[i], &run);
     diag_default_file(d, model->path);
     bool ok = passes_run(model->m, &run, d) && check_ids(model, d);
     diag_default_file(d, NULL);

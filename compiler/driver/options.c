@@ -1,5 +1,5 @@
 /* The command line, from the table in options.def. */
-#include "driver.h"
+#include "options.h"
 
 #include "../../codegen/llvm.h"
 
@@ -10,49 +10,42 @@
 
 #define C(name) (1u << COMMAND_##name)
 #define ALL_COMMANDS ((1u << COMMAND_COUNT) - 1)
-#define MODEL_COMMANDS (ALL_COMMANDS & ~C(adapter))
+#define MODEL_COMMANDS (ALL_COMMANDS & ~(C(adapter) | C(describe)))
 #define PASS_COMMANDS (MODEL_COMMANDS & ~C(info))
 
-typedef enum OptionKind { OPTION_FLAG, OPTION_TEXT, OPTION_NUMBER, OPTION_LIST } OptionKind;
-
-typedef struct OptionRow {
-    OptionKind kind;
-    size_t offset;
-    const char *spelling, *argument;
-    unsigned commands;
-    const char *doc;
-} OptionRow;
-
-static const OptionRow option_rows[] = {
+const OptionRow option_rows[] = {
 #define OPTION(kind, field, spelling, argument, commands, doc) \
     {OPTION_##kind, offsetof(Options, field), spelling, argument, commands, doc},
 #include "options.def"
 };
-enum { N_OPTIONS = sizeof option_rows / sizeof *option_rows };
+const size_t option_count = sizeof option_rows / sizeof *option_rows;
 
-static const struct {
-    const char *name, *argument, *doc;
-} command_rows[] = {
+const CommandRow command_rows[COMMAND_COUNT] = {
 #define COMMAND(name, argument, doc) {#name, argument, doc},
 #include "options.def"
 };
 
-static const struct {
-    Command command;
-    const char *name, *argument;
-    size_t most;
-    const char *doc;
-} sub_rows[SUB_COUNT + 1] = {
+const VerbRow verb_rows[SUB_COUNT + 1] = {
 #define SUBCOMMAND(command, name, argument, most, doc) {COMMAND_##command, #name, argument, most, doc},
 #include "options.def"
 };
 
-static bool has_verbs(Command c)
+bool command_takes(Command c, const OptionRow *row)
+{
+    return row->commands & (1u << c);
+}
+
+bool command_has_verbs(Command c)
 {
     for (int i = 0; i < SUB_COUNT; i++)
-        if (sub_rows[i].command == c)
+        if (verb_rows[i].command == c)
             return true;
     return false;
+}
+
+bool option_is_letter(const OptionRow *row)
+{
+    return strlen(row->spelling) == 2;
 }
 
 /* " adapter import", as far as it is known. */
@@ -61,7 +54,7 @@ static void text_command(Text *t, const Options *o)
     if (o->command < COMMAND_COUNT)
         text_printf(t, " %s", command_rows[o->command].name);
     if (o->sub < SUB_COUNT)
-        text_printf(t, " %s", sub_rows[o->sub].name);
+        text_printf(t, " %s", verb_rows[o->sub].name);
     text_add(t, "", 0);
 }
 
@@ -92,24 +85,23 @@ static void show_general_help(void)
 static void show_command_help(Command c, SubCommand sub)
 {
     if (sub < SUB_COUNT)
-        printf("moec %s %s %s [options]: %s\n\n", command_rows[c].name, sub_rows[sub].name, sub_rows[sub].argument,
-               sub_rows[sub].doc);
+        printf("moec %s %s %s [options]: %s\n\n", command_rows[c].name, verb_rows[sub].name, verb_rows[sub].argument,
+               verb_rows[sub].doc);
     else
         printf("moec %s %s [options]: %s\n\n", command_rows[c].name, command_rows[c].argument, command_rows[c].doc);
     for (int i = 0; i < SUB_COUNT && sub == SUB_COUNT; i++)
-        if (sub_rows[i].command == c)
-            printf("  %s %-19s %s\n", sub_rows[i].name, sub_rows[i].argument, sub_rows[i].doc);
-    if (sub == SUB_COUNT && has_verbs(c))
+        if (verb_rows[i].command == c)
+            printf("  %s %-19s %s\n", verb_rows[i].name, verb_rows[i].argument, verb_rows[i].doc);
+    if (sub == SUB_COUNT && command_has_verbs(c))
         printf("\n");
-    for (size_t i = 0; i < N_OPTIONS; i++) {
+    for (size_t i = 0; i < option_count; i++) {
         const OptionRow *row = &option_rows[i];
-        if (!(row->commands & (1u << c)))
+        if (!command_takes(c, row))
             continue;
-        char head[64];
-        bool attached = row->spelling[1] != '-' && row->spelling[2] == 0;
-        snprintf(head, sizeof head, "%s%s%s", row->spelling, !row->argument[0] ? "" : attached ? " " : "=",
-                 row->argument);
-        printf("  %-26s %s\n", head, row->doc);
+        printf("  ");
+        const char *between = row->kind == OPTION_FLAG ? "" : option_is_letter(row) ? " " : "=";
+        int n = printf("%s%s%s", row->spelling, between, row->argument);
+        printf("%s%*s%s\n", n > 26 ? "\n" : "", n > 26 ? 29 : 27 - n, "", row->doc);
     }
     if (c == COMMAND_opt || c == COMMAND_dump) {
         printf("\npasses, in order:\n");
@@ -119,18 +111,17 @@ static void show_command_help(Command c, SubCommand sub)
 }
 
 /* The row an argument spells; *value: what stands attached to it, or NULL. */
-static const OptionRow *find_row(const char *arg, const char **value)
+static const OptionRow *find_row(Command c, const char *arg, const char **value)
 {
-    for (size_t i = 0; i < N_OPTIONS; i++) {
+    for (size_t i = 0; i < option_count; i++) {
         const OptionRow *row = &option_rows[i];
         size_t n = strlen(row->spelling);
-        if (strncmp(arg, row->spelling, n) != 0)
+        if (!command_takes(c, row) || strncmp(arg, row->spelling, n) != 0)
             continue;
-        bool one_letter = n == 2;
         *value = NULL;
         if (!arg[n])
             return row;
-        if (row->kind != OPTION_FLAG && (arg[n] == '=' || one_letter)) {
+        if (row->kind != OPTION_FLAG && (arg[n] == '=' || option_is_letter(row))) {
             *value = arg + n + (arg[n] == '=');
             return row;
         }
@@ -138,25 +129,49 @@ static const OptionRow *find_row(const char *arg, const char **value)
     return NULL;
 }
 
+/* Reports what is expected of a value that does not fit. */
+static bool check_value(const Options *o, const char *what, const char *argument, const char *value, int *exit_code)
+{
+    if (value_fits(argument, value))
+        return true;
+    Text t = {0};
+    value_describe(argument, &t);
+    *exit_code = usage_error(o, "%s%swants %s, not '%s'", what, *what ? " " : "", t.p, value);
+    text_free(&t);
+    return false;
+}
+
+static bool store_number(Options *o, const OptionRow *row, const char *value, int64_t *field, int *exit_code)
+{
+    char *end;
+    errno = 0;
+    long long v = strtoll(value, &end, 10);
+    if (errno || *end || end == value || v < 0) {
+        *exit_code = usage_error(o, "%s wants a number, not '%s'", row->spelling, value);
+        return false;
+    }
+    *field = v;
+    return true;
+}
+
 static bool store(Options *o, const OptionRow *row, const char *value, int *exit_code)
 {
     void *field = (char *)o + row->offset;
     if (row->kind == OPTION_FLAG) {
         *(bool *)field = true;
-    } else if (row->kind == OPTION_TEXT) {
+        return true;
+    }
+    if (!check_value(o, row->spelling, row->argument, value, exit_code))
+        return false;
+    if (row->kind == OPTION_TEXT) {
         *(const char **)field = value;
+    } else if (row->kind == OPTION_WORD) {
+        *(int *)field = value_word(row->argument, value);
     } else if (row->kind == OPTION_LIST) {
         TextList *list = field;
         vec_push(list, value);
     } else {
-        char *end;
-        errno = 0;
-        long long v = strtoll(value, &end, 10);
-        if (errno || *end || end == value || v < 0) {
-            *exit_code = usage_error(o, "%s wants a number, not '%s'", row->spelling, value);
-            return false;
-        }
-        *(int64_t *)field = v;
+        return store_number(o, row, value, field, exit_code);
     }
     return true;
 }
@@ -164,8 +179,8 @@ static bool store(Options *o, const OptionRow *row, const char *value, int *exit
 static bool parse_option(int argc, char **argv, int *at, Options *o, int *exit_code)
 {
     const char *value;
-    const OptionRow *row = find_row(argv[*at], &value);
-    if (!row || !(row->commands & (1u << o->command))) {
+    const OptionRow *row = find_row(o->command, argv[*at], &value);
+    if (!row) {
         *exit_code = usage_error(o, "unknown option '%s'", argv[*at]);
         return false;
     }
@@ -181,7 +196,7 @@ static bool parse_option(int argc, char **argv, int *at, Options *o, int *exit_c
 
 static void set_defaults(Options *o)
 {
-    for (size_t i = 0; i < N_OPTIONS; i++)
+    for (size_t i = 0; i < option_count; i++)
         if (option_rows[i].kind == OPTION_NUMBER)
             *(int64_t *)((char *)o + option_rows[i].offset) = -1;
 }
@@ -214,10 +229,10 @@ static bool parse_command(int argc, char **argv, Options *o, int *exit_code)
 /* The verb of a command that has some: the word after it. Help of all the verbs may stand there instead. */
 static bool parse_verb(int argc, char **argv, int *at, Options *o, int *exit_code)
 {
-    if (!has_verbs(o->command) || (argc > *at && !strcmp(argv[*at], "--help")))
+    if (!command_has_verbs(o->command) || (argc > *at && !strcmp(argv[*at], "--help")))
         return true;
     for (int i = 0; i < SUB_COUNT && argc > *at; i++)
-        if (sub_rows[i].command == o->command && !strcmp(argv[*at], sub_rows[i].name)) {
+        if (verb_rows[i].command == o->command && !strcmp(argv[*at], verb_rows[i].name)) {
             o->sub = (SubCommand)i;
             ++*at;
             return true;
@@ -229,17 +244,19 @@ static bool parse_verb(int argc, char **argv, int *at, Options *o, int *exit_cod
 
 static const char *argument_name(const Options *o)
 {
-    return o->sub < SUB_COUNT ? sub_rows[o->sub].argument : command_rows[o->command].argument;
+    return o->sub < SUB_COUNT ? verb_rows[o->sub].argument : command_rows[o->command].argument;
 }
 
 static bool store_argument(Options *o, const char *value, int *exit_code)
 {
-    size_t most = o->sub < SUB_COUNT ? sub_rows[o->sub].most : 1;
+    size_t most = o->sub < SUB_COUNT ? verb_rows[o->sub].most : 1;
     if (o->argument.count == most) {
         *exit_code = most > 1 ? usage_error(o, "more than %zu arguments", most)
                               : usage_error(o, "one %s at a time: '%s' is too much", argument_name(o), value);
         return false;
     }
+    if (!check_value(o, "", argument_name(o), value, exit_code))
+        return false;
     vec_push(&o->argument, value);
     o->model = o->argument.item[0];
     return true;
@@ -252,7 +269,6 @@ bool options_parse(int argc, char **argv, Options *o, int *exit_code)
     if (!parse_command(argc, argv, o, exit_code))
         return false;
     bool options_over = false;
-    PassId pass;
     int first = 2;
     if (!parse_verb(argc, argv, &first, o, exit_code))
         return false;
@@ -274,21 +290,13 @@ bool options_parse(int argc, char **argv, Options *o, int *exit_code)
         *exit_code = usage_error(o, "no %s given", argument_name(o));
         return false;
     }
-    if (o->stop_after && !pass_find(str_c(o->stop_after), &pass)) {
-        *exit_code = usage_error(o, "there is no pass '%s'", o->stop_after);
-        return false;
-    }
-    if (o->verify && strcmp(o->verify, "each") && strcmp(o->verify, "none")) {
-        *exit_code = usage_error(o, "--verify is each or none");
-        return false;
-    }
     return true;
 }
 
 void options_free(Options *o)
 {
     vec_free(&o->argument);
-    for (size_t i = 0; i < N_OPTIONS; i++)
+    for (size_t i = 0; i < option_count; i++)
         if (option_rows[i].kind == OPTION_LIST) {
             TextList *list = (TextList *)((char *)o + option_rows[i].offset);
             vec_free(list);
