@@ -104,7 +104,8 @@ static bool lower_all(Program *p) {
                 int64_t bytes, end;
                 if (!mul_i64(dim_upper(m->dims, count), (int64_t)dtype_bytes(f->value[f->node[j].out + k].type.dtype), &bytes) ||
                     !add_i64(place->ints.v[k], bytes, &end) || end >= MOEC_MAX_TENSOR)
-                    return diag_error(p->d, NULL, "the arena exceeds 2^47 bytes; lower the bounds with --dim");
+                    return diag_error(p->d, DIAG_SHAPE_SIZE, NULL,
+                                      "the arena exceeds 2^47 bytes; lower the bounds with --dim");
                 if (end > p->arena_bytes) p->arena_bytes = end;
             }
         }

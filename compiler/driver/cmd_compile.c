@@ -67,10 +67,12 @@ static const char *without_slash(const char *path, Arena *a) {
 
 int cmd_compile(const Options *o) {
     EmitKind kind;
-    if (!emit_parse(o->emit, &kind)) return usage_error(o, "--emit: exe, obj, lib, shared, c or header was expected");
+    if (!emit_parse(o->emit, &kind))
+        return usage_error(o, DIAG_USAGE_VALUE, "--emit: exe, obj, lib, shared, c or header was expected");
     if (o->matmul && strcmp(o->matmul, "plain") != 0 && strcmp(o->matmul, "openblas") != 0)
-        return usage_error(o, "--matmul: openblas or plain was expected");
-    if (o->prefix && !is_prefix(o->prefix)) return usage_error(o, "--prefix: a C identifier was expected");
+        return usage_error(o, DIAG_USAGE_VALUE, "--matmul: openblas or plain was expected");
+    if (o->prefix && !is_prefix(o->prefix))
+        return usage_error(o, DIAG_USAGE_VALUE, "--prefix: a C identifier was expected");
     const char *output = o->output ? o->output : default_output(kind);
     Diag *d = diag_new();
     Model model;

@@ -63,7 +63,7 @@ static void text_command(Text *t, const Options *o)
     text_add(t, "", 0);
 }
 
-int usage_error(const Options *o, const char *fmt, ...)
+int usage_error(const Options *o, DiagCode code, const char *fmt, ...)
 {
     va_list args;
     Text command = {0};
@@ -71,7 +71,7 @@ int usage_error(const Options *o, const char *fmt, ...)
     va_start(args, fmt);
     fprintf(stderr, "moec%s: ", command.p);
     vfprintf(stderr, fmt, args);
-    fprintf(stderr, "; `moec%s --help` lists what there is\n", command.p);
+    fprintf(stderr, "; `moec%s --help` lists what there is [" DIAG_CODE "]\n", command.p, (int)code);
     va_end(args);
     text_free(&command);
     return EXIT_USAGE;
@@ -151,7 +151,8 @@ static bool store(Options *o, const OptionRow *row, const char *value, int *exit
         errno = 0;
         long long v = strtoll(value, &end, 10);
         if (errno || *end || end == value || v < 0) {
-            *exit_code = usage_error(o, "%s wants a number, not '%s'", row->spelling, value);
+            *exit_code =
+                usage_error(o, DIAG_USAGE_VALUE, "%s wants a number, not '%s'", row->spelling, value);
             return false;
         }
         *(int64_t *)field = v;
@@ -164,12 +165,12 @@ static bool parse_option(int argc, char **argv, int *at, Options *o, int *exit_c
     const char *value;
     const OptionRow *row = find_row(argv[*at], &value);
     if (!row || !(row->commands & (1u << o->command))) {
-        *exit_code = usage_error(o, "unknown option '%s'", argv[*at]);
+        *exit_code = usage_error(o, DIAG_USAGE_OPTION, "unknown option '%s'", argv[*at]);
         return false;
     }
     if (row->kind != OPTION_FLAG && !value) {
         if (*at + 1 == argc) {
-            *exit_code = usage_error(o, "%s wants a value", row->spelling);
+            *exit_code = usage_error(o, DIAG_USAGE_VALUE, "%s wants a value", row->spelling);
             return false;
         }
         value = argv[++*at];
@@ -188,7 +189,7 @@ static bool parse_command(int argc, char **argv, Options *o, int *exit_code)
 {
     *exit_code = EXIT_DONE;
     if (argc < 2) {
-        *exit_code = usage_error(o, "no command");
+        *exit_code = usage_error(o, DIAG_USAGE_ARGUMENT, "no command");
         return false;
     }
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
@@ -204,7 +205,7 @@ static bool parse_command(int argc, char **argv, Options *o, int *exit_code)
             o->command = (Command)i;
             return true;
         }
-    *exit_code = usage_error(o, "there is no command '%s'", argv[1]);
+    *exit_code = usage_error(o, DIAG_USAGE_ARGUMENT, "there is no command '%s'", argv[1]);
     return false;
 }
 
@@ -219,8 +220,8 @@ static bool parse_verb(int argc, char **argv, int *at, Options *o, int *exit_cod
             ++*at;
             return true;
         }
-    *exit_code = argc > *at ? usage_error(o, "there is no verb '%s'", argv[*at])
-                            : usage_error(o, "no verb given");
+    *exit_code = argc > *at ? usage_error(o, DIAG_USAGE_ARGUMENT, "there is no verb '%s'", argv[*at])
+                            : usage_error(o, DIAG_USAGE_ARGUMENT, "no verb given");
     return false;
 }
 
@@ -233,8 +234,9 @@ static bool store_argument(Options *o, const char *value, int *exit_code)
 {
     size_t most = o->sub < SUB_COUNT ? sub_rows[o->sub].most : 1;
     if (o->argument.count == most) {
-        *exit_code = most > 1 ? usage_error(o, "more than %zu arguments", most)
-                              : usage_error(o, "one %s at a time: '%s' is too much", argument_name(o), value);
+        *exit_code = most > 1 ? usage_error(o, DIAG_USAGE_ARGUMENT, "more than %zu arguments", most)
+                              : usage_error(o, DIAG_USAGE_ARGUMENT, "one %s at a time: '%s' is too much",
+                                            argument_name(o), value);
         return false;
     }
     vec_push(&o->argument, value);
@@ -268,15 +270,15 @@ bool options_parse(int argc, char **argv, Options *o, int *exit_code)
         return false;
     }
     if (!o->model) {
-        *exit_code = usage_error(o, "no %s given", argument_name(o));
+        *exit_code = usage_error(o, DIAG_USAGE_ARGUMENT, "no %s given", argument_name(o));
         return false;
     }
     if (o->stop_after && !pass_find(str_c(o->stop_after), &pass)) {
-        *exit_code = usage_error(o, "there is no pass '%s'", o->stop_after);
+        *exit_code = usage_error(o, DIAG_USAGE_VALUE, "there is no pass '%s'", o->stop_after);
         return false;
     }
     if (o->verify && strcmp(o->verify, "each") && strcmp(o->verify, "none")) {
-        *exit_code = usage_error(o, "--verify is each or none");
+        *exit_code = usage_error(o, DIAG_USAGE_VALUE, "--verify is each or none");
         return false;
     }
     return true;
