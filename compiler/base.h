@@ -99,6 +99,10 @@ typedef struct DiagPlace {
     uint32_t line, column; /* from 1; 0: not known */
 } DiagPlace;
 
+/* How this process prints its diagnostics; text until it is set. */
+typedef enum DiagFormat { DIAG_FORMAT_TEXT, DIAG_FORMAT_JSON } DiagFormat;
+void diag_set_format(DiagFormat format);
+
 /* Collects located one-line messages; printed by the driver at the end of a phase, eight at most, each at
  * most 1000 bytes that end in its code, every byte of input shown through diag_show. */
 typedef struct Diag Diag;

@@ -133,7 +133,13 @@ size_t diag_errors(const Diag *d) {
 
 /* ---- printing ------------------------------------------------------------------------------------ */
 
-static void print(Diag *d, const Message *m) {
+static DiagFormat format;
+
+void diag_set_format(DiagFormat f) {
+    format = f;
+}
+
+static void text_add_line(Diag *d, Text *line, const Message *m) {
     Text t = {0};
     text_printf(&t, "%s", m->at.file ? m->at.file : "moec");
     if (m->at.line > 0)
@@ -145,7 +151,76 @@ static void print(Diag *d, const Message *m) {
         text_printf(&t, "%s: ", m->context[i]);
     text_printf(&t, "%s", m->text);
     /* what is cut off is never the code: 3 bytes of dots, 8 of the code, the line's end */
-    fprintf(stderr, "%s [" DIAG_CODE "]\n", clean(d->arena, t.p, t.n, LINE_BYTES - 3 - 8 - 1), (int)m->code);
+    text_printf(line, "%s [" DIAG_CODE "]", clean(d->arena, t.p, t.n, LINE_BYTES - 3 - 8 - 1), (int)m->code);
+    text_free(&t);
+}
+
+/* The character at s and how many of the n bytes it takes; U+FFFD for one byte that is no UTF-8. */
+static uint32_t utf8_next(const unsigned char *s, size_t n, size_t *took) {
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    size_t bytes = s[0] < 0x80 ? 1 : s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
+    uint32_t c = bytes == 1 ? s[0] : s[0] & (0x7fu >> bytes);
+    *took = 1;
+    if (s[0] >= 0xf8 || (s[0] >= 0x80 && s[0] < 0xc0) || bytes > n)
+        return 0xfffd;
+    for (size_t i = 1; i < bytes; i++) {
+        if ((s[i] & 0xc0) != 0x80)
+            return 0xfffd;
+        c = c << 6 | (s[i] & 0x3f);
+    }
+    if (bytes > 1 && (c < least[bytes] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000)))
+        return 0xfffd;
+    *took = bytes;
+    return c;
+}
+
+/* A JSON string of printable ASCII, whatever the bytes are. */
+static void text_json(Text *t, const char *text) {
+    const unsigned char *s = (const unsigned char *)text;
+    text_add(t, "\"", 1);
+    for (size_t n = strlen(text), i = 0, took; i < n; i += took) {
+        uint32_t c = utf8_next(s + i, n - i, &took);
+        if (c == '"' || c == '\\')
+            text_printf(t, "\\%c", (int)c);
+        else if (c >= 32 && c < 127)
+            text_printf(t, "%c", (int)c);
+        else if (c < 0x10000)
+            text_printf(t, "\\u%04x", c);
+        else
+            text_printf(t, "\\u%04x\\u%04x", 0xd800 + ((c - 0x10000) >> 10),
+                        0xdc00 + ((c - 0x10000) & 0x3ff));
+    }
+    text_add(t, "\"", 1);
+}
+
+static void text_add_json(Text *t, const Message *m) {
+    text_printf(t,
+                "{\"severity\":\"%s\",\"code\":\"" DIAG_CODE "\",\"file\":", m->error ? "error" : "warning",
+                (int)m->code);
+    if (m->at.file)
+        text_json(t, m->at.file);
+    else
+        text_printf(t, "null");
+    if (m->at.line > 0)
+        text_printf(t, ",\"line\":%u", m->at.line);
+    if (m->at.line > 0 && m->at.column > 0)
+        text_printf(t, ",\"column\":%u", m->at.column);
+    for (size_t i = 0; i < m->n_context; i++) {
+        text_printf(t, i == 0 ? ",\"context\":[" : ",");
+        text_json(t, m->context[i]);
+    }
+    text_printf(t, m->n_context > 0 ? "],\"message\":" : ",\"message\":");
+    text_json(t, m->text);
+    text_printf(t, "}");
+}
+
+static void print(Diag *d, const Message *m) {
+    Text t = {0};
+    if (format == DIAG_FORMAT_JSON)
+        text_add_json(&t, m);
+    else
+        text_add_line(d, &t, m);
+    fprintf(stderr, "%s\n", t.p);
     text_free(&t);
 }
 
@@ -166,7 +241,12 @@ void diag_flush(Diag *d) {
     d->errors = 0;
 }
 
+/* Printed without taking any. */
 void diag_out_of_memory(void) {
-    fprintf(stderr, "moec: error: out of memory [" DIAG_CODE "]\n", DIAG_NO_MEMORY);
+    fprintf(stderr,
+            format == DIAG_FORMAT_JSON ? "{\"severity\":\"error\",\"code\":\"" DIAG_CODE
+                                         "\",\"file\":null,\"message\":\"out of memory\"}\n"
+                                       : "moec: error: out of memory [" DIAG_CODE "]\n",
+            DIAG_NO_MEMORY);
     exit(1);
 }

@@ -8,7 +8,7 @@
 
 #define C(name) (1u << COMMAND_##name)
 #define ALL_COMMANDS ((1u << COMMAND_COUNT) - 1)
-#define MODEL_COMMANDS (ALL_COMMANDS & ~C(adapter))
+#define MODEL_COMMANDS (ALL_COMMANDS & ~C(adapter) & ~C(explain))
 #define PASS_COMMANDS (MODEL_COMMANDS & ~C(info))
 
 typedef enum OptionKind { OPTION_FLAG, OPTION_TEXT, OPTION_NUMBER, OPTION_LIST } OptionKind;
@@ -63,16 +63,28 @@ static void text_command(Text *t, const Options *o)
     text_add(t, "", 0);
 }
 
+static bool wants_json(const Options *o) {
+    return o->diagnostics_format && !strcmp(o->diagnostics_format, "json");
+}
+
 int usage_error(const Options *o, DiagCode code, const char *fmt, ...)
 {
+    char message[600];
     va_list args;
+    va_start(args, fmt);
+    vsnprintf(message, sizeof message, fmt, args);
+    va_end(args);
     Text command = {0};
     text_command(&command, o);
-    va_start(args, fmt);
-    fprintf(stderr, "moec%s: ", command.p);
-    vfprintf(stderr, fmt, args);
-    fprintf(stderr, "; `moec%s --help` lists what there is [" DIAG_CODE "]\n", command.p, (int)code);
-    va_end(args);
+    if (wants_json(o)) {
+        Diag *d = diag_new();
+        diag_error(d, code, NULL, "%s; `moec%s --help` lists what there is", message, command.p);
+        diag_flush(d);
+        diag_free(d);
+    } else {
+        fprintf(stderr, "moec%s: %s; `moec%s --help` lists what there is [" DIAG_CODE "]\n", command.p,
+                message, command.p, (int)code);
+    }
     text_free(&command);
     return EXIT_USAGE;
 }
@@ -160,6 +172,16 @@ static bool store(Options *o, const OptionRow *row, const char *value, int *exit
     return true;
 }
 
+/* At once: what is wrong further on in the command line is reported that way, too. */
+static bool set_format(Options *o, int *exit_code) {
+    if (!wants_json(o) && strcmp(o->diagnostics_format, "text")) {
+        *exit_code = usage_error(o, DIAG_USAGE_VALUE, "--diagnostics-format is text or json");
+        return false;
+    }
+    diag_set_format(wants_json(o) ? DIAG_FORMAT_JSON : DIAG_FORMAT_TEXT);
+    return true;
+}
+
 static bool parse_option(int argc, char **argv, int *at, Options *o, int *exit_code)
 {
     const char *value;
@@ -175,7 +197,8 @@ static bool parse_option(int argc, char **argv, int *at, Options *o, int *exit_c
         }
         value = argv[++*at];
     }
-    return store(o, row, value, exit_code);
+    return store(o, row, value, exit_code) &&
+           (row->offset != offsetof(Options, diagnostics_format) || set_format(o, exit_code));
 }
 
 static void set_defaults(Options *o)
@@ -269,7 +292,7 @@ bool options_parse(int argc, char **argv, Options *o, int *exit_code)
         show_command_help(o->command, o->sub);
         return false;
     }
-    if (!o->model) {
+    if (!o->model && !o->list) {
         *exit_code = usage_error(o, DIAG_USAGE_ARGUMENT, "no %s given", argument_name(o));
         return false;
     }
