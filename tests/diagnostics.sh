@@ -84,6 +84,47 @@ while read -r number name; do
 done <"$work/rows"
 [ $ran -ge 40 ] || fail "only $ran examples were run"
 
+# ---- files of other formats ----
+
+# refuse CODE COMMAND...: a diagnostic of that code, in a folder with t5/ and mov10.json.
+refuse() {
+    code=$1
+    shift
+    "$moec" "$@" >"$work/out" 2>"$work/err"
+    [ $? = 1 ] && grep -q "\[$code\]\$" "$work/err" || fail "$* gives no $code: $(cat "$work/err")"
+}
+# tensors HEADER DATA: a safetensors file, w.safetensors.
+tensors() { { printf "\\$(printf %o ${#1})\0\0\0\0\0\0\0%s" "$1"; printf "$2"; } >w.safetensors; }
+rm -rf "$work/box"
+mkdir "$work/box"
+cp -r examples/t5-tiny "$work/box/t5"
+cp examples/t5-tiny/mov10.json "$work/box"
+cp -r tests/fixtures/peft/lora-qv/peft "$work/box/lora"
+cp -r tests/fixtures/peft/ia3/peft "$work/box/ia3"
+cd "$work/box" || exit 1
+tensors '{}' ''
+refuse M0405 info t5 --adapter w.safetensors
+refuse M0406 dump t5 --adapter mov10.json --adapter-weights w.safetensors -o x.ir
+tensors '{"w":{"dtype":"F32","shape":[4],"data_offsets":[0,12]}}' '\0\0\0\0\0\0\0\0\0\0\0\0'
+refuse M0502 dump t5 --adapter mov10.json --adapter-weights w.safetensors -o x.ir
+tensors '{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}' '\0\0\0\0'
+refuse M0407 dump t5 --adapter mov10.json --adapter-weights w.safetensors -o x.ir
+refuse M0503 dump t5 --base-weights w.safetensors -o x.ir
+tensors '{"encoder.0.self.k.scale":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}' '\0\0\0\0'
+refuse M0408 dump t5 --adapter mov10.json --adapter-weights w.safetensors -o x.ir
+refuse M0509 adapter import lora ia3 --model t5 -o x.safetensors
+refuse M0511 adapter import ia3 ia3 -o x.safetensors
+mv lora/adapter_config.json config.json
+sed 's/"use_dora": false/"use_dora": true/' config.json >lora/adapter_config.json
+refuse M0506 adapter import lora -o x.safetensors
+sed 's/"rank_pattern": {}/"rank_pattern": {"(?=x)q": 4}/' config.json >lora/adapter_config.json
+refuse M0507 adapter import lora -o x.safetensors
+sed 's/"r": [0-9]*/"r": 3/' config.json >lora/adapter_config.json
+refuse M0508 adapter import lora -o x.safetensors
+mv lora/adapter_model.safetensors lora/adapter_model.bin
+refuse M0505 adapter import lora -o x.safetensors
+cd "$root" || exit 1
+
 # ---- usage errors, locations ----
 
 usage() {
