@@ -22,7 +22,9 @@ static bool param_bytes(const Module *m, ParamId p, uint64_t *bytes, Diag *d) {
     Tensor t = {.dtype = m->param[p].dtype, .rank = m->param[p].rank};
     memcpy(t.dim, m->param[p].dim, sizeof t.dim);
     size_t n;
-    if (!tensor_bytes(&t, &n)) return diag_error(d, NULL, "parameter '%s' is too large", diag_show(d, m->param[p].name));
+    if (!tensor_bytes(&t, &n))
+        return diag_error(d, DIAG_SHAPE_SIZE, NULL, "parameter '%s' is too large",
+                          diag_show(d, m->param[p].name));
     *bytes = n;
     return true;
 }
@@ -35,7 +37,7 @@ static bool place(Planner *x, ParamId p, SlotWhere where, uint64_t *end, ParamId
     s->offset = *end;
     uint64_t next;
     if (__builtin_add_overflow(*end, (s->bytes + ALIGN - 1) & ~(uint64_t)(ALIGN - 1), &next) || next >= (uint64_t)MOEC_MAX_TENSOR)
-        return diag_error(x->d, NULL, "the weights exceed 2^47 bytes");
+        return diag_error(x->d, DIAG_SHAPE_SIZE, NULL, "the weights exceed 2^47 bytes");
     *end = next;
     list[(*n)++] = p;
     return true;

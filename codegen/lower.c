@@ -241,7 +241,8 @@ static bool lower_nodes(Lower *l, const View *out) {
             if (!lower_several(l, n, r, out)) return false;
             continue;
         }
-        if (n->n_out != 1) return diag_error(l->d, NULL, "'%s' has no lowering", op_info(n->op)->name);
+        if (n->n_out != 1)
+            return diag_error(l->d, DIAG_LOWER_OP, NULL, "'%s' has no lowering", op_info(n->op)->name);
         if (n->op == OP_const) table_for_const(l, n);
         if (n->op == OP_append && !out[n->out].buf) { /* lives on in the cache it was appended to */
             View w = l->view[n->in[0]];
@@ -257,7 +258,7 @@ static bool lower_nodes(Lower *l, const View *out) {
             View w;
             if (!lower_stored(l, n->out, &w)) return false;
         } else if (op_info(n->op)->klass == OC_DYNAMIC || op_info(n->op)->klass == OC_CALL)
-            return diag_error(l->d, NULL, "'%s' has no lowering", op_info(n->op)->name);
+            return diag_error(l->d, DIAG_LOWER_OP, NULL, "'%s' has no lowering", op_info(n->op)->name);
     }
     return true;
 }

@@ -40,10 +40,11 @@ static bool attend_open(Lower *l, const Node *n, uint32_t first, Attend *t) {
     t->k_segment = operand(t, 6);
     DType dtype = l->f->value[q].type.dtype;
     if (dtype != DT_F32)
-        return diag_error(l->d, NULL, "attention in %s is not supported: only f32", dtype_name(dtype));
+        return diag_error(l->d, DIAG_LOWER_OP, NULL, "attention in %s is not supported: only f32",
+                          dtype_name(dtype));
     if (k->parallel)
-        return diag_error(l->d, NULL, "kernel '%.*s' holds more than one attention", (int)l->f->name.n,
-                          l->f->name.p);
+        return diag_error(l->d, DIAG_LOWER_OP, NULL, "kernel '%.*s' holds more than one attention",
+                          (int)l->f->name.n, l->f->name.p);
     if (!stored_rows(l, q, &t->q) || !stored_rows(l, key, &t->k) || !stored_rows(l, value, &t->v))
         return false;
     if (bias != NONE && !lower_stored(l, bias, &t->bias))
@@ -64,7 +65,8 @@ static const LBuf *block_scratch(Lower *l, const Attend *t, const char *hint) {
     bool ok = hi != DIM_UNBOUNDED && mul_i64(hi, QUERY_BLOCK * 4, &bytes);
     const LBuf *b = ok ? loop_scratch(l->k, DT_F32, bytes, str_c(hint)) : NULL;
     if (!b)
-        diag_error(l->d, NULL, "attention over an unbounded length; give it a bound with --dim NAME=1..N");
+        diag_error(l->d, DIAG_SHAPE_UNBOUNDED, NULL,
+                   "attention over an unbounded length; give it a bound with --dim NAME=1..N");
     return b;
 }
 

@@ -83,7 +83,8 @@ static LBuf *scratch(Loss *c, DType t, int64_t rows, int64_t cols, const char *h
     bool ok = mul_i64(rows, cols, &bytes) && mul_i64(bytes, (int64_t)dtype_bytes(t), &bytes);
     LBuf *b = ok ? loop_scratch(c->l->k, t, bytes, str_c(hint)) : NULL;
     if (!b)
-        diag_error(c->l->d, NULL, "'%s': a block of its operands is too large", op_info(c->n->op)->name);
+        diag_error(c->l->d, DIAG_SHAPE_SIZE, NULL, "'%s': a block of its operands is too large",
+                   op_info(c->n->op)->name);
     return b;
 }
 
@@ -131,8 +132,8 @@ static bool operands_from_outside(Loss *c, const View *to, uint32_t n_to) {
         ok = ok && !(lower_view(l, c->n->in[i], &v) && v.buf->kind == LB_SCRATCH);
     for (uint32_t i = 0; i < n_to; i++)
         ok = ok && !(to[i].buf && to[i].buf->kind == LB_SCRATCH);
-    return ok ||
-           diag_error(l->d, NULL, "'%s' has no lowering inside a larger kernel", op_info(c->n->op)->name);
+    return ok || diag_error(l->d, DIAG_LOWER_OP, NULL, "'%s' has no lowering inside a larger kernel",
+                            op_info(c->n->op)->name);
 }
 
 static bool loss_begin(Lower *l, const Node *n, const View *to, int64_t chunk, Loss *c) {
@@ -142,8 +143,8 @@ static bool loss_begin(Lower *l, const Node *n, const View *to, int64_t chunk, L
         c->log_z = n->in[5], c->dloss = n->in[6];
     const Type *x = &l->f->value[c->x].type, *w = &l->f->value[c->w].type;
     if (x->dtype != DT_F32)
-        return diag_error(l->d, NULL, "%s in %s is not supported: only f32", op_info(n->op)->name,
-                          dtype_name(x->dtype));
+        return diag_error(l->d, DIAG_LOWER_OP, NULL, "%s in %s is not supported: only f32",
+                          op_info(n->op)->name, dtype_name(x->dtype));
     if (!operands_from_outside(c, to, n->n_out))
         return false;
     Dim tokens = dim_mul(l->t, x->dim[0], x->dim[1]), vocab = w->dim[c->tb ? 0 : 1];

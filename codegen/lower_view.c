@@ -44,8 +44,11 @@ bool lower_scratch(Lower *l, ValueId v, View *out) {
     const Node *made = value_node(l->f, v);
     Str hint = l->f->value[v].name.n || !made ? l->f->value[v].name : str_c(op_info(made->op)->name);
     LBuf *b = ok ? loop_scratch(l->k, type_of(l, v)->dtype, bytes, hint) : NULL;
-    if (!b) return diag_error(l->d, NULL, "a value inside kernel '%.*s' has no bound on its size; give one with --dim NAME=1..N",
-                              (int)l->f->name.n, l->f->name.p);
+    if (!b)
+        return diag_error(
+            l->d, DIAG_SHAPE_UNBOUNDED, NULL,
+            "a value inside kernel '%.*s' has no bound on its size; give one with --dim NAME=1..N",
+            (int)l->f->name.n, l->f->name.p);
     *out = lower_contiguous(l, v, b, le_int(l->k, 0));
     return true;
 }

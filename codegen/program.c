@@ -72,7 +72,7 @@ static bool grow_arena(Lowering *l, const Func *f, const Node *call) {
         int64_t bytes, end;
         if (!mul_i64(dim_upper(p->m->dims, type_count(p->m->dims, t)), (int64_t)dtype_bytes(t->dtype), &bytes) ||
             !add_i64(place->ints.v[k], bytes, &end) || end >= MOEC_MAX_TENSOR)
-            return diag_error(l->d, NULL, "the arena exceeds 2^47 bytes; lower the bounds with --dim");
+            return diag_error(l->d, DIAG_SHAPE_SIZE, NULL, "the arena exceeds 2^47 bytes; lower the bounds with --dim");
         if (end > p->arena_bytes) p->arena_bytes = end;
     }
     return true;

@@ -75,8 +75,8 @@ bool adapter_method_ranked(AdapterMethod m) {
 /* Patterns of one spec together: bounds the time of matching them all. */
 enum { PATTERNS_MAX_BYTES = 256 * 1024 };
 
-static const char *rule_place(const AdapterSpec *spec, const AdapterRule *r, Arena *a) {
-    return r->line > 0 ? arena_printf(a, "%s:%" PRIu32, spec->file, r->line) : spec->file;
+static DiagPlace rule_place(const AdapterSpec *spec, const AdapterRule *r) {
+    return (DiagPlace){.file = spec->file, .line = r->line};
 }
 
 /* Marks the sites `r` matches in `seen` (all it could have) and takes those still free. */
@@ -85,8 +85,8 @@ static bool rule_apply(const AdapterSpec *spec, const AdapterRule *r, const Mode
     Pattern *p = NULL;
     const char *why = NULL;
     if (spec->has_sites && (p = pattern_new(a, r->pattern, &why)) == NULL)
-        return diag_error(d, rule_place(spec, r, a), "key 'match': pattern '%s': %s",
-                          diag_show(d, r->pattern), why);
+        return diag_error_at(d, DIAG_SPEC_SITES, rule_place(spec, r), "key 'match': pattern '%s': %s",
+                             diag_show(d, r->pattern), why);
     uint32_t matched = 0, misfit = 0;
     for (uint32_t i = 0; i < n; i++) {
         const ModelSite *s = &sites[i];
@@ -102,32 +102,33 @@ static bool rule_apply(const AdapterSpec *spec, const AdapterRule *r, const Mode
     }
     if (matched > 0)
         return true;
-    const char *where = rule_place(spec, r, a);
+    DiagPlace where = rule_place(spec, r);
     if (!spec->has_sites)
-        return diag_error(d, where, "the model has no site for method %s", methods[r->method].name);
+        return diag_error_at(d, DIAG_SPEC_NO_SITE, where, "the model has no site for method %s",
+                             methods[r->method].name);
     if (misfit > 0)
-        return diag_error(d, where,
-                          "key 'match': pattern '%s' names only sites that %s cannot sit on (it takes %s)",
-                          diag_show(d, r->pattern), methods[r->method].name,
-                          methods[r->method].ranked ? "q, k, v, o, wi, wi_1 and wo" : "k, v and act");
-    return diag_error(d, where, "key 'match': pattern '%s' matches no site of the model",
-                      diag_show(d, r->pattern));
+        return diag_error_at(d, DIAG_SPEC_NO_SITE, where,
+                             "key 'match': pattern '%s' names only sites that %s cannot sit on (it takes %s)",
+                             diag_show(d, r->pattern), methods[r->method].name,
+                             methods[r->method].ranked ? "q, k, v, o, wi, wi_1 and wo" : "k, v and act");
+    return diag_error_at(d, DIAG_SPEC_NO_SITE, where,
+                         "key 'match': pattern '%s' matches no site of the model", diag_show(d, r->pattern));
 }
 
 /* Every product a later pass forms from a site and its rule stays within the limits of tensors. */
-static bool site_check(const AdapterSpec *spec, const AdapterSite *s, Arena *a, Diag *d) {
+static bool site_check(const AdapterSpec *spec, const AdapterSite *s, Diag *d) {
     const AdapterRule *r = s->rule;
     const ModelSite *m = s->at;
     int64_t wide = m->d_in > m->d_out ? m->d_in : m->d_out, size;
     if (r->rank > wide)
-        return diag_error(d, rule_place(spec, r, a),
-                          "key 'rank': %" PRId64 " is more than both widths of site %s (%" PRId64
-                          " in, %" PRId64 " out)",
-                          r->rank, m->name.p, m->d_in, m->d_out);
+        return diag_error_at(d, DIAG_SPEC_SIZE, rule_place(spec, r),
+                             "key 'rank': %" PRId64 " is more than both widths of site %s (%" PRId64
+                             " in, %" PRId64 " out)",
+                             r->rank, m->name.p, m->d_in, m->d_out);
     int64_t experts = r->experts > 0 ? r->experts : 1, rank = r->rank > 0 ? r->rank : 1;
     if (!mul_i64(experts, rank, &size) || !mul_i64(size, wide, &size) || size > MOEC_MAX_TENSOR / 8)
-        return diag_error(d, rule_place(spec, r, a),
-                          "keys 'experts', 'rank': the tensors of site %s are too large", m->name.p);
+        return diag_error_at(d, DIAG_SPEC_SIZE, rule_place(spec, r),
+                             "keys 'experts', 'rank': the tensors of site %s are too large", m->name.p);
     return true;
 }
 
@@ -142,7 +143,8 @@ static bool gate_check(const AdapterSpec *spec, const ModelSite *sites, uint32_t
     }
     if (spec->gated == 0 || gated == 0 || spec->gated == gated)
         return true;
-    return diag_error(d, spec->file, "has tensors of %s; the model's feed-forward blocks have %s",
+    return diag_error(d, DIAG_ADAPTER_SHAPE, spec->file,
+                      "has tensors of %s; the model's feed-forward blocks have %s",
                       spec->gated > 0 ? "wi_0 or wi_1" : "wi", gated > 0 ? "wi_0 and wi_1" : "wi");
 }
 
@@ -155,8 +157,8 @@ bool adapter_resolve(const AdapterSpec *spec, const ModelSite *sites, uint32_t n
     for (uint32_t i = 0; i < spec->n_rules; i++)
         bytes += spec->rule[i].pattern.n < PATTERN_MAX_BYTES ? spec->rule[i].pattern.n : 0;
     if (bytes > PATTERNS_MAX_BYTES)
-        return diag_error(d, spec->file, "key 'sites': the patterns are longer than %d bytes together",
-                          PATTERNS_MAX_BYTES);
+        return diag_error(d, DIAG_SPEC_SITES, spec->file,
+                          "key 'sites': the patterns are longer than %d bytes together", PATTERNS_MAX_BYTES);
     const AdapterRule **taken = arena_array(a, (size_t)n + 1, sizeof *taken);
     for (uint32_t i = 0; i < spec->n_rules && diag_errors(d) < errors + 8; i++)
         rule_apply(spec, &spec->rule[i], sites, n, taken, a, d);
@@ -166,13 +168,13 @@ bool adapter_resolve(const AdapterSpec *spec, const ModelSite *sites, uint32_t n
             continue;
         AdapterSite *s = &out->site[out->n_sites++];
         *s = (AdapterSite){&sites[i], taken[i]};
-        site_check(spec, s, a, d);
+        site_check(spec, s, d);
         int64_t width = taken[i]->router.input == RI_SENTENCE ? taken[i]->router.sentence_dim : 0;
         if (width > 0 && out->sentence_dim > 0 && width != out->sentence_dim)
-            diag_error(d, rule_place(spec, taken[i], a),
-                       "key 'router.sentence_dim': %" PRId64 " here and %" PRId64
-                       " elsewhere; a model takes one sentence vector",
-                       width, out->sentence_dim);
+            diag_error_at(d, DIAG_SPEC_OPTIONS, rule_place(spec, taken[i]),
+                          "key 'router.sentence_dim': %" PRId64 " here and %" PRId64
+                          " elsewhere; a model takes one sentence vector",
+                          width, out->sentence_dim);
         if (width > 0)
             out->sentence_dim = width;
     }
@@ -282,14 +284,15 @@ static bool tensor_fits(const AdapterTensor *have, const SiteTensor *want, bool 
     if (same && have->kind != FK_NONE)
         return true;
     if (same)
-        return diag_error(d, file, "tensor '%s': dtype %s; floating point is needed (F32, F16, BF16, F64)",
+        return diag_error(d, DIAG_ADAPTER_SHAPE, file,
+                          "tensor '%s': dtype %s; floating point is needed (F32, F16, BF16, F64)",
                           diag_show(d, have->name), diag_show(d, have->dtype));
     Text t = {0};
     text_printf(&t, "shape ");
     shape_text(&t, have->rank, have->dim);
     text_printf(&t, " where the model has ");
     shape_text(&t, want->rank, want->dim);
-    diag_error(d, file, "tensor '%s': %.*s", diag_show(d, have->name), (int)t.n, t.p);
+    diag_error(d, DIAG_ADAPTER_SHAPE, file, "tensor '%s': %.*s", diag_show(d, have->name), (int)t.n, t.p);
     text_free(&t);
     return false;
 }
@@ -321,12 +324,14 @@ bool param_take(Param *p, const AdapterTensor *t, const char *file, Arena *a, Di
     SiteTensor want = {.rank = p->rank, .count = 1};
     enum { AXES = sizeof want.dim / sizeof *want.dim };
     if (p->rank > AXES)
-        return diag_error(d, file, "tensor '%s': the model's weight of that name has more than %d axes",
+        return diag_error(d, DIAG_BASE_WEIGHT, file,
+                          "tensor '%s': the model's weight of that name has more than %d axes",
                           diag_show(d, t->name), AXES);
     for (int i = 0; i < p->rank; i++)
         want.count *= want.dim[i] = p->dim[i];
     if (p->dtype != DT_F32)
-        return diag_error(d, file, "tensor '%s': the model's weight of that name is %s, only f32 can be replaced",
+        return diag_error(d, DIAG_BASE_WEIGHT, file,
+                          "tensor '%s': the model's weight of that name is %s, only f32 can be replaced",
                           diag_show(d, t->name), dtype_name(p->dtype));
     if (!tensor_fits(t, &want, false, file, d))
         return false;
@@ -337,9 +342,9 @@ bool param_take(Param *p, const AdapterTensor *t, const char *file, Arena *a, Di
 
 enum { REPORT_EACH = 4 }; /* missing, misfit and surplus tensors named one by one before only being counted */
 
-static void report_rest(const char *file, const char *what, uint32_t count, Diag *d) {
+static void report_rest(const char *file, DiagCode code, const char *what, uint32_t count, Diag *d) {
     if (count > REPORT_EACH)
-        diag_error(d, file, "%" PRIu32 " more %s", count - REPORT_EACH, what);
+        diag_error(d, code, file, "%" PRIu32 " more %s", count - REPORT_EACH, what);
 }
 
 static bool values_load(const AdapterSpec *spec, const AdapterPlan *plan, Arena *a, const float **value,
@@ -361,7 +366,7 @@ static bool values_load(const AdapterSpec *spec, const AdapterPlan *plan, Arena 
             const AdapterTensor **at = bsearch(&probe, sorted, spec->n_tensors, sizeof *sorted, tensor_order);
             if (at == NULL) {
                 if (missing++ < REPORT_EACH)
-                    diag_error(d, spec->tensor_file, "tensor '%s' is missing", name);
+                    diag_error(d, DIAG_ADAPTER_MISSING, spec->tensor_file, "tensor '%s' is missing", name);
                 continue;
             }
             used[*at - spec->tensor] = true;
@@ -372,12 +377,13 @@ static bool values_load(const AdapterSpec *spec, const AdapterPlan *plan, Arena 
     }
     for (uint32_t i = 0; i < spec->n_tensors; i++) {
         if (!used[i] && surplus++ < REPORT_EACH)
-            diag_error(d, spec->tensor_file, "tensor '%s' belongs to no site the spec adapts",
-                       diag_show(d, spec->tensor[i].name));
+            diag_error(d, DIAG_ADAPTER_SURPLUS, spec->tensor_file,
+                       "tensor '%s' belongs to no site the spec adapts", diag_show(d, spec->tensor[i].name));
     }
-    report_rest(spec->tensor_file, "tensors are missing", missing, d);
-    report_rest(spec->tensor_file, "tensors may not fit", misfit, d);
-    report_rest(spec->tensor_file, "tensors belong to no site the spec adapts", surplus, d);
+    report_rest(spec->tensor_file, DIAG_ADAPTER_MISSING, "tensors are missing", missing, d);
+    report_rest(spec->tensor_file, DIAG_ADAPTER_SHAPE, "tensors may not fit", misfit, d);
+    report_rest(spec->tensor_file, DIAG_ADAPTER_SURPLUS, "tensors belong to no site the spec adapts", surplus,
+                d);
     if (missing > 0 || misfit > 0 || surplus > 0)
         return false;
     while (k-- > 0) {

@@ -58,24 +58,27 @@ static bool site_add(Attach *t, const Func *f, const Node *n, Str name) {
     const Type *type = &f->value[n->out].type;
     const char *shown = diag_show(t->d, name);
     if (!site_role_parse(last, &s.role))
-        return diag_error(t->d, NULL, "site '%s': its last part is no role of a site", shown);
+        return diag_error(t->d, DIAG_ADAPTER_SITE, NULL, "site '%s': its last part is no role of a site",
+                          shown);
     if (type->dtype != DT_F32 || !last_extent(t, type, &s.d_out))
-        return diag_error(t->d, NULL, "site '%s': adapters need an f32 value of known width", shown);
+        return diag_error(t->d, DIAG_ADAPTER_SITE, NULL,
+                          "site '%s': adapters need an f32 value of known width", shown);
     if (s.role == SR_ACT) {
         s.d_in = s.d_out;
     } else if (n->op != OP_matmul || !last_extent(t, &f->value[n->in[0]].type, &s.d_in)) {
-        return diag_error(t->d, NULL, "site '%s': not a linear of known width", shown);
+        return diag_error(t->d, DIAG_ADAPTER_SITE, NULL, "site '%s': not a linear of known width", shown);
     }
     if (s.role <= SR_V) {
         s.heads = site_heads(t, f, n->out);
         if (s.heads <= 0 || s.d_out % s.heads != 0)
-            return diag_error(t->d, NULL, "site '%s': the number of attention heads is not known", shown);
+            return diag_error(t->d, DIAG_ADAPTER_SITE, NULL,
+                              "site '%s': the number of attention heads is not known", shown);
     }
     uint32_t at = 0;
     if (namemap_find(&t->by_name, name, &at)) {
         const ModelSite *old = &t->site.item[at];
         if (old->d_in != s.d_in || old->d_out != s.d_out || old->heads != s.heads)
-            return diag_error(t->d, NULL, "site '%s' differs between functions", shown);
+            return diag_error(t->d, DIAG_ADAPTER_SITE, NULL, "site '%s' differs between functions", shown);
         return true;
     }
     s.name = (Str){arena_strndup(t->a, name.p, name.n), name.n};
@@ -131,7 +134,8 @@ static bool params_make(Attach *t) {
             p.origin = str_c(arena_printf(t->m->arena, "%s", spec->loaded ? spec->tensor_file : spec->file));
             ParamId taken;
             if (module_find_param(t->m, name, &taken))
-                return diag_error(t->d, spec->file, "the model already has a parameter named '%s'", name.p);
+                return diag_error(t->d, DIAG_ADAPTER_SITE, spec->file,
+                                  "the model already has a parameter named '%s'", name.p);
             t->param[i][st[j].role] = module_param(t->m, p);
         }
     }
@@ -385,7 +389,7 @@ static bool func_attach(Attach *t, const Func *f) {
         const AdapterRule *rule = t->plan.site[site].rule;
         ValueId u = site_input(t, f, n);
         if (u == NONE && rule->method == AM_MOV && rule->router.input == RI_INPUT)
-            return diag_error(t->d, t->o->adapter->file,
+            return diag_error(t->d, DIAG_ADAPTER_SITE, t->o->adapter->file,
                               "site %s: the input of wi, which its router reads, was not found",
                               t->plan.site[site].at->name.p);
         y = attach_site(t, site, y, u == NONE ? NONE : remap_value(&t->r, u));
@@ -408,7 +412,7 @@ static bool attach_run(Attach *t) {
         return false;
     uint32_t n = (uint32_t)t->site.count;
     if (n == 0)
-        return diag_error(t->d, t->o->adapter->file,
+        return diag_error(t->d, DIAG_ADAPTER_SITE, t->o->adapter->file,
                           "the model has no adapter sites: it is not a T5 that was recognised");
     bool full = adapter_is_full(t->o->adapter);
     if (!full && (!adapter_resolve(t->o->adapter, t->site.item, n, t->a, &t->plan, t->d) || !params_make(t)))

@@ -139,11 +139,11 @@ static bool find_trained(Full *x, const Func *f) {
         const char *name = diag_show(x->d, p->name);
         x->trained[id] = true;
         if (p->dtype != DT_F32)
-            ok = diag_error(x->d, x->o->adapter->file,
+            ok = diag_error(x->d, DIAG_ADAPTER_SITE, x->o->adapter->file,
                             "method 'full' trains f32 weights, '%s' is %s: export the model in f32", name,
                             dtype_name(p->dtype));
         else if (p->rank > TENSOR_RANK || !is_plain_name(p->name))
-            ok = diag_error(x->d, x->o->adapter->file,
+            ok = diag_error(x->d, DIAG_ADAPTER_SITE, x->o->adapter->file,
                             "method 'full': weight '%s' has a name or a rank that cannot be saved", name);
     }
     return ok;
@@ -164,13 +164,14 @@ static bool take_values(Full *x) {
             given[p] = true;
             found++;
         } else {
-            ok = diag_error(x->d, spec->tensor_file, "tensor '%s' is no trained weight of this model",
+            ok = diag_error(x->d, DIAG_ADAPTER_SURPLUS, spec->tensor_file,
+                            "tensor '%s' is no trained weight of this model",
                             diag_show(x->d, spec->tensor[i].name));
         }
     }
     for (ParamId p = 0; p < x->m->n_params; p++)
         if (x->trained[p] && !given[p] && missing++ == 0)
-            ok = diag_error(x->d, spec->tensor_file, "tensor '%s' is missing",
+            ok = diag_error(x->d, DIAG_ADAPTER_MISSING, spec->tensor_file, "tensor '%s' is missing",
                             diag_show(x->d, x->m->param[p].name));
     return ok;
 }
@@ -193,8 +194,8 @@ static bool full_run(Full *x) {
             m->param[p].kind = PK_ADAPTER;
             any = true;
         }
-    return any ||
-           diag_error(x->d, x->o->adapter->file, "method 'full': the model has no weights that are trained");
+    return any || diag_error(x->d, DIAG_ADAPTER_SITE, x->o->adapter->file,
+                             "method 'full': the model has no weights that are trained");
 }
 
 bool attach_full(Module *m, const PassOptions *o, Diag *d) {

@@ -1,8 +1,6 @@
-/* Arenas, checked arithmetic, strings, growing text and diagnostics. The only file of the compiler that calls
- * malloc.
+/* Arenas, checked arithmetic, strings and growing text. The only file of the compiler that calls malloc.
  *
- * An arena is a list of zeroed blocks; what is larger than a block gets one of its own. A Diag keeps its
- * messages as finished lines, so that a flush is a loop over strings. */
+ * An arena is a list of zeroed blocks; what is larger than a block gets one of its own. */
 #include "base.h"
 
 #include <stdio.h>
@@ -11,22 +9,17 @@
 
 /* ---- memory -------------------------------------------------------------------------------- */
 
-static _Noreturn void out_of_memory(void) {
-    fputs("moec: error: out of memory\n", stderr);
-    exit(1);
-}
-
 void *mem_alloc(size_t bytes) {
     void *p = calloc(1, bytes ? bytes : 1);
     if (!p)
-        out_of_memory();
+        diag_out_of_memory();
     return p;
 }
 
 void *mem_grow(void *p, size_t bytes) {
     p = realloc(p, bytes ? bytes : 1);
     if (!p)
-        out_of_memory();
+        diag_out_of_memory();
     return p;
 }
 
@@ -41,7 +34,7 @@ void *vec_room(void *items, size_t *room, size_t need, size_t size) {
     while (more < need)
         more *= 2;
     if (!mul_size(more, size, &bytes))
-        out_of_memory();
+        diag_out_of_memory();
     *room = more;
     return mem_grow(items, bytes);
 }
@@ -76,7 +69,7 @@ void arena_free(Arena *a) {
 static Block *block_new(size_t bytes) {
     size_t all;
     if (!add_size(bytes, sizeof(Block) + 64, &all))
-        out_of_memory();
+        diag_out_of_memory();
     Block *b = mem_alloc(all);
     b->data = (unsigned char *)b + sizeof(Block);
     b->data += -(uintptr_t)b->data & 63;
@@ -112,7 +105,7 @@ void *arena_alloc(Arena *a, size_t bytes) {
 void *arena_array(Arena *a, size_t count, size_t size) {
     size_t bytes;
     if (!mul_size(count, size, &bytes))
-        out_of_memory();
+        diag_out_of_memory();
     return arena_alloc(a, bytes);
 }
 
@@ -238,130 +231,7 @@ void text_free(Text *t) {
     *t = (Text){0};
 }
 
-/* ---- diagnostics ---------------------------------------------------------------------------------- */
-
-enum { SHOWN_ERRORS = 8, LINE_BYTES = 1000, SHOW_BYTES = 200 };
-
-typedef struct Message {
-    bool error;
-    char *line;
-} Message;
-
-struct Diag {
-    Arena *arena;
-    Vec(Message) message;
-    Vec(char *) prefix;
-    size_t errors;
-    const char *file; /* of messages that name none */
-};
-
-Diag *diag_new(void) {
-    Diag *d = mem_alloc(sizeof *d);
-    d->arena = arena_new();
-    return d;
-}
-
-void diag_free(Diag *d) {
-    if (!d)
-        return;
-    vec_free(&d->message);
-    vec_free(&d->prefix);
-    arena_free(d->arena);
-    mem_free(d);
-}
-
-/* Whatever reaches the terminal is one line of printable ASCII: UTF-8 of a path or name is escaped with the
- * rest. */
-static char *clean(Arena *a, const char *s, size_t n, size_t limit) {
-    char *p = arena_alloc(a, limit + 8);
-    size_t at = 0, i = 0;
-    for (; i < n && at + 4 <= limit; i++) {
-        unsigned char c = (unsigned char)s[i];
-        if (c >= 32 && c < 127)
-            p[at++] = (char)c;
-        else
-            at += (size_t)snprintf(p + at, 5, "\\%03o", c);
-    }
-    if (i < n)
-        memcpy(p + at, "...", 4);
-    return p;
-}
-
-static void report(Diag *d, bool error, const char *file, const char *fmt, va_list ap) {
-    Text t = {0};
-    file = file ? file : d->file;
-    text_printf(&t, "%s: %s: ", file ? file : "moec", error ? "error" : "warning");
-    for (size_t i = 0; i < d->prefix.count; i++)
-        text_printf(&t, "%s: ", d->prefix.item[i]);
-    va_list again;
-    va_copy(again, ap);
-    int n = vsnprintf(NULL, 0, fmt, again);
-    va_end(again);
-    char *body = mem_alloc((size_t)(n < 0 ? 0 : n) + 1);
-    vsnprintf(body, (size_t)(n < 0 ? 0 : n) + 1, fmt, ap);
-    text_add(&t, body, (size_t)(n < 0 ? 0 : n));
-    mem_free(body);
-    Message m = {error, clean(d->arena, t.p, t.n, LINE_BYTES - 8)};
-    vec_push(&d->message, m);
-    text_free(&t);
-}
-
-bool diag_error(Diag *d, const char *file, const char *fmt, ...) {
-    va_list ap;
-    va_start(ap, fmt);
-    report(d, true, file, fmt, ap);
-    va_end(ap);
-    d->errors++;
-    return false;
-}
-
-void diag_warn(Diag *d, const char *file, const char *fmt, ...) {
-    va_list ap;
-    va_start(ap, fmt);
-    report(d, false, file, fmt, ap);
-    va_end(ap);
-}
-
-void diag_default_file(Diag *d, const char *file) {
-    d->file = file;
-}
-
-void diag_push(Diag *d, const char *fmt, ...) {
-    va_list ap;
-    va_start(ap, fmt);
-    char line[512];
-    vsnprintf(line, sizeof line, fmt, ap);
-    va_end(ap);
-    vec_push(&d->prefix, arena_strndup(d->arena, line, strlen(line)));
-}
-
-void diag_pop(Diag *d) {
-    CHECK(d->prefix.count > 0);
-    d->prefix.count--;
-}
-
-size_t diag_errors(const Diag *d) {
-    return d->errors;
-}
-
-void diag_flush(Diag *d) {
-    size_t shown = 0;
-    for (size_t i = 0; i < d->message.count; i++) {
-        const Message *m = &d->message.item[i];
-        /* the last line tells how many are left */
-        if (m->error && ++shown >= SHOWN_ERRORS && d->errors > SHOWN_ERRORS) {
-            fprintf(stderr, "moec: error: and %zu more errors\n", d->errors - (SHOWN_ERRORS - 1));
-            break;
-        }
-        fprintf(stderr, "%s\n", m->line);
-    }
-    d->message.count = 0;
-    d->errors = 0;
-}
-
-const char *diag_show(Diag *d, Str s) {
-    return clean(d->arena, s.p ? s.p : "", s.n, SHOW_BYTES);
-}
+/* ---- bugs -------------------------------------------------------------------------------------------- */
 
 void moec_bug(const char *file, int line, const char *fmt, ...) {
     va_list ap;

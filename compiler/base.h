@@ -84,26 +84,45 @@ void text_str(Text *t, Str s);
 void text_quoted(Text *t, Str s);
 void text_free(Text *t);
 
-/* ---- diagnostics -------------------------------------------------------------------------- */
+/* ---- diagnostics (diag.c) ------------------------------------------------------------------ */
 
-/* Collects located one-line messages; printed by the driver at the end of a phase, eight at most,
- * each at most 1000 bytes, every byte of input shown through diag_show. */
+/* What kinds of mistake there are: diag.def. Shown as M and four digits. */
+typedef enum DiagCode {
+#define DIAG_GROUP(first, title)
+#define DIAG(number, name, ...) DIAG_##name = number,
+#include "diag.def"
+} DiagCode;
+#define DIAG_CODE "M%04d"
+
+typedef struct DiagPlace {
+    const char *file;      /* NULL: none of its own */
+    uint32_t line, column; /* from 1; 0: not known */
+} DiagPlace;
+
+/* How this process prints its diagnostics; text until it is set. */
+typedef enum DiagFormat { DIAG_FORMAT_TEXT, DIAG_FORMAT_JSON } DiagFormat;
+void diag_set_format(DiagFormat format);
+
+/* Collects located one-line messages; printed by the driver at the end of a phase, eight at most, each at
+ * most 1000 bytes that end in its code, every byte of input shown through diag_show. */
 typedef struct Diag Diag;
 
 Diag *diag_new(void);
 void diag_free(Diag *d);
-/* `file` may be NULL. The message must tell what is wrong and, where it helps, what to do. */
-bool diag_error(Diag *d, const char *file, const char *fmt, ...) MOEC_PRINTF(3, 4); /* returns false */
-void diag_warn(Diag *d, const char *file, const char *fmt, ...) MOEC_PRINTF(3, 4);
+/* `file` may be NULL. The message must tell what is wrong and, where it helps, what to do. Returns false. */
+bool diag_error(Diag *d, DiagCode code, const char *file, const char *fmt, ...) MOEC_PRINTF(4, 5);
+bool diag_error_at(Diag *d, DiagCode code, DiagPlace at, const char *fmt, ...) MOEC_PRINTF(4, 5);
+void diag_warn(Diag *d, DiagCode code, const char *file, const char *fmt, ...) MOEC_PRINTF(4, 5);
 /* What messages without a file of their own name; NULL: the program. The text must outlive its use. */
 void diag_default_file(Diag *d, const char *file);
-/* Prefix for all messages until popped, e.g. "node 'X'": `file: error: node 'X': message`. */
+/* Context of all messages until popped, e.g. "node 'X'": `file: error: node 'X': message [M0204]`. */
 void diag_push(Diag *d, const char *fmt, ...) MOEC_PRINTF(2, 3);
 void diag_pop(Diag *d);
 size_t diag_errors(const Diag *d);
 void diag_flush(Diag *d); /* prints to stderr and forgets */
 /* A printable, one-line, at most 200 byte form of input bytes; lives in the Diag. */
 const char *diag_show(Diag *d, Str s);
+_Noreturn void diag_out_of_memory(void); /* an error like any other, exit 1 */
 
 /* A broken invariant of moec itself: prints and exits 70. */
 _Noreturn void moec_bug(const char *file, int line, const char *fmt, ...) MOEC_PRINTF(3, 4);

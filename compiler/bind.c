@@ -91,10 +91,10 @@ static bool set_bounds(Binder *b) {
             s++;
         bool canonical = s == count && is_t5(b) && is_canonical(want->name);
         if (s == count && !canonical)
-            return diag_error(b->d, b->file, "--dim %s: the model has no such symbolic extent",
-                              diag_show(b->d, want->name));
+            return diag_error(b->d, DIAG_DIM_BOUNDS, b->file,
+                              "--dim %s: the model has no such symbolic extent", diag_show(b->d, want->name));
         if (want->lo < 0 || want->hi < want->lo || want->hi > MOEC_MAX_TENSOR)
-            return diag_error(b->d, b->file, "--dim %s: the bounds are not 0 <= lo <= hi",
+            return diag_error(b->d, DIAG_DIM_BOUNDS, b->file, "--dim %s: the bounds are not 0 <= lo <= hi",
                               diag_show(b->d, want->name));
         if (canonical)
             continue;
@@ -161,8 +161,9 @@ static const Func *callee(Binder *b, const Node *n, AttrKey key) {
 static bool inline_body(Binder *b, const Func *f, const BVal *args, uint32_t n_args, BVal *out,
                         uint32_t n_out) {
     if (f->n_inputs != n_args || f->n_outputs != n_out)
-        return diag_error(b->d, b->file, "the body takes %u values and gives %u, not %u and %u", f->n_inputs,
-                          f->n_outputs, n_args, n_out);
+        return diag_error(b->d, DIAG_ONNX_BRANCH, b->file,
+                          "the body takes %u values and gives %u, not %u and %u", f->n_inputs, f->n_outputs,
+                          n_args, n_out);
     return bind_body(b, f, args, out);
 }
 
@@ -188,7 +189,7 @@ static bool bind_if(Binder *b, const Node *n, const BVal *in, BVal *out) {
         const Type x = bound_at(b, pair[1])->type, y = bound_at(b, pair[2])->type;
         bool half = bound_at(b, pair[1])->half && bound_at(b, pair[2])->half;
         if (x.dtype != y.dtype || x.rank != y.rank)
-            return diag_error(b->d, b->file,
+            return diag_error(b->d, DIAG_SHAPE_UNKNOWN, b->file,
                               "the branches give result %u different types; give the condition a value", i);
         for (int k = 0; k < x.rank; k++)
             if (!bind_unify(b, x.dim[k], y.dim[k], "the branches of a condition without a value"))
@@ -266,7 +267,7 @@ static void name_value(Binder *b, BVal v, Str name) {
 static bool bind_body(Binder *b, const Func *old, const BVal *args, BVal *out) {
     Str outer = b->origin;
     if (++b->depth > DEPTH_MAX)
-        return diag_error(b->d, b->file, "functions are nested more than %d deep", DEPTH_MAX);
+        return diag_error(b->d, DIAG_LIMIT, b->file, "functions are nested more than %d deep", DEPTH_MAX);
     BVal *map = mem_alloc((old->n_values + 1) * sizeof *map);
     bool ok = true;
     for (uint32_t v = 0; v < old->n_values; v++)
@@ -293,7 +294,8 @@ static bool bind_body(Binder *b, const Func *old, const BVal *args, BVal *out) {
             break;
         }
         if (++b->work > WORK_MAX) {
-            ok = diag_error(b->d, b->file, "the model has more than %u nodes after inlining", WORK_MAX);
+            ok = diag_error(b->d, DIAG_LIMIT, b->file, "the model has more than %u nodes after inlining",
+                            WORK_MAX);
             break;
         }
         diag_push(b->d, "node '%s'", n->origin.n ? diag_show(b->d, n->origin) : op_info(n->op)->name);
@@ -326,8 +328,9 @@ static BVal bind_given(Binder *b, const InputValue *v, const Type *declared) {
     Type type = bind_canon_type(b, *declared);
     Tensor t = v->value;
     if (t.dtype != declared->dtype || (type.rank != UNRANKED && type.rank != t.rank))
-        return diag_error(b->d, b->file, "the value given for input '%s' is %s of rank %d, not %s of rank %d",
-                          name, dtype_name(t.dtype), t.rank, dtype_name(declared->dtype), type.rank),
+        return diag_error(b->d, DIAG_VALUE_INPUT, b->file,
+                          "the value given for input '%s' is %s of rank %d, not %s of rank %d", name,
+                          dtype_name(t.dtype), t.rank, dtype_name(declared->dtype), type.rank),
                BV_NONE;
     for (int i = 0; i < type.rank; i++)
         if (!bind_unify(b, type.dim[i], dim_const(b->m->dims, t.dim[i]), "the value given for an input"))
@@ -344,7 +347,8 @@ static BVal bind_input(Binder *b, const Func *old, uint32_t i) {
     if (given)
         return bind_given(b, given, &value->type);
     if (value->type.rank == UNRANKED)
-        return diag_error(b->d, b->file, "input '%s' has no declared rank", diag_show(b->d, value->name)),
+        return diag_error(b->d, DIAG_SHAPE_UNKNOWN, b->file, "input '%s' has no declared rank",
+                          diag_show(b->d, value->name)),
                BV_NONE;
     Type type = bind_canon_type(b, value->type);
     type.dtype = value->type.dtype;
@@ -437,7 +441,7 @@ static bool check_values(Binder *b) {
                 found |= given_value(b, f, f->value[f->input[j]].name) == v;
         }
         if (!found)
-            ok = diag_error(b->d, b->file, "--value %s: the model has no such input",
+            ok = diag_error(b->d, DIAG_VALUE_INPUT, b->file, "--value %s: the model has no such input",
                             diag_show(b->d, v->input));
     }
     return ok;
@@ -457,7 +461,7 @@ bool pass_bind(Module *m, const PassOptions *o, Diag *d) {
         ok = true;
     }
     if (ok && b.restart)
-        ok = diag_error(d, NULL, "more than %d symbolic extents must be equal", RESTARTS_MAX);
+        ok = diag_error(d, DIAG_LIMIT, NULL, "more than %d symbolic extents must be equal", RESTARTS_MAX);
     for (FuncId i = 0; ok && i < n_funcs; i++)
         if (is_walked(m->func[i]))
             func_end(m, now[i], i);

@@ -41,7 +41,7 @@ bool bind_dyn_reduce(Binder *b, const Node *n, const BVal *in, BVal *out) {
     for (size_t i = 0; kind && i < sizeof kinds / sizeof kinds[0]; i++)
         if (str_is(kind->s, kinds[i].kind))
             return bind_static(b, kinds[i].op, in, 1, a, 2, NULL, bound_at(b, in[0])->half, out, 1);
-    return diag_error(b->d, b->file, "unknown kind of reduction");
+    return diag_error(b->d, DIAG_ONNX_ATTRIBUTE, b->file, "unknown kind of reduction");
 }
 
 bool bind_dyn_softmax(Binder *b, const Node *n, const BVal *in, BVal *out) {
@@ -51,7 +51,7 @@ bool bind_dyn_softmax(Binder *b, const Node *n, const BVal *in, BVal *out) {
     bool coerced = node_int(n, AT_keep, 0) != 0, half = bound_at(b, in[0])->half;
     int axis;
     if (type.rank == 0)
-        return diag_error(b->d, b->file, "softmax of a scalar");
+        return diag_error(b->d, DIAG_SHAPE_AXIS, b->file, "softmax of a scalar");
     if (!bind_axis(b, node_int(n, AT_axis, coerced ? 1 : -1), type.rank, &axis))
         return false;
     Attr a = attr_i(AT_axis, axis);
@@ -83,7 +83,7 @@ bool bind_dyn_cumsum(Binder *b, const Node *n, const BVal *in, BVal *out) {
     if (!bind_need_ints(b, in[1], &count, &v, "the axis of a running sum"))
         return false;
     if (count != 1)
-        return diag_error(b->d, b->file, "a running sum needs one axis");
+        return diag_error(b->d, DIAG_SHAPE_AXIS, b->file, "a running sum needs one axis");
     if (!bind_axis(b, v[0], bound_at(b, in[0])->type.rank, &axis))
         return false;
     Attr a[3] = {attr_i(AT_axis, axis), attr_i(AT_exclusive, node_int(n, AT_exclusive, 0)),
@@ -103,14 +103,15 @@ bool bind_dyn_trilu(Binder *b, const Node *n, const BVal *in, BVal *out) {
     Dim one = dim_const(b->m->dims, 1);
     bool upper = node_int(n, AT_upper, 1) != 0;
     if (type.rank < 2)
-        return diag_error(b->d, b->file, "a triangle of a value of rank %d", type.rank);
+        return diag_error(b->d, DIAG_SHAPE_AXIS, b->file, "a triangle of a value of rank %d", type.rank);
     Dims rows = {.n = 2, .d = {type.dim[type.rank - 2], one}},
          cols = {.n = 2, .d = {one, type.dim[type.rank - 1]}};
     BVal row = positions(b, rows, 0), col = positions(b, cols, 1);
     if (n->n_in > 1 && in[1] != BV_NONE && row != BV_NONE) {
         Dims none = {0};
         if (type_small_count(b->m->dims, &bound_at(b, in[1])->type) != 1)
-            return diag_error(b->d, b->file, "the diagonal of a triangle is not one number");
+            return diag_error(b->d, DIAG_SHAPE_VALUE, b->file,
+                              "the diagonal of a triangle is not one number");
         BVal k = bind_to_shape(b, in[1], &none);
         row = k == BV_NONE ? k : bind_binary(b, OP_add, row, k);
     }
@@ -132,7 +133,7 @@ bool bind_dyn_matmul(Binder *b, const Node *n, const BVal *in, BVal *out) {
     BVal pair[2] = {in[0], in[1]}, v;
     Dims row = {.n = 2, .d = {one, x.dim[0]}}, col = {.n = 2, .d = {y.dim[0], one}}, to = {0};
     if (x.rank < 1 || y.rank < 1)
-        return diag_error(b->d, b->file, "matmul of a scalar");
+        return diag_error(b->d, DIAG_SHAPE_AXIS, b->file, "matmul of a scalar");
     if (x.rank == 1)
         pair[0] = bind_to_shape(b, in[0], &row);
     if (y.rank == 1)

@@ -52,7 +52,7 @@ static bool axes_of(Binder *b, const Node *n, const BVal *in, int rank, int *cou
         if (!bind_axis(b, v[i], rank, &axis))
             return false;
         if (seen[axis])
-            return diag_error(b->d, b->file, "axis %d is named twice", axis);
+            return diag_error(b->d, DIAG_SHAPE_AXIS, b->file, "axis %d is named twice", axis);
         seen[axis] = true;
     }
     *count = 0;
@@ -84,30 +84,33 @@ bool bind_dyn_reshape(Binder *b, const Node *n, const BVal *in, BVal *out) {
     if (!want)
         return false;
     if (count > MOEC_MAX_RANK)
-        return diag_error(b->d, b->file, "a shape of rank %u; the limit is %d", count, MOEC_MAX_RANK);
+        return diag_error(b->d, DIAG_LIMIT, b->file, "a shape of rank %u; the limit is %d", count,
+                          MOEC_MAX_RANK);
     to.n = (int)count;
     for (int i = 0; i < to.n; i++) {
         to.d[i] = want[i];
         if (dim_is(t, want[i], -1)) {
             if (hole >= 0)
-                return diag_error(b->d, b->file, "the shape has more than one -1");
+                return diag_error(b->d, DIAG_SHAPE_VALUE, b->file, "the shape has more than one -1");
             hole = i;
         } else if (dim_is(t, want[i], 0) && !allowzero) {
             if (i >= from.n)
-                return diag_error(b->d, b->file, "the shape copies axis %d of a value of rank %d", i, from.n);
+                return diag_error(b->d, DIAG_SHAPE_VALUE, b->file,
+                                  "the shape copies axis %d of a value of rank %d", i, from.n);
             to.d[i] = from.d[i];
         } else if (dim_lower(t, want[i]) < 0) {
-            return diag_error(b->d, b->file, "extent %d of the shape may be negative", i);
+            return diag_error(b->d, DIAG_SHAPE_UNBOUNDED, b->file, "extent %d of the shape may be negative",
+                              i);
         }
     }
     Dim total = product(b, from.d, from.n);
     if (total == DIM_BAD)
-        return diag_error(b->d, b->file, "the value has too many elements");
+        return diag_error(b->d, DIAG_SHAPE_SIZE, b->file, "the value has too many elements");
     if (hole >= 0) {
         to.d[hole] = konst(b, 1);
         Dim rest = product(b, to.d, to.n);
         if (dim_is(t, rest, 0))
-            return diag_error(b->d, b->file, "-1 in a shape that holds no elements");
+            return diag_error(b->d, DIAG_SHAPE_VALUE, b->file, "-1 in a shape that holds no elements");
         Dim q = dim_floordiv(t, total, rest);
         to.d[hole] = q;
         if (q == DIM_BAD || dim_mul(t, q, rest) != total)
@@ -125,12 +128,14 @@ bool bind_dyn_broadcast(Binder *b, const Node *n, const BVal *in, BVal *out) {
     if (!want)
         return false;
     if (count > MOEC_MAX_RANK)
-        return diag_error(b->d, b->file, "a shape of rank %u; the limit is %d", count, MOEC_MAX_RANK);
+        return diag_error(b->d, DIAG_LIMIT, b->file, "a shape of rank %u; the limit is %d", count,
+                          MOEC_MAX_RANK);
     BVal pair[2] = {in[0], bound_new(b, type_ranked(DT_I64, (int)count, want), NONE)};
     Dims to;
     for (uint32_t i = 0; i < count; i++)
         if (dim_lower(dims_of(b), want[i]) < 0)
-            return diag_error(b->d, b->file, "extent %u of the shape may be negative", i);
+            return diag_error(b->d, DIAG_SHAPE_UNBOUNDED, b->file, "extent %u of the shape may be negative",
+                              i);
     return bind_broadcast_dims(b, pair, 2, &to) && done(bind_to_broadcast(b, in[0], &to), out);
 }
 
@@ -142,12 +147,14 @@ bool bind_dyn_fill(Binder *b, const Node *n, const BVal *in, BVal *out) {
     if (!want)
         return false;
     if (count > MOEC_MAX_RANK)
-        return diag_error(b->d, b->file, "a shape of rank %u; the limit is %d", count, MOEC_MAX_RANK);
+        return diag_error(b->d, DIAG_LIMIT, b->file, "a shape of rank %u; the limit is %d", count,
+                          MOEC_MAX_RANK);
     Dims to = {.n = (int)count};
     for (int i = 0; i < to.n; i++) {
         to.d[i] = want[i];
         if (dim_lower(dims_of(b), want[i]) < 0)
-            return diag_error(b->d, b->file, "extent %d of the shape may be negative", i);
+            return diag_error(b->d, DIAG_SHAPE_UNBOUNDED, b->file, "extent %d of the shape may be negative",
+                              i);
     }
     if (value)
         one.dtype = value->t.dtype == DT_F16 ? DT_F32 : value->t.dtype;
@@ -170,10 +177,10 @@ static bool range_extent(Binder *b, Dim start, Dim limit, int64_t delta, Dim *ou
     Dim span = delta > 0 ? dim_sub(t, limit, start) : dim_sub(t, start, limit);
     int64_t by = delta > 0 ? delta : -delta;
     if (delta == 0 || delta == INT64_MIN || span == DIM_BAD)
-        return diag_error(b->d, b->file, "a range cannot have step %lld", (long long)delta);
+        return diag_error(b->d, DIAG_SHAPE_VALUE, b->file, "a range cannot have step %lld", (long long)delta);
     span = dim_max(t, span, konst(b, 0));
     *out = by == 1 ? span : dim_floordiv(t, dim_add(t, span, konst(b, by - 1)), konst(b, by));
-    return *out != DIM_BAD || diag_error(b->d, b->file, "a range is too long");
+    return *out != DIM_BAD || diag_error(b->d, DIAG_SHAPE_SIZE, b->file, "a range is too long");
 }
 
 /* iota * delta + start, in the operands' type. */
@@ -202,13 +209,13 @@ bool bind_dyn_range(Binder *b, const Node *n, const BVal *in, BVal *out) {
     Tensor start, limit, delta;
     for (int i = 0; i < 3; i++)
         if (type_small_count(dims_of(b), &bound_at(b, in[i])->type) != 1)
-            return diag_error(b->d, b->file, "a range takes scalars");
+            return diag_error(b->d, DIAG_SHAPE_AXIS, b->file, "a range takes scalars");
     if (dtype_is_float(bound_at(b, in[0])->type.dtype) && bound_constant(b, in[0], &start) &&
         bound_constant(b, in[1], &limit) && bound_constant(b, in[2], &delta)) {
         double by = tensor_get_f64(&delta, 0), from = tensor_get_f64(&start, 0);
         double count = ceil((tensor_get_f64(&limit, 0) - from) / by);
         if (by == 0 || !(count < (double)MOEC_MAX_TENSOR))
-            return diag_error(b->d, b->file, "a range from %g by %g is too long", from, by);
+            return diag_error(b->d, DIAG_SHAPE_SIZE, b->file, "a range from %g by %g is too long", from, by);
         return range_from(b, konst(b, count > 0 ? (int64_t)count : 0), in, by == 1, from == 0, out);
     }
     uint32_t one;
@@ -219,7 +226,8 @@ bool bind_dyn_range(Binder *b, const Node *n, const BVal *in, BVal *out) {
     if (!d)
         return false;
     if (!dim_is_const(dims_of(b), d[0], &by))
-        return diag_error(b->d, b->file, "the step of a range must not depend on a symbolic extent");
+        return diag_error(b->d, DIAG_SHAPE_UNKNOWN, b->file,
+                          "the step of a range must not depend on a symbolic extent");
     bool from_zero = dim_is(dims_of(b), s[0], 0);
     return range_extent(b, s[0], l[0], by, &count) && range_from(b, count, in, by == 1, from_zero, out);
 }
@@ -237,17 +245,18 @@ static bool slice_bound(Binder *b, Dim v, Dim extent, Dim lo, Dim hi, Dim *out) 
     if (dim_upper(t, v) < 0)
         v = dim_add(t, v, extent);
     else if (dim_lower(t, v) < 0)
-        return diag_error(b->d, b->file,
+        return diag_error(b->d, DIAG_SHAPE_UNBOUNDED, b->file,
                           "a bound of the slice may count from either end: give the symbols in it bounds");
     *out = dim_max(t, lo, dim_min(t, v, hi));
-    return *out != DIM_BAD || diag_error(b->d, b->file, "a bound of the slice is out of range");
+    return *out != DIM_BAD ||
+           diag_error(b->d, DIAG_SHAPE_VALUE, b->file, "a bound of the slice is out of range");
 }
 
 static bool slice_axis(Binder *b, Dim extent, Dim start, Dim end, int64_t step, Dim *from, Dim *count) {
     DimTable *t = dims_of(b);
     Dim zero = konst(b, 0), minus = konst(b, -1), last = dim_sub(t, extent, konst(b, 1));
     if (step == 0 || step == INT64_MIN)
-        return diag_error(b->d, b->file, "a slice cannot have step %lld", (long long)step);
+        return diag_error(b->d, DIAG_SHAPE_VALUE, b->file, "a slice cannot have step %lld", (long long)step);
     if (step > 0 ? !slice_bound(b, start, extent, zero, extent, from) ||
                        !slice_bound(b, end, extent, zero, extent, &end)
                  : !slice_bound(b, start, extent, zero, last, from) ||
@@ -272,7 +281,8 @@ bool bind_dyn_slice(Binder *b, const Node *n, const BVal *in, BVal *out) {
         return false;
     if (n_ends != count || (has_axes && n_axes != count) || (has_steps && n_steps != count) ||
         count > (uint32_t)from.n)
-        return diag_error(b->d, b->file, "starts, ends, axes and steps of a slice differ in length");
+        return diag_error(b->d, DIAG_SHAPE_VALUE, b->file,
+                          "starts, ends, axes and steps of a slice differ in length");
     for (int i = 0; i < from.n; i++) {
         start[i] = konst(b, 0);
         step[i] = 1;
@@ -304,7 +314,8 @@ bool bind_dyn_split(Binder *b, const Node *n, const BVal *in, BVal *out) {
     if (n->n_in > 1 && in[1] != BV_NONE && !(sizes = bind_need(b, in[1], &count, "the parts of a split")))
         return false;
     if (count != n->n_out)
-        return diag_error(b->d, b->file, "a split into %u parts has %u results", count, n->n_out);
+        return diag_error(b->d, DIAG_SHAPE_VALUE, b->file, "a split into %u parts has %u results", count,
+                          n->n_out);
     Dim extent = s.d[axis], at = konst(b, 0);
     Dim chunk = dim_floordiv(t, dim_add(t, extent, konst(b, count - 1)), konst(b, count));
     Dim exact = dim_floordiv(t, extent, konst(b, count));
@@ -317,7 +328,7 @@ bool bind_dyn_split(Binder *b, const Node *n, const BVal *in, BVal *out) {
         Dim left = dim_sub(t, extent, at);
         part.d[axis] = sizes ? sizes[i] : i + 1 == count ? left : chunk;
         if (dim_lower(t, part.d[axis]) < 0 || dim_lower(t, dim_sub(t, left, part.d[axis])) < 0)
-            return diag_error(b->d, b->file, "the parts of the split do not fit the axis");
+            return diag_error(b->d, DIAG_SHAPE_VALUE, b->file, "the parts of the split do not fit the axis");
         for (int k = 0; k < s.n; k++) {
             start[k] = k == axis ? at : konst(b, 0);
             step[k] = 1;
@@ -341,13 +352,14 @@ bool bind_dyn_tile(Binder *b, const Node *n, const BVal *in, BVal *out) {
     if (!times)
         return false;
     if ((int)count != s.n)
-        return diag_error(b->d, b->file, "%u repeats for a value of rank %d", count, s.n);
+        return diag_error(b->d, DIAG_SHAPE_VALUE, b->file, "%u repeats for a value of rank %d", count, s.n);
     for (int i = 0; i < s.n; i++) {
         if (dim_lower(t, times[i]) < 0)
-            return diag_error(b->d, b->file, "repeat %d of the tile may be negative", i);
+            return diag_error(b->d, DIAG_SHAPE_UNBOUNDED, b->file, "repeat %d of the tile may be negative",
+                              i);
         to.d[i] = dim_mul(t, s.d[i], times[i]);
         if (apart.n + 2 > MOEC_MAX_RANK)
-            return diag_error(b->d, b->file, "a tile over so many axes is not supported");
+            return diag_error(b->d, DIAG_LIMIT, b->file, "a tile over so many axes is not supported");
         if (!dim_is(t, times[i], 1) && !dim_is(t, s.d[i], 1)) {
             apart.d[apart.n++] = konst(b, 1);
             wide.d[wide.n++] = times[i];
@@ -388,7 +400,7 @@ bool bind_dyn_unsqueeze(Binder *b, const Node *n, const BVal *in, BVal *out) {
                    : a                             ? (int64_t)a->ints.n
                                                    : -1;
     if (more < 0 || s.n + more > MOEC_MAX_RANK)
-        return diag_error(b->d, b->file, "the axes to insert are missing or too many");
+        return diag_error(b->d, DIAG_SHAPE_AXIS, b->file, "the axes to insert are missing or too many");
     to.n = s.n + (int)more;
     if (!axes_of(b, n, in, to.n, &count, axes))
         return false;
@@ -406,13 +418,14 @@ bool bind_dyn_transpose(Binder *b, const Node *n, const BVal *in, BVal *out) {
     int64_t perm[MOEC_MAX_RANK];
     bool seen[MOEC_MAX_RANK] = {false};
     if (a && (int)a->ints.n != rank)
-        return diag_error(b->d, b->file, "a permutation of %u axes for a value of rank %d", a->ints.n, rank);
+        return diag_error(b->d, DIAG_SHAPE_AXIS, b->file, "a permutation of %u axes for a value of rank %d",
+                          a->ints.n, rank);
     for (int i = 0; i < rank; i++) {
         int axis;
         if (!bind_axis(b, a ? a->ints.v[i] : rank - 1 - i, rank, &axis))
             return false;
         if (seen[axis])
-            return diag_error(b->d, b->file, "the permutation names axis %d twice", axis);
+            return diag_error(b->d, DIAG_SHAPE_AXIS, b->file, "the permutation names axis %d twice", axis);
         seen[axis] = true;
         perm[i] = axis;
     }
@@ -437,7 +450,8 @@ bool bind_dyn_flatten(Binder *b, const Node *n, const BVal *in, BVal *out) {
     Dims s = dims_at(b, in[0]), to = {.n = 2};
     int64_t axis = node_int(n, AT_axis, 1);
     if (axis < -s.n || axis > s.n)
-        return diag_error(b->d, b->file, "axis %lld is outside rank %d", (long long)axis, s.n);
+        return diag_error(b->d, DIAG_SHAPE_AXIS, b->file, "axis %lld is outside rank %d", (long long)axis,
+                          s.n);
     axis += axis < 0 ? s.n : 0;
     to.d[0] = product(b, s.d, (int)axis);
     to.d[1] = product(b, s.d + axis, s.n - (int)axis);
@@ -452,7 +466,8 @@ bool bind_dyn_axis(Binder *b, const Node *n, const BVal *in, BVal *out) {
     if (dim_is(dims_of(b), product(b, v.d, v.n), 1))
         return done(bind_to_shape(b, in[0], &to), out);
     if (v.n != 1)
-        return diag_error(b->d, b->file, "a vector or scalar is needed, not a value of rank %d", v.n);
+        return diag_error(b->d, DIAG_SHAPE_AXIS, b->file,
+                          "a vector or scalar is needed, not a value of rank %d", v.n);
     to.n = has_data                             ? bound_at(b, in[1])->type.rank
            : axis < 0 && axis >= -MOEC_MAX_RANK ? (int)-axis
            : axis >= 0 && axis < MOEC_MAX_RANK  ? (int)axis + 1

@@ -16,7 +16,8 @@ static bool agree_matmul(Binder *b, const BVal *in, const Attr *attrs, uint32_t 
     const Type x = bound_at(b, in[0])->type, y = bound_at(b, in[1])->type;
     Dim one = dim_const(b->m->dims, 1);
     if (x.rank < 2 || y.rank < 2)
-        return diag_error(b->d, b->file, "matmul: operands of rank %d and %d", x.rank, y.rank);
+        return diag_error(b->d, DIAG_SHAPE_MISFIT, b->file, "matmul: operands of rank %d and %d", x.rank,
+                          y.rank);
     if (!bind_unify(b, x.dim[x.rank - (ta && ta->i ? 2 : 1)], y.dim[y.rank - (tb && tb->i ? 1 : 2)],
                     "matmul"))
         return false;
@@ -33,7 +34,8 @@ static bool agree_concat(Binder *b, const BVal *in, uint32_t n, int64_t axis) {
     for (uint32_t i = 1; i < n; i++) {
         const Type ty = bound_at(b, in[i])->type;
         if (ty.rank != first.rank)
-            return diag_error(b->d, b->file, "concat: operands of rank %d and %d", first.rank, ty.rank);
+            return diag_error(b->d, DIAG_SHAPE_MISFIT, b->file, "concat: operands of rank %d and %d",
+                              first.rank, ty.rank);
         for (int k = 0; k < ty.rank; k++)
             if (k != axis && !bind_unify(b, first.dim[k], ty.dim[k], "concat"))
                 return false;
@@ -48,7 +50,7 @@ static bool agree_indices(Binder *b, Op op, const BVal *in, const Attr *attrs, u
     const Attr *batch = attr_in(attrs, n_attrs, AT_batch);
     int64_t width;
     if (at.rank < 1 || !dim_is_const(b->m->dims, at.dim[at.rank - 1], &width))
-        return diag_error(b->d, b->file,
+        return diag_error(b->d, DIAG_SHAPE_UNKNOWN, b->file,
                           "the last extent of the indices is not known; give its symbol one value");
     for (int64_t i = 0; op == OP_gather_nd && batch && i < batch->i && i < data.rank && i < at.rank; i++)
         if (!bind_unify(b, data.dim[i], at.dim[i], "gather_nd"))
@@ -57,7 +59,8 @@ static bool agree_indices(Binder *b, Op op, const BVal *in, const Attr *attrs, u
         return true;
     const Type up = bound_at(b, in[2])->type;
     if (width < 1 || width > data.rank || up.rank != at.rank - 1 + data.rank - width)
-        return diag_error(b->d, b->file, "scatter_nd: the updates do not fit indices and data");
+        return diag_error(b->d, DIAG_SHAPE_MISFIT, b->file,
+                          "scatter_nd: the updates do not fit indices and data");
     for (int i = 0; i < up.rank; i++) {
         Dim want = i < at.rank - 1 ? at.dim[i] : data.dim[i - (at.rank - 1) + width];
         if (!bind_unify(b, up.dim[i], want, "scatter_nd"))
@@ -76,8 +79,8 @@ static bool agree_gather(Binder *b, const BVal *in, int64_t axis) {
     for (int64_t i = 0; i < count; i++)
         if (index->elem[i] != ELEM_UNKNOWN && dim_is_const(b->m->dims, index->elem[i], &c) &&
             (c < -extent || c >= extent))
-            return diag_error(b->d, b->file, "index %lld is outside an axis of extent %lld", (long long)c,
-                              (long long)extent);
+            return diag_error(b->d, DIAG_SHAPE_INDEX, b->file, "index %lld is outside an axis of extent %lld",
+                              (long long)c, (long long)extent);
     return true;
 }
 
@@ -199,7 +202,7 @@ static bool infer_one(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *
     for (uint32_t i = 0; i < n; i++)
         ids[i] = in[i] == BV_NONE ? NONE : bound_id(b, in[i]);
     if (!node_infer(b->m, b->f, op, ids, n, attrs, n_attrs, types, &n_out, &why))
-        return diag_error(b->d, b->file, "%s: %s", op_info(op)->name, why);
+        return diag_error(b->d, DIAG_SHAPE_MISFIT, b->file, "%s: %s", op_info(op)->name, why);
     *type = types[0];
     return true;
 }

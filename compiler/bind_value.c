@@ -206,7 +206,7 @@ static void substitute(Binder *b, uint32_t s, Dim by) {
 bool bind_unify(Binder *b, Dim x, Dim y, const char *what) {
     DimTable *t = b->m->dims;
     if (x == DIM_BAD || y == DIM_BAD)
-        return diag_error(b->d, b->file, "%s: an extent is out of range", what);
+        return diag_error(b->d, DIAG_SHAPE_SIZE, b->file, "%s: an extent is out of range", what);
     if (x == y)
         return true;
     SymSet set = {{0}};
@@ -242,8 +242,8 @@ bool bind_unify(Binder *b, Dim x, Dim y, const char *what) {
     Text tx = {0}, ty = {0};
     dim_print(t, x, &tx);
     dim_print(t, y, &ty);
-    diag_error(b->d, b->file, "%s: extents %s and %s do not agree", what, diag_show(b->d, (Str){tx.p, tx.n}),
-               diag_show(b->d, (Str){ty.p, ty.n}));
+    diag_error(b->d, DIAG_SHAPE_MISFIT, b->file, "%s: extents %s and %s do not agree", what,
+               diag_show(b->d, (Str){tx.p, tx.n}), diag_show(b->d, (Str){ty.p, ty.n}));
     text_free(&tx);
     text_free(&ty);
     return false;
@@ -306,15 +306,15 @@ static bool extents_ok(Binder *b, Op op, const Type *type) {
     bool fits = true, empty = false;
     for (int i = 0; i < type->rank; i++) {
         if (type->dim[i] == DIM_BAD || dim_upper(b->m->dims, type->dim[i]) < 0)
-            return diag_error(b->d, b->file, "an extent of the result of %s is out of range",
+            return diag_error(b->d, DIAG_SHAPE_SIZE, b->file, "an extent of the result of %s is out of range",
                               op_info(op)->name);
         int64_t least = dim_lower(b->m->dims, type->dim[i]);
         empty |= least <= 0;
         fits = fits && (least <= 0 || mul_i64(bytes, least, &bytes)) && bytes <= BIND_BYTES_MAX;
     }
     return fits || empty ||
-           diag_error(b->d, b->file, "the result of %s needs more than %lld GiB", op_info(op)->name,
-                      (long long)(BIND_BYTES_MAX >> 30));
+           diag_error(b->d, DIAG_SHAPE_SIZE, b->file, "the result of %s needs more than %lld GiB",
+                      op_info(op)->name, (long long)(BIND_BYTES_MAX >> 30));
 }
 
 BVal bind_emit_typed(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs,
@@ -337,7 +337,7 @@ bool bind_emit_many(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *at
     uint32_t n_out = outs >= 0 ? (uint32_t)outs : op_outs(b->m, attrs, n_attrs);
     Type *types = arena_array(b->scratch, n_out > 8 ? n_out : 8, sizeof *types);
     if (!node_infer(b->m, b->f, op, ids, n, attrs, n_attrs, types, &n_out, &why))
-        return diag_error(b->d, b->file, "%s: %s", op_info(op)->name, why);
+        return diag_error(b->d, DIAG_SHAPE_MISFIT, b->file, "%s: %s", op_info(op)->name, why);
     for (uint32_t i = 0; i < n_out; i++)
         if (!extents_ok(b, op, &types[i]))
             return false;
@@ -455,17 +455,17 @@ static Str culprit(Binder *b, ValueId v) {
 
 static void report_hidden(Binder *b, BVal v, const char *what) {
     if (type_small_count(b->m->dims, &bound_at(b, v)->type) < 0) {
-        diag_error(b->d, b->file, "%s comes from a value of more than %d elements, or of unknown extent",
-                   what, CONTENT_MAX);
+        diag_error(b->d, DIAG_SHAPE_UNKNOWN, b->file,
+                   "%s comes from a value of more than %d elements, or of unknown extent", what, CONTENT_MAX);
         return;
     }
     Str name = culprit(b, bound_at(b, v)->id);
     const char *shown = diag_show(b->d, name);
     if (name.n)
-        diag_error(b->d, b->file, "input '%s' decides %s; give its value with --value %s=FILE", shown, what,
-                   shown);
+        diag_error(b->d, DIAG_SHAPE_UNKNOWN, b->file,
+                   "input '%s' decides %s; give its value with --value %s=FILE", shown, what, shown);
     else
-        diag_error(b->d, b->file, "%s depends on values that only the run knows", what);
+        diag_error(b->d, DIAG_SHAPE_UNKNOWN, b->file, "%s depends on values that only the run knows", what);
 }
 
 const Dim *bind_need(Binder *b, BVal v, uint32_t *n, const char *what) {
@@ -484,14 +484,16 @@ bool bind_need_ints(Binder *b, BVal v, uint32_t *n, const int64_t **out, const c
     int64_t *ints = arena_array(b->scratch, *n ? *n : 1, sizeof *ints);
     for (uint32_t i = 0; i < *n; i++)
         if (!dim_is_const(b->m->dims, elem[i], &ints[i]))
-            return diag_error(b->d, b->file, "%s must not depend on a symbolic extent", what);
+            return diag_error(b->d, DIAG_SHAPE_UNKNOWN, b->file, "%s must not depend on a symbolic extent",
+                              what);
     *out = ints;
     return true;
 }
 
 bool bind_axis(Binder *b, int64_t axis, int rank, int *out) {
     if (axis < -rank || axis >= rank)
-        return diag_error(b->d, b->file, "axis %lld is outside rank %d", (long long)axis, rank);
+        return diag_error(b->d, DIAG_SHAPE_AXIS, b->file, "axis %lld is outside rank %d", (long long)axis,
+                          rank);
     *out = (int)(axis < 0 ? axis + rank : axis);
     return true;
 }

@@ -281,7 +281,7 @@ bool stray_input(Deriver *dv, const Copy *c, const bool *mark) {
     for (uint32_t i = 0; i < c->old->n_inputs; i++) {
         ValueId v = c->old->input[i];
         if (mark[v] && c->map[v] == NONE)
-            return !diag_error(dv->d, NULL, "function %s: input '%s' has no place in %.*s",
+            return !diag_error(dv->d, DIAG_MATCH_T5, NULL, "function %s: input '%s' has no place in %.*s",
                                diag_show(dv->d, c->old->name), diag_show(dv->d, c->old->value[v].name),
                                (int)c->f->name.n, c->f->name.p);
     }
@@ -462,8 +462,8 @@ static bool canonical_symbol(Deriver *dv, const PassOptions *o, const char *name
             continue;
         DimSym *sym = dim_sym_at(t, s);
         if (o->dim[i].lo > sym->hi || o->dim[i].hi < sym->lo || o->dim[i].hi > sym->hi)
-            return diag_error(dv->d, NULL, "--dim %s: the model's own bounds are %lld..%lld", name, (long long)sym->lo,
-                              (long long)sym->hi);
+            return diag_error(dv->d, DIAG_DIM_BOUNDS, NULL, "--dim %s: the model's own bounds are %lld..%lld",
+                              name, (long long)sym->lo, (long long)sym->hi);
         sym->lo = o->dim[i].lo > sym->lo ? o->dim[i].lo : sym->lo;
         sym->hi = o->dim[i].hi;
         if (sym->lo == sym->hi)
@@ -528,7 +528,8 @@ static bool same_states(Deriver *dv) {
         same = rename_dim(&dv->enc_names, dv->m->dims, made->dim[i]) ==
                rename_dim(&dv->dec_names, dv->m->dims, read->dim[i]);
     Str in = dv->dec->value[dv->din.hidden].name;
-    return same || diag_error(dv->d, dv->dec->file, "input '%s' of the decoder and the encoder's output differ in extents",
+    return same || diag_error(dv->d, DIAG_SHAPE_MISFIT, dv->dec->file,
+                              "input '%s' of the decoder and the encoder's output differ in extents",
                               diag_show(dv->d, in));
 }
 
@@ -543,20 +544,20 @@ static bool derive_all(Deriver *dv, const PassOptions *o) {
     else if (dv->enc->n_outputs == 0 || dv->dec->n_outputs == 0)
         missing = "an output";
     if (missing)
-        return diag_error(dv->d, NULL,
+        return diag_error(dv->d, DIAG_MATCH_T5, NULL,
                           "the model is not a T5 that can be generated from: no input was recognised for %s",
                           missing);
     if (!tokens_find(dv))
         return false;
     ValueId logits = find_logits(dv->dec, dv->tag);
     if (logits == NONE)
-        return diag_error(dv->d, NULL, "the decoder has no output [batch, token, vocabulary]");
+        return diag_error(dv->d, DIAG_MATCH_T5, NULL, "the decoder has no output [batch, token, vocabulary]");
     if (!canonical_symbols(dv, o) || !same_states(dv))
         return false;
     uint32_t n;
     ValueId *kv = cross_values(dv, &n);
     if (n == 0)
-        return diag_error(dv->d, NULL, "the decoder has no cross attention");
+        return diag_error(dv->d, DIAG_MATCH_T5, NULL, "the decoder has no cross attention");
     return make_encode(dv) && make_cross(dv, kv, n) && make_step(dv, kv, n, logits) &&
            make_score(dv, kv, n, logits) && (!o->train || (make_train(dv, o, logits) && make_routers(dv, logits)));
 }
@@ -565,7 +566,8 @@ bool pass_derive(Module *m, const PassOptions *o, Diag *d) {
     Deriver dv = {.m = m, .d = d, .enc = module_find(m, "encoder"), .dec = module_find(m, "decoder")};
     if (!dv.enc || !dv.dec || !m->s2s.present)
         return !o->train || module_find(m, "train") ||
-               diag_error(d, NULL, "--train: not a T5 with encoder and decoder: there is no loss to train for");
+               diag_error(d, DIAG_MATCH_T5, NULL,
+                          "--train: not a T5 with encoder and decoder: there is no loss to train for");
     dv.a = arena_new();
     bool ok = derive_all(&dv, o);
     if (ok) {

@@ -257,7 +257,7 @@ bool tokens_find(Deriver *dv) {
             k.tag[n->out + j] = tag;
         if (tag == MIXED && k.live[n->out])
             return diag_error(
-                dv->d, NULL,
+                dv->d, DIAG_DERIVE_TOKENS, NULL,
                 "function %s: node '%s' (%s): a target position depends on others outside causal attention, "
                 "so the model cannot be run token by token",
                 diag_show(dv->d, f->name), diag_show(dv->d, n->origin), op_info(n->op)->name);

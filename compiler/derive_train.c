@@ -400,7 +400,7 @@ static bool ask_gradients(Deriver *dv, const PassOptions *o, Func *f, ValueId lo
         any = true;
     }
     return any ||
-           diag_error(dv->d, o->adapter ? o->adapter->file : NULL,
+           diag_error(dv->d, DIAG_TRAIN_NOTHING, o->adapter ? o->adapter->file : NULL,
                       "nothing would be trained: --train needs an adapter, with experts or router to train");
 }
 

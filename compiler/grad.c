@@ -34,9 +34,9 @@ bool grad_wants(const Grad *g, ValueId v) {
 bool grad_refuse(Grad *g, const Node *n, const char *why) {
     const char *op = op_info(n->op)->name;
     if (n->origin.n)
-        return diag_error(g->d, NULL, "node '%s': '%s' cannot be trained through: %s",
+        return diag_error(g->d, DIAG_GRAD_RULE, NULL, "node '%s': '%s' cannot be trained through: %s",
                           diag_show(g->d, n->origin), op, why);
-    return diag_error(g->d, NULL, "function '%s': '%s' cannot be trained through: %s",
+    return diag_error(g->d, DIAG_GRAD_RULE, NULL, "function '%s': '%s' cannot be trained through: %s",
                       diag_show(g->d, g->f->name), op, why);
 }
 

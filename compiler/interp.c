@@ -62,7 +62,7 @@ static void *held_alloc(Held *h, size_t bytes) {
 
 /* ---- what rules use --------------------------------------------------------------------------------- */
 
-bool step_error(Step *s, const char *fmt, ...) {
+bool step_error(Step *s, DiagCode code, const char *fmt, ...) {
     char text[400];
     va_list ap;
     va_start(ap, fmt);
@@ -71,8 +71,8 @@ bool step_error(Step *s, const char *fmt, ...) {
     Diag *d = s->run->d;
     const char *op = op_info(s->n->op)->name;
     if (s->n->origin.n > 0)
-        return diag_error(d, NULL, "node '%s': %s: %s", diag_show(d, s->n->origin), op, text);
-    return diag_error(d, NULL, "function '%s': %s: %s", diag_show(d, s->f->name), op, text);
+        return diag_error(d, code, NULL, "node '%s': %s: %s", diag_show(d, s->n->origin), op, text);
+    return diag_error(d, code, NULL, "function '%s': %s: %s", diag_show(d, s->f->name), op, text);
 }
 
 const Tensor *step_in(const Step *s, uint32_t i) {
@@ -82,7 +82,8 @@ const Tensor *step_in(const Step *s, uint32_t i) {
 Tensor *step_out(Step *s, uint32_t i, DType dtype, int rank, const int64_t *dim) {
     CHECK(i < s->n->n_out);
     if (rank < 0 || rank > MOEC_MAX_RANK) {
-        step_error(s, "the result would have %d axes, at most %d are supported", rank, MOEC_MAX_RANK);
+        step_error(s, DIAG_LIMIT, "the result would have %d axes, at most %d are supported", rank,
+                   MOEC_MAX_RANK);
         return NULL;
     }
     Held *h = &s->out[i];
@@ -93,7 +94,7 @@ Tensor *step_out(Step *s, uint32_t i, DType dtype, int rank, const int64_t *dim)
         h->t.dim[k] = dim[k];
     size_t bytes;
     if (!tensor_bytes(&h->t, &bytes)) {
-        step_error(s, "the result would be too large");
+        step_error(s, DIAG_SHAPE_SIZE, "the result would be too large");
         return NULL;
     }
     Frame *fr = s->frame;
@@ -111,14 +112,16 @@ Tensor *step_out(Step *s, uint32_t i, DType dtype, int rank, const int64_t *dim)
 bool step_alias(Step *s, uint32_t i, uint32_t operand, int rank, const int64_t *dim) {
     const Held *from = s->in[operand];
     if (rank < 0 || rank > MOEC_MAX_RANK)
-        return step_error(s, "the result would have %d axes, at most %d are supported", rank, MOEC_MAX_RANK);
+        return step_error(s, DIAG_LIMIT, "the result would have %d axes, at most %d are supported", rank,
+                          MOEC_MAX_RANK);
     Tensor t = {.dtype = from->t.dtype, .rank = rank};
     for (int k = 0; k < rank; k++)
         t.dim[k] = dim[k];
     int64_t have, want;
     CHECK(tensor_count(&from->t, &have));
     if (!tensor_count(&t, &want) || have != want)
-        return step_error(s, "cannot see %lld elements under the new extents", (long long)have);
+        return step_error(s, DIAG_SHAPE_VALUE, "cannot see %lld elements under the new extents",
+                          (long long)have);
     Held *h = &s->out[i];
     CHECK(!h->set);
     held_share(h, from);
@@ -137,26 +140,27 @@ static bool dim_now(const Interp *r, Dim d, int64_t *out) {
 }
 
 bool step_dim(Step *s, Dim d, int64_t *out) {
-    return dim_now(s->run, d, out) || step_error(s, "an extent has no value here");
+    return dim_now(s->run, d, out) || step_error(s, DIAG_SHAPE_UNKNOWN, "an extent has no value here");
 }
 
 bool step_extents(Step *s, uint32_t i, int *rank, int64_t *dim) {
     const Type *t = &s->f->value[s->n->out + i].type;
     if (t->rank < 0)
-        return step_error(s, "the result's extents are not stated");
+        return step_error(s, DIAG_SHAPE_UNKNOWN, "the result's extents are not stated");
     *rank = t->rank;
     for (int k = 0; k < t->rank; k++) {
         if (!step_dim(s, t->dim[k], &dim[k]))
             return false;
         if (dim[k] < 0)
-            return step_error(s, "extent %d of the result is %lld", k, (long long)dim[k]);
+            return step_error(s, DIAG_SHAPE_VALUE, "extent %d of the result is %lld", k, (long long)dim[k]);
     }
     return true;
 }
 
 bool step_axis(Step *s, int64_t axis, int rank, int *out) {
     if (axis < -(int64_t)rank || axis >= rank)
-        return step_error(s, "axis %lld does not fit a tensor of %d axes", (long long)axis, rank);
+        return step_error(s, DIAG_SHAPE_AXIS, "axis %lld does not fit a tensor of %d axes", (long long)axis,
+                          rank);
     *out = (int)(axis < 0 ? axis + rank : axis);
     return true;
 }
@@ -187,11 +191,11 @@ static bool held_param(Interp *r, ParamId id, Held *out, Arena *arena, void *int
             out->set = true;
             return true;
         }
-        return diag_error(r->d, NULL, "parameter '%s' has no data", name);
+        return diag_error(r->d, DIAG_RUN_NO_DATA, NULL, "parameter '%s' has no data", name);
     }
     const Func *f = module_func(r->m, p->init);
     if (f->n_inputs != 0 || f->n_outputs != 1)
-        return diag_error(r->d, NULL,
+        return diag_error(r->d, DIAG_IR_MODULE, NULL,
                           "parameter '%s': its init function takes operands or has several results", name);
     if (!run_func(r, f, NULL, out, arena, into, into_bytes))
         return false;
@@ -201,7 +205,8 @@ static bool held_param(Interp *r, ParamId id, Held *out, Arena *arena, void *int
     if (fits)
         return true;
     held_drop(out);
-    return diag_error(r->d, NULL, "parameter '%s': its init function makes another type", name);
+    return diag_error(r->d, DIAG_IR_MODULE, NULL, "parameter '%s': its init function makes another type",
+                      name);
 }
 
 /* A value is made in its final place when it is a result, or reshapes into one. */
@@ -221,17 +226,18 @@ static bool check_results(Step *s) {
         const Tensor *v = &s->out[i].t;
         CHECK(s->out[i].set);
         if (v->dtype != t->dtype)
-            return step_error(s, "result %u is %s where the type says %s", i, dtype_name(v->dtype),
-                              dtype_name(t->dtype));
+            return step_error(s, DIAG_IR_TYPE, "result %u is %s where the type says %s", i,
+                              dtype_name(v->dtype), dtype_name(t->dtype));
         if (t->rank < 0)
             continue;
         if (t->rank != v->rank)
-            return step_error(s, "result %u has %d axes where the type says %d", i, v->rank, t->rank);
+            return step_error(s, DIAG_IR_TYPE, "result %u has %d axes where the type says %d", i, v->rank,
+                              t->rank);
         for (int k = 0; k < t->rank; k++) {
             int64_t want;
             if (dim_now(s->run, t->dim[k], &want) && want >= 0 && want != v->dim[k])
-                return step_error(s, "extent %d of result %u is %lld where the type says %lld", k, i,
-                                  (long long)v->dim[k], (long long)want);
+                return step_error(s, DIAG_IR_TYPE, "extent %d of result %u is %lld where the type says %lld",
+                                  k, i, (long long)v->dim[k], (long long)want);
         }
     }
     return true;
@@ -255,7 +261,7 @@ static bool run_node(Interp *r, const Func *f, const Node *n, Frame *fr, const H
     if (fr->probe && n->op == OP_gradient) {
         if (n->out != fr->probe->v)
             return diag_error(
-                r->d, NULL,
+                r->d, DIAG_GRAD_RULE, NULL,
                 "function '%s': a gradient through another one is not estimated: run `grad` first",
                 diag_show(r->d, f->name));
         replace_value(fr);
@@ -298,7 +304,7 @@ static bool deliver(Interp *r, const Func *f, Frame *fr, ValueId v, Held *out) {
     void *to = NULL;
     if (fr->into && h->t.data != fr->into) {
         if (bytes != fr->into_bytes)
-            return diag_error(r->d, NULL, "the result does not fit the buffer given for it");
+            return diag_error(r->d, DIAG_SHAPE_SIZE, NULL, "the result does not fit the buffer given for it");
         to = fr->into;
     } else if (fr->arena && !h->placed) {
         to = arena_alloc(fr->arena, bytes ? bytes : 1);
@@ -335,8 +341,8 @@ static void count_uses(Frame *fr, const Func *f, NodeId i, uint32_t *most) {
 static bool run_func(Interp *r, const Func *f, const Held **in, Held *out, Arena *arena, void *into,
                      size_t into_bytes) {
     if (r->depth >= MAX_DEPTH)
-        return diag_error(r->d, NULL, "function '%s': calls nest deeper than %d", diag_show(r->d, f->name),
-                          MAX_DEPTH);
+        return diag_error(r->d, DIAG_LIMIT, NULL, "function '%s': calls nest deeper than %d",
+                          diag_show(r->d, f->name), MAX_DEPTH);
     r->depth++;
     Frame fr = {.in = in, .arena = arena, .into = into, .into_bytes = into_bytes};
     fr.probe = r->probe && r->probe->f == f ? r->probe : NULL;
@@ -380,13 +386,13 @@ static bool run_func(Interp *r, const Func *f, const Held **in, Held *out, Arena
 bool step_call(Step *s, FuncId id, uint32_t first) {
     const Func *f = module_func(s->run->m, id);
     if (!f)
-        return step_error(s, "there is no function %u", id);
+        return step_error(s, DIAG_IR_MODULE, "there is no function %u", id);
     if (f->n_inputs != s->n->n_in - first || f->n_outputs != s->n->n_out)
-        return step_error(s, "'%s' takes %u operands and has %u results", diag_show(s->run->d, f->name),
-                          f->n_inputs, f->n_outputs);
+        return step_error(s, DIAG_IR_MODULE, "'%s' takes %u operands and has %u results",
+                          diag_show(s->run->d, f->name), f->n_inputs, f->n_outputs);
     for (uint32_t i = 0; i < f->n_inputs; i++)
         if (!s->in[first + i])
-            return step_error(s, "operand %u is left out", first + i);
+            return step_error(s, DIAG_IR_NODE, "operand %u is left out", first + i);
     return run_func(s->run, f, s->in + first, s->out, NULL, NULL, 0);
 }
 
@@ -416,7 +422,7 @@ bool interp_if(Step *s) {
     const Tensor *cond = step_in(s, 0);
     int64_t count;
     if (!cond || !tensor_count(cond, &count) || count != 1)
-        return step_error(s, "the condition is not one element");
+        return step_error(s, DIAG_SHAPE_MISFIT, "the condition is not one element");
     const Attr *func = node_attr(s->n, tensor_get_i64(cond, 0) != 0 ? AT_then_func : AT_else_func);
     CHECK(func);
     return step_call(s, (FuncId)func->i, 1);
@@ -436,8 +442,9 @@ bool func_eval(const Module *m, FuncId id, const int64_t *syms, const Tensor *in
     for (uint32_t i = 0; i < f->n_inputs; i++) {
         const Value *v = &f->value[f->input[i]];
         if (in[i].dtype != v->type.dtype)
-            ok = diag_error(d, NULL, "input '%s' of '%s' is %s, expected %s", diag_show(d, v->name),
-                            diag_show(d, f->name), dtype_name(in[i].dtype), dtype_name(v->type.dtype));
+            ok = diag_error(d, DIAG_RUN_INPUT, NULL, "input '%s' of '%s' is %s, expected %s",
+                            diag_show(d, v->name), diag_show(d, f->name), dtype_name(in[i].dtype),
+                            dtype_name(v->type.dtype));
         held_in[i].t = in[i];
         held_in[i].set = true;
         operands[i] = &held_in[i];
@@ -497,8 +504,8 @@ bool func_bind_dims(const Module *m, const Func *f, const Tensor *in, int64_t *s
                 continue;
             if (t->rank != v->type.rank) {
                 if (pass == 0)
-                    ok = diag_error(d, NULL, "input '%s' has %d axes, expected %d", diag_show(d, v->name),
-                                    t->rank, v->type.rank);
+                    ok = diag_error(d, DIAG_RUN_INPUT, NULL, "input '%s' has %d axes, expected %d",
+                                    diag_show(d, v->name), t->rank, v->type.rank);
                 continue;
             }
             for (int k = 0; k < t->rank; k++) {
@@ -511,16 +518,16 @@ bool func_bind_dims(const Module *m, const Func *f, const Tensor *in, int64_t *s
                     continue;
                 }
                 if (!dim_eval(m->dims, v->type.dim[k], syms, &want) || want != t->dim[k]) {
-                    ok = diag_error(d, NULL,
+                    ok = diag_error(d, DIAG_RUN_INPUT, NULL,
                                     "extent %d of input '%s' is %lld, which does not agree with its type", k,
                                     diag_show(d, v->name), (long long)t->dim[k]);
                     continue;
                 }
                 const DimSym *s = plain ? dim_sym_at(m->dims, sym) : NULL;
                 if (s && (want < s->lo || want > s->hi))
-                    ok = diag_error(d, NULL, "extent %d of input '%s' is %lld, allowed are %lld..%lld", k,
-                                    diag_show(d, v->name), (long long)want, (long long)s->lo,
-                                    (long long)s->hi);
+                    ok = diag_error(
+                        d, DIAG_RUN_INPUT, NULL, "extent %d of input '%s' is %lld, allowed are %lld..%lld", k,
+                        diag_show(d, v->name), (long long)want, (long long)s->lo, (long long)s->hi);
             }
         }
     return ok;

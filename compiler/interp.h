@@ -42,7 +42,8 @@ typedef struct Step {
     Frame *frame;
 } Step;
 
-bool step_error(Step *s, const char *fmt, ...) MOEC_PRINTF(2, 3); /* located at the node's origin; false */
+/* Located at the node's origin; false. */
+bool step_error(Step *s, DiagCode code, const char *fmt, ...) MOEC_PRINTF(3, 4);
 const Tensor *step_in(const Step *s, uint32_t i);                 /* NULL when left out */
 /* Result i with fresh zeroed data, NULL after reporting. Data of an empty tensor may be any pointer. */
 Tensor *step_out(Step *s, uint32_t i, DType dtype, int rank, const int64_t *dim);

@@ -77,7 +77,7 @@ static bool attention_open(Step *s, uint32_t first, Attention *t) {
     const Tensor *seed = step_in(s, first + 7);
     const Attr *offset = node_attr(s->n, AT_offset);
     if (t->q->rank != 3 || t->k->rank != 3 || t->v->rank != 3)
-        return step_error(s, "q, k and v have three axes each");
+        return step_error(s, DIAG_SHAPE_MISFIT, "q, k and v have three axes each");
     if (offset && !step_dim(s, offset->d, &t->offset))
         return false;
     t->heads = node_int(s->n, AT_heads, 1);
@@ -97,7 +97,7 @@ static bool attention_open(Step *s, uint32_t first, Attention *t) {
         fits = fits && t->theirs && t->own->rank == 2 && t->own->dim[0] == t->B && t->own->dim[1] == t->T &&
                t->theirs->rank == 2 && t->theirs->dim[0] == t->B && t->theirs->dim[1] == t->S;
     if (!fits)
-        return step_error(s, "the operands' extents do not agree");
+        return step_error(s, DIAG_SHAPE_MISFIT, "the operands' extents do not agree");
     t->width = wide / t->heads;
     t->value_width = deep / t->heads;
     t->R = t->bias ? t->bias->dim[1] : 0;
@@ -180,7 +180,7 @@ bool interp_attention_grad(Step *s) {
     const Tensor *dy = step_in(s, 0);
     if (dy->rank != 3 || dy->dim[0] != t.B || dy->dim[1] != t.T || dy->dim[2] != t.v->dim[2]) {
         attention_close(&t);
-        return step_error(s, "the adjoint's extents do not agree");
+        return step_error(s, DIAG_SHAPE_MISFIT, "the adjoint's extents do not agree");
     }
     Tensor *out[4] = {step_out(s, 0, t.q->dtype, 3, t.q->dim), step_out(s, 1, t.q->dtype, 3, t.k->dim),
                       step_out(s, 2, t.q->dtype, 3, t.v->dim), NULL};

@@ -65,16 +65,18 @@ static bool matmul(Step *s, const Tensor *ta, bool swap_a, const Tensor *tb, boo
                    bool drop_col) {
     Matrices a = matrices(ta, swap_a), b = matrices(tb, swap_b);
     if (a.cols != b.rows)
-        return step_error(s, "inner extents %lld and %lld differ", (long long)a.cols, (long long)b.rows);
+        return step_error(s, DIAG_SHAPE_MISFIT, "inner extents %lld and %lld differ", (long long)a.cols,
+                          (long long)b.rows);
     if (ta->dtype != tb->dtype)
-        return step_error(s, "the operands are %s and %s", dtype_name(ta->dtype), dtype_name(tb->dtype));
+        return step_error(s, DIAG_OPERAND_TYPE, "the operands are %s and %s", dtype_name(ta->dtype),
+                          dtype_name(tb->dtype));
     Tensor lead_a = *ta, lead_b = *tb;
     lead_a.rank -= 2;
     lead_b.rank -= 2;
     int rank = 0;
     int64_t dim[MOEC_MAX_RANK + 2];
     if (!extents_broadcast(&lead_a, &rank, dim) || !extents_broadcast(&lead_b, &rank, dim))
-        return step_error(s, "the leading extents do not broadcast");
+        return step_error(s, DIAG_SHAPE_MISFIT, "the leading extents do not broadcast");
     Strides stride[3];
     strides_broadcast(&lead_a, rank, dim, stride[0]);
     strides_broadcast(&lead_b, rank, dim, stride[1]);
@@ -109,7 +111,7 @@ static bool matmul(Step *s, const Tensor *ta, bool swap_a, const Tensor *tb, boo
 bool interp_matmul(Step *s) {
     const Tensor *a = step_in(s, 0), *b = step_in(s, 1);
     if (a->rank < 2 || b->rank < 2)
-        return step_error(s, "an operand has fewer than two axes");
+        return step_error(s, DIAG_SHAPE_AXIS, "an operand has fewer than two axes");
     return matmul(s, a, node_int(s->n, AT_ta, 0) != 0, b, node_int(s->n, AT_tb, 0) != 0, false, false);
 }
 
@@ -117,7 +119,7 @@ bool interp_dyn_matmul(Step *s) {
     Tensor a = *step_in(s, 0), b = *step_in(s, 1);
     bool row = a.rank == 1, col = b.rank == 1;
     if (a.rank < 1 || b.rank < 1)
-        return step_error(s, "an operand has no axes");
+        return step_error(s, DIAG_SHAPE_AXIS, "an operand has no axes");
     if (row)
         a.dim[1] = a.dim[0], a.dim[0] = 1, a.rank = 2;
     if (col)

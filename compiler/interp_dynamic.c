@@ -19,7 +19,7 @@ static bool list_operand(Step *s, uint32_t operand, List *out) {
     const Tensor *t = step_in(s, operand);
     int64_t count;
     if (!t || t->rank > 1 || dtype_arith(t->dtype) != AR_I64 || !tensor_count(t, &count) || count > LIST_MAX)
-        return step_error(s, "operand %u is not a short list of integers", operand);
+        return step_error(s, DIAG_SHAPE_VALUE, "operand %u is not a short list of integers", operand);
     load_i64(t, 0, 1, count, out->v);
     out->n = (int)count;
     return true;
@@ -35,7 +35,7 @@ static bool list_axes(Step *s, uint32_t operand, List *out, bool *given) {
     if (!attr)
         return true;
     if (attr->ints.n > LIST_MAX)
-        return step_error(s, "too many axes");
+        return step_error(s, DIAG_SHAPE_SIZE, "too many axes");
     out->n = (int)attr->ints.n;
     for (int i = 0; i < out->n; i++)
         out->v[i] = attr->ints.v[i];
@@ -50,7 +50,7 @@ static bool flag_axes(Step *s, const List *axes, int rank, bool *flag) {
         if (!step_axis(s, axes->v[i], rank, &axis))
             return false;
         if (flag[axis])
-            return step_error(s, "axis %d is named twice", axis);
+            return step_error(s, DIAG_SHAPE_AXIS, "axis %d is named twice", axis);
         flag[axis] = true;
     }
     return true;
@@ -58,11 +58,11 @@ static bool flag_axes(Step *s, const List *axes, int rank, bool *flag) {
 
 static bool check_extents(Step *s, const List *shape) {
     if (shape->n > MOEC_MAX_RANK)
-        return step_error(s, "the result would have %d axes, at most %d are supported", shape->n,
+        return step_error(s, DIAG_LIMIT, "the result would have %d axes, at most %d are supported", shape->n,
                           MOEC_MAX_RANK);
     for (int i = 0; i < shape->n; i++)
         if (shape->v[i] < 0)
-            return step_error(s, "extent %lld", (long long)shape->v[i]);
+            return step_error(s, DIAG_SHAPE_VALUE, "extent %lld", (long long)shape->v[i]);
     return true;
 }
 
@@ -98,23 +98,24 @@ bool interp_dyn_reshape(Step *s) {
     for (int i = 0; i < to.n; i++) {
         if (to.v[i] == -1) {
             if (guess >= 0)
-                return step_error(s, "more than one extent is left to be found");
+                return step_error(s, DIAG_SHAPE_VALUE, "more than one extent is left to be found");
             guess = i;
             continue;
         }
         if (to.v[i] == 0 && !zero) {
             if (i >= a->rank)
-                return step_error(s, "extent %d copies an axis that is not there", i);
+                return step_error(s, DIAG_SHAPE_VALUE, "extent %d copies an axis that is not there", i);
             to.v[i] = a->dim[i];
         }
         if (!mul_i64(rest, to.v[i], &rest))
-            return step_error(s, "the result would be too large");
+            return step_error(s, DIAG_SHAPE_SIZE, "the result would be too large");
     }
     if (guess >= 0) {
         if (rest == 0 && count == 0)
             to.v[guess] = 0;
         else if (rest <= 0 || count % rest != 0)
-            return step_error(s, "%lld elements do not divide by %lld", (long long)count, (long long)rest);
+            return step_error(s, DIAG_SHAPE_VALUE, "%lld elements do not divide by %lld", (long long)count,
+                              (long long)rest);
         else
             to.v[guess] = count / rest;
     }
@@ -133,7 +134,8 @@ bool interp_dyn_squeeze(Step *s) {
         if (!given)
             drop[i] = a->dim[i] == 1;
         if (drop[i] && a->dim[i] != 1)
-            return step_error(s, "axis %d has extent %lld, not 1", i, (long long)a->dim[i]);
+            return step_error(s, DIAG_SHAPE_MISFIT, "axis %d has extent %lld, not 1", i,
+                              (long long)a->dim[i]);
         if (!drop[i])
             dim[rank++] = a->dim[i];
     }
@@ -149,7 +151,8 @@ bool interp_dyn_unsqueeze(Step *s) {
         return false;
     int rank = a->rank + axes.n, at = 0;
     if (rank > MOEC_MAX_RANK)
-        return step_error(s, "the result would have %d axes, at most %d are supported", rank, MOEC_MAX_RANK);
+        return step_error(s, DIAG_LIMIT, "the result would have %d axes, at most %d are supported", rank,
+                          MOEC_MAX_RANK);
     if (!flag_axes(s, &axes, rank, added))
         return false;
     for (int i = 0; i < rank; i++)
@@ -161,7 +164,8 @@ bool interp_dyn_flatten(Step *s) {
     const Tensor *a = step_in(s, 0);
     int64_t axis = node_int(s->n, AT_axis, 1);
     if (axis < -(int64_t)a->rank || axis > a->rank)
-        return step_error(s, "axis %lld does not fit a tensor of %d axes", (long long)axis, a->rank);
+        return step_error(s, DIAG_SHAPE_AXIS, "axis %lld does not fit a tensor of %d axes", (long long)axis,
+                          a->rank);
     int at = (int)(axis < 0 ? axis + a->rank : axis);
     int64_t dim[2] = {extents_count(a->dim, 0, at), extents_count(a->dim, at, a->rank)};
     return step_alias(s, 0, 0, 2, dim);
@@ -174,12 +178,12 @@ bool interp_dyn_axis(Step *s) {
     if (count == 1)
         return step_alias(s, 0, 0, 0, dim);
     if (a->rank != 1)
-        return step_error(s, "neither a scalar nor a vector");
+        return step_error(s, DIAG_SHAPE_AXIS, "neither a scalar nor a vector");
     int at, rank = data ? data->rank : (int)(axis < 0 && axis >= -MOEC_MAX_RANK ? -axis : axis + 1);
     if (!step_axis(s, axis, rank, &at))
         return false;
     if (data && data->dim[at] != count)
-        return step_error(s, "%lld entries for an axis of extent %lld", (long long)count,
+        return step_error(s, DIAG_SHAPE_VALUE, "%lld entries for an axis of extent %lld", (long long)count,
                           (long long)data->dim[at]);
     for (int i = 0; i < rank; i++)
         dim[i] = i == at ? count : 1;
@@ -215,7 +219,7 @@ bool interp_dyn_broadcast(Step *s) {
     want.rank = to.n;
     memcpy(want.dim, to.v, (size_t)to.n * sizeof(int64_t));
     if (!extents_broadcast(&want, &rank, dim) || !extents_broadcast(a, &rank, dim))
-        return step_error(s, "the operand does not broadcast with the shape");
+        return step_error(s, DIAG_SHAPE_MISFIT, "the operand does not broadcast with the shape");
     strides_broadcast(a, rank, dim, from);
     return copy_to(s, a, from, rank, dim, 0);
 }
@@ -230,7 +234,7 @@ bool interp_dyn_fill(Step *s) {
     const Tensor *one = v ? &v->t : &zero;
     int64_t count;
     if (!tensor_count(one, &count) || count != 1)
-        return step_error(s, "the value is not one element");
+        return step_error(s, DIAG_SHAPE_VALUE, "the value is not one element");
     return copy_to(s, one, none, to.n, to.v, 0);
 }
 
@@ -240,21 +244,22 @@ bool interp_dyn_range(Step *s) {
         int64_t n;
         const Tensor *x = step_in(s, i);
         if (!x || x->dtype != t->dtype || !tensor_count(x, &n) || n != 1)
-            return step_error(s, "start, limit and delta are not three numbers of one type");
+            return step_error(s, DIAG_OPERAND_TYPE,
+                              "start, limit and delta are not three numbers of one type");
     }
     int64_t count = 0;
     if (dtype_arith(t->dtype) == AR_I64) {
         int64_t start = tensor_get_i64(t, 0), limit = tensor_get_i64(step_in(s, 1), 0),
                 delta = tensor_get_i64(step_in(s, 2), 0);
         if (delta == 0)
-            return step_error(s, "delta is 0");
+            return step_error(s, DIAG_SHAPE_VALUE, "delta is 0");
         bool up = delta > 0;
         if (up ? limit > start : limit < start) {
             uint64_t span = up ? (uint64_t)limit - (uint64_t)start : (uint64_t)start - (uint64_t)limit;
             uint64_t by = up ? (uint64_t)delta : 0 - (uint64_t)delta;
             uint64_t n = (span - 1) / by + 1;
             if (n > (uint64_t)MOEC_MAX_TENSOR)
-                return step_error(s, "the result would be too large");
+                return step_error(s, DIAG_SHAPE_SIZE, "the result would be too large");
             count = (int64_t)n;
         }
         Tensor *out = step_out(s, 0, t->dtype, 1, &count);
@@ -268,9 +273,9 @@ bool interp_dyn_range(Step *s) {
            delta = tensor_get_f64(step_in(s, 2), 0);
     double n = ceil((limit - start) / delta);
     if (n != n || delta == 0)
-        return step_error(s, "start, limit and delta make no range");
+        return step_error(s, DIAG_SHAPE_VALUE, "start, limit and delta make no range");
     if (n >= (double)MOEC_MAX_TENSOR)
-        return step_error(s, "the result would be too large");
+        return step_error(s, DIAG_SHAPE_SIZE, "the result would be too large");
     count = n > 0 ? (int64_t)n : 0;
     Tensor *out = step_out(s, 0, t->dtype, 1, &count);
     if (!out)
@@ -302,7 +307,7 @@ bool interp_dyn_slice(Step *s) {
     if (by_step && !list_operand(s, 4, &steps))
         return false;
     if (ends.n != starts.n || (by_axis && axes.n != starts.n) || (by_step && steps.n != starts.n))
-        return step_error(s, "starts, ends, axes and steps differ in length");
+        return step_error(s, DIAG_SHAPE_VALUE, "starts, ends, axes and steps differ in length");
     if (!by_axis) {
         axes.n = starts.n;
         for (int i = 0; i < axes.n; i++)
@@ -318,7 +323,7 @@ bool interp_dyn_slice(Step *s) {
         if (!step_axis(s, axes.v[i], a->rank, &k))
             return false;
         if (step == 0)
-            return step_error(s, "a step is 0");
+            return step_error(s, DIAG_SHAPE_VALUE, "a step is 0");
         int64_t n = a->dim[k], hi = step > 0 ? n : n - 1, end_lo = step > 0 ? 0 : -1;
         int64_t first = clamp_bound(starts.v[i], n, 0, hi), end = clamp_bound(ends.v[i], n, end_lo, hi);
         int64_t span = step > 0 ? end - first : first - end;
@@ -342,10 +347,10 @@ bool interp_dyn_tile(Step *s) {
     if (!list_operand(s, 1, &times) || !check_extents(s, &times))
         return false;
     if (times.n != a->rank)
-        return step_error(s, "%d repeats for %d axes", times.n, a->rank);
+        return step_error(s, DIAG_SHAPE_VALUE, "%d repeats for %d axes", times.n, a->rank);
     for (int i = 0; i < a->rank; i++)
         if (!mul_i64(a->dim[i], times.v[i], &dim[i]))
-            return step_error(s, "the result would be too large");
+            return step_error(s, DIAG_SHAPE_SIZE, "the result would be too large");
     Tensor *out = step_out(s, 0, a->dtype, a->rank, dim);
     Strides to;
     if (!out || extents_count(dim, 0, a->rank) == 0)
@@ -375,14 +380,14 @@ bool interp_dyn_transpose(Step *s) {
     bool seen[MOEC_MAX_RANK] = {false};
     Strides own, from;
     if (perm && perm->ints.n != (uint32_t)a->rank)
-        return step_error(s, "a permutation of %u for %d axes", perm->ints.n, a->rank);
+        return step_error(s, DIAG_SHAPE_AXIS, "a permutation of %u for %d axes", perm->ints.n, a->rank);
     strides_dense(a->rank, a->dim, own);
     for (int i = 0; i < a->rank; i++) {
         int p;
         if (!step_axis(s, perm ? perm->ints.v[i] : a->rank - 1 - i, a->rank, &p))
             return false;
         if (seen[p])
-            return step_error(s, "the permutation names axis %d twice", p);
+            return step_error(s, DIAG_SHAPE_AXIS, "the permutation names axis %d twice", p);
         seen[p] = true;
         dim[i] = a->dim[p];
         from[i] = own[p];
@@ -395,10 +400,10 @@ bool interp_dyn_trilu(Step *s) {
     bool upper = node_int(s->n, AT_upper, 1) != 0;
     int64_t k = 0, n;
     if (a->rank < 2)
-        return step_error(s, "needs two axes");
+        return step_error(s, DIAG_SHAPE_AXIS, "needs two axes");
     if (kt) {
         if (!tensor_count(kt, &n) || n != 1 || dtype_arith(kt->dtype) != AR_I64)
-            return step_error(s, "k is not one integer");
+            return step_error(s, DIAG_SHAPE_VALUE, "k is not one integer");
         k = tensor_get_i64(kt, 0);
     }
     Tensor *out = step_out(s, 0, a->dtype, a->rank, a->dim);
@@ -427,9 +432,9 @@ bool interp_dyn_split(Step *s) {
     if (!step_axis(s, node_int(s->n, AT_axis, 0), a->rank, &axis))
         return false;
     if (parts == 0)
-        return step_error(s, "no results");
+        return step_error(s, DIAG_SHAPE_VALUE, "no results");
     if (sizes && (sizes->rank != 1 || dtype_arith(sizes->dtype) != AR_I64 || sizes->dim[0] != (int64_t)parts))
-        return step_error(s, "the sizes are not %u integers", parts);
+        return step_error(s, DIAG_SHAPE_VALUE, "the sizes are not %u integers", parts);
     n = a->dim[axis];
     int64_t each = n / parts + (n % parts != 0);
     strides_dense(a->rank, a->dim, own);
@@ -439,7 +444,7 @@ bool interp_dyn_split(Step *s) {
         memcpy(dim, a->dim, sizeof dim);
         dim[axis] = sizes ? tensor_get_i64(sizes, i) : each < left ? each : left;
         if (dim[axis] < 0 || dim[axis] > left)
-            return step_error(s, "the sizes exceed the axis");
+            return step_error(s, DIAG_SHAPE_VALUE, "the sizes exceed the axis");
         Tensor *out = step_out(s, i, a->dtype, a->rank, dim);
         if (!out)
             return false;
@@ -448,7 +453,8 @@ bool interp_dyn_split(Step *s) {
                      e);
         at += dim[axis];
     }
-    return at == n || step_error(s, "the sizes sum to %lld, the axis has %lld", (long long)at, (long long)n);
+    return at == n || step_error(s, DIAG_SHAPE_VALUE, "the sizes sum to %lld, the axis has %lld",
+                                 (long long)at, (long long)n);
 }
 
 /* ---- quantization -------------------------------------------------------------------------------------- */
@@ -458,7 +464,7 @@ bool interp_dyn_quantize(Step *s) {
     const Tensor *a = step_in(s, 0);
     int64_t count;
     if (a->dtype != DT_F32)
-        return step_error(s, "not defined for %s", dtype_name(a->dtype));
+        return step_error(s, DIAG_OPERAND_TYPE, "not defined for %s", dtype_name(a->dtype));
     CHECK(tensor_count(a, &count));
     const float *x = a->data;
     float lo = 0, hi = 0;

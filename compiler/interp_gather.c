@@ -7,13 +7,15 @@
 static bool index_at(Step *s, const Tensor *at, int64_t i, int64_t n, int64_t *out) {
     int64_t v = tensor_get_i64(at, i);
     if (v < -n || v >= n)
-        return step_error(s, "index %lld is outside an axis of extent %lld", (long long)v, (long long)n);
+        return step_error(s, DIAG_SHAPE_INDEX, "index %lld is outside an axis of extent %lld", (long long)v,
+                          (long long)n);
     *out = v < 0 ? v + n : v;
     return true;
 }
 
 static bool integers(Step *s, const Tensor *t) {
-    return (t && dtype_arith(t->dtype) == AR_I64) || step_error(s, "the indices are not integers");
+    return (t && dtype_arith(t->dtype) == AR_I64) ||
+           step_error(s, DIAG_OPERAND_TYPE, "the indices are not integers");
 }
 
 bool interp_gather(Step *s) {
@@ -68,14 +70,14 @@ bool interp_gather_nd(Step *s) {
     if (!integers(s, at))
         return false;
     if (batch < 0 || at->rank < 1 || batch >= at->rank || batch > a->rank)
-        return step_error(s, "%lld batch axes do not fit the operands", (long long)batch);
+        return step_error(s, DIAG_SHAPE_MISFIT, "%lld batch axes do not fit the operands", (long long)batch);
     int b = (int)batch, rank = 0;
     int64_t width = at->dim[at->rank - 1], dim[MOEC_MAX_RANK * 2];
     if (width > a->rank - b)
-        return step_error(s, "indices of %lld axes for %d", (long long)width, a->rank - b);
+        return step_error(s, DIAG_SHAPE_AXIS, "indices of %lld axes for %d", (long long)width, a->rank - b);
     for (int i = 0; i < b; i++)
         if (a->dim[i] != at->dim[i])
-            return step_error(s, "batch axis %d has two extents", i);
+            return step_error(s, DIAG_SHAPE_MISFIT, "batch axis %d has two extents", i);
     int rest = b + (int)width;
     for (int i = 0; i + 1 < at->rank; i++)
         dim[rank++] = at->dim[i];
@@ -122,7 +124,7 @@ bool interp_scatter_nd(Step *s) {
     if (!integers(s, at))
         return false;
     if (at->rank < 1 || at->dim[at->rank - 1] > a->rank)
-        return step_error(s, "the indices do not fit a tensor of %d axes", a->rank);
+        return step_error(s, DIAG_SHAPE_AXIS, "the indices do not fit a tensor of %d axes", a->rank);
     int64_t width = at->dim[at->rank - 1];
     bool fits = up->dtype == a->dtype && up->rank == at->rank - 1 + a->rank - (int)width;
     for (int i = 0; fits && i + 1 < at->rank; i++)
@@ -130,7 +132,7 @@ bool interp_scatter_nd(Step *s) {
     for (int i = (int)width; fits && i < a->rank; i++)
         fits = up->dim[at->rank - 1 + i - (int)width] == a->dim[i];
     if (!fits)
-        return step_error(s, "the updates do not fit data and indices");
+        return step_error(s, DIAG_SHAPE_MISFIT, "the updates do not fit data and indices");
     Tensor *out = step_out(s, 0, a->dtype, a->rank, a->dim);
     size_t bytes;
     if (!out)

@@ -29,7 +29,7 @@ static bool loss_begin(Step *s, Loss *t) {
     if (t->x->rank != 3 || t->w->rank != 2 || t->w->dim[t->swapped ? 1 : 0] != t->x->dim[2] ||
         step_in(s, 3)->rank != 0 || step_in(s, 4)->rank != 0 || !per_token(t->labels, t->x) ||
         !per_token(t->log_z, t->x) || !per_token(t->dloss, t->x))
-        return step_error(s, "the operands' extents do not agree");
+        return step_error(s, DIAG_SHAPE_MISFIT, "the operands' extents do not agree");
     t->rows = t->x->dim[0] * t->x->dim[1];
     t->width = t->x->dim[2];
     t->vocab = t->w->dim[t->swapped ? 0 : 1];
@@ -48,8 +48,8 @@ static bool loss_label(Step *s, const Loss *t, int64_t row, int64_t *label) {
     if (*label == IGNORED)
         *label = -1;
     else if (*label < 0 || *label >= t->vocab)
-        return step_error(s, "label %lld is outside a vocabulary of %lld", (long long)*label,
-                          (long long)t->vocab);
+        return step_error(s, DIAG_SHAPE_INDEX, "label %lld is outside a vocabulary of %lld",
+                          (long long)*label, (long long)t->vocab);
     return true;
 }
 

@@ -62,7 +62,7 @@ bool interp_broadcast(Step *s) {
     if (!step_extents(s, 0, &rank, dim))
         return false;
     if (!strides_broadcast(a, rank, dim, from))
-        return step_error(s, "the operand does not broadcast to the result");
+        return step_error(s, DIAG_SHAPE_MISFIT, "the operand does not broadcast to the result");
     Tensor *out = step_out(s, 0, a->dtype, rank, dim);
     if (!out)
         return false;
@@ -110,7 +110,8 @@ bool interp_slice(Step *s) {
         bool fits = dim[i] == 0 || (first >= 0 && first < a->dim[i] && mul_i64(dim[i] - 1, by, &last) &&
                                     add_i64(first, last, &last) && last >= 0 && last < a->dim[i]);
         if (!fits)
-            return step_error(s, "%lld elements from %lld by %lld leave axis %d of extent %lld",
+            return step_error(s, DIAG_SHAPE_MISFIT,
+                              "%lld elements from %lld by %lld leave axis %d of extent %lld",
                               (long long)dim[i], (long long)first, (long long)by, i, (long long)a->dim[i]);
         from[i] = dim[i] > 1 ? own[i] * by : 0;
         at += dim[i] > 0 ? own[i] * first : 0;
@@ -131,14 +132,15 @@ static bool concat_along(Step *s, int axis) {
     for (uint32_t i = 0; i < s->n->n_in; i++) {
         const Tensor *t = step_in(s, i);
         if (!t)
-            return step_error(s, "operand %u is left out", i);
+            return step_error(s, DIAG_IR_NODE, "operand %u is left out", i);
         bool fits = t->rank == first->rank && t->dtype == first->dtype;
         for (int k = 0; fits && k < t->rank; k++)
             fits = k == axis || t->dim[k] == first->dim[k];
         if (!fits)
-            return step_error(s, "operand %u does not agree with the first one beside axis %d", i, axis);
+            return step_error(s, DIAG_SHAPE_MISFIT,
+                              "operand %u does not agree with the first one beside axis %d", i, axis);
         if (!add_i64(sum, t->dim[axis], &sum))
-            return step_error(s, "the result would be too large");
+            return step_error(s, DIAG_SHAPE_SIZE, "the result would be too large");
     }
     memcpy(dim, first->dim, sizeof dim);
     dim[axis] = sum;
@@ -163,7 +165,7 @@ bool interp_concat(Step *s) {
     const Tensor *a = step_in(s, 0);
     int axis;
     if (!a)
-        return step_error(s, "operand 0 is left out");
+        return step_error(s, DIAG_IR_NODE, "operand 0 is left out");
     return step_axis(s, node_int(s->n, AT_axis, 0), a->rank, &axis) && concat_along(s, axis);
 }
 

@@ -218,7 +218,7 @@ static bool spread(Step *s, int *rank, int64_t *dim, Strides *stride) {
     *rank = 0;
     for (uint32_t i = 0; i < s->n->n_in; i++)
         if (!extents_broadcast(step_in(s, i), rank, dim))
-            return step_error(s, "operand %u does not broadcast with the others", i);
+            return step_error(s, DIAG_SHAPE_MISFIT, "operand %u does not broadcast with the others", i);
     strides_dense(*rank, dim, stride[0]);
     for (uint32_t i = 0; i < s->n->n_in; i++)
         strides_broadcast(step_in(s, i), *rank, dim, stride[1 + i]);
@@ -231,9 +231,10 @@ static bool select_eval(Step *s) {
     int64_t dim[MOEC_MAX_RANK];
     Strides stride[4];
     if (a->dtype != b->dtype)
-        return step_error(s, "the alternatives are %s and %s", dtype_name(a->dtype), dtype_name(b->dtype));
+        return step_error(s, DIAG_OPERAND_TYPE, "the alternatives are %s and %s", dtype_name(a->dtype),
+                          dtype_name(b->dtype));
     if (c->dtype != DT_BOOL)
-        return step_error(s, "the condition is not bool");
+        return step_error(s, DIAG_OPERAND_TYPE, "the condition is not bool");
     if (!spread(s, &rank, dim, stride))
         return false;
     Tensor *out = step_out(s, 0, a->dtype, rank, dim);
@@ -264,16 +265,17 @@ static Arith common_arith(const Tensor *a, const Tensor *b) {
 bool interp_pointwise(Step *s) {
     for (uint32_t i = 0; i < s->n->n_in; i++)
         if (!step_in(s, i))
-            return step_error(s, "operand %u is left out", i);
+            return step_error(s, DIAG_IR_NODE, "operand %u is left out", i);
     if (s->n->op == OP_select)
         return select_eval(s);
     const struct Loops *l = &loops[s->n->op];
     const Tensor *a = step_in(s, 0), *b = step_in(s, s->n->n_in - 1);
     if (s->n->op != OP_pow && a->dtype != b->dtype)
-        return step_error(s, "the operands are %s and %s", dtype_name(a->dtype), dtype_name(b->dtype));
+        return step_error(s, DIAG_OPERAND_TYPE, "the operands are %s and %s", dtype_name(a->dtype),
+                          dtype_name(b->dtype));
     Arith as = common_arith(a, b);
     if (as == AR_I64 ? !l->i64 : !l->f32 && !l->test_f32)
-        return step_error(s, "not defined for %s", dtype_name(a->dtype));
+        return step_error(s, DIAG_OPERAND_TYPE, "not defined for %s", dtype_name(a->dtype));
     int rank;
     int64_t dim[MOEC_MAX_RANK];
     Strides stride[4];

@@ -165,7 +165,7 @@ bool interp_dyn_reduce(Step *s) {
     int64_t n = axes ? axes->ints.n : 0;
     CHECK(kind);
     if (operand && (dtype_arith(operand->dtype) != AR_I64 || operand->rank > 1 || !tensor_count(operand, &n)))
-        return step_error(s, "the axes are not a list of integers");
+        return step_error(s, DIAG_SHAPE_VALUE, "the axes are not a list of integers");
     for (int64_t i = 0; i < n; i++) {
         int axis;
         if (!step_axis(s, operand ? tensor_get_i64(operand, i) : axes->ints.v[i], a->rank, &axis))
@@ -178,7 +178,7 @@ bool interp_dyn_reduce(Step *s) {
     for (int k = K_SUM; k <= K_PROD; k++)
         if (str_is(kind->s, kinds[k]))
             return reduce(s, (Kind)k, reduced, node_int(s->n, AT_keep, 1) != 0);
-    return step_error(s, "unknown reduction '%s'", diag_show(s->run->d, kind->s));
+    return step_error(s, DIAG_IR_NODE, "unknown reduction '%s'", diag_show(s->run->d, kind->s));
 }
 
 /* ---- rows ---------------------------------------------------------------------------------------------- */
@@ -247,7 +247,7 @@ static bool along_axis(Step *s, RowFn *f) {
     const Tensor *a = step_in(s, 0);
     int axis;
     if (!dtype_is_float(a->dtype))
-        return step_error(s, "not defined for %s", dtype_name(a->dtype));
+        return step_error(s, DIAG_OPERAND_TYPE, "not defined for %s", dtype_name(a->dtype));
     return step_axis(s, node_int(s->n, AT_axis, -1), a->rank, &axis) && map_rows(s, a, axis, axis + 1, f);
 }
 
@@ -288,7 +288,7 @@ static bool argmax_along(Step *s, int64_t given, bool keep) {
             dim[rank++] = i == axis ? 1 : a->dim[i];
     Rows r = rows_of(a, axis, axis + 1);
     if (r.n == 0 && r.outer * r.inner > 0)
-        return step_error(s, "the maximum of no elements");
+        return step_error(s, DIAG_SHAPE_MISFIT, "the maximum of no elements");
     Tensor *out = step_out(s, 0, DT_I64, rank, dim);
     if (!out)
         return false;
@@ -324,7 +324,7 @@ bool interp_dyn_argmax(Step *s) {
 bool interp_top_k_mask(Step *s) {
     const Tensor *a = step_in(s, 0);
     if (a->rank < 1)
-        return step_error(s, "needs an axis");
+        return step_error(s, DIAG_SHAPE_AXIS, "needs an axis");
     int64_t k = node_int(s->n, AT_k, 1);
     Tensor *out = step_out(s, 0, DT_BOOL, a->rank, a->dim);
     if (!out)
@@ -384,7 +384,7 @@ bool interp_dyn_cumsum(Step *s) {
     const Tensor *axis = step_in(s, 1);
     int64_t count;
     if (!tensor_count(axis, &count) || count != 1 || dtype_arith(axis->dtype) != AR_I64)
-        return step_error(s, "the axis is not one integer");
+        return step_error(s, DIAG_SHAPE_VALUE, "the axis is not one integer");
     return cumsum_along(s, tensor_get_i64(axis, 0));
 }
 
@@ -403,7 +403,7 @@ bool interp_rms_norm(Step *s) {
     double eps = node_float(s->n, AT_eps, 0);
     int64_t width;
     if (a->rank < 1 || !tensor_count(g, &width) || width != a->dim[a->rank - 1])
-        return step_error(s, "the gain does not fit the last axis");
+        return step_error(s, DIAG_SHAPE_MISFIT, "the gain does not fit the last axis");
     Tensor *out = step_out(s, 0, a->dtype, a->rank, a->dim);
     if (!out)
         return false;
@@ -426,7 +426,7 @@ bool interp_rms_factor(Step *s) {
     double eps = node_float(s->n, AT_eps, 0);
     int64_t dim[MOEC_MAX_RANK];
     if (a->rank < 1)
-        return step_error(s, "needs an axis");
+        return step_error(s, DIAG_SHAPE_AXIS, "needs an axis");
     memcpy(dim, a->dim, sizeof dim);
     dim[a->rank - 1] = 1;
     Tensor *out = step_out(s, 0, a->dtype, a->rank, dim);

@@ -38,7 +38,8 @@ static bool match_func(Module *m, Func *f, bool t5, bool plain, Diag *d) {
     for (size_t i = 0; strict && i < mt.missed.count; i++) {
         const Missed *x = &mt.missed.item[i];
         const Node *at = x->where ? x->where : x->softmax;
-        diag_error(d, NULL, "function %s: node '%s' (%s), added to or part of the attention at '%s': %s",
+        diag_error(d, DIAG_MATCH_ATTENTION, NULL,
+                   "function %s: node '%s' (%s), added to or part of the attention at '%s': %s",
                    diag_show(d, f->name), diag_show(d, at->origin), op_info(at->op)->name,
                    diag_show(d, x->softmax->origin), x->why);
     }

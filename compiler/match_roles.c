@@ -132,8 +132,8 @@ static bool name_attention(Roles *r, NodeId id) {
     else if (cross && (r->memory == NONE || k != r->memory))
         why = "it reads neither its own stack nor the encoder's output";
     if (why)
-        return diag_error(r->d, NULL, "function %s: attention '%s': %s", diag_show(r->d, f->name),
-                          diag_show(r->d, n->origin), why);
+        return diag_error(r->d, DIAG_MATCH_ATTENTION, NULL, "function %s: attention '%s': %s",
+                          diag_show(r->d, f->name), diag_show(r->d, n->origin), why);
     uint32_t layer = cross ? r->cross++ : r->self++;
     const char *const *name = cross ? cross_name : self_name;
     for (int i = 0; i < 3; i++)
@@ -238,7 +238,7 @@ static bool name_stack(Module *m, Diag *d, Func *f, const char *stack, Roles *r)
             name_ffn(r, &f->node[i]);
     bool decoder = strcmp(stack, "decoder") == 0;
     if (ok && (r->self == 0 || r->ffn != r->self || r->cross != (decoder ? r->self : 0)))
-        ok = diag_error(d, NULL,
+        ok = diag_error(d, DIAG_MATCH_T5, NULL,
                         "function %s: not the layers of a T5 %s: %u self attentions, %u cross attentions, %u "
                         "feed-forward "
                         "blocks",
@@ -295,10 +295,11 @@ bool match_roles(Module *m, Diag *d) {
     if (!ok)
         return false;
     if (!known || width < 1 || width > INT32_MAX || vocab < 1)
-        return diag_error(d, NULL,
+        return diag_error(d, DIAG_MATCH_T5, NULL,
                           "the encoder's output or the decoder's embedding does not look like a T5's");
     if (rd.inner != re.inner || rd.heads != re.heads)
-        return diag_error(d, NULL, "encoder and decoder differ in heads (%lld and %lld) or their width",
+        return diag_error(d, DIAG_MATCH_T5, NULL,
+                          "encoder and decoder differ in heads (%lld and %lld) or their width",
                           (long long)re.heads, (long long)rd.heads);
     m->s2s.present = true;
     m->s2s.vocab = vocab;

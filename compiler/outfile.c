@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 static bool fails(OutFile *o, const char *what) {
-    diag_error(o->d, o->path, "cannot %s: %s", what, strerror(errno));
+    diag_error(o->d, DIAG_FILE_WRITE, o->path, "cannot %s: %s", what, strerror(errno));
     outfile_abandon(o);
     return false;
 }

@@ -59,12 +59,14 @@ bool seed_inputs(const Module *m, const Func *f, const int64_t *syms, uint64_t s
         const Value *v = &f->value[f->input[i]];
         in[i] = (Tensor){.dtype = v->type.dtype, .rank = v->type.rank};
         if (v->type.rank == UNRANKED)
-            return diag_error(d, NULL, "input %s has no rank: give it a value", diag_show(d, v->name));
+            return diag_error(d, DIAG_RUN_INPUT, NULL, "input %s has no rank: give it a value",
+                              diag_show(d, v->name));
         for (int k = 0; k < v->type.rank; k++)
             if (!dim_eval(m->dims, v->type.dim[k], syms, &in[i].dim[k]))
-                return diag_error(d, NULL, "input %s: extents overflow", diag_show(d, v->name));
+                return diag_error(d, DIAG_RUN_INPUT, NULL, "input %s: extents overflow",
+                                  diag_show(d, v->name));
         if (!tensor_alloc(a, &in[i]))
-            return diag_error(d, NULL, "input %s: impossible extents", diag_show(d, v->name));
+            return diag_error(d, DIAG_RUN_INPUT, NULL, "input %s: impossible extents", diag_show(d, v->name));
         seed_fill(m, v->name, seed, &in[i]);
     }
     return true;
@@ -202,9 +204,11 @@ static bool compare_one(const Taken *t, const Module *m, const Func *f, const in
         if (tensors_agree(&t->out[i], &out[i], &at))
             continue;
         if (at < 0)
-            return diag_error(d, NULL, "function @%s: output %u changed its type or extents", diag_show(d, f->name), i);
-        return diag_error(d, NULL, "function @%s: output %u element %lld was %.9g and is %.9g", diag_show(d, f->name), i,
-                          (long long)at, tensor_get_f64(&t->out[i], at), tensor_get_f64(&out[i], at));
+            return diag_error(d, DIAG_PARANOID, NULL, "function @%s: output %u changed its type or extents",
+                              diag_show(d, f->name), i);
+        return diag_error(d, DIAG_PARANOID, NULL, "function @%s: output %u element %lld was %.9g and is %.9g",
+                          diag_show(d, f->name), i, (long long)at, tensor_get_f64(&t->out[i], at),
+                          tensor_get_f64(&out[i], at));
     }
     return true;
 }
@@ -246,7 +250,7 @@ bool roundtrip_check(const Module *m, Diag *d)
         size_t i = 0, line = 1;
         while (i < first.n && i < second.n && first.p[i] == second.p[i])
             line += first.p[i++] == '\n';
-        diag_error(d, NULL, "print -> parse -> print changes line %zu", line);
+        diag_error(d, DIAG_PARANOID, NULL, "print -> parse -> print changes line %zu", line);
     }
     module_free(again);
     text_free(&first);

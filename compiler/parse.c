@@ -46,12 +46,13 @@ static bool parse_sym(Parser *p)
     if (!lex_take(x, '*') && !lex_int(x, &hi))
         return false;
     if (lo > hi || lo < 0)
-        return lex_fail(x, "bounds of symbol %s: need 0 <= low <= high", diag_show(x->d, name));
+        return lex_fail(x, DIAG_IR_SYNTAX, "bounds of symbol %s: need 0 <= low <= high",
+                        diag_show(x->d, name));
     size_t known = dim_sym_count(x->m->dims);
     uint32_t id;
     Dim d = dim_sym(x->m->dims, name);
     if (dim_sym_count(x->m->dims) == known || !dim_as_sym(x->m->dims, d, &id))
-        return lex_fail(x, "symbol %s is declared twice", diag_show(x->d, name));
+        return lex_fail(x, DIAG_IR_TWICE, "symbol %s is declared twice", diag_show(x->d, name));
     dim_sym_at(x->m->dims, id)->lo = lo;
     dim_sym_at(x->m->dims, id)->hi = hi;
     return lex_end_line(x);
@@ -87,9 +88,9 @@ static bool parse_seq2seq(Parser *p)
         while (i < N_FIELDS && !str_is(key, field[i].name))
             i++;
         if (i == N_FIELDS)
-            return lex_fail(x, "seq2seq has no field %s", diag_show(x->d, key));
+            return lex_fail(x, DIAG_IR_UNKNOWN, "seq2seq has no field %s", diag_show(x->d, key));
         if (!field[i].wide && (v < 0 || v > UINT32_MAX))
-            return lex_fail(x, "%s is out of range", field[i].name);
+            return lex_fail(x, DIAG_IR_SYNTAX, "%s is out of range", field[i].name);
         if (field[i].wide)
             memcpy((char *)s + field[i].offset, &v, sizeof v);
         else
@@ -105,7 +106,7 @@ static bool parse_func_ref(Parser *p, FuncId *out)
     if (!lex_name(&p->x, '@', &name, &digits))
         return false;
     return namemap_find(&p->funcs, name, out) ||
-           lex_fail(&p->x, "there is no function %s", diag_show(p->x.d, name));
+           lex_fail(&p->x, DIAG_IR_UNKNOWN, "there is no function %s", diag_show(p->x.d, name));
 }
 
 static bool parse_param(Parser *p)
@@ -121,7 +122,7 @@ static bool parse_param(Parser *p)
     while (kind < 3 && !lex_keyword(x, kinds[kind]))
         kind++;
     if (kind == 3)
-        return lex_fail(x, "expected frozen, adapter or const");
+        return lex_fail(x, DIAG_IR_SYNTAX, "expected frozen, adapter or const");
     param.kind = (ParamKind)kind;
     if (lex_take(x, '=')) {
         if (!lex_elements(x, &t))
@@ -133,7 +134,7 @@ static bool parse_param(Parser *p)
     if (lex_keyword(x, "from") && !lex_quoted(x, &param.origin))
         return false;
     if (namemap_find(&p->params, param.name, NULL))
-        return lex_fail(x, "parameter %s stands twice", diag_show(x->d, param.name));
+        return lex_fail(x, DIAG_IR_TWICE, "parameter %s stands twice", diag_show(x->d, param.name));
     param.dtype = t.dtype;
     param.rank = t.rank;
     memcpy(param.dim, t.dim, sizeof param.dim);
@@ -212,9 +213,9 @@ static bool parse_attrs(Parser *p, Node *n)
         if (!lex_word(x, &key))
             return false;
         if (!attr_find(key, &a.key))
-            return lex_fail(x, "there is no attribute %s", diag_show(x->d, key));
+            return lex_fail(x, DIAG_IR_UNKNOWN, "there is no attribute %s", diag_show(x->d, key));
         if (seen[a.key])
-            return lex_fail(x, "attribute %s stands twice", attr_name(a.key));
+            return lex_fail(x, DIAG_IR_TWICE, "attribute %s stands twice", attr_name(a.key));
         seen[a.key] = true;
         if (!lex_want(x, '=') || !parse_attr_value(p, &a))
             return false;
@@ -227,7 +228,7 @@ static bool parse_attrs(Parser *p, Node *n)
 static bool add_value(Parser *p, Value v, bool unnamed, Str name)
 {
     if (!namemap_add(&p->names, name, (ValueId)p->values.count))
-        return lex_fail(&p->x, "value %s is defined twice", diag_show(p->x.d, name));
+        return lex_fail(&p->x, DIAG_IR_TWICE, "value %s is defined twice", diag_show(p->x.d, name));
     v.name = unnamed ? (Str){0} : name;
     vec_push(&p->values, v);
     return true;
@@ -242,7 +243,7 @@ static bool param_operand(Parser *p, ValueId *out)
     if (!lex_name(x, '@', &name, &digits))
         return false;
     if (!namemap_find(&p->params, name, &id))
-        return lex_fail(x, "there is no parameter %s", diag_show(x->d, name));
+        return lex_fail(x, DIAG_IR_UNKNOWN, "there is no parameter %s", diag_show(x->d, name));
     if (p->param_value.item[id] == NONE) {
         const Param *param = &x->m->param[id];
         Value v = {.kind = VK_PARAM, .def = id, .name = param->name};
@@ -270,7 +271,7 @@ static bool parse_operand(Parser *p, ValueId *out)
     if (!lex_name(x, '%', &name, &digits))
         return false;
     return namemap_find(&p->names, name, out) ||
-           lex_fail(x, "value %s is not defined above", diag_show(x->d, name));
+           lex_fail(x, DIAG_IR_UNKNOWN, "value %s is not defined above", diag_show(x->d, name));
 }
 
 static bool parse_operands(Parser *p, Node *n)
@@ -284,7 +285,7 @@ static bool parse_operands(Parser *p, Node *n)
         if (!parse_operand(p, &v))
             return false;
         if (p->operands.count == MAX_OPERANDS)
-            return lex_fail(x, "more than %d operands", MAX_OPERANDS);
+            return lex_fail(x, DIAG_LIMIT, "more than %d operands", MAX_OPERANDS);
         vec_push(&p->operands, v);
     } while (lex_take(x, ','));
     n->n_in = (uint32_t)p->operands.count;
@@ -304,7 +305,7 @@ static bool parse_results(Parser *p)
         if (!lex_name(x, '%', &name, &digits))
             return false;
         if (p->results.count == MAX_OPERANDS)
-            return lex_fail(x, "more than %d results", MAX_OPERANDS);
+            return lex_fail(x, DIAG_LIMIT, "more than %d results", MAX_OPERANDS);
         vec_push(&p->results, name);
         vec_push(&p->result_unnamed, digits);
     } while (lex_take(x, ','));
@@ -319,7 +320,7 @@ static bool parse_node(Parser *p)
     if (!parse_results(p) || !lex_word(x, &op))
         return false;
     if (!op_find(op, &n.op))
-        return lex_fail(x, "there is no op %s", diag_show(x->d, op));
+        return lex_fail(x, DIAG_IR_UNKNOWN, "there is no op %s", diag_show(x->d, op));
     if (!parse_operands(p, &n) || !parse_attrs(p, &n))
         return false;
     n.n_out = (uint32_t)p->results.count;
@@ -349,7 +350,7 @@ static bool parse_signature(Parser *p, Str *name, FuncRole *role)
     while (r < 4 && !lex_keyword(x, roles[r]))
         r++;
     if (r == 4)
-        return lex_fail(x, "expected entry, body, kernel or init");
+        return lex_fail(x, DIAG_IR_SYNTAX, "expected entry, body, kernel or init");
     *role = (FuncRole)r;
     if (!lex_want(x, '('))
         return false;
@@ -421,14 +422,14 @@ static bool parse_func(Parser *p)
         return false;
     for (;;) {
         if (!lex_next_line(x))
-            return lex_fail(x, "function %s has no end", diag_show(x->d, name));
+            return lex_fail(x, DIAG_IR_SYNTAX, "function %s has no end", diag_show(x->d, name));
         if (lex_keyword(x, "return"))
             break;
         if (!parse_node(p))
             return false;
     }
     if (!parse_return(p))
-        return x->errors > 0 ? false : lex_fail(x, "expected `}` after return");
+        return x->errors > 0 ? false : lex_fail(x, DIAG_IR_SYNTAX, "expected `}` after return");
     func_finish(p, name, role);
     return true;
 }
@@ -445,7 +446,7 @@ static bool collect_funcs(Parser *p)
         if (lex_keyword(x, "func")) {
             ok = lex_name(x, '@', &name, &digits);
             if (ok && !namemap_add(&p->funcs, name, (uint32_t)p->funcs.count))
-                ok = lex_fail(x, "function %s stands twice", diag_show(x->d, name));
+                ok = lex_fail(x, DIAG_IR_TWICE, "function %s stands twice", diag_show(x->d, name));
         }
         lex_skip_line(x);
     }
@@ -473,7 +474,8 @@ static void parse_lines(Parser *p)
         } else {
             while (i < N_LINES && !lex_keyword(x, lines[i].keyword))
                 i++;
-            ok = i < N_LINES ? lines[i].parse(p) : lex_fail(x, "expected sym, seq2seq, spec, param or func");
+            ok = i < N_LINES ? lines[i].parse(p)
+                             : lex_fail(x, DIAG_IR_SYNTAX, "expected sym, seq2seq, spec, param or func");
         }
         if (!ok) {
             lex_skip_line(x);
@@ -499,7 +501,7 @@ Module *module_parse(Diag *d, const char *file, const char *text, size_t n)
     p.x.p = p.x.line_start = arena_copy(m->arena, text, n);
     p.x.end = p.x.p + n;
     if (n >= INT32_MAX)
-        lex_fail(&p.x, "text above 2 GiB");
+        lex_fail(&p.x, DIAG_LIMIT, "text above 2 GiB");
     else if (collect_funcs(&p))
         parse_lines(&p);
     func_reset(&p);

@@ -6,17 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool lex_fail(Lex *x, const char *fmt, ...)
+bool lex_fail(Lex *x, DiagCode code, const char *fmt, ...)
 {
-    char message[512], place[1024];
+    char message[512];
     va_list args;
     va_start(args, fmt);
     vsnprintf(message, sizeof message, fmt, args);
     va_end(args);
-    snprintf(place, sizeof place, "%.900s:%u:%u", x->file ? x->file : "<text>", x->line,
-             (unsigned)(x->p - x->line_start) + 1);
+    DiagPlace at = {x->file ? x->file : "<text>", x->line, (uint32_t)(x->p - x->line_start) + 1};
     x->errors++;
-    return diag_error(x->d, place, "%s", message);
+    return diag_error_at(x->d, code, at, "%s", message);
 }
 
 void lex_space(Lex *x)
@@ -42,7 +41,7 @@ void lex_skip_line(Lex *x)
 bool lex_end_line(Lex *x)
 {
     if (!lex_at_end(x))
-        return lex_fail(x, "unexpected text at the end of the line");
+        return lex_fail(x, DIAG_IR_SYNTAX, "unexpected text at the end of the line");
     lex_skip_line(x);
     return true;
 }
@@ -70,7 +69,7 @@ bool lex_take(Lex *x, char c)
 
 bool lex_want(Lex *x, char c)
 {
-    return lex_take(x, c) || lex_fail(x, "expected `%c`", c);
+    return lex_take(x, c) || lex_fail(x, DIAG_IR_SYNTAX, "expected `%c`", c);
 }
 
 static bool is_alpha(char c)
@@ -88,7 +87,7 @@ bool lex_word(Lex *x, Str *out)
     lex_space(x);
     const char *s = x->p;
     if (s == x->end || !is_alpha(*s))
-        return lex_fail(x, "expected a word");
+        return lex_fail(x, DIAG_IR_SYNTAX, "expected a word");
     while (x->p < x->end && (is_alpha(*x->p) || is_digit(*x->p)))
         x->p++;
     *out = (Str){s, (size_t)(x->p - s)};
@@ -115,7 +114,7 @@ bool lex_quoted(Lex *x, Str *out)
     while (s < x->end && *s != '"' && *s != '\n')
         s++;
     if (s == x->end || *s != '"')
-        return lex_fail(x, "unterminated string");
+        return lex_fail(x, DIAG_IR_SYNTAX, "unterminated string");
     char *buf = arena_alloc(x->m->arena, (size_t)(s - x->p) + 1);
     size_t n = 0;
     while (x->p < s) {
@@ -126,11 +125,11 @@ bool lex_quoted(Lex *x, Str *out)
         unsigned v = 0;
         for (int i = 1; i <= 3; i++) {
             if (x->p + i >= s || x->p[i] < '0' || x->p[i] > '7')
-                return lex_fail(x, "a backslash is followed by three octal digits");
+                return lex_fail(x, DIAG_IR_SYNTAX, "a backslash is followed by three octal digits");
             v = 8 * v + (unsigned)(x->p[i] - '0');
         }
         if (v > 255)
-            return lex_fail(x, "octal escape above \\377");
+            return lex_fail(x, DIAG_IR_SYNTAX, "octal escape above \\377");
         buf[n++] = (char)v;
         x->p += 4;
     }
@@ -155,7 +154,7 @@ bool lex_symbol(Lex *x, Str *out)
     if (lex_peek(x, '"'))
         return lex_quoted(x, out);
     *out = name_run(x, &digits);
-    return (out->n && is_alpha(out->p[0])) || lex_fail(x, "expected a symbol's name");
+    return (out->n && is_alpha(out->p[0])) || lex_fail(x, DIAG_IR_SYNTAX, "expected a symbol's name");
 }
 
 bool lex_name(Lex *x, char sigil, Str *out, bool *bare_digits)
@@ -166,7 +165,7 @@ bool lex_name(Lex *x, char sigil, Str *out, bool *bare_digits)
     if (x->p < x->end && *x->p == '"')
         return lex_quoted(x, out);
     *out = name_run(x, bare_digits);
-    return out->n || lex_fail(x, "expected a name after `%c`", sigil);
+    return out->n || lex_fail(x, DIAG_IR_SYNTAX, "expected a name after `%c`", sigil);
 }
 
 bool lex_int(Lex *x, int64_t *out)
@@ -176,12 +175,12 @@ bool lex_int(Lex *x, int64_t *out)
     const char *s = x->p + negative;
     int64_t v = 0;
     if (s == x->end || !is_digit(*s))
-        return lex_fail(x, "expected an integer");
+        return lex_fail(x, DIAG_IR_SYNTAX, "expected an integer");
     for (; s < x->end && is_digit(*s); s++)
         if (!mul_i64(v, 10, &v) || !sub_i64(v, *s - '0', &v)) /* negative throughout: INT64_MIN has no positive */
-            return lex_fail(x, "integer out of range");
+            return lex_fail(x, DIAG_IR_SYNTAX, "integer out of range");
     if (!negative && !sub_i64(0, v, &v))
-        return lex_fail(x, "integer out of range");
+        return lex_fail(x, DIAG_IR_SYNTAX, "integer out of range");
     x->p = s;
     *out = v;
     return true;
@@ -217,7 +216,7 @@ static bool lex_float(Lex *x, DType dtype, uint64_t *bits)
         *bits = dtype == DT_F16 ? f16_from_f32(v) : b;
     }
     if (!n || *stop)
-        return lex_fail(x, "expected a number");
+        return lex_fail(x, DIAG_IR_SYNTAX, "expected a number");
     x->p += n;
     return true;
 }
@@ -237,9 +236,9 @@ bool lex_dim(Lex *x, Dim *out)
     const char *p = x->p;
     size_t known = dim_sym_count(x->m->dims);
     if (!dim_parse(x->m->dims, &p, x->end, out) || *out == DIM_BAD)
-        return lex_fail(x, "expected an extent");
+        return lex_fail(x, DIAG_IR_SYNTAX, "expected an extent");
     if (dim_sym_count(x->m->dims) != known)
-        return lex_fail(x, "symbol %s is not declared: add a line `sym NAME = LO..HI`",
+        return lex_fail(x, DIAG_IR_UNKNOWN, "symbol %s is not declared: add a line `sym NAME = LO..HI`",
                         diag_show(x->d, dim_sym_at(x->m->dims, (uint32_t)known)->name));
     x->p = p;
     return true;
@@ -254,7 +253,7 @@ bool lex_dtype(Lex *x, DType *out)
     if (dtype_parse(word, out))
         return true;
     x->p = at;
-    return lex_fail(x, "`%s` is no element type", diag_show(x->d, word));
+    return lex_fail(x, DIAG_IR_UNKNOWN, "`%s` is no element type", diag_show(x->d, word));
 }
 
 bool lex_type(Lex *x, Type *out)
@@ -270,7 +269,7 @@ bool lex_type(Lex *x, Type *out)
         return true;
     do {
         if (out->rank == MOEC_MAX_RANK)
-            return lex_fail(x, "rank above %d", MOEC_MAX_RANK);
+            return lex_fail(x, DIAG_LIMIT, "rank above %d", MOEC_MAX_RANK);
         if (!lex_dim(x, &out->dim[out->rank++]))
             return false;
     } while (lex_take(x, ','));
@@ -286,14 +285,14 @@ bool lex_extents(Lex *x, Tensor *out)
     if (!lex_take(x, ']')) {
         do {
             if (out->rank == MOEC_MAX_RANK)
-                return lex_fail(x, "rank above %d", MOEC_MAX_RANK);
+                return lex_fail(x, DIAG_LIMIT, "rank above %d", MOEC_MAX_RANK);
             if (!lex_int(x, &out->dim[out->rank++]))
                 return false;
         } while (lex_take(x, ','));
         if (!lex_want(x, ']'))
             return false;
     }
-    return tensor_count(out, &count) || lex_fail(x, "extents are negative or too large");
+    return tensor_count(out, &count) || lex_fail(x, DIAG_IR_TYPE, "extents are negative or too large");
 }
 
 static bool lex_element(Lex *x, Tensor *t, int64_t i)
@@ -312,7 +311,8 @@ static bool lex_element(Lex *x, Tensor *t, int64_t i)
     if (!lex_int(x, &v))
         return false;
     tensor_set_i64(t, i, v);
-    return tensor_get_i64(t, i) == v || lex_fail(x, "%lld does not fit %s", (long long)v, dtype_name(t->dtype));
+    return tensor_get_i64(t, i) == v ||
+           lex_fail(x, DIAG_IR_SYNTAX, "%lld does not fit %s", (long long)v, dtype_name(t->dtype));
 }
 
 bool lex_elements(Lex *x, Tensor *t)
@@ -320,14 +320,14 @@ bool lex_elements(Lex *x, Tensor *t)
     int64_t count;
     size_t bytes;
     if (!tensor_count(t, &count) || !tensor_bytes(t, &bytes))
-        return lex_fail(x, "extents are negative or too large");
+        return lex_fail(x, DIAG_IR_TYPE, "extents are negative or too large");
     if (lex_keyword(x, "splat")) {
         if (bytes > x->splat_budget)
-            return lex_fail(x, "too many bytes made by `splat`");
+            return lex_fail(x, DIAG_LIMIT, "too many bytes made by `splat`");
         x->splat_budget -= bytes;
         Tensor one = {.dtype = t->dtype};
         if (!tensor_alloc(x->m->arena, t) || !tensor_alloc(x->m->arena, &one))
-            return lex_fail(x, "extents are too large");
+            return lex_fail(x, DIAG_LIMIT, "extents are too large");
         if (!lex_element(x, &one, 0))
             return false;
         size_t n = dtype_bytes(t->dtype);
@@ -338,9 +338,9 @@ bool lex_elements(Lex *x, Tensor *t)
     if (!lex_want(x, '['))
         return false;
     if (count > x->end - x->p)
-        return lex_fail(x, "fewer elements than the type has");
+        return lex_fail(x, DIAG_IR_SYNTAX, "fewer elements than the type has");
     if (!tensor_alloc(x->m->arena, t))
-        return lex_fail(x, "extents are too large");
+        return lex_fail(x, DIAG_LIMIT, "extents are too large");
     for (int64_t i = 0; i < count; i++)
         if ((i && !lex_want(x, ',')) || !lex_element(x, t, i))
             return false;

@@ -16,7 +16,7 @@ typedef struct Lex {
     size_t splat_budget; /* bytes `splat` may still make: text this short must not ask for more */
 } Lex;
 
-bool lex_fail(Lex *x, const char *fmt, ...) MOEC_PRINTF(2, 3);
+bool lex_fail(Lex *x, DiagCode code, const char *fmt, ...) MOEC_PRINTF(3, 4);
 
 void lex_space(Lex *x);      /* blanks, not newlines */
 bool lex_at_end(Lex *x);     /* nothing but a comment (`#`) until the newline */

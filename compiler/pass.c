@@ -51,7 +51,7 @@ static bool write_text(const char *path, const Text *text, Diag *d)
         ok = false;
         error = errno;
     }
-    return ok || diag_error(d, path, "cannot be written: %s", strerror(error));
+    return ok || diag_error(d, DIAG_FILE_WRITE, path, "cannot be written: %s", strerror(error));
 }
 
 static bool dump(const Module *m, const PassRun *run, uint32_t number, const char *when, const char *pass, Diag *d)
@@ -63,7 +63,7 @@ static bool dump(const Module *m, const PassRun *run, uint32_t number, const cha
     if (run->dump_dir) {
         Text path = {0};
         if (mkdir(run->dump_dir, 0777) != 0 && errno != EEXIST)
-            ok = diag_error(d, run->dump_dir, "cannot be made: %s", strerror(errno));
+            ok = diag_error(d, DIAG_FOLDER_MAKE, run->dump_dir, "cannot be made: %s", strerror(errno));
         text_printf(&path, "%s/%02u-%s-%s.ir", run->dump_dir, number, when, pass);
         text_add(&path, "", 1);
         ok = ok && write_text(path.p, &text, d);
@@ -161,7 +161,9 @@ bool passes_run(Module *m, const PassRun *run, Diag *d)
         PassId p = run->list ? run->list[i] : (PassId)i;
         bound = bound || p == PASS_bind;
         if (!bound)
-            return diag_error(d, NULL, "pass '%s' needs every extent known: run `bind` in front of it", passes[p].name);
+            return diag_error(d, DIAG_IR_UNBOUND, NULL,
+                              "pass '%s' needs every extent known: run `bind` in front of it",
+                              passes[p].name);
         if (!run_one(m, run, p, i + 1, bound, d))
             return false;
         if (p == PASS_bind && run->after_bind && !run->after_bind(m, run->context, d))

@@ -61,10 +61,12 @@ static bool complain(const Planner *p, ValueId v) {
     for (int i = 0; i < t->rank; i++)
         dim_visit(p->m->dims, t->dim[i], show_unbounded, ctx);
     if (names.n)
-        diag_error(p->d, NULL, "function '%s': the size of a value has no upper bound; give%s",
+        diag_error(p->d, DIAG_SHAPE_UNBOUNDED, NULL,
+                   "function '%s': the size of a value has no upper bound; give%s",
                    diag_show(p->d, p->f->name), names.p);
     else
-        diag_error(p->d, NULL, "function '%s': a value exceeds 2^47 bytes; lower the bounds with --dim",
+        diag_error(p->d, DIAG_SHAPE_SIZE, NULL,
+                   "function '%s': a value exceeds 2^47 bytes; lower the bounds with --dim",
                    diag_show(p->d, p->f->name));
     text_free(&names);
     return false;
@@ -149,7 +151,7 @@ static bool put_item(const Planner *p, PlanItem *list, uint32_t n, PlanItem x) {
     }
     x.offset = best >= 0 ? best : end;
     if (x.offset + round_up(x.bytes) >= MOEC_MAX_TENSOR)
-        return diag_error(p->d, NULL,
+        return diag_error(p->d, DIAG_SHAPE_SIZE, NULL,
                           "function '%s': the arena exceeds 2^47 bytes; lower the bounds with --dim",
                           diag_show(p->d, p->f->name));
     uint32_t at = n;
@@ -291,7 +293,8 @@ bool plan_arena_bytes(const Module *m, int64_t *bytes, Diag *d) {
                 if (!value_bytes(&p, f->node[j].out + k, &size))
                     return false;
                 if (!add_i64(place->ints.v[k], size, &end) || end >= MOEC_MAX_TENSOR)
-                    return diag_error(d, NULL, "the arena exceeds 2^47 bytes; lower the bounds with --dim");
+                    return diag_error(d, DIAG_SHAPE_SIZE, NULL,
+                                      "the arena exceeds 2^47 bytes; lower the bounds with --dim");
                 if (round_up(end) > *bytes)
                     *bytes = round_up(end);
             }

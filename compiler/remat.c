@@ -321,7 +321,7 @@ static bool fit(Module *m, const PassOptions *o, uint32_t *given_up, Diag *d) {
     if (!arena_with(m, o, hi, &bytes, d))
         return false;
     if (bytes > room)
-        return diag_error(d, NULL,
+        return diag_error(d, DIAG_MEMORY_BUDGET, NULL,
                           "--max-memory: training needs at least %" PRId64 "M (%" PRId64
                           "M of weights, gradients and "
                           "optimiser state, %" PRId64 "M of activations); lower the bounds with --dim",

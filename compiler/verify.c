@@ -18,15 +18,15 @@ typedef struct Verifier {
     Arena *scratch;
 } Verifier;
 
-static bool bad(Verifier *v, const char *fmt, ...) MOEC_PRINTF(2, 3);
-static bool bad(Verifier *v, const char *fmt, ...)
+static bool bad(Verifier *v, DiagCode code, const char *fmt, ...) MOEC_PRINTF(3, 4);
+static bool bad(Verifier *v, DiagCode code, const char *fmt, ...)
 {
     char message[400];
     va_list args;
     va_start(args, fmt);
     vsnprintf(message, sizeof message, fmt, args);
     va_end(args);
-    return diag_error(v->d, NULL, "%s", message);
+    return diag_error(v->d, code, NULL, "%s", message);
 }
 
 static const char *const infer_rule[] = {
@@ -80,18 +80,18 @@ static bool dims_differ(Verifier *v, Dim a, Dim b)
 static bool check_type(Verifier *v, const Type *t, const char *what)
 {
     if ((unsigned)t->dtype >= DT_COUNT)
-        return bad(v, "%s: unknown element type", what);
+        return bad(v, DIAG_IR_TYPE, "%s: unknown element type", what);
     if (t->rank == UNRANKED)
-        return !v->bound || bad(v, "%s: unranked after bind", what);
+        return !v->bound || bad(v, DIAG_IR_UNBOUND, "%s: unranked after bind", what);
     if (t->rank < 0 || t->rank > MOEC_MAX_RANK)
-        return bad(v, "%s: rank %d", what, t->rank);
+        return bad(v, DIAG_IR_TYPE, "%s: rank %d", what, t->rank);
     for (int i = 0; i < t->rank; i++) {
         if (t->dim[i] == DIM_BAD)
-            return bad(v, "%s: axis %d has an extent that overflows", what, i);
+            return bad(v, DIAG_IR_TYPE, "%s: axis %d has an extent that overflows", what, i);
         if (dim_upper(v->m->dims, t->dim[i]) < 0)
-            return bad(v, "%s: axis %d has a negative extent", what, i);
+            return bad(v, DIAG_IR_TYPE, "%s: axis %d has a negative extent", what, i);
         if (dim_lower(v->m->dims, t->dim[i]) >= MOEC_MAX_TENSOR)
-            return bad(v, "%s: axis %d is too large", what, i);
+            return bad(v, DIAG_IR_TYPE, "%s: axis %d is too large", what, i);
     }
     return true;
 }
@@ -115,24 +115,26 @@ static bool check_attr(Verifier *v, const Attr *a)
     switch (attr_kind(a->key)) {
     case AK_FUNC:
         return module_func(v->m, a->i < 0 || a->i > UINT32_MAX ? NONE : (FuncId)a->i) ||
-               bad(v, "%s names no function", name);
-    case AK_DTYPE: return (a->i >= 0 && a->i < DT_COUNT) || bad(v, "%s is no element type", name);
-    case AK_DIM: return a->d != DIM_BAD || bad(v, "%s overflows", name);
+               bad(v, DIAG_IR_NODE, "%s names no function", name);
+    case AK_DTYPE:
+        return (a->i >= 0 && a->i < DT_COUNT) || bad(v, DIAG_IR_NODE, "%s is no element type", name);
+    case AK_DIM:
+        return a->d != DIM_BAD || bad(v, DIAG_IR_NODE, "%s overflows", name);
     case AK_DIMS:
         for (uint32_t i = 0; i < a->dims.n; i++)
             if (a->dims.v[i] == DIM_BAD)
-                return bad(v, "%s overflows", name);
+                return bad(v, DIAG_IR_NODE, "%s overflows", name);
         return true;
     case AK_TENSOR:
         if (a->t.rank < 0 || a->t.rank > MOEC_MAX_RANK || !tensor_count(&a->t, &count))
-            return bad(v, "%s has impossible extents", name);
-        return !count || a->t.data || bad(v, "%s has no data", name);
+            return bad(v, DIAG_IR_NODE, "%s has impossible extents", name);
+        return !count || a->t.data || bad(v, DIAG_IR_NODE, "%s has no data", name);
     case AK_INT:
     case AK_FLOAT:
     case AK_INTS:
     case AK_STR: return true;
     }
-    return bad(v, "attribute of unknown kind");
+    return bad(v, DIAG_IR_NODE, "attribute of unknown kind");
 }
 
 static bool check_attrs(Verifier *v, const Node *n)
@@ -141,17 +143,17 @@ static bool check_attrs(Verifier *v, const Node *n)
     for (uint32_t i = 0; i < n->n_attrs; i++) {
         AttrKey key = n->attrs[i].key;
         if ((unsigned)key >= AT_COUNT)
-            return bad(v, "unknown attribute");
+            return bad(v, DIAG_IR_NODE, "unknown attribute");
         if (!attr_permitted(op_info(n->op), key))
-            return bad(v, "attribute %s does not belong here", attr_name(key));
+            return bad(v, DIAG_IR_NODE, "attribute %s does not belong here", attr_name(key));
         if (seen[key])
-            return bad(v, "attribute %s stands twice", attr_name(key));
+            return bad(v, DIAG_IR_TWICE, "attribute %s stands twice", attr_name(key));
         seen[key] = true;
         if (!check_attr(v, &n->attrs[i]))
             return false;
     }
     const Attr *place = node_attr(n, AT_place);
-    return !place || place->ints.n == n->n_out || bad(v, "place needs one number a result");
+    return !place || place->ints.n == n->n_out || bad(v, DIAG_IR_NODE, "place needs one number a result");
 }
 
 /* ---- types of results --------------------------------------------------------------------------------------- */
@@ -161,8 +163,9 @@ static bool given_iota(Verifier *v, const Func *f, const Node *n)
     const Type *t = &f->value[n->out].type;
     int64_t axis = node_int(n, AT_axis, 0);
     if (t->dtype != DT_I64)
-        return bad(v, "the result is not i64");
-    return (axis >= 0 && axis < t->rank) || bad(v, "axis %" PRId64 " of a rank %d result", axis, t->rank);
+        return bad(v, DIAG_IR_TYPE, "the result is not i64");
+    return (axis >= 0 && axis < t->rank) ||
+           bad(v, DIAG_IR_TYPE, "axis %" PRId64 " of a rank %d result", axis, t->rank);
 }
 
 static bool given_reshape(Verifier *v, const Func *f, const Node *n)
@@ -170,7 +173,8 @@ static bool given_reshape(Verifier *v, const Func *f, const Node *n)
     const Type *from = &f->value[n->in[0]].type, *to = &f->value[n->out].type;
     Dim a = type_count(v->m->dims, from), b = type_count(v->m->dims, to);
     if (a != DIM_BAD && b != DIM_BAD && dims_differ(v, a, b))
-        return bad(v, "%s cannot be reshaped to %s: element counts differ", show_type(v, from), show_type(v, to));
+        return bad(v, DIAG_SHAPE_MISFIT, "%s cannot be reshaped to %s: element counts differ",
+                   show_type(v, from), show_type(v, to));
     return true;
 }
 
@@ -181,7 +185,8 @@ static bool given_broadcast(Verifier *v, const Func *f, const Node *n)
     for (int i = 0; lead >= 0 && i < from->rank; i++)
         if (!dim_is(v->m->dims, from->dim[i], 1) && dims_differ(v, from->dim[i], to->dim[lead + i]))
             lead = -1;
-    return lead >= 0 || bad(v, "%s does not broadcast to %s", show_type(v, from), show_type(v, to));
+    return lead >= 0 ||
+           bad(v, DIAG_SHAPE_MISFIT, "%s does not broadcast to %s", show_type(v, from), show_type(v, to));
 }
 
 static bool given_slice(Verifier *v, const Func *f, const Node *n)
@@ -190,20 +195,20 @@ static bool given_slice(Verifier *v, const Func *f, const Node *n)
     const Type *from = &f->value[n->in[0]].type, *to = &f->value[n->out].type;
     const Attr *start = node_attr(n, AT_start), *step = node_attr(n, AT_step);
     if (to->rank != from->rank)
-        return bad(v, "operand and result differ in rank");
+        return bad(v, DIAG_SHAPE_MISFIT, "operand and result differ in rank");
     if (!start || start->dims.n != (uint32_t)to->rank || (step && step->ints.n != (uint32_t)to->rank))
-        return bad(v, "start and step need one entry an axis");
+        return bad(v, DIAG_SHAPE_MISFIT, "start and step need one entry an axis");
     for (int i = 0; i < to->rank; i++) {
         int64_t s = step ? step->ints.v[i] : 1;
         if (s == 0)
-            return bad(v, "step 0 on axis %d", i);
+            return bad(v, DIAG_SHAPE_MISFIT, "step 0 on axis %d", i);
         if (dim_upper(t, to->dim[i]) < 1)
             continue; /* empty: nothing is read */
         Dim first = start->dims.v[i];
         Dim last = dim_add(t, first, dim_mul(t, dim_const(t, s), dim_sub(t, to->dim[i], dim_const(t, 1))));
         Dim low = s > 0 ? first : last, high = s > 0 ? last : first;
         if (last == DIM_BAD || dim_upper(t, low) < 0 || dim_lower(t, dim_sub(t, high, from->dim[i])) >= 0)
-            return bad(v, "axis %d reaches outside the operand %s", i, show_type(v, from));
+            return bad(v, DIAG_SHAPE_MISFIT, "axis %d reaches outside the operand %s", i, show_type(v, from));
     }
     return true;
 }
@@ -212,8 +217,8 @@ static bool given_random(Verifier *v, const Func *f, const Node *n)
 {
     const Type *seed = &f->value[n->in[0]].type;
     if (seed->dtype != DT_I64 || seed->rank > 0)
-        return bad(v, "the seed is %s, not i64[]", show_type(v, seed));
-    return f->value[n->out].type.dtype == DT_F32 || bad(v, "the result is not f32");
+        return bad(v, DIAG_IR_TYPE, "the seed is %s, not i64[]", show_type(v, seed));
+    return f->value[n->out].type.dtype == DT_F32 || bad(v, DIAG_IR_TYPE, "the result is not f32");
 }
 
 static bool check_given(Verifier *v, const Func *f, const Node *n)
@@ -230,12 +235,13 @@ static bool check_given(Verifier *v, const Func *f, const Node *n)
     if (n->n_in && n->op != OP_random) {
         const Type *in = &f->value[n->in[0]].type;
         if (in->dtype != out->dtype)
-            return bad(v, "operand is %s, result %s", dtype_name(in->dtype), dtype_name(out->dtype));
+            return bad(v, DIAG_IR_TYPE, "operand is %s, result %s", dtype_name(in->dtype),
+                       dtype_name(out->dtype));
         if (in->rank == UNRANKED)
             return true;
     }
     if (out->rank == UNRANKED)
-        return bad(v, "the result's type has to be stated");
+        return bad(v, DIAG_IR_TYPE, "the result's type has to be stated");
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
         if (rules[i].op == n->op)
             return rules[i].check(v, f, n);
@@ -258,9 +264,9 @@ static bool check_results(Verifier *v, const Func *f, const Node *n)
     Type *types = arena_array(v->scratch, (size_t)n->n_out + 8, sizeof *types);
     const char *why = "types do not fit";
     if (!node_infer((Module *)v->m, f, n->op, n->in, n->n_in, n->attrs, n->n_attrs, types, &n_out, &why))
-        return bad(v, "%s", why);
+        return bad(v, DIAG_SHAPE_MISFIT, "%s", why);
     if (n_out != n->n_out)
-        return bad(v, "%u results where %u are due", n->n_out, n_out);
+        return bad(v, DIAG_IR_NODE, "%u results where %u are due", n->n_out, n_out);
     bool any_unranked = false;
     for (uint32_t i = 0; i < n->n_in; i++)
         any_unranked |= n->in[i] != NONE && f->value[n->in[i]].type.rank == UNRANKED;
@@ -268,7 +274,8 @@ static bool check_results(Verifier *v, const Func *f, const Node *n)
     for (uint32_t i = 0; i < n_out; i++) {
         const Type *stated = &f->value[n->out + i].type;
         if (!type_agrees(stated, &types[i], dynamic))
-            return bad(v, "result %u is stated as %s but is %s", i, show_type(v, stated), show_type(v, &types[i]));
+            return bad(v, DIAG_IR_TYPE, "result %u is stated as %s but is %s", i, show_type(v, stated),
+                       show_type(v, &types[i]));
     }
     return true;
 }
@@ -279,23 +286,23 @@ static bool check_arity(Verifier *v, const Func *f, const Node *n, NodeId id, co
 {
     const OpInfo *info = op_info(n->op);
     if (n->n_in < (uint32_t)info->in_min || (info->in_max >= 0 && n->n_in > (uint32_t)info->in_max))
-        return bad(v, "%u operands", n->n_in);
+        return bad(v, DIAG_IR_NODE, "%u operands", n->n_in);
     if (info->outs >= 0 && n->n_out != (uint32_t)info->outs)
-        return bad(v, "%u results where %d are due", n->n_out, info->outs);
+        return bad(v, DIAG_IR_NODE, "%u results where %d are due", n->n_out, info->outs);
     for (uint32_t i = 0; i < n->n_in; i++) {
         ValueId in = n->in[i];
         if (in == NONE) {
             if (i < (uint32_t)info->in_min || info->in_max < 0)
-                return bad(v, "operand %u may not be left out", i);
+                return bad(v, DIAG_IR_NODE, "operand %u may not be left out", i);
         } else if (in >= f->n_values || !defined[in])
-            return bad(v, "operand %u is not defined before it is used", i);
+            return bad(v, DIAG_IR_NODE, "operand %u is not defined before it is used", i);
     }
     if (n->out > f->n_values || n->n_out > f->n_values - n->out)
-        return bad(v, "results outside the value table");
+        return bad(v, DIAG_IR_NODE, "results outside the value table");
     for (uint32_t i = 0; i < n->n_out; i++) {
         const Value *out = &f->value[n->out + i];
         if (defined[n->out + i] || out->kind != VK_NODE || out->def != id || out->index != i)
-            return bad(v, "result %u and its value do not agree", i);
+            return bad(v, DIAG_IR_NODE, "result %u and its value do not agree", i);
     }
     return true;
 }
@@ -304,7 +311,7 @@ static bool check_node(Verifier *v, const Func *f, NodeId id, bool *defined)
 {
     const Node *n = &f->node[id];
     if ((unsigned)n->op >= OP_COUNT)
-        return bad(v, "node %u: unknown op", id);
+        return bad(v, DIAG_IR_NODE, "node %u: unknown op", id);
     if (n->origin.n)
         diag_push(v->d, "node %u (%s, from '%s')", id, op_info(n->op)->name, diag_show(v->d, n->origin));
     else
@@ -313,9 +320,9 @@ static bool check_node(Verifier *v, const Func *f, NodeId id, bool *defined)
     for (uint32_t i = 0; ok && i < n->n_out; i++)
         ok = check_type(v, &f->value[n->out + i].type, "result");
     if (ok && v->bound && op_info(n->op)->klass == OC_DYNAMIC)
-        ok = bad(v, "dynamic op after bind");
+        ok = bad(v, DIAG_IR_UNBOUND, "dynamic op after bind");
     if (ok && v->bound && node_int(n, AT_axis, 0) < 0)
-        ok = bad(v, "negative axis after bind");
+        ok = bad(v, DIAG_IR_UNBOUND, "negative axis after bind");
     ok = ok && check_results(v, f, n);
     for (uint32_t i = 0; ok && i < n->n_out; i++)
         defined[n->out + i] = true;
@@ -332,12 +339,12 @@ static bool check_inputs(Verifier *v, const Func *f, bool *defined)
     for (uint32_t i = 0; ok && i < f->n_inputs; i++) {
         ValueId in = f->input[i];
         if (in >= f->n_values || defined[in] || f->value[in].kind != VK_INPUT || f->value[in].def != i)
-            ok = bad(v, "input %u and its value do not agree", i);
+            ok = bad(v, DIAG_IR_MODULE, "input %u and its value do not agree", i);
         else {
             defined[in] = true;
             ok = check_type(v, &f->value[in].type, "input");
             if (ok && f->role == FR_ENTRY && !namemap_add(&names, f->value[in].name, i))
-                ok = bad(v, "two inputs are named '%s'", diag_show(v->d, f->value[in].name));
+                ok = bad(v, DIAG_IR_TWICE, "two inputs are named '%s'", diag_show(v->d, f->value[in].name));
         }
     }
     namemap_free(&names);
@@ -348,27 +355,27 @@ static bool check_param_value(Verifier *v, const Func *f, ValueId id, ValueId *o
 {
     const Value *value = &f->value[id];
     if (value->def >= v->m->n_params)
-        return bad(v, "value %u is of no parameter", id);
+        return bad(v, DIAG_IR_MODULE, "value %u is of no parameter", id);
     const Param *p = &v->m->param[value->def];
     if (of_param[value->def] != NONE)
-        return bad(v, "parameter @%s has two values", diag_show(v->d, p->name));
+        return bad(v, DIAG_IR_TWICE, "parameter @%s has two values", diag_show(v->d, p->name));
     of_param[value->def] = id;
     if (f->role == FR_KERNEL)
-        return bad(v, "a kernel names parameter @%s", diag_show(v->d, p->name));
+        return bad(v, DIAG_IR_MODULE, "a kernel names parameter @%s", diag_show(v->d, p->name));
     bool ok = value->type.dtype == p->dtype && value->type.rank == p->rank;
     for (int i = 0; ok && i < p->rank; i++)
         ok = dim_is(v->m->dims, value->type.dim[i], p->dim[i]);
-    return ok || bad(v, "value and parameter @%s differ in type", diag_show(v->d, p->name));
+    return ok || bad(v, DIAG_IR_MODULE, "value and parameter @%s differ in type", diag_show(v->d, p->name));
 }
 
 static bool check_func(Verifier *v, const Func *f, FuncId id)
 {
     if (f->id != id)
-        return bad(v, "its id is %u, its place %u", f->id, id);
+        return bad(v, DIAG_IR_MODULE, "its id is %u, its place %u", f->id, id);
     if (!f->name.n)
-        return bad(v, "a function without a name");
+        return bad(v, DIAG_IR_MODULE, "a function without a name");
     if ((unsigned)f->role > FR_INIT)
-        return bad(v, "unknown role");
+        return bad(v, DIAG_IR_MODULE, "unknown role");
     bool *defined = mem_alloc((size_t)f->n_values + 1);
     ValueId *of_param = mem_alloc(((size_t)v->m->n_params + 1) * sizeof *of_param);
     memset(of_param, 0xff, ((size_t)v->m->n_params + 1) * sizeof *of_param);
@@ -383,14 +390,14 @@ static bool check_func(Verifier *v, const Func *f, FuncId id)
     NameMap names = {0};
     for (uint32_t i = 0; ok && i < f->n_outputs; i++) {
         if (f->output[i] >= f->n_values || !defined[f->output[i]])
-            ok = bad(v, "output %u is not defined", i);
+            ok = bad(v, DIAG_IR_MODULE, "output %u is not defined", i);
         else if (f->role == FR_ENTRY && !namemap_add(&names, f->output_name[i], i))
-            ok = bad(v, "two outputs are named '%s'", diag_show(v->d, f->output_name[i]));
+            ok = bad(v, DIAG_IR_TWICE, "two outputs are named '%s'", diag_show(v->d, f->output_name[i]));
     }
     namemap_free(&names);
     for (ValueId i = 0; ok && i < f->n_values; i++)
         if (!defined[i])
-            ok = bad(v, "value %u has no definition", i);
+            ok = bad(v, DIAG_IR_MODULE, "value %u has no definition", i);
     mem_free(of_param);
     mem_free(defined);
     return ok;
@@ -404,24 +411,24 @@ static bool check_param(Verifier *v, const Param *p)
     size_t bytes;
     Tensor t = {.dtype = p->dtype, .rank = p->rank};
     if ((unsigned)p->dtype >= DT_COUNT || (unsigned)p->kind > PK_CONST || p->rank < 0 || p->rank > MOEC_MAX_RANK)
-        return bad(v, "unknown kind, element type or rank");
+        return bad(v, DIAG_IR_MODULE, "unknown kind, element type or rank");
     memcpy(t.dim, p->dim, sizeof t.dim);
     if (!tensor_count(&t, &count) || !tensor_bytes(&t, &bytes))
-        return bad(v, "impossible extents");
+        return bad(v, DIAG_IR_MODULE, "impossible extents");
     if (p->init == NONE)
         return true;
     const Func *f = module_func(v->m, p->init);
     if (!f || f->role != FR_INIT)
-        return bad(v, "its init is no init function");
+        return bad(v, DIAG_IR_MODULE, "its init is no init function");
     if (f->n_inputs || f->n_outputs != 1)
-        return bad(v, "its init has inputs, or not one output");
+        return bad(v, DIAG_IR_MODULE, "its init has inputs, or not one output");
     if (f->output[0] >= f->n_values)
-        return bad(v, "its init's output is not defined");
+        return bad(v, DIAG_IR_MODULE, "its init's output is not defined");
     const Type *out = &f->value[f->output[0]].type;
     bool ok = out->dtype == p->dtype && out->rank == p->rank;
     for (int i = 0; ok && i < p->rank; i++)
         ok = dim_is(v->m->dims, out->dim[i], p->dim[i]);
-    return ok || bad(v, "its init computes %s", show_type(v, out));
+    return ok || bad(v, DIAG_IR_MODULE, "its init computes %s", show_type(v, out));
 }
 
 /* Who calls whom, parameter inits included, must be free of cycles and not too deep: functions are visited when all
@@ -469,9 +476,9 @@ static bool check_calls(Verifier *v)
             }
             FuncId to = top->callee[top->next++];
             if (colour[to] == GREY)
-                ok = bad(v, "function @%s calls itself", diag_show(v->d, m->func[to]->name));
+                ok = bad(v, DIAG_IR_MODULE, "function @%s calls itself", diag_show(v->d, m->func[to]->name));
             else if (colour[to] == WHITE && depth == MAX_CALL_DEPTH)
-                ok = bad(v, "calls nest deeper than %d", MAX_CALL_DEPTH);
+                ok = bad(v, DIAG_IR_MODULE, "calls nest deeper than %d", MAX_CALL_DEPTH);
             else if (colour[to] == WHITE) {
                 colour[to] = GREY;
                 stack[++depth] = (struct Visit){.id = to};
@@ -490,7 +497,7 @@ static bool check_symbols(Verifier *v)
     for (size_t i = 0; i < dim_sym_count(v->m->dims); i++) {
         const DimSym *s = dim_sym_at(v->m->dims, (uint32_t)i);
         if (s->lo < 0 || s->lo > s->hi)
-            ok = bad(v, "symbol %s has impossible bounds", diag_show(v->d, s->name));
+            ok = bad(v, DIAG_IR_MODULE, "symbol %s has impossible bounds", diag_show(v->d, s->name));
     }
     return ok;
 }
@@ -503,7 +510,7 @@ bool module_verify(const Module *m, Diag *d, bool bound)
     for (ParamId i = 0; i < m->n_params; i++) {
         diag_push(d, "parameter @%s", diag_show(d, m->param[i].name));
         if (!namemap_add(&params, m->param[i].name, i))
-            ok = bad(&v, "the name stands twice");
+            ok = bad(&v, DIAG_IR_TWICE, "the name stands twice");
         ok = check_param(&v, &m->param[i]) && ok;
         diag_pop(d);
     }
@@ -513,7 +520,7 @@ bool module_verify(const Module *m, Diag *d, bool bound)
             continue;
         diag_push(d, "function @%s", diag_show(d, f->name));
         if (!namemap_add(&funcs, f->name, i))
-            ok = bad(&v, "the name stands twice");
+            ok = bad(&v, DIAG_IR_TWICE, "the name stands twice");
         ok = check_func(&v, f, i) && ok;
         diag_pop(d);
     }

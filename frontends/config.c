@@ -15,7 +15,7 @@ enum { MAX_BUCKETS = 1 << 16, MAX_DISTANCE = 1 << 24 };
 static bool need_int(const JsonDoc *doc, const char *key, int64_t lo, int64_t hi, int64_t *out) {
     JsonPath root = {0}, at = json_path_key(root, key);
     if (json_object_get(doc->root, key) == NULL)
-        return json_error(doc, &at, "is missing");
+        return json_error(doc, DIAG_JSON_MISSING, &at, "is missing");
     return json_get_int(doc, &root, doc->root, key, lo, hi, out);
 }
 
@@ -51,7 +51,7 @@ static bool config_act(const JsonDoc *doc, T5Config *c) {
         if (str_is(c->act, known[i]))
             return true;
     }
-    return json_error(doc, &at,
+    return json_error(doc, DIAG_MODEL_CONFIG, &at,
                       "'%s' is not known; it is relu, gelu, gelu_new or silu, possibly after 'gated-'",
                       diag_show(doc->d, proj));
 }
@@ -60,12 +60,13 @@ static bool config_read(const JsonDoc *doc, T5Config *c) {
     static const char *const types[] = {"t5", "mt5", "umt5", "longt5", NULL};
     JsonPath root = {0};
     if (!json_is_object(doc->root))
-        return diag_error(doc->d, doc->file, "a model's config is a JSON object");
+        return diag_error(doc->d, DIAG_JSON_VALUE, doc->file, "a model's config is a JSON object");
     int type = 0;
     bool ok = json_get_choice(doc, &root, doc->root, "model_type", types, &type);
     if (ok && type > 1) {
         JsonPath at = json_path_key(root, "model_type");
-        ok = json_error(doc, &at, "%s differs from T5 in its attention and is not supported", types[type]);
+        ok = json_error(doc, DIAG_MODEL_CONFIG, &at,
+                        "%s differs from T5 in its attention and is not supported", types[type]);
     }
     ok &= need_int(doc, "d_model", 1, MAX_WIDTH, &c->d_model);
     ok &= need_int(doc, "d_ff", 1, MAX_WIDTH, &c->d_ff);

@@ -12,11 +12,11 @@
 static int file_judge(int fd, int64_t *size, const char *file, const char *what, Diag *d) {
     struct stat st;
     if (fstat(fd, &st) != 0)
-        diag_error(d, file, "%scannot be examined: %s", what, strerror(errno));
+        diag_error(d, DIAG_FILE_READ, file, "%scannot be examined: %s", what, strerror(errno));
     else if (S_ISDIR(st.st_mode))
-        diag_error(d, file, "%sis a directory, not a file", what);
+        diag_error(d, DIAG_FILE_KIND, file, "%sis a directory, not a file", what);
     else if (!S_ISREG(st.st_mode))
-        diag_error(d, file, "%sis not a regular file", what);
+        diag_error(d, DIAG_FILE_KIND, file, "%sis not a regular file", what);
     else {
         *size = (int64_t)st.st_size;
         return fd;
@@ -28,7 +28,7 @@ static int file_judge(int fd, int64_t *size, const char *file, const char *what,
 int file_open(const char *path, int64_t *size, Diag *d) {
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
     if (fd < 0) {
-        diag_error(d, path, "cannot be opened: %s", strerror(errno));
+        diag_error(d, DIAG_FILE_READ, path, "cannot be opened: %s", strerror(errno));
         return -1;
     }
     return file_judge(fd, size, path, "", d);
@@ -52,7 +52,8 @@ static bool location_good(Str s) {
 int file_open_beneath(const char *dir, Str location, int64_t *size, const char *file, const char *what,
                       Diag *d) {
     if (!location_good(location)) {
-        diag_error(d, file, "%s'%s': must be a plain relative path below the file's directory", what,
+        diag_error(d, DIAG_FILE_ESCAPES, file,
+                   "%s'%s': must be a plain relative path below the file's directory", what,
                    diag_show(d, location));
         return -1;
     }
@@ -74,7 +75,7 @@ int file_open_beneath(const char *dir, Str location, int64_t *size, const char *
     }
     const char *shown = diag_show(d, location);
     if (at < 0) {
-        diag_error(d, file, "%s'%s': %s", what, shown,
+        diag_error(d, errno == ELOOP ? DIAG_FILE_ESCAPES : DIAG_FILE_READ, file, "%s'%s': %s", what, shown,
                    errno == ELOOP ? "symbolic links are not followed" : strerror(errno));
         return -1;
     }
@@ -111,12 +112,12 @@ bool file_read(Arena *a, const char *path, int64_t limit, Str *out, Diag *d) {
         return false;
     bool ok = size <= limit;
     if (!ok) {
-        diag_error(d, path, "has %" PRId64 " bytes; the limit is %" PRId64, size, limit);
+        diag_error(d, DIAG_FILE_SIZE, path, "has %" PRId64 " bytes; the limit is %" PRId64, size, limit);
     } else {
         char *p = arena_alloc(a, (size_t)size + 1);
         ok = file_pread(fd, p, (size_t)size, 0);
         if (!ok)
-            diag_error(d, path, "cannot be read: %s",
+            diag_error(d, DIAG_FILE_READ, path, "cannot be read: %s",
                        errno != 0 ? strerror(errno) : "it ended while being read");
         *out = (Str){p, (size_t)size};
     }

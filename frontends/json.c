@@ -13,7 +13,7 @@
 static bool json_scan(const JsonDoc *doc, int max_depth) {
     const char *nul = memchr(doc->text.p, 0, doc->text.n);
     if (nul != NULL)
-        return diag_error(doc->d, doc->file, "not JSON: a NUL byte at offset %zu",
+        return diag_error(doc->d, DIAG_JSON_SYNTAX, doc->file, "not JSON: a NUL byte at offset %zu",
                           (size_t)(nul - doc->text.p));
     int depth = 0;
     uint32_t line = 1;
@@ -30,8 +30,8 @@ static bool json_scan(const JsonDoc *doc, int max_depth) {
             quoted = true;
         } else if (c == '{' || c == '[') {
             if (++depth > max_depth)
-                return diag_error(doc->d, arena_printf(doc->arena, "%s:%" PRIu32, doc->file, line),
-                                  "JSON nested too deep: more than %d levels", max_depth);
+                return diag_error_at(doc->d, DIAG_JSON_SYNTAX, (DiagPlace){.file = doc->file, .line = line},
+                                     "JSON nested too deep: more than %d levels", max_depth);
         } else if (c == '}' || c == ']') {
             depth--;
         }
@@ -47,9 +47,12 @@ bool json_open_text(Arena *a, const char *file, Str text, int max_depth, JsonDoc
     out->root = json_loadb(text.p, text.n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
     if (out->root != NULL)
         return true;
-    const char *where =
-        e.line > 0 ? arena_printf(a, "%s:%d:%d", file, e.line, e.column > 0 ? e.column : 1) : file;
-    return diag_error(d, where, "not JSON: %s", diag_show(d, str_c(e.text)));
+    DiagPlace at = {.file = file};
+    if (e.line > 0) {
+        at.line = (uint32_t)e.line;
+        at.column = e.column > 0 ? (uint32_t)e.column : 1;
+    }
+    return diag_error_at(d, DIAG_JSON_SYNTAX, at, "not JSON: %s", diag_show(d, str_c(e.text)));
 }
 
 bool json_open(Arena *a, const char *path, int max_depth, JsonDoc *out, Diag *d) {
@@ -159,7 +162,7 @@ static void path_print(const JsonPath *p, Diag *d, Text *t) {
     }
 }
 
-bool json_error(const JsonDoc *doc, const JsonPath *p, const char *fmt, ...) {
+bool json_error(const JsonDoc *doc, DiagCode code, const JsonPath *p, const char *fmt, ...) {
     Text t = {0};
     uint32_t line = json_line(doc, p);
     if (p->n > 0) {
@@ -173,8 +176,7 @@ bool json_error(const JsonDoc *doc, const JsonPath *p, const char *fmt, ...) {
     char message[800];
     vsnprintf(message, sizeof message, fmt, args);
     va_end(args);
-    diag_error(doc->d, line > 0 ? arena_printf(doc->arena, "%s:%" PRIu32, doc->file, line) : doc->file,
-               "%s%s", t.p, message);
+    diag_error_at(doc->d, code, (DiagPlace){.file = doc->file, .line = line}, "%s%s", t.p, message);
     text_free(&t);
     return false;
 }
@@ -230,7 +232,8 @@ bool json_known(const JsonDoc *doc, const JsonPath *p, json_t *object, const cha
         if (found)
             continue;
         JsonPath at = json_path_key(*p, key);
-        json_error(doc, &at, "unknown key; the closest known one is '%s'", closest_name(str_c(key), known));
+        json_error(doc, DIAG_JSON_KEY, &at, "unknown key; the closest known one is '%s'",
+                   closest_name(str_c(key), known));
         if (++unknown == 4)
             break;
     }
@@ -268,7 +271,8 @@ bool json_get_int(const JsonDoc *doc, const JsonPath *p, json_t *object, const c
         return true;
     JsonPath at = json_path_key(*p, key);
     if (!json_is_integer(v) || json_integer_value(v) < lo || json_integer_value(v) > hi)
-        return json_error(doc, &at, "must be an integer from %" PRId64 " to %" PRId64 ", not %s", lo, hi,
+        return json_error(doc, DIAG_JSON_VALUE, &at,
+                          "must be an integer from %" PRId64 " to %" PRId64 ", not %s", lo, hi,
                           json_show(doc, v));
     *out = json_integer_value(v);
     return true;
@@ -282,7 +286,8 @@ bool json_get_num(const JsonDoc *doc, const JsonPath *p, json_t *object, const c
     JsonPath at = json_path_key(*p, key);
     double x = json_number_value(v);
     if (!json_is_number(v) || !isfinite(x) || x < lo || x > hi)
-        return json_error(doc, &at, "must be a number from %g to %g, not %s", lo, hi, json_show(doc, v));
+        return json_error(doc, DIAG_JSON_VALUE, &at, "must be a number from %g to %g, not %s", lo, hi,
+                          json_show(doc, v));
     *out = x;
     return true;
 }
@@ -293,7 +298,7 @@ bool json_get_bool(const JsonDoc *doc, const JsonPath *p, json_t *object, const 
         return true;
     JsonPath at = json_path_key(*p, key);
     if (!json_is_boolean(v))
-        return json_error(doc, &at, "must be true or false, not %s", json_show(doc, v));
+        return json_error(doc, DIAG_JSON_VALUE, &at, "must be true or false, not %s", json_show(doc, v));
     *out = json_is_true(v);
     return true;
 }
@@ -304,7 +309,7 @@ bool json_get_str(const JsonDoc *doc, const JsonPath *p, json_t *object, const c
         return true;
     JsonPath at = json_path_key(*p, key);
     if (!json_is_string(v))
-        return json_error(doc, &at, "must be a string, not %s", json_show(doc, v));
+        return json_error(doc, DIAG_JSON_VALUE, &at, "must be a string, not %s", json_show(doc, v));
     *out =
         (Str){arena_strndup(doc->arena, json_string_value(v), json_string_length(v)), json_string_length(v)};
     return true;
@@ -328,7 +333,7 @@ bool json_get_choice(const JsonDoc *doc, const JsonPath *p, json_t *object, cons
     }
     text_add(&t, "", 1);
     JsonPath at = json_path_key(*p, key);
-    json_error(doc, &at, "'%s' is none of %s", diag_show(doc->d, s), t.p);
+    json_error(doc, DIAG_JSON_VALUE, &at, "'%s' is none of %s", diag_show(doc->d, s), t.p);
     text_free(&t);
     return false;
 }

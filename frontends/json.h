@@ -40,8 +40,8 @@ uint32_t json_line(const JsonDoc *doc, const JsonPath *p);
 /* The lines of an array's first n elements, in one go. */
 void json_lines(const JsonDoc *doc, const JsonPath *array, uint32_t *lines, size_t n);
 
-/* Reports `file:line: error: key 'a.b[1]': message`; returns false. */
-bool json_error(const JsonDoc *doc, const JsonPath *p, const char *fmt, ...) MOEC_PRINTF(3, 4);
+/* Reports `file:line: error: key 'a.b[1]': message [code]`; returns false. */
+bool json_error(const JsonDoc *doc, DiagCode code, const JsonPath *p, const char *fmt, ...) MOEC_PRINTF(4, 5);
 
 /* Every key of `object` is one of `known` (ended by NULL); else the closest known one is named. At most four
  * unknown keys are reported. */

@@ -37,16 +37,19 @@ static bool layout_find(Arena *a, ModelDir *o, Diag *d)
         if (o->encoder != NULL && o->decoder != NULL)
             return true;
         if (o->encoder != NULL || o->decoder != NULL)
-            return diag_error(d, o->dir, "there is %s_model.onnx but no %s", o->encoder != NULL ? "an encoder" : "a decoder",
-                              o->encoder != NULL ? "decoder_model.onnx or decoder_model_merged.onnx" : "encoder_model.onnx");
+            return diag_error(d, DIAG_MODEL_FILES, o->dir, "there is %s_model.onnx but no %s",
+                              o->encoder != NULL ? "an encoder" : "a decoder",
+                              o->encoder != NULL ? "decoder_model.onnx or decoder_model_merged.onnx"
+                                                 : "encoder_model.onnx");
         if (whole != NULL) {
             o->layout = ML_WHOLE;
             o->encoder = whole;
             return true;
         }
     }
-    return diag_error(d, o->dir, "holds no model: encoder_model.onnx with decoder_model.onnx (or "
-                                 "decoder_model_merged.onnx), or model.onnx, is expected");
+    return diag_error(d, DIAG_MODEL_FILES, o->dir,
+                      "holds no model: encoder_model.onnx with decoder_model.onnx (or "
+                      "decoder_model_merged.onnx), or model.onnx, is expected");
 }
 
 /* generation_config.json: an id, or a list of which the first counts. */
@@ -61,7 +64,7 @@ static bool id_override(const JsonDoc *doc, const char *key, int64_t *id)
     v = json_array_get(v, 0);
     JsonPath at = json_path_key(root, key);
     if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > MAX_TOKEN)
-        return json_error(doc, &at, "must be a token id or a list of them");
+        return json_error(doc, DIAG_JSON_VALUE, &at, "must be a token id or a list of them");
     *id = json_integer_value(v);
     return true;
 }
@@ -71,7 +74,7 @@ static bool generation_config(Arena *a, const char *path, T5Config *c, Diag *d)
     JsonDoc doc;
     bool ok = json_open(a, path, JSON_FOREIGN_DEPTH, &doc, d);
     if (ok && !json_is_object(doc.root))
-        ok = diag_error(d, path, "must be a JSON object");
+        ok = diag_error(d, DIAG_JSON_VALUE, path, "must be a JSON object");
     ok = ok && id_override(&doc, "pad_token_id", &c->pad) && id_override(&doc, "eos_token_id", &c->eos) &&
          id_override(&doc, "decoder_start_token_id", &c->start);
     json_close(&doc);
@@ -81,10 +84,11 @@ static bool generation_config(Arena *a, const char *path, T5Config *c, Diag *d)
 static bool id_check(const ModelDir *o, const char *key, int64_t id, Diag *d)
 {
     if (id < 0)
-        return diag_error(d, o->config.file, "key '%s': is missing, and no generation_config.json has it", key);
+        return diag_error(d, DIAG_JSON_MISSING, o->config.file,
+                          "key '%s': is missing, and no generation_config.json has it", key);
     if (id >= o->config.vocab)
-        return diag_error(d, o->config.file, "key '%s': %lld is not below vocab_size %lld", key, (long long)id,
-                          (long long)o->config.vocab);
+        return diag_error(d, DIAG_MODEL_CONFIG, o->config.file, "key '%s': %lld is not below vocab_size %lld",
+                          key, (long long)id, (long long)o->config.vocab);
     return true;
 }
 
@@ -142,7 +146,7 @@ bool model_dir_open(Arena *a, const char *path, const ModelHints *hints, ModelDi
     struct stat st;
     *out = (ModelDir){.layout = ML_FILE, .dir = path, .config = {.pad = 0, .eos = 1, .start = 0}}; /* T5's own ids */
     if (stat(path, &st) != 0)
-        return diag_error(d, path, "cannot be opened: %s", strerror(errno));
+        return diag_error(d, DIAG_FILE_READ, path, "cannot be opened: %s", strerror(errno));
     if (S_ISDIR(st.st_mode))
         return layout_find(a, out, d) && configs_load(a, out, hints, d) && ids_settle(out, hints, d);
     out->dir = path_dir(a, path);
@@ -171,7 +175,8 @@ bool model_dir_import(Module *m, const char *path, const ModelHints *hints, Mode
         return false;
     bool chooses = onnx_branch_input(m, "decoder", &out->branch_input);
     if (out->layout == ML_MERGED && !chooses)
-        return diag_error(d, out->decoder, "a merged decoder chooses its branch by an input; this one does not");
+        return diag_error(d, DIAG_MODEL_FILES, out->decoder,
+                          "a merged decoder chooses its branch by an input; this one does not");
     m->s2s.present = true;
     return true;
 }

@@ -135,7 +135,7 @@ bool npy_read(const char *path, Arena *a, Tensor *out, Diag *d)
         mem_free(text);
     }
     close(fd);
-    return !why || diag_error(d, path, "%s", why);
+    return !why || diag_error(d, DIAG_ARRAY_FILE, path, "%s", why);
 }
 
 /* ---- writing -------------------------------------------------------------------------------------------- */
@@ -191,5 +191,5 @@ bool npy_write(const char *path, const Tensor *t, Diag *d)
         unlink(temp.p);
     text_free(&head);
     text_free(&temp);
-    return ok || diag_error(d, path, "cannot be written: %s", strerror(error));
+    return ok || diag_error(d, DIAG_FILE_WRITE, path, "cannot be written: %s", strerror(error));
 }

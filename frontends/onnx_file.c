@@ -54,7 +54,7 @@ bool onnx_map(OnnxFiles *files, int fd, int64_t size, const char *file, OnnxMap 
     if (size > 0) {
         void *p = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (p == MAP_FAILED) {
-            diag_error(d, file, "cannot be mapped: %s", strerror(errno));
+            diag_error(d, DIAG_FILE_READ, file, "cannot be mapped: %s", strerror(errno));
             close(fd);
             return false;
         }
@@ -96,7 +96,8 @@ bool onnx_file_open(OnnxFiles *files, const char *path, OnnxRoot root, OnnxFile 
         return false;
     if (size > ONNX_MAX_FILE) {
         close(fd);
-        return diag_error(d, path, "is larger than 2^31 - 1 bytes, which no ONNX file can be");
+        return diag_error(d, DIAG_FILE_SIZE, path,
+                          "is larger than 2^31 - 1 bytes, which no ONNX file can be");
     }
     OnnxMap map;
     if (!onnx_map(files, fd, size, path, &map, d))
@@ -121,7 +122,8 @@ bool onnx_file_open(OnnxFiles *files, const char *path, OnnxRoot root, OnnxFile 
             out->tensor = onnx__tensor_proto__unpack(&allocator, slim.n, p);
         ok = out->model != NULL || out->tensor != NULL;
         if (!ok)
-            diag_error(d, out->path, "not a well-formed ONNX file, or too large to unpack");
+            diag_error(d, DIAG_ONNX_MALFORMED, out->path,
+                       "not a well-formed ONNX file, or too large to unpack");
     }
     text_free(&slim);
     if (!ok)

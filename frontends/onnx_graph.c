@@ -22,7 +22,8 @@ const Binding *scope_find(const Scope *scope, Str name)
 bool scope_define(Import *im, Scope *scope, Binding b)
 {
     if (b.name.n > ONNX_MAX_NAME)
-        return diag_error(im->d, im->file->path, "a name of %zu bytes; the limit is %d", b.name.n, ONNX_MAX_NAME);
+        return diag_error(im->d, DIAG_LIMIT, im->file->path, "a name of %zu bytes; the limit is %d", b.name.n,
+                          ONNX_MAX_NAME);
     if (scope->bind.count >= UINT32_MAX - 1 || scope_find(scope, b.name) != NULL)
         return false;
     namemap_add(&scope->names, b.name, (uint32_t)scope->bind.count);
@@ -88,7 +89,7 @@ static bool sparse_refused(Import *im, const Onnx__GraphProto *g)
 {
     for (size_t i = 0; i < g->n_sparse_initializer; i++) {
         const Onnx__TensorProto *v = g->sparse_initializer[i]->values;
-        diag_error(im->d, im->file->path, "sparse initializer '%s' is not supported",
+        diag_error(im->d, DIAG_ONNX_FEATURE, im->file->path, "sparse initializer '%s' is not supported",
                    diag_show(im->d, str_c(v != NULL && v->name != NULL ? v->name : "")));
     }
     return g->n_sparse_initializer == 0;
@@ -99,7 +100,7 @@ static bool import_initializer(Import *im, Scope *scope, const Onnx__TensorProto
     Module *m = im->m;
     Binding b = {.kind = BIND_CONST, .value = NONE, .name = onnx_str(m, t->name)};
     if (b.name.n == 0)
-        return diag_error(im->d, im->file->path, "an initializer has no name");
+        return diag_error(im->d, DIAG_ONNX_NAME, im->file->path, "an initializer has no name");
     bool ok = onnx_tensor(im->file, t, m->arena, &b.tensor, im->d);
     if (ok && !is_literal(&b.tensor)) {
         b.kind = BIND_PARAM;
@@ -107,7 +108,7 @@ static bool import_initializer(Import *im, Scope *scope, const Onnx__TensorProto
                              dtype_is_float(b.tensor.dtype) ? PK_FROZEN : PK_CONST, file);
     }
     if (ok && !scope_define(im, scope, b))
-        ok = diag_error(im->d, im->file->path, "is the name of another value too");
+        ok = diag_error(im->d, DIAG_ONNX_NAME, im->file->path, "is the name of another value too");
     return ok;
 }
 
@@ -131,15 +132,16 @@ static bool input_dim(Import *im, const Onnx__TensorShapeProto__Dimension *dim, 
     Module *m = im->m;
     if (dim->value_case == ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_VALUE) {
         if (dim->dim_value < 0 || dim->dim_value >= MOEC_MAX_TENSOR)
-            return diag_error(im->d, im->file->path, "extent %" PRId64 " is out of range", dim->dim_value);
+            return diag_error(im->d, DIAG_ONNX_INTERFACE, im->file->path,
+                              "extent %" PRId64 " is out of range", dim->dim_value);
         *out = dim_const(m->dims, dim->dim_value);
         return true;
     }
     if (dim->value_case == ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_PARAM && dim->dim_param[0] != 0) {
         Str s = onnx_str(m, dim->dim_param);
         if (s.n > ONNX_MAX_NAME)
-            return diag_error(im->d, im->file->path, "a dimension's name of %zu bytes; the limit is %d", s.n,
-                              ONNX_MAX_NAME);
+            return diag_error(im->d, DIAG_LIMIT, im->file->path,
+                              "a dimension's name of %zu bytes; the limit is %d", s.n, ONNX_MAX_NAME);
         *out = dim_sym(m->dims, s);
         return true;
     }
@@ -151,15 +153,17 @@ static bool tensor_type(Import *im, const Onnx__ValueInfoProto *v, const Onnx__T
 {
     const char *file = im->file->path;
     if (v->type == NULL || v->type->value_case == ONNX__TYPE_PROTO__VALUE__NOT_SET)
-        return diag_error(im->d, file, "has no type");
+        return diag_error(im->d, DIAG_ONNX_INTERFACE, file, "has no type");
     if (v->type->value_case != ONNX__TYPE_PROTO__VALUE_TENSOR_TYPE)
-        return diag_error(im->d, file, "is not a tensor: sequences, maps, optionals and sparse tensors are not supported");
+        return diag_error(im->d, DIAG_ONNX_FEATURE, file,
+                          "is not a tensor: sequences, maps, optionals and sparse tensors are not supported");
     const Onnx__TypeProto__Tensor *t = v->type->tensor_type;
     if (!onnx_dtype(t->elem_type, dtype))
-        return diag_error(im->d, file, "element type %s (%d) is not supported", onnx_dtype_name(t->elem_type),
-                          (int)t->elem_type);
+        return diag_error(im->d, DIAG_ONNX_ELEMENT_TYPE, file, "element type %s (%d) is not supported",
+                          onnx_dtype_name(t->elem_type), (int)t->elem_type);
     if (t->shape != NULL && t->shape->n_dim > MOEC_MAX_RANK)
-        return diag_error(im->d, file, "rank %zu is above the limit of %d", t->shape->n_dim, MOEC_MAX_RANK);
+        return diag_error(im->d, DIAG_LIMIT, file, "rank %zu is above the limit of %d", t->shape->n_dim,
+                          MOEC_MAX_RANK);
     *out = t;
     return true;
 }
@@ -171,11 +175,12 @@ static bool import_input(Import *im, Scope *scope, const Onnx__ValueInfoProto *v
     Binding b = {.kind = BIND_VALUE, .name = onnx_str(m, v->name)};
     Type type = {0};
     if (b.name.n == 0)
-        return diag_error(im->d, im->file->path, "has no name");
+        return diag_error(im->d, DIAG_ONNX_NAME, im->file->path, "has no name");
     if (!tensor_type(im, v, &t, &type.dtype))
         return false;
     if (t->shape == NULL)
-        return diag_error(im->d, im->file->path, "has no shape; not even its rank is known");
+        return diag_error(im->d, DIAG_ONNX_INTERFACE, im->file->path,
+                          "has no shape; not even its rank is known");
     type.rank = (int)t->shape->n_dim;
     int64_t count = 1;
     for (int i = 0; i < type.rank; i++) {
@@ -184,10 +189,12 @@ static bool import_input(Import *im, Scope *scope, const Onnx__ValueInfoProto *v
             return false;
         dim_is_const(m->dims, type.dim[i], &n);
         if (n != 0 && (!mul_i64(count, n, &count) || count >= MOEC_MAX_TENSOR))
-            return diag_error(im->d, im->file->path, "its constant extents alone make 2^47 elements or more");
+            return diag_error(im->d, DIAG_LIMIT, im->file->path,
+                              "its constant extents alone make 2^47 elements or more");
     }
     b.value = func_input(m, scope->f, b.name, type);
-    return scope_define(im, scope, b) || diag_error(im->d, im->file->path, "is the name of another input");
+    return scope_define(im, scope, b) ||
+           diag_error(im->d, DIAG_ONNX_NAME, im->file->path, "is the name of another input");
 }
 
 static bool import_inputs(Import *im, Scope *scope, const Onnx__GraphProto *g)
@@ -217,7 +224,8 @@ static bool declared_output(Import *im, Scope *scope, const Onnx__ValueInfoProto
         return false;
     DType is = scope->f->value[id].type.dtype;
     if (is != o.type.dtype)
-        return diag_error(im->d, im->file->path, "is declared %s but is %s", dtype_name(o.type.dtype), dtype_name(is));
+        return diag_error(im->d, DIAG_ONNX_INTERFACE, im->file->path, "is declared %s but is %s",
+                          dtype_name(o.type.dtype), dtype_name(is));
     if (t->shape == NULL || scope->outer != NULL)
         return true;
     o.func = (Str){arena_strndup(im->file->owner->arena, scope->f->name.p, scope->f->name.n), scope->f->name.n};
@@ -236,9 +244,9 @@ static bool import_output(Import *im, Scope *scope, const Onnx__ValueInfoProto *
     bool poisoned = false;
     Str name = str_c(v->name != NULL ? v->name : "");
     if (!scope_value(im, scope, name, &id, &poisoned))
-        return diag_error(im->d, im->file->path, "no node makes it");
+        return diag_error(im->d, DIAG_ONNX_NAME, im->file->path, "no node makes it");
     if (!namemap_add(seen, name, 0))
-        return diag_error(im->d, im->file->path, "is listed twice");
+        return diag_error(im->d, DIAG_ONNX_NAME, im->file->path, "is listed twice");
     if (poisoned || !declared_output(im, scope, v, id, index))
         return false;
     func_output(im->m, scope->f, id, name);
@@ -258,14 +266,16 @@ bool onnx_check_outputs(const Module *m, const OnnxFiles *files, Diag *d)
         if (is->rank == UNRANKED)
             continue;
         if (is->rank != o->type.rank) {
-            ok = diag_error(d, o->file, "output '%s': is declared with rank %d but has rank %d", name, o->type.rank,
+            ok = diag_error(d, DIAG_ONNX_INTERFACE, o->file,
+                            "output '%s': is declared with rank %d but has rank %d", name, o->type.rank,
                             is->rank);
             continue;
         }
         for (int k = 0; k < is->rank; k++) {
             int64_t n;
             if (o->dim[k] >= 0 && dim_is_const(m->dims, is->dim[k], &n) && n != o->dim[k])
-                ok = diag_error(d, o->file, "output '%s': axis %d is declared %" PRId64 " but is %" PRId64, name, k,
+                ok = diag_error(d, DIAG_ONNX_INTERFACE, o->file,
+                                "output '%s': axis %d is declared %" PRId64 " but is %" PRId64, name, k,
                                 o->dim[k], n);
         }
     }
@@ -283,7 +293,7 @@ bool onnx_graph_body(Import *im, Scope *scope, const Onnx__GraphProto *g)
     for (size_t i = 0; i < g->n_node; i++)
         ok &= onnx_node_import(im, scope, g->node[i]);
     if (g->n_output == 0)
-        return diag_error(im->d, im->file->path, "the graph has no outputs");
+        return diag_error(im->d, DIAG_ONNX_INTERFACE, im->file->path, "the graph has no outputs");
     for (size_t i = 0; i < g->n_output; i++) {
         const char *name = g->output[i]->name != NULL ? g->output[i]->name : "";
         diag_push(im->d, "output '%s'", diag_show(im->d, str_c(name)));
@@ -329,9 +339,9 @@ static bool import_branch(NodeCtx *c, const char *which, const Names *captured, 
     Import *im = c->im;
     const Onnx__GraphProto *g = ctx_attr(c, which)->g;
     if (g->n_input > 0)
-        return ctx_error(c, "%s has inputs; it may only use values from outside", which);
+        return ctx_error(c, DIAG_ONNX_BRANCH, "%s has inputs; it may only use values from outside", which);
     if (c->scope->depth + 1 > ONNX_MAX_SUBGRAPH)
-        return ctx_error(c, "sub-graphs are nested more than %d deep", ONNX_MAX_SUBGRAPH);
+        return ctx_error(c, DIAG_LIMIT, "sub-graphs are nested more than %d deep", ONNX_MAX_SUBGRAPH);
     const char *name = arena_printf(c->m->arena, "%s.%s.%u", c->f->name.p, which, c->f->n_nodes);
     Scope scope = {.outer = c->scope, .depth = c->scope->depth + 1};
     scope.f = func_begin(c->m, str_c(name), FR_BODY);
@@ -356,7 +366,8 @@ bool onnx_if(NodeCtx *c)
 {
     static const char *const which[2] = {"then_branch", "else_branch"};
     if (value_dtype(c, c->in[0]) != DT_BOOL)
-        return ctx_error(c, "the condition is %s, not bool", dtype_name(value_dtype(c, c->in[0])));
+        return ctx_error(c, DIAG_ONNX_BRANCH, "the condition is %s, not bool",
+                         dtype_name(value_dtype(c, c->in[0])));
     NameMap seen = {0};
     Names captured = {0};
     FuncId id[2] = {NONE, NONE};
@@ -368,12 +379,15 @@ bool onnx_if(NodeCtx *c)
     if (ok) {
         const Func *yes = module_func(c->m, id[0]), *no = module_func(c->m, id[1]);
         if (yes->n_outputs != no->n_outputs)
-            ok = ctx_error(c, "then_branch has %u outputs, else_branch %u", yes->n_outputs, no->n_outputs);
+            ok = ctx_error(c, DIAG_ONNX_BRANCH, "then_branch has %u outputs, else_branch %u", yes->n_outputs,
+                           no->n_outputs);
         else if (c->n_out > yes->n_outputs)
-            ok = ctx_error(c, "names %u outputs, its branches have %u", c->n_out, yes->n_outputs);
+            ok = ctx_error(c, DIAG_ONNX_BRANCH, "names %u outputs, its branches have %u", c->n_out,
+                           yes->n_outputs);
         for (uint32_t i = 0; ok && i < yes->n_outputs; i++)
             if (yes->value[yes->output[i]].type.dtype != no->value[no->output[i]].type.dtype)
-                ok = ctx_error(c, "output %u has another element type in then_branch than in else_branch", i);
+                ok = ctx_error(c, DIAG_ONNX_BRANCH,
+                               "output %u has another element type in then_branch than in else_branch", i);
         if (ok) {
             Arena *scratch = arena_new();
             uint32_t n_in = (uint32_t)captured.count + 1, n_out = yes->n_outputs;
@@ -387,7 +401,8 @@ bool onnx_if(NodeCtx *c)
             Attr at[2] = {attr_i(AT_then_func, id[0]), attr_i(AT_else_func, id[1])};
             const char *why = NULL;
             uint32_t inferred = n_out; /* room */
-            ok = node_infer(c->m, c->f, OP_if, in, n_in, at, 2, types, &inferred, &why) || ctx_error(c, "%s", why);
+            ok = node_infer(c->m, c->f, OP_if, in, n_in, at, 2, types, &inferred, &why) ||
+                 ctx_error(c, DIAG_ONNX_BRANCH, "%s", why);
             if (ok) {
                 ValueId v = func_node_typed(c->m, c->f, OP_if, in, n_in, at, 2, types, n_out, c->origin);
                 for (uint32_t i = 0; i < c->n_out; i++)
@@ -412,14 +427,15 @@ static bool import_opsets(Import *im, const Onnx__ModelProto *model)
         if (domain[0] != 0 && strcmp(domain, "ai.onnx") != 0)
             continue;
         if (im->opset != 0)
-            return diag_error(im->d, file, "opset of the default domain is imported twice");
+            return diag_error(im->d, DIAG_ONNX_OPSET, file, "opset of the default domain is imported twice");
         if (!o->has_version || o->version < ONNX_MIN_OPSET || o->version > ONNX_MAX_OPSET)
-            return diag_error(im->d, file, "opset %" PRId64 " is not supported; opsets %d to %d are",
+            return diag_error(im->d, DIAG_ONNX_OPSET, file,
+                              "opset %" PRId64 " is not supported; opsets %d to %d are",
                               o->has_version ? o->version : 0, ONNX_MIN_OPSET, ONNX_MAX_OPSET);
         im->opset = (int)o->version;
     }
     if (model->n_opset_import == 0)
-        return diag_error(im->d, file, "imports no opset");
+        return diag_error(im->d, DIAG_ONNX_OPSET, file, "imports no opset");
     return true;
 }
 
@@ -450,7 +466,8 @@ static bool supported(Import *im, const Onnx__ModelProto *model)
     for (size_t at = 0; at < todo.count; at++) {
         Depth now = todo.item[at];
         if (now.depth > ONNX_MAX_SUBGRAPH) {
-            ok = diag_error(im->d, im->file->path, "sub-graphs are nested more than %d deep", ONNX_MAX_SUBGRAPH);
+            ok = diag_error(im->d, DIAG_LIMIT, im->file->path, "sub-graphs are nested more than %d deep",
+                            ONNX_MAX_SUBGRAPH);
             break;
         }
         for (size_t i = 0; i < now.g->n_node; i++) {
@@ -464,10 +481,12 @@ static bool supported(Import *im, const Onnx__ModelProto *model)
                 if (namemap_add(&seen, str_c(key), 0)) {
                     diag_push(im->d, "node '%s'", diag_show(im->d, str_c(shown)));
                     if (imported)
-                        diag_error(im->d, im->file->path, "operator %s (domain '%s', opset %d) is not supported",
+                        diag_error(im->d, DIAG_ONNX_OPERATOR, im->file->path,
+                                   "operator %s (domain '%s', opset %d) is not supported",
                                    diag_show(im->d, str_c(op)), diag_show(im->d, str_c(domain)), im->opset);
                     else
-                        diag_error(im->d, im->file->path, "operator %s: domain '%s' has no opset import",
+                        diag_error(im->d, DIAG_ONNX_OPERATOR, im->file->path,
+                                   "operator %s: domain '%s' has no opset import",
                                    diag_show(im->d, str_c(op)), diag_show(im->d, str_c(domain)));
                     diag_pop(im->d);
                 }
@@ -489,10 +508,11 @@ static bool import_model(Import *im, const Onnx__ModelProto *model, const char *
 {
     const char *file = im->file->path;
     if (model->graph == NULL)
-        return diag_error(im->d, file, "not an ONNX model: it has no graph");
+        return diag_error(im->d, DIAG_ONNX_NOT_A_MODEL, file, "not an ONNX model: it has no graph");
     for (size_t i = 0; i < model->n_functions; i++) {
         const char *name = model->functions[i]->name;
-        diag_error(im->d, file, "model-local function '%s' is not supported: inline functions when exporting",
+        diag_error(im->d, DIAG_ONNX_FEATURE, file,
+                   "model-local function '%s' is not supported: inline functions when exporting",
                    diag_show(im->d, str_c(name != NULL ? name : "")));
     }
     if (model->n_functions > 0 || !import_opsets(im, model) || !supported(im, model))

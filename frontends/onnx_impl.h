@@ -177,7 +177,7 @@ Str ctx_str(const NodeCtx *c, const char *name, const char *otherwise);
 bool ctx_ints(const NodeCtx *c, const char *name, const int64_t **v, uint32_t *n); /* false when absent */
 
 /* reporting: sets c->failed and returns false */
-bool ctx_error(NodeCtx *c, const char *fmt, ...) MOEC_PRINTF(2, 3);
+bool ctx_error(NodeCtx *c, DiagCode code, const char *fmt, ...) MOEC_PRINTF(3, 4);
 
 /* building */
 ValueId emit(NodeCtx *c, Op op, const ValueId *in, uint32_t n_in, const Attr *attrs, uint32_t n_attrs);

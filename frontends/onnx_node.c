@@ -75,25 +75,28 @@ static bool attrs_check(NodeCtx *c)
 {
     const Onnx__NodeProto *n = c->node;
     if (n->n_attribute > ONNX_MAX_NODE_ATTRS)
-        return ctx_error(c, "has %zu attributes; the limit is %d", n->n_attribute, ONNX_MAX_NODE_ATTRS);
+        return ctx_error(c, DIAG_ONNX_ATTRIBUTE, "has %zu attributes; the limit is %d", n->n_attribute,
+                         ONNX_MAX_NODE_ATTRS);
     bool required = false;
     for (size_t i = 0; i < n->n_attribute; i++) {
         const Onnx__AttributeProto *a = n->attribute[i];
         const char *name = a->name != NULL ? a->name : "";
         char code = form_code(c->row->attrs, str_c(name), &required);
         if (code == 0)
-            return ctx_error(c, "attribute '%s' is not one of %s", diag_show(c->im->d, str_c(name)), c->row->name);
+            return ctx_error(c, DIAG_ONNX_ATTRIBUTE, "attribute '%s' is not one of %s",
+                             diag_show(c->im->d, str_c(name)), c->row->name);
         if (a->ref_attr_name != NULL && a->ref_attr_name[0] != 0)
-            return ctx_error(c, "attribute '%s' refers to a function's attribute outside of a function", name);
+            return ctx_error(c, DIAG_ONNX_ATTRIBUTE,
+                             "attribute '%s' refers to a function's attribute outside of a function", name);
         const AttrForm *form = attr_forms;
         while (form->code != code)
             form++;
         bool type_good = a->has_type && a->type != 0 ? (int)a->type == form->type : form_present(a, code);
         if (!type_good || !form_present(a, code))
-            return ctx_error(c, "attribute '%s' must be %s", name, form->name);
+            return ctx_error(c, DIAG_ONNX_ATTRIBUTE, "attribute '%s' must be %s", name, form->name);
         for (size_t j = 0; j < i; j++)
             if (n->attribute[j]->name != NULL && strcmp(n->attribute[j]->name, name) == 0)
-                return ctx_error(c, "attribute '%s' stands twice", name);
+                return ctx_error(c, DIAG_ONNX_ATTRIBUTE, "attribute '%s' stands twice", name);
     }
     for (const char *p = strchr(c->row->attrs, '!'); p != NULL; p = strchr(p + 1, '!')) {
         const char *begin = p - 2;
@@ -102,7 +105,7 @@ static bool attrs_check(NodeCtx *c)
         char name[32] = {0};
         memcpy(name, begin, (size_t)(p - 2 - begin));
         if (!ctx_has(c, name))
-            return ctx_error(c, "attribute '%s' is missing", name);
+            return ctx_error(c, DIAG_ONNX_ATTRIBUTE, "attribute '%s' is missing", name);
     }
     return true;
 }
@@ -146,7 +149,7 @@ bool ctx_ints(const NodeCtx *c, const char *name, const int64_t **v, uint32_t *n
     return a != NULL;
 }
 
-bool ctx_error(NodeCtx *c, const char *fmt, ...)
+bool ctx_error(NodeCtx *c, DiagCode code, const char *fmt, ...)
 {
     c->failed = true;
     va_list ap;
@@ -154,7 +157,7 @@ bool ctx_error(NodeCtx *c, const char *fmt, ...)
     char line[600];
     vsnprintf(line, sizeof line, fmt, ap);
     va_end(ap);
-    return diag_error(c->im->d, c->im->file->path, "%s: %s", c->node->op_type, line);
+    return diag_error(c->im->d, code, c->im->file->path, "%s: %s", c->node->op_type, line);
 }
 
 /* ---- building --------------------------------------------------------------------------------------- */
@@ -167,7 +170,7 @@ ValueId emit(NodeCtx *c, Op op, const ValueId *in, uint32_t n_in, const Attr *at
     Type few[8], *types = room > 8 ? arena_array(c->m->arena, room, sizeof *types) : few;
     const char *why = NULL;
     if (!node_infer(c->m, c->f, op, in, n_in, attrs, n_attrs, types, &n_out, &why)) {
-        ctx_error(c, "%s", why != NULL ? why : "operands do not fit");
+        ctx_error(c, DIAG_SHAPE_MISFIT, "%s", why != NULL ? why : "operands do not fit");
         return NONE;
     }
     return func_node_typed(c->m, c->f, op, in, n_in, attrs, n_attrs, types, n_out, c->origin);
@@ -280,15 +283,15 @@ static bool arity_check(NodeCtx *c, uint32_t n_in)
 {
     const OpRow *r = c->row;
     if (n_in > ONNX_MAX_NODE_INPUTS)
-        return ctx_error(c, "has %u inputs; the limit is %d", n_in, ONNX_MAX_NODE_INPUTS);
+        return ctx_error(c, DIAG_ONNX_ARITY, "has %u inputs; the limit is %d", n_in, ONNX_MAX_NODE_INPUTS);
     if (n_in < (uint32_t)r->in_min)
-        return ctx_error(c, "has %u inputs, needs %d", n_in, r->in_min);
+        return ctx_error(c, DIAG_ONNX_ARITY, "has %u inputs, needs %d", n_in, r->in_min);
     if (r->in_max >= 0 && n_in > (uint32_t)r->in_max)
-        return ctx_error(c, "has %u inputs, takes %d", n_in, r->in_max);
+        return ctx_error(c, DIAG_ONNX_ARITY, "has %u inputs, takes %d", n_in, r->in_max);
     if (c->n_out == 0)
-        return ctx_error(c, "has no outputs");
+        return ctx_error(c, DIAG_ONNX_ARITY, "has no outputs");
     if (r->out_max >= 0 && c->n_out > (uint32_t)r->out_max)
-        return ctx_error(c, "has %u outputs; %d are supported", c->n_out, r->out_max);
+        return ctx_error(c, DIAG_ONNX_ARITY, "has %u outputs; %d are supported", c->n_out, r->out_max);
     return true;
 }
 
@@ -299,12 +302,13 @@ static bool operands_find(NodeCtx *c, bool *poisoned)
         if (name[0] == 0) {
             c->in[i] = NONE;
             if (i < (uint32_t)c->row->in_min)
-                return ctx_error(c, "input %u must not be left out", i);
+                return ctx_error(c, DIAG_ONNX_ARITY, "input %u must not be left out", i);
             continue;
         }
         bool poison = false;
         if (!scope_value(c->im, c->scope, str_c(name), &c->in[i], &poison))
-            return ctx_error(c, "input '%s' is not defined before it is used", diag_show(c->im->d, str_c(name)));
+            return ctx_error(c, DIAG_ONNX_NAME, "input '%s' is not defined before it is used",
+                             diag_show(c->im->d, str_c(name)));
         *poisoned |= poison;
     }
     return true;
@@ -319,7 +323,7 @@ static bool results_define(NodeCtx *c)
             continue;
         Binding b = {.kind = BIND_POISON, .value = NONE, .name = onnx_str(c->m, name)};
         if (!c->failed && c->out[i] == NONE)
-            ctx_error(c, "output %u is not supported", i);
+            ctx_error(c, DIAG_ONNX_ARITY, "output %u is not supported", i);
         if (!c->failed) {
             b.kind = BIND_VALUE;
             b.value = c->out[i];
@@ -328,7 +332,8 @@ static bool results_define(NodeCtx *c)
                 v->name = b.name;
         }
         if (!scope_define(c->im, c->scope, b))
-            ok = ctx_error(c, "output '%s' is the name of another value", diag_show(c->im->d, b.name));
+            ok = ctx_error(c, DIAG_ONNX_NAME, "output '%s' is the name of another value",
+                           diag_show(c->im->d, b.name));
     }
     return ok;
 }

@@ -8,13 +8,13 @@
 static bool need_float(NodeCtx *c, ValueId v)
 {
     return dtype_is_float(value_dtype(c, v)) ||
-           ctx_error(c, "takes floats, not %s", dtype_name(value_dtype(c, v)));
+           ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "takes floats, not %s", dtype_name(value_dtype(c, v)));
 }
 
 static bool unary(NodeCtx *c)
 {
     if (value_dtype(c, c->in[0]) == DT_BOOL)
-        return ctx_error(c, "takes numbers, not bool");
+        return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "takes numbers, not bool");
     c->out[0] = emit1(c, (Op)c->row->arg, c->in[0]);
     return true;
 }
@@ -33,7 +33,8 @@ static bool identity(NodeCtx *c)
 static bool logical_not(NodeCtx *c)
 {
     if (value_dtype(c, c->in[0]) != DT_BOOL)
-        return ctx_error(c, "takes bool, not %s", dtype_name(value_dtype(c, c->in[0])));
+        return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "takes bool, not %s",
+                         dtype_name(value_dtype(c, c->in[0])));
     c->out[0] = emit1(c, OP_not, c->in[0]);
     return true;
 }
@@ -42,15 +43,15 @@ static bool same_types(NodeCtx *c)
 {
     for (uint32_t i = 1; i < c->n_in; i++)
         if (value_dtype(c, c->in[i]) != value_dtype(c, c->in[0]))
-            return ctx_error(c, "operands of types %s and %s", dtype_name(value_dtype(c, c->in[0])),
-                             dtype_name(value_dtype(c, c->in[i])));
+            return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "operands of types %s and %s",
+                             dtype_name(value_dtype(c, c->in[0])), dtype_name(value_dtype(c, c->in[i])));
     return true;
 }
 
 static bool logical(NodeCtx *c)
 {
     if (value_dtype(c, c->in[0]) != DT_BOOL || value_dtype(c, c->in[1]) != DT_BOOL)
-        return ctx_error(c, "takes two bools");
+        return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "takes two bools");
     c->out[0] = emit2(c, (Op)c->row->arg, c->in[0], c->in[1]);
     return true;
 }
@@ -60,7 +61,7 @@ static bool arithmetic(NodeCtx *c)
     if (!same_types(c))
         return false;
     if (value_dtype(c, c->in[0]) == DT_BOOL)
-        return ctx_error(c, "takes numbers, not bool");
+        return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "takes numbers, not bool");
     c->out[0] = emit2(c, (Op)c->row->arg, c->in[0], c->in[1]);
     return true;
 }
@@ -80,7 +81,7 @@ static bool variadic(NodeCtx *c)
         return false;
     DType t = value_dtype(c, c->in[0]);
     if (!dtype_is_float(t) && (t == DT_BOOL || op == OP_add || c->opset < 12))
-        return ctx_error(c, "does not take %s in opset %d", dtype_name(t), c->opset);
+        return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "does not take %s in opset %d", dtype_name(t), c->opset);
     ValueId v = c->in[0];
     for (uint32_t i = 1; i < c->n_in; i++)
         v = emit2(c, op, v, c->in[i]);
@@ -101,7 +102,8 @@ static bool power(NodeCtx *c)
 {
     DType a = value_dtype(c, c->in[0]), b = value_dtype(c, c->in[1]);
     if (a == DT_BOOL || b == DT_BOOL || (c->opset < 12 && a != b))
-        return ctx_error(c, "operands of types %s and %s", dtype_name(a), dtype_name(b));
+        return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "operands of types %s and %s", dtype_name(a),
+                         dtype_name(b));
     c->out[0] = emit2(c, OP_pow, c->in[0], c->in[1]);
     return true;
 }
@@ -112,7 +114,7 @@ static bool modulo(NodeCtx *c)
     if (!same_types(c))
         return false;
     if (!c_style && dtype_is_float(value_dtype(c, c->in[0])))
-        return ctx_error(c, "of floats needs fmod = 1");
+        return ctx_error(c, DIAG_ONNX_ATTRIBUTE, "of floats needs fmod = 1");
     c->out[0] = emit2(c, c_style ? OP_fmod : OP_mod, c->in[0], c->in[1]);
     return true;
 }
@@ -137,10 +139,10 @@ static bool clip_inputs(NodeCtx *c)
     DType t = value_dtype(c, v);
     for (int i = 1; i <= 2; i++)
         if (c->in[i] != NONE && value_dtype(c, c->in[i]) != t)
-            return ctx_error(c, "bounds of type %s for data of type %s", dtype_name(value_dtype(c, c->in[i])),
-                             dtype_name(t));
+            return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "bounds of type %s for data of type %s",
+                             dtype_name(value_dtype(c, c->in[i])), dtype_name(t));
     if (t == DT_BOOL || (c->opset < 12 && !dtype_is_float(t)))
-        return ctx_error(c, "does not take %s in opset %d", dtype_name(t), c->opset);
+        return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "does not take %s in opset %d", dtype_name(t), c->opset);
     if (c->in[1] != NONE)
         v = emit2(c, OP_max, v, c->in[1]);
     if (c->in[2] != NONE)
@@ -154,7 +156,8 @@ static bool cast(NodeCtx *c)
     int64_t to = ctx_int(c, "to", 0);
     DType t;
     if (to < INT32_MIN || to > INT32_MAX || !onnx_dtype((int32_t)to, &t))
-        return ctx_error(c, "to element type %lld (%s) is not supported", (long long)to,
+        return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "to element type %lld (%s) is not supported",
+                         (long long)to,
                          to > 0 && to < 100 ? onnx_dtype_name((int32_t)to) : "unknown to ONNX");
     c->out[0] = emit_cast(c, c->in[0], t);
     return true;
@@ -185,10 +188,11 @@ static bool is_inf(NodeCtx *c)
 static bool where(NodeCtx *c)
 {
     if (value_dtype(c, c->in[0]) != DT_BOOL)
-        return ctx_error(c, "the condition is %s, not bool", dtype_name(value_dtype(c, c->in[0])));
+        return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "the condition is %s, not bool",
+                         dtype_name(value_dtype(c, c->in[0])));
     if (value_dtype(c, c->in[1]) != value_dtype(c, c->in[2]))
-        return ctx_error(c, "operands of types %s and %s", dtype_name(value_dtype(c, c->in[1])),
-                         dtype_name(value_dtype(c, c->in[2])));
+        return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "operands of types %s and %s",
+                         dtype_name(value_dtype(c, c->in[1])), dtype_name(value_dtype(c, c->in[2])));
     c->out[0] = emit3(c, OP_select, c->in[0], c->in[1], c->in[2]);
     return true;
 }

@@ -12,7 +12,7 @@ static ValueId scalar_like(NodeCtx *c, ValueId v, double x)
 static bool need_floats(NodeCtx *c)
 {
     DType t = value_dtype(c, c->in[0]);
-    return dtype_is_float(t) || ctx_error(c, "takes floats, not %s", dtype_name(t));
+    return dtype_is_float(t) || ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "takes floats, not %s", dtype_name(t));
 }
 
 /* ---- norms over the axes from `axis` on ----------------------------------------------------------------------- */
@@ -32,11 +32,12 @@ static bool norm_begin(NodeCtx *c, Norm *o)
     if (!need_floats(c))
         return false;
     if (axis >= 0 && rank == UNRANKED)
-        return ctx_error(c, "axis %lld counts from the front of a value of unknown rank", (long long)axis);
+        return ctx_error(c, DIAG_ONNX_ATTRIBUTE, "axis %lld counts from the front of a value of unknown rank",
+                         (long long)axis);
     if (axis >= 0)
         axis -= rank;
     if (axis >= 0 || axis < -(rank == UNRANKED ? (int64_t)MOEC_MAX_RANK : rank))
-        return ctx_error(c, "axis is out of range");
+        return ctx_error(c, DIAG_ONNX_ATTRIBUTE, "axis is out of range");
     o->n = (uint32_t)-axis;
     for (uint32_t i = 0; i < o->n; i++)
         o->axes[i] = axis + (int64_t)i;
@@ -109,7 +110,7 @@ static bool batch_norm(NodeCtx *c)
     if (!need_floats(c))
         return false;
     if (ctx_int(c, "training_mode", 0) != 0)
-        return ctx_error(c, "training_mode is not supported");
+        return ctx_error(c, DIAG_ONNX_ATTRIBUTE, "training_mode is not supported");
     for (int i = 1; i < 5; i++) {
         Attr at = attr_i(AT_axis, 1);
         v[i] = emit(c, OP_dyn_axis, (ValueId[]){c->in[i], c->in[0]}, 2, &at, 1);
@@ -125,7 +126,7 @@ static bool dropout(NodeCtx *c)
 {
     Tensor t;
     if (c->in[2] != NONE && (!value_literal(c, c->in[2], &t) || tensor_get_i64(&t, 0) != 0))
-        return ctx_error(c, "training_mode must be constant and false");
+        return ctx_error(c, DIAG_ONNX_ATTRIBUTE, "training_mode must be constant and false");
     c->out[0] = c->in[0];
     if (c->n_out > 1) {
         Tensor yes = {.dtype = DT_BOOL};
@@ -155,7 +156,8 @@ static bool gelu(NodeCtx *c)
     if (!need_floats(c))
         return false;
     if (!approx && !str_is(how, "none"))
-        return ctx_error(c, "approximate is '%s', neither none nor tanh", diag_show(c->im->d, how));
+        return ctx_error(c, DIAG_ONNX_ATTRIBUTE, "approximate is '%s', neither none nor tanh",
+                         diag_show(c->im->d, how));
     if (c->in[1] != NONE)
         x = emit2(c, OP_add, x, c->in[1]); /* FastGelu's bias */
     c->out[0] = approx ? emit1(c, OP_gelu, x) : gelu_exact(c, x);

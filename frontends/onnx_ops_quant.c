@@ -16,7 +16,7 @@ static ValueId spread(NodeCtx *c, ValueId v, ValueId data, int64_t axis)
     if (block == 0)
         return along(c, v, data, axis);
     if (block < 0 || rank == UNRANKED || axis < -(int64_t)rank || axis >= rank) {
-        ctx_error(c, "block_size or axis does not fit the data");
+        ctx_error(c, DIAG_ONNX_ATTRIBUTE, "block_size or axis does not fit the data");
         return NONE;
     }
     axis += axis < 0 ? rank : 0;
@@ -33,7 +33,8 @@ static ValueId spread(NodeCtx *c, ValueId v, ValueId data, int64_t axis)
 static bool dynamic_quantize(NodeCtx *c)
 {
     if (value_dtype(c, c->in[0]) != DT_F32)
-        return ctx_error(c, "takes float, not %s", dtype_name(value_dtype(c, c->in[0])));
+        return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "takes float, not %s",
+                         dtype_name(value_dtype(c, c->in[0])));
     ValueId first = emit(c, OP_dyn_quantize, c->in, 1, NULL, 0);
     for (uint32_t i = 0; i < c->n_out && !c->failed; i++)
         c->out[i] = first + i;
@@ -50,13 +51,14 @@ static bool matmul_integer(NodeCtx *c)
     ValueId side[2];
     for (int i = 0; i < 2; i++) {
         if (!byte_type(value_dtype(c, c->in[i])))
-            return ctx_error(c, "input %d is %s, not an 8-bit integer", i, dtype_name(value_dtype(c, c->in[i])));
+            return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "input %d is %s, not an 8-bit integer", i,
+                             dtype_name(value_dtype(c, c->in[i])));
         side[i] = emit_cast(c, c->in[i], DT_I32);
         ValueId zero = c->in[2 + i];
         if (zero == NONE)
             continue;
         if (value_dtype(c, zero) != value_dtype(c, c->in[i]))
-            return ctx_error(c, "zero point of another type than its operand's");
+            return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "zero point of another type than its operand's");
         zero = along(c, zero, c->in[i], i == 0 ? -2 : -1); /* by rows of A, by columns of B */
         side[i] = emit2(c, OP_sub, side[i], emit_cast(c, zero, DT_I32));
     }
@@ -70,11 +72,12 @@ static bool dequantize(NodeCtx *c)
     int64_t axis = ctx_int(c, "axis", 1), to = ctx_int(c, "output_dtype", 0);
     DType t = value_dtype(c, c->in[1]), out = t;
     if (dtype_is_float(value_dtype(c, x)) || value_dtype(c, x) == DT_BOOL || value_dtype(c, x) == DT_I64)
-        return ctx_error(c, "takes 8, 16 or 32-bit integers, not %s", dtype_name(value_dtype(c, x)));
+        return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "takes 8, 16 or 32-bit integers, not %s",
+                         dtype_name(value_dtype(c, x)));
     if (!dtype_is_float(t) || (to != 0 && (to > INT32_MAX || !onnx_dtype((int32_t)to, &out) || !dtype_is_float(out))))
-        return ctx_error(c, "the scale or output_dtype is not a float");
+        return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "the scale or output_dtype is not a float");
     if (c->in[2] != NONE && value_dtype(c, c->in[2]) != value_dtype(c, x))
-        return ctx_error(c, "zero point of another type than the data");
+        return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "zero point of another type than the data");
     ValueId v = emit_cast(c, x, DT_I32);
     if (c->in[2] != NONE)
         v = emit2(c, OP_sub, v, emit_cast(c, spread(c, c->in[2], x, axis), DT_I32));
@@ -97,10 +100,10 @@ static bool quantize(NodeCtx *c)
     int64_t axis = ctx_int(c, "axis", 1), to = ctx_int(c, "output_dtype", 0);
     DType out = c->in[2] != NONE ? value_dtype(c, c->in[2]) : DT_U8, given = out;
     if (to != 0 && (to > INT32_MAX || !onnx_dtype((int32_t)to, &given) || (c->in[2] != NONE && given != out)))
-        return ctx_error(c, "output_dtype is not supported or not the zero point's");
+        return ctx_error(c, DIAG_ONNX_ATTRIBUTE, "output_dtype is not supported or not the zero point's");
     out = given;
     if (range[out].hi == 0)
-        return ctx_error(c, "to %s is not supported", dtype_name(out));
+        return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "to %s is not supported", dtype_name(out));
     DType t = value_dtype(c, x) == DT_F64 ? DT_F64 : DT_F32;
     ValueId scale = emit_cast(c, spread(c, c->in[1], x, axis), t);
     ValueId v = emit1(c, OP_round, emit2(c, OP_div, emit_cast(c, x, t), scale));

@@ -24,10 +24,11 @@ static bool reduce(NodeCtx *c)
     DType t = value_dtype(c, x);
     int how = c->row->arg;
     if (c->in[1] != NONE && value_dtype(c, c->in[1]) != DT_I64)
-        return ctx_error(c, "axes are %s, not int64", dtype_name(value_dtype(c, c->in[1])));
+        return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "axes are %s, not int64",
+                         dtype_name(value_dtype(c, c->in[1])));
     if ((t == DT_BOOL && (c->opset < 20 || (how != R_MAX && how != R_MIN))) ||
         (how >= R_LOGSUM && !dtype_is_float(t)))
-        return ctx_error(c, "does not take %s", dtype_name(t));
+        return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "does not take %s", dtype_name(t));
     switch (how) {
     case R_L1:
         c->out[0] = reduce_as(c, "sum", emit1(c, OP_abs, x), keep);
@@ -62,7 +63,8 @@ static bool softmax(NodeCtx *c)
 {
     bool old = c->opset < 13;
     if (!dtype_is_float(value_dtype(c, c->in[0])))
-        return ctx_error(c, "takes floats, not %s", dtype_name(value_dtype(c, c->in[0])));
+        return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "takes floats, not %s",
+                         dtype_name(value_dtype(c, c->in[0])));
     Attr at[2] = {attr_i(AT_axis, ctx_int(c, "axis", old ? 1 : -1)), attr_i(AT_keep, 1)};
     c->out[0] = emit(c, OP_dyn_softmax, c->in, 1, at, old ? 2 : 1);
     return true;
@@ -74,7 +76,7 @@ static bool log_softmax(NodeCtx *c)
     int64_t axis = ctx_int(c, "axis", old ? 1 : -1);
     ValueId x = c->in[0], shape = NONE;
     if (!dtype_is_float(value_dtype(c, x)))
-        return ctx_error(c, "takes floats, not %s", dtype_name(value_dtype(c, x)));
+        return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "takes floats, not %s", dtype_name(value_dtype(c, x)));
     if (old) {
         shape = emit1(c, OP_shape, x);
         x = emit1_int(c, OP_dyn_flatten, x, AT_axis, axis);
@@ -98,7 +100,7 @@ static bool arg_extreme(NodeCtx *c)
     ValueId x = c->in[0];
     DType t = value_dtype(c, x);
     if (t == DT_BOOL)
-        return ctx_error(c, "takes numbers, not bool");
+        return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "takes numbers, not bool");
     if (c->row->arg != 0) { /* the least: the greatest of what is negated, in a type that can be */
         if (!dtype_is_float(t) && t != DT_I64)
             x = emit_cast(c, x, t == DT_I32 ? DT_I64 : DT_I32);
@@ -125,7 +127,8 @@ static bool product_types(NodeCtx *c)
 {
     DType a = value_dtype(c, c->in[0]), b = value_dtype(c, c->in[1]);
     if (a != b || a == DT_BOOL)
-        return ctx_error(c, "operands of types %s and %s", dtype_name(a), dtype_name(b));
+        return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "operands of types %s and %s", dtype_name(a),
+                         dtype_name(b));
     return true;
 }
 
@@ -152,7 +155,7 @@ static bool gemm(NodeCtx *c)
     for (int i = 0; i < 2; i++) {
         int rank = value_rank(c, side[i]);
         if (rank != UNRANKED && rank != 2)
-            return ctx_error(c, "input %d has rank %d, not 2", i, rank);
+            return ctx_error(c, DIAG_SHAPE_AXIS, "input %d has rank %d, not 2", i, rank);
         if (ctx_int(c, i == 0 ? "transA" : "transB", 0) != 0)
             side[i] = emit(c, OP_dyn_transpose, &side[i], 1, &perm, 1);
     }
@@ -166,7 +169,7 @@ static bool gemm(NodeCtx *c)
 static bool fused_matmul(NodeCtx *c)
 {
     if (ctx_int(c, "transBatchA", 0) != 0 || ctx_int(c, "transBatchB", 0) != 0)
-        return ctx_error(c, "transBatchA and transBatchB are not supported");
+        return ctx_error(c, DIAG_ONNX_ATTRIBUTE, "transBatchA and transBatchB are not supported");
     if (!product_types(c))
         return false;
     Attr at[2] = {attr_i(AT_ta, ctx_int(c, "transA", 0) != 0), attr_i(AT_tb, ctx_int(c, "transB", 0) != 0)};

@@ -14,7 +14,8 @@ static bool plain(NodeCtx *c)
 static bool need_ints(NodeCtx *c, uint32_t i)
 {
     DType t = i < c->n_in && c->in[i] != NONE ? value_dtype(c, c->in[i]) : DT_I64;
-    return t == DT_I64 || t == DT_I32 || ctx_error(c, "input %u is %s, not int64", i, dtype_name(t));
+    return t == DT_I64 || t == DT_I32 ||
+           ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "input %u is %s, not int64", i, dtype_name(t));
 }
 
 static bool indexed(NodeCtx *c)
@@ -44,7 +45,7 @@ static bool constant(NodeCtx *c)
 {
     Tensor t = {0};
     if (c->node->n_attribute != 1)
-        return ctx_error(c, "needs exactly one attribute, its value");
+        return ctx_error(c, DIAG_ONNX_ATTRIBUTE, "needs exactly one attribute, its value");
     const Onnx__AttributeProto *a = c->node->attribute[0];
     if (a->t != NULL)
         return onnx_tensor(c->im->file, a->t, c->m->arena, &t, c->im->d) ? constant_tensor(c, &t)
@@ -54,7 +55,7 @@ static bool constant(NodeCtx *c)
     t.rank = list;
     t.dim[0] = (int64_t)(ints ? a->n_ints : a->n_floats);
     if (!tensor_alloc(c->m->arena, &t))
-        return ctx_error(c, "is too large");
+        return ctx_error(c, DIAG_SHAPE_SIZE, "is too large");
     for (int64_t i = 0; i < (list ? t.dim[0] : 1); i++)
         if (ints)
             tensor_set_i64(&t, i, list ? a->ints[i] : a->i);
@@ -76,7 +77,7 @@ static bool constant_of_shape(NodeCtx *c)
         return c->failed = true, false;
     CHECK(tensor_count(&t, &n));
     if (n != 1)
-        return ctx_error(c, "the value has %lld elements, not one", (long long)n);
+        return ctx_error(c, DIAG_ONNX_ATTRIBUTE, "the value has %lld elements, not one", (long long)n);
     Attr at = attr_t(AT_value, t);
     c->out[0] = emit(c, OP_dyn_fill, c->in, 1, &at, 1);
     return true;
@@ -113,7 +114,7 @@ static bool range(NodeCtx *c)
 {
     for (int i = 1; i < 3; i++)
         if (value_dtype(c, c->in[i]) != value_dtype(c, c->in[0]))
-            return ctx_error(c, "operands of different types");
+            return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "operands of different types");
     return plain(c);
 }
 
@@ -130,7 +131,7 @@ static bool slice_attrs(NodeCtx *c)
         if (i == 0)
             first = n;
         else if (n != first)
-            return ctx_error(c, "%s has %u entries, starts %u", names[i], n, first);
+            return ctx_error(c, DIAG_SHAPE_VALUE, "%s has %u entries, starts %u", names[i], n, first);
         in[i + 1] = emit_ints(c, v, n);
         n_in = i + 2;
     }
@@ -159,7 +160,7 @@ static bool transpose(NodeCtx *c)
     uint32_t seen = 0;
     for (uint32_t i = 0; i < n; i++) {
         if (n > MOEC_MAX_RANK || v[i] < 0 || v[i] >= n || (seen >> v[i] & 1) != 0)
-            return ctx_error(c, "perm is not a permutation");
+            return ctx_error(c, DIAG_ONNX_ATTRIBUTE, "perm is not a permutation");
         seen |= 1u << v[i];
     }
     Attr at = attr_ints(AT_perm, v, n);
@@ -171,7 +172,8 @@ static bool concat(NodeCtx *c)
 {
     for (uint32_t i = 1; i < c->n_in; i++)
         if (c->in[i] == NONE || value_dtype(c, c->in[i]) != value_dtype(c, c->in[0]))
-            return ctx_error(c, "input %u is left out or has another element type", i);
+            return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "input %u is left out or has another element type",
+                             i);
     Attr at = attr_i(AT_axis, ctx_int(c, "axis", 1));
     c->out[0] = emit(c, OP_dyn_concat, c->in, c->n_in, &at, 1);
     return true;
@@ -198,7 +200,7 @@ static bool gather_nd(NodeCtx *c)
         return false;
     int64_t batch = ctx_int(c, "batch_dims", 0);
     if (batch < 0 || batch >= MOEC_MAX_RANK)
-        return ctx_error(c, "batch_dims is out of range");
+        return ctx_error(c, DIAG_ONNX_ATTRIBUTE, "batch_dims is out of range");
     Attr at = attr_i(AT_batch, batch);
     c->out[0] = emit(c, OP_gather_nd, c->in, 2, &at, 1);
     return true;
@@ -212,13 +214,13 @@ static bool scatter_nd(NodeCtx *c)
     if (!need_ints(c, 1))
         return false;
     if (value_dtype(c, c->in[2]) != value_dtype(c, c->in[0]))
-        return ctx_error(c, "data and updates have different element types");
+        return ctx_error(c, DIAG_ONNX_ELEMENT_TYPE, "data and updates have different element types");
     if (str_is(how, "none"))
         return plain(c);
     while (k < 4 && !str_is(how, how_kind[k][0]))
         k++;
     if (k == 4)
-        return ctx_error(c, "reduction '%s' is not supported", diag_show(c->im->d, how));
+        return ctx_error(c, DIAG_ONNX_ATTRIBUTE, "reduction '%s' is not supported", diag_show(c->im->d, how));
     Attr kind = attr_s(AT_kind, str_c(how_kind[k][1]));
     c->out[0] = emit(c, OP_scatter_nd, c->in, 3, &kind, 1);
     return true;
@@ -241,15 +243,15 @@ static bool split(NodeCtx *c)
     if (!need_ints(c, 1))
         return false;
     if (parts > PARTS_MAX)
-        return ctx_error(c, "into %u parts; the limit is %d", parts, PARTS_MAX);
+        return ctx_error(c, DIAG_ONNX_ARITY, "into %u parts; the limit is %d", parts, PARTS_MAX);
     if (ctx_has(c, "num_outputs") && ctx_int(c, "num_outputs", 0) != (int64_t)parts)
-        return ctx_error(c, "num_outputs is not the number of outputs");
+        return ctx_error(c, DIAG_ONNX_ATTRIBUTE, "num_outputs is not the number of outputs");
     if (ctx_has(c, "num_outputs") && c->in[1] != NONE)
-        return ctx_error(c, "has both sizes and num_outputs");
+        return ctx_error(c, DIAG_ONNX_ATTRIBUTE, "has both sizes and num_outputs");
     ValueId in[2] = {c->in[0], c->in[1]};
     if (ctx_ints(c, "split", &v, &n)) {
         if (n != parts)
-            return ctx_error(c, "split has %u entries for %u outputs", n, parts);
+            return ctx_error(c, DIAG_ONNX_ARITY, "split has %u entries for %u outputs", n, parts);
         in[1] = emit_ints(c, v, n);
     }
     Attr at[2] = {attr_i(AT_axis, ctx_int(c, "axis", 0)), attr_i(AT_k, parts)};
@@ -267,7 +269,7 @@ static bool one_hot(NodeCtx *c)
     Tensor known;
     int64_t n;
     if (value_literal(c, c->in[1], &known) && tensor_count(&known, &n) && n == 1 && tensor_get_f64(&known, 0) < 0)
-        return ctx_error(c, "depth %g is negative", tensor_get_f64(&known, 0));
+        return ctx_error(c, DIAG_SHAPE_VALUE, "depth %g is negative", tensor_get_f64(&known, 0));
     if (value_rank(c, c->in[1]) == 1) {
         Attr sq = attr_ints(AT_axes, &zero, 1);
         depth = emit(c, OP_dyn_squeeze, &depth, 1, &sq, 1);
@@ -282,7 +284,8 @@ static bool one_hot(NodeCtx *c)
         int rank = value_rank(c, c->in[0]);
         int behind = axis >= 0 ? rank - (int)axis : (int)-axis - 1;
         if ((axis >= 0 && rank == UNRANKED) || behind < 0 || behind > MOEC_MAX_RANK)
-            return ctx_error(c, "axis is out of range, or the indices' rank is not known");
+            return ctx_error(c, DIAG_ONNX_ATTRIBUTE,
+                             "axis is out of range, or the indices' rank is not known");
         int64_t ones[MOEC_MAX_RANK + 1];
         for (int i = 0; i < behind; i++)
             ones[i] = i + 1;

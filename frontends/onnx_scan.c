@@ -205,10 +205,10 @@ typedef struct Scan {
     Diag *d;
 } Scan;
 
-static bool scan_error(Scan *s, const char *what)
+static bool scan_error(Scan *s, DiagCode code, const char *what)
 {
-    return diag_error(s->d, s->file, "not a well-formed ONNX file: byte %zu (%s): %s", (size_t)(s->p - s->base),
-                      msg_info[s->stack[s->depth].msg].name, what);
+    return diag_error(s->d, code, s->file, "not a well-formed ONNX file: byte %zu (%s): %s",
+                      (size_t)(s->p - s->base), msg_info[s->stack[s->depth].msg].name, what);
 }
 
 static bool varint_read(const uint8_t **p, const uint8_t *end, uint64_t *out)
@@ -270,18 +270,18 @@ static bool scan_packed(Scan *s, const Field *f, size_t n)
     size_t count = 0;
     if (f->kind == K_F32 || f->kind == K_F64) {
         if (n % kind_bytes(f->kind) != 0)
-            return scan_error(s, "packed numbers end inside one");
+            return scan_error(s, DIAG_ONNX_MALFORMED, "packed numbers end inside one");
         count = n / kind_bytes(f->kind);
     } else {
         for (const uint8_t *p = begin; p < end; count++) {
             uint64_t v;
             if (!varint_read(&p, end, &v)) {
                 s->p = p;
-                return scan_error(s, "packed numbers end inside one");
+                return scan_error(s, DIAG_ONNX_MALFORMED, "packed numbers end inside one");
             }
             if (f->kind == K_I32 && !fits_i32(v)) {
                 s->p = p;
-                return scan_error(s, "number does not fit 32 bits");
+                return scan_error(s, DIAG_ONNX_MALFORMED, "number does not fit 32 bits");
             }
         }
     }
@@ -299,10 +299,10 @@ static bool scan_open(Scan *s, const Field *f, size_t n)
 {
     bool mute = s->stack[s->depth].mute || f->mode == DROP;
     if (s->depth + 1 >= ONNX_MAX_NESTING)
-        return scan_error(s, "messages are nested more than 64 deep");
+        return scan_error(s, DIAG_LIMIT, "messages are nested more than 64 deep");
     const struct MsgInfo *info = &msg_info[f->sub];
     if (info->counted && ++s->items > ONNX_MAX_ITEMS)
-        return scan_error(s, "more than 1000000 nodes, tensors and value infos");
+        return scan_error(s, DIAG_LIMIT, "more than 1000000 nodes, tensors and value infos");
     if (!mute) {
         s->cost += info->bytes + 32;
         tag_write(s->out, f->number, W_LEN);
@@ -330,7 +330,7 @@ static bool scan_bytes(Scan *s, const Field *f, size_t n)
 {
     const char *p = (const char *)s->p;
     if (f->kind == K_TEXT && n > 0 && memchr(p, 0, n) != NULL)
-        return scan_error(s, "a name holds a NUL byte");
+        return scan_error(s, DIAG_ONNX_MALFORMED, "a name holds a NUL byte");
     if (!s->stack[s->depth].mute && f->mode != DROP) {
         if (f->kind == K_RAW) {
             Text seg = {0};
@@ -359,31 +359,33 @@ static bool scan_field(Scan *s)
     Frame *top = &s->stack[s->depth];
     uint64_t tag, v = 0;
     if (!varint_read(&s->p, top->end, &tag))
-        return scan_error(s, "ends inside a tag");
+        return scan_error(s, DIAG_ONNX_MALFORMED, "ends inside a tag");
     uint64_t number = tag >> 3;
     unsigned wire = tag & 7;
     if (number == 0 || tag > UINT32_MAX)
-        return scan_error(s, "field number out of range");
+        return scan_error(s, DIAG_ONNX_MALFORMED, "field number out of range");
     size_t left = (size_t)(top->end - s->p);
     const uint8_t *value = s->p;
     switch (wire) {
     case W_VARINT:
         if (!varint_read(&s->p, top->end, &v))
-            return scan_error(s, "malformed number");
+            return scan_error(s, DIAG_ONNX_MALFORMED, "malformed number");
         break;
     case W_64:
     case W_32:
         if (left < (wire == W_64 ? 8u : 4u))
-            return scan_error(s, "ends inside a number");
+            return scan_error(s, DIAG_ONNX_MALFORMED, "ends inside a number");
         s->p += wire == W_64 ? 8 : 4;
         break;
     case W_LEN:
         if (!varint_read(&s->p, top->end, &v) || v > (size_t)(top->end - s->p))
-            return scan_error(s, "a length reaches past the end: the file is cut short or damaged");
+            return scan_error(s, DIAG_ONNX_MALFORMED,
+                              "a length reaches past the end: the file is cut short or damaged");
         break;
     default:
-        return scan_error(s, wire == W_GROUP || wire == W_GROUP_END ? "groups are not part of ONNX"
-                                                                    : "no such wire type");
+        return scan_error(s, DIAG_ONNX_MALFORMED,
+                          wire == W_GROUP || wire == W_GROUP_END ? "groups are not part of ONNX"
+                                                                 : "no such wire type");
     }
     const Field *f = field_find(top->msg, number);
     if (f == NULL) {
@@ -391,10 +393,10 @@ static bool scan_field(Scan *s)
         return true;
     }
     if (f->mode == REFUSE)
-        return scan_error(s, "a tensor in segments is not supported");
+        return scan_error(s, DIAG_ONNX_FEATURE, "a tensor in segments is not supported");
     if (f->mode == ONE) {
         if (top->seen >> f->number & 1)
-            return scan_error(s, "a field that may stand once stands twice");
+            return scan_error(s, DIAG_ONNX_MALFORMED, "a field that may stand once stands twice");
         top->seen |= 1u << f->number;
     }
     static const uint8_t wires[] = {[K_INT] = W_VARINT, [K_I32] = W_VARINT, [K_F32] = W_32, [K_F64] = W_64,
@@ -403,13 +405,13 @@ static bool scan_field(Scan *s)
     if (number_kind && wire == W_LEN && f->mode == MANY)
         return scan_packed(s, f, (size_t)v);
     if (wire != wires[f->kind])
-        return scan_error(s, "a known field has another wire type");
+        return scan_error(s, DIAG_ONNX_MALFORMED, "a known field has another wire type");
     if (f->kind == K_MSG)
         return scan_open(s, f, (size_t)v);
     if (!number_kind)
         return scan_bytes(s, f, (size_t)v);
     if (f->kind == K_I32 && !fits_i32(v))
-        return scan_error(s, "number does not fit 32 bits");
+        return scan_error(s, DIAG_ONNX_MALFORMED, "number does not fit 32 bits");
     if (!top->mute && f->mode != DROP) {
         s->cost += kind_bytes(f->kind);
         tag_write(s->out, f->number, wire);
@@ -425,9 +427,10 @@ bool onnx_scan(const uint8_t *p, size_t n, OnnxRoot root, Text *slim, size_t *co
 {
     static const char lfs[] = "version https://git-lfs";
     if (n == 0)
-        return diag_error(d, file, "is empty");
+        return diag_error(d, DIAG_ONNX_NOT_A_MODEL, file, "is empty");
     if (n >= sizeof lfs - 1 && memcmp(p, lfs, sizeof lfs - 1) == 0)
-        return diag_error(d, file, "is a git-lfs pointer, not the model itself: run `git lfs pull`");
+        return diag_error(d, DIAG_ONNX_NOT_A_MODEL, file,
+                          "is a git-lfs pointer, not the model itself: run `git lfs pull`");
     Scan *s = mem_alloc(sizeof *s);
     s->base = s->p = p;
     s->out = slim;
@@ -443,7 +446,7 @@ bool onnx_scan(const uint8_t *p, size_t n, OnnxRoot root, Text *slim, size_t *co
             break;
         ok = scan_field(s);
         if (ok && s->cost > budget)
-            ok = scan_error(s, "would take unreasonably much memory");
+            ok = scan_error(s, DIAG_LIMIT, "would take unreasonably much memory");
     }
     *cost = s->cost;
     mem_free(s);

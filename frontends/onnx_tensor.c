@@ -63,7 +63,8 @@ static bool from_int32(const Onnx__TensorProto *t, Tensor *out, int64_t count, c
     for (int64_t i = 0; i < count; i++) {
         int32_t v = t->int32_data[i];
         if (v < range[out->dtype].lo || v > range[out->dtype].hi)
-            return diag_error(d, file, "element %" PRId64 " of int32_data, %" PRId32 ", is out of range for %s", i, v,
+            return diag_error(d, DIAG_ONNX_TENSOR, file,
+                              "element %" PRId64 " of int32_data, %" PRId32 ", is out of range for %s", i, v,
                               dtype_name(out->dtype));
         if (out->dtype == DT_F16)
             ((uint16_t *)out->data)[i] = (uint16_t)v;
@@ -119,31 +120,33 @@ static bool external_bytes(const OnnxFile *file, const Onnx__TensorProto *t, siz
         if (slot == NULL)
             continue;
         if (*slot != NULL)
-            return diag_error(d, file->path, "external data: '%s' stands twice", key);
+            return diag_error(d, DIAG_ONNX_EXTERNAL, file->path, "external data: '%s' stands twice", key);
         *slot = value;
     }
     if (location == NULL)
-        return diag_error(d, file->path, "external data without a location");
+        return diag_error(d, DIAG_ONNX_EXTERNAL, file->path, "external data without a location");
     int64_t at = 0, n = 0, size = 0;
     if (offset != NULL && !digits(offset, &at))
-        return diag_error(d, file->path, "external data: offset '%s' is not a decimal number",
-                          diag_show(d, str_c(offset)));
+        return diag_error(d, DIAG_ONNX_EXTERNAL, file->path,
+                          "external data: offset '%s' is not a decimal number", diag_show(d, str_c(offset)));
     if (length != NULL && !digits(length, &n))
-        return diag_error(d, file->path, "external data: length '%s' is not a decimal number",
-                          diag_show(d, str_c(length)));
+        return diag_error(d, DIAG_ONNX_EXTERNAL, file->path,
+                          "external data: length '%s' is not a decimal number", diag_show(d, str_c(length)));
     int fd = file_open_beneath(file->dir, str_c(location), &size, file->path, "external data file ", d);
     if (fd < 0)
         return false;
     const char *shown = diag_show(d, str_c(location));
     bool ok = false;
     if (at > size)
-        diag_error(d, file->path, "external data: offset %" PRId64 " is past the end of '%s' (%" PRId64 " bytes)", at,
-                   shown, size);
-    else if (length != NULL && n > size - at)
-        diag_error(d, file->path, "external data: offset + length is past the end of '%s' (%" PRId64 " bytes)", shown,
+        diag_error(d, DIAG_ONNX_EXTERNAL, file->path,
+                   "external data: offset %" PRId64 " is past the end of '%s' (%" PRId64 " bytes)", at, shown,
                    size);
+    else if (length != NULL && n > size - at)
+        diag_error(d, DIAG_ONNX_EXTERNAL, file->path,
+                   "external data: offset + length is past the end of '%s' (%" PRId64 " bytes)", shown, size);
     else if ((length != NULL ? n : size - at) != (int64_t)want)
-        diag_error(d, file->path, "external data: '%s' holds %" PRId64 " bytes for it, its shape needs %zu", shown,
+        diag_error(d, DIAG_ONNX_EXTERNAL, file->path,
+                   "external data: '%s' holds %" PRId64 " bytes for it, its shape needs %zu", shown,
                    length != NULL ? n : size - at, want);
     else
         ok = true;
@@ -190,26 +193,27 @@ bool onnx_tensor(const OnnxFile *file, const Onnx__TensorProto *t, Arena *a, Ten
     const char *path = file->path;
     memset(out, 0, sizeof *out);
     if (!onnx_dtype(t->data_type, &out->dtype))
-        return diag_error(d, path, "element type %s (%d) is not supported", onnx_dtype_name(t->data_type),
-                          (int)t->data_type);
+        return diag_error(d, DIAG_ONNX_ELEMENT_TYPE, path, "element type %s (%d) is not supported",
+                          onnx_dtype_name(t->data_type), (int)t->data_type);
     if (t->n_dims > MOEC_MAX_RANK)
-        return diag_error(d, path, "rank %zu is above the limit of %d", t->n_dims, MOEC_MAX_RANK);
+        return diag_error(d, DIAG_LIMIT, path, "rank %zu is above the limit of %d", t->n_dims, MOEC_MAX_RANK);
     out->rank = (int)t->n_dims;
     for (size_t i = 0; i < t->n_dims; i++) {
         if (t->dims[i] < 0)
-            return diag_error(d, path, "extent %" PRId64 " is negative", t->dims[i]);
+            return diag_error(d, DIAG_ONNX_TENSOR, path, "extent %" PRId64 " is negative", t->dims[i]);
         out->dim[i] = t->dims[i];
     }
     int64_t count = 0;
     size_t bytes = 0;
     if (!tensor_count(out, &count) || !tensor_bytes(out, &bytes))
-        return diag_error(d, path, "its shape has 2^47 elements or bytes, or more");
+        return diag_error(d, DIAG_LIMIT, path, "its shape has 2^47 elements or bytes, or more");
 
     bool external = t->has_data_location && t->data_location == ONNX__TENSOR_PROTO__DATA_LOCATION__EXTERNAL;
     if (t->n_external_data > 0 && !external)
-        return diag_error(d, path, "has external_data entries but its data_location is not EXTERNAL");
+        return diag_error(d, DIAG_ONNX_EXTERNAL, path,
+                          "has external_data entries but its data_location is not EXTERNAL");
     if (t->has_data_location && (int)t->data_location != 0 && !external)
-        return diag_error(d, path, "data_location %d is unknown", (int)t->data_location);
+        return diag_error(d, DIAG_ONNX_EXTERNAL, path, "data_location %d is unknown", (int)t->data_location);
     const uint8_t *raw = NULL;
     size_t raw_n = 0;
     if (t->segment != NULL) {
@@ -219,7 +223,7 @@ bool onnx_tensor(const OnnxFile *file, const Onnx__TensorProto *t, Arena *a, Ten
     int used = (raw_n > 0) + external + (t->n_float_data > 0) + (t->n_int32_data > 0) + (t->n_string_data > 0) +
                (t->n_int64_data > 0) + (t->n_double_data > 0) + (t->n_uint64_data > 0);
     if (used > 1)
-        return diag_error(d, path, "has data in more than one field");
+        return diag_error(d, DIAG_ONNX_TENSOR, path, "has data in more than one field");
     if (external) {
         if (!external_bytes(file, t, bytes, &raw, d))
             return false;
@@ -228,7 +232,7 @@ bool onnx_tensor(const OnnxFile *file, const Onnx__TensorProto *t, Arena *a, Ten
     }
     if (raw_n > 0 || count == 0) {
         if (raw_n != bytes || (raw_n == 0 && used > 0))
-            return diag_error(d, path, "has %zu bytes of raw data, its shape needs %zu",
+            return diag_error(d, DIAG_ONNX_TENSOR, path, "has %zu bytes of raw data, its shape needs %zu",
                               raw_n, bytes);
         place_bytes(out, raw, raw_n, a);
         return true;
@@ -236,10 +240,10 @@ bool onnx_tensor(const OnnxFile *file, const Onnx__TensorProto *t, Arena *a, Ten
     const void *values = NULL;
     size_t n = typed_field(t, out->dtype, &values);
     if (n == 0 && used > 0)
-        return diag_error(d, path, "has its data in a field that does not go with type %s",
+        return diag_error(d, DIAG_ONNX_TENSOR, path, "has its data in a field that does not go with type %s",
                           onnx_dtype_name(t->data_type));
     if (n != (size_t)count)
-        return diag_error(d, path, "has %zu values, its shape needs %" PRId64, n, count);
+        return diag_error(d, DIAG_ONNX_TENSOR, path, "has %zu values, its shape needs %" PRId64, n, count);
     if (values != NULL) {
         out->data = arena_copy(a, values, bytes);
         return true;

@@ -67,8 +67,9 @@ typedef struct Import {
     uint32_t n_tensors;
 } Import;
 
-static bool tensor_error(const Import *im, const PeftDir *x, const AdapterTensor *t, const char *what) {
-    return diag_error(im->d, x->file, "tensor '%s': %s", diag_show(im->d, t->name), what);
+static bool tensor_error(const Import *im, DiagCode code, const PeftDir *x, const AdapterTensor *t,
+                         const char *what) {
+    return diag_error(im->d, code, x->file, "tensor '%s': %s", diag_show(im->d, t->name), what);
 }
 
 /* ---- one directory -------------------------------------------------------------------------------- */
@@ -80,7 +81,7 @@ static bool dir_open(Import *im, PeftDir *x, const char *dir) {
     struct stat st;
     if (stat(x->file, &st) != 0 && stat(arena_printf(im->a, "%s/adapter_model.bin", dir), &st) == 0)
         return diag_error(
-            im->d, x->file,
+            im->d, DIAG_PEFT_FILES, x->file,
             "is missing; adapter_model.bin is a pickle, which is not read: save the adapter with "
             "safe_serialization");
     int64_t size = 0;
@@ -99,7 +100,7 @@ static bool ia3_place(Import *im, PeftDir *x, PeftTensor *p) {
     const AdapterTensor *t = p->t;
     SiteRole role = p->place.role;
     if (t->rank != 2 || (t->dim[0] != 1 && t->dim[1] != 1) || t->dim[0] < 1 || t->dim[1] < 1)
-        return tensor_error(im, x, t,
+        return tensor_error(im, DIAG_PEFT_TENSOR, x, t,
                             arena_printf(im->a, "shape %s where a vector [out,1] or [1,in] is expected",
                                          peft_shape(im->a, t->rank, t->dim)));
     bool known = x->c.feedforward.given && !x->c.feedforward.all;
@@ -108,7 +109,7 @@ static bool ia3_place(Import *im, PeftDir *x, PeftTensor *p) {
     bool input = one ? (known ? listed : role == SR_WO) : t->dim[0] == 1;
     if (known && listed != input)
         return tensor_error(
-            im, x, t,
+            im, DIAG_PEFT_TENSOR, x, t,
             arena_printf(im->a,
                          "shape %s, but key 'feedforward_modules' of %s says that it scales the "
                          "%s",
@@ -116,7 +117,7 @@ static bool ia3_place(Import *im, PeftDir *x, PeftTensor *p) {
     bool vector = (role == SR_K || role == SR_V) && !input;
     if (!vector && !(role == SR_WO && input) && !(role == SR_WI_1 && !input))
         return tensor_error(
-            im, x, t,
+            im, DIAG_PEFT_TENSOR, x, t,
             arena_printf(im->a,
                          "IA3 on the %s of %s; it can scale the outputs of k, v and wi_1 and the input "
                          "of wo",
@@ -139,22 +140,24 @@ static bool tensor_place(Import *im, PeftDir *x, const AdapterTensor *t, PeftTen
         out->module = (Str){t->name.p + head, t->name.n - n - head};
     if (out->module.n == 0 || !peft_module_parse(out->module, &out->place, &ffn))
         return tensor_error(
-            im, x, t,
+            im, DIAG_PEFT_TENSOR, x, t,
             "has no place: LoRA and IA3 of the linears in attention and feed-forward blocks are read, not "
             "of embeddings, norms or lm_head, and no whole modules");
     out->part = parts[k].part;
     if (parts[k].type != x->c.type)
-        return tensor_error(im, x, t,
+        return tensor_error(im, DIAG_PEFT_TENSOR, x, t,
                             arena_printf(im->a, "a tensor of %s; key 'peft_type' of %s is '%s'",
                                          parts[k].kind, PEFT_CONFIG, type_names[x->c.type]));
     if (!peft_targets_have(&x->c, &x->c.targets, out->module))
-        return tensor_error(im, x, t, "its module is not among the 'target_modules' of " PEFT_CONFIG);
+        return tensor_error(im, DIAG_PEFT_TENSOR, x, t,
+                            "its module is not among the 'target_modules' of " PEFT_CONFIG);
     if (t->kind == FK_NONE)
-        return tensor_error(im, x, t,
+        return tensor_error(im, DIAG_PEFT_TENSOR, x, t,
                             arena_printf(im->a, "dtype %s; floating point is needed (F32, F16, BF16, F64)",
                                          diag_show(im->d, t->dtype)));
     if (ffn != PF_UNKNOWN && x->ffn != PF_UNKNOWN && ffn != x->ffn)
-        return tensor_error(im, x, t, "a feed-forward block has wi, or wi_0 and wi_1, not both");
+        return tensor_error(im, DIAG_PEFT_TENSOR, x, t,
+                            "a feed-forward block has wi, or wi_0 and wi_1, not both");
     x->ffn = ffn != PF_UNKNOWN ? ffn : x->ffn;
     return x->c.type == PT_LORA || ia3_place(im, x, out);
 }
@@ -169,15 +172,16 @@ static bool lora_site(Import *im, PeftDir *x, const PeftTensor *p, PeftSite *s) 
     const AdapterTensor *A = s->part[0], *B = s->part[1];
     if (A == NULL || B == NULL)
         return tensor_error(
-            im, x, p->t, arena_printf(im->a, "there is no lora_%s for this module", A == NULL ? "A" : "B"));
+            im, DIAG_PEFT_TENSOR, x, p->t,
+            arena_printf(im->a, "there is no lora_%s for this module", A == NULL ? "A" : "B"));
     s->rank = peft_config_rank(&x->c, p->module);
     s->alpha = peft_config_alpha(&x->c, p->module, s->rank);
     if (A->rank != 2 || A->dim[0] != s->rank || A->dim[1] < 1)
-        return tensor_error(im, x, A,
+        return tensor_error(im, DIAG_PEFT_TENSOR, x, A,
                             arena_printf(im->a, "shape %s where the config makes it [%" PRId64 ",in]",
                                          peft_shape(im->a, A->rank, A->dim), s->rank));
     if (B->rank != 2 || B->dim[1] != s->rank || B->dim[0] < 1)
-        return tensor_error(im, x, B,
+        return tensor_error(im, DIAG_PEFT_TENSOR, x, B,
                             arena_printf(im->a, "shape %s where the config makes it [out,%" PRId64 "]",
                                          peft_shape(im->a, B->rank, B->dim), s->rank));
     return true;
@@ -194,7 +198,7 @@ static bool sites_make(Import *im, PeftDir *x, const PeftTensor *p, uint32_t n) 
         bool ok = true;
         for (; i < n && peft_place_order(&p[first].place, &p[i].place) == 0; i++) {
             if (s->part[p[i].part] != NULL)
-                ok = tensor_error(im, x, p[i].t,
+                ok = tensor_error(im, DIAG_PEFT_TENSOR, x, p[i].t,
                                   arena_printf(im->a, "site %s has a tensor like this already, '%s'",
                                                peft_site_name(im->a, &s->place), s->part[p[i].part]->name.p));
             s->part[p[i].part] = p[i].t;
@@ -214,13 +218,14 @@ static bool dir_read(Import *im, PeftDir *x, const char *dir) {
     for (uint32_t i = 0; i < x->f.n && bad < REPORT_EACH && x->c.steps >= 0; i++)
         bad += !tensor_place(im, x, &x->f.tensor[i], &p[i]);
     if (bad == REPORT_EACH)
-        diag_error(im->d, x->file, "tensors after these were not looked at");
+        diag_error(im->d, DIAG_PEFT_TENSOR, x->file, "tensors after these were not looked at");
     if (bad == 0 && x->f.n == 0)
-        return diag_error(im->d, x->file, "holds no tensor");
+        return diag_error(im->d, DIAG_PEFT_FILES, x->file, "holds no tensor");
     qsort(p, x->f.n, sizeof *p, tensor_order);
     bool ok = bad == 0 && sites_make(im, x, p, x->f.n);
     if (x->c.steps < 0) /* whatever was found is not to be trusted */
-        return diag_error(im->d, x->c.file, "its patterns of modules take too long to match");
+        return diag_error(im->d, DIAG_PEFT_PATTERN, x->c.file,
+                          "its patterns of modules take too long to match");
     return ok;
 }
 
@@ -234,14 +239,16 @@ static bool parts_equal(const AdapterTensor *x, const AdapterTensor *y) {
 /* The experts of a mixture have the same sites, and the same shapes there. */
 static bool dirs_agree(Import *im, const PeftDir *x, const PeftDir *y) {
     if (x->c.type != y->c.type)
-        return diag_error(im->d, y->c.file, "peft_type is '%s', in %s '%s': experts of one mixture are alike",
+        return diag_error(im->d, DIAG_PEFT_EXPERTS, y->c.file,
+                          "peft_type is '%s', in %s '%s': experts of one mixture are alike",
                           type_names[y->c.type], x->c.file, type_names[x->c.type]);
     if (x->ffn != y->ffn)
-        return diag_error(im->d, y->file, "has other feed-forward modules than %s", x->file);
+        return diag_error(im->d, DIAG_PEFT_EXPERTS, y->file, "has other feed-forward modules than %s",
+                          x->file);
     for (uint32_t i = 0, n = x->n > y->n ? x->n : y->n; i < n; i++) {
         int c = i == x->n ? 1 : i == y->n ? -1 : peft_place_order(&x->site[i].place, &y->site[i].place);
         if (c != 0)
-            return diag_error(im->d, y->file,
+            return diag_error(im->d, DIAG_PEFT_EXPERTS, y->file,
                               "site %s is adapted %s %s: the experts of a mixture have the same sites",
                               peft_site_name(im->a, c < 0 ? &x->site[i].place : &y->site[i].place),
                               c < 0 ? "not here, but in" : "here, but not in", x->file);
@@ -249,7 +256,7 @@ static bool dirs_agree(Import *im, const PeftDir *x, const PeftDir *y) {
         for (int k = 0; k < 2; k++) {
             if (!parts_equal(s->part[k], t->part[k]))
                 return tensor_error(
-                    im, y, t->part[k],
+                    im, DIAG_PEFT_EXPERTS, y, t->part[k],
                     arena_printf(im->a,
                                  "shape %s, in %s %s: the experts of a mixture have equal ranks and widths",
                                  peft_shape(im->a, t->part[k]->rank, t->part[k]->dim), x->file,
@@ -444,12 +451,12 @@ static bool ia3_tensors(Import *im, uint32_t i) {
     int64_t E = im->n_dirs, width = like->dim[0] * like->dim[1], heads = 1;
     bool headed = first->place.role != SR_ACT, flat = c == NULL && E == 1 && im->how->flat;
     if (headed && c == NULL && !flat)
-        return tensor_error(im, im->dir, like,
+        return tensor_error(im, DIAG_PEFT_MODEL, im->dir, like,
                             "to become [heads,width] it needs the model: give its directory with --model");
     if (headed && !flat) {
         heads = c->heads;
         if (c->heads * c->d_kv != width)
-            return tensor_error(im, im->dir, like,
+            return tensor_error(im, DIAG_PEFT_MODEL, im->dir, like,
                                 arena_printf(im->a,
                                              "shape %s where the model has %" PRId64 " heads of %" PRId64,
                                              peft_shape(im->a, like->rank, like->dim), c->heads, c->d_kv));
@@ -495,7 +502,7 @@ static bool sizes_check(Import *im, uint32_t i) {
                 wide = s->part[k]->dim[0] > s->part[k]->dim[1] ? s->part[k]->dim[0] : s->part[k]->dim[1];
         if (!mul_i64(size, s->part[k]->dim[0], &size) || !mul_i64(size, s->part[k]->dim[1], &size) ||
             size > MOEC_MAX_TENSOR / 8 || wide > MOEC_MAX_TENSOR / 8 / im->n_dirs)
-            return tensor_error(im, im->dir, s->part[k], "is too large");
+            return tensor_error(im, DIAG_PEFT_TENSOR, im->dir, s->part[k], "is too large");
     }
     return true;
 }

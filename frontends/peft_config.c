@@ -99,9 +99,10 @@ static bool keys_check(const JsonDoc *doc) {
             continue;
         JsonPath at = json_path_key((JsonPath){0}, key);
         if (k == N_KEYS)
-            json_error(doc, &at, "an unknown key that is not empty: what it changes cannot be told");
+            json_error(doc, DIAG_PEFT_KEY, &at,
+                       "an unknown key that is not empty: what it changes cannot be told");
         else
-            json_error(doc, &at, "%s%s; not supported", keys[k].why, first_name(doc, v));
+            json_error(doc, DIAG_PEFT_KEY, &at, "%s%s; not supported", keys[k].why, first_name(doc, v));
         if (++bad == 4)
             break;
     }
@@ -116,7 +117,7 @@ static json_t *member(const JsonDoc *doc, const char *key) {
 
 static bool missing(const JsonDoc *doc, const char *key) {
     JsonPath at = json_path_key((JsonPath){0}, key);
-    return json_error(doc, &at, "is missing");
+    return json_error(doc, DIAG_JSON_MISSING, &at, "is missing");
 }
 
 /* peft_type, task_type, bias, init_lora_weights. */
@@ -140,7 +141,7 @@ static bool words_read(const JsonDoc *doc, PeftConfig *c) {
     for (const char *const *b = base_changing; *b != NULL; b++) {
         if (s.n >= strlen(*b) && memcmp(s.p, *b, strlen(*b)) == 0)
             return json_error(
-                doc, &at,
+                doc, DIAG_PEFT_KEY, &at,
                 "'%s' changes the base weights, which are not in the adapter; save it converted to LoRA",
                 diag_show(doc->d, s));
     }
@@ -148,7 +149,8 @@ static bool words_read(const JsonDoc *doc, PeftConfig *c) {
         if (str_is(s, *h))
             return ok;
     }
-    return json_error(doc, &at, "'%s' is not known: whether it changes the base weights cannot be told",
+    return json_error(doc, DIAG_PEFT_KEY, &at,
+                      "'%s' is not known: whether it changes the base weights cannot be told",
                       diag_show(doc->d, s));
 }
 
@@ -160,12 +162,12 @@ static bool pattern_read(const JsonDoc *doc, const JsonPath *at, const char *key
     JsonPath p = json_path_key(*at, key);
     out->expr = regexp_new(doc->arena, str_c(key), &why);
     if (out->expr == NULL)
-        return json_error(doc, &p, "an expression that is not understood: %s", why);
+        return json_error(doc, DIAG_PEFT_PATTERN, &p, "an expression that is not understood: %s", why);
     out->value = json_number_value(v);
     if (ranks && (!json_is_integer(v) || json_integer_value(v) < 1 || json_integer_value(v) > MAX_RANK))
-        return json_error(doc, &p, "a rank is an integer from 1 to %d", MAX_RANK);
+        return json_error(doc, DIAG_JSON_VALUE, &p, "a rank is an integer from 1 to %d", MAX_RANK);
     if (!ranks && (!json_is_number(v) || !(out->value >= ALPHA_MIN && out->value <= ALPHA_MAX)))
-        return json_error(doc, &p, "alpha is a number from %g to %g", ALPHA_MIN, ALPHA_MAX);
+        return json_error(doc, DIAG_JSON_VALUE, &p, "alpha is a number from %g to %g", ALPHA_MIN, ALPHA_MAX);
     return true;
 }
 
@@ -176,12 +178,13 @@ static bool patterns_read(const JsonDoc *doc, const char *key, bool ranks, PeftP
     if (object == NULL)
         return true;
     if (!json_is_object(object))
-        return json_error(doc, &at, "must be an object");
+        return json_error(doc, DIAG_JSON_VALUE, &at, "must be an object");
     size_t bytes = 0;
     const char *name;
     json_object_foreach(object, name, v) bytes += strlen(name);
     if (json_object_size(object) > MAX_PATTERNS || bytes > MAX_PATTERN_BYTES)
-        return json_error(doc, &at, "has %zu patterns of %zu bytes; the limits are %d and %zu",
+        return json_error(doc, DIAG_PEFT_PATTERN, &at,
+                          "has %zu patterns of %zu bytes; the limits are %d and %zu",
                           json_object_size(object), bytes, MAX_PATTERNS, MAX_PATTERN_BYTES);
     *out = arena_array(doc->arena, json_object_size(object) + 1, sizeof **out);
     json_object_foreach(object, name, v) {
@@ -205,12 +208,12 @@ static bool targets_read(const JsonDoc *doc, const char *key, PeftTargets *t) {
         return true;
     }
     if (!json_is_array(v))
-        return json_error(doc, &at, "must be a list of module names, or an expression");
+        return json_error(doc, DIAG_JSON_VALUE, &at, "must be a list of module names, or an expression");
     size_t i;
     json_array_foreach(v, i, item) {
         JsonPath p = json_path_index(at, i);
         if (!json_is_string(item))
-            return json_error(doc, &p, "must be a module's name");
+            return json_error(doc, DIAG_JSON_VALUE, &p, "must be a module's name");
         size_t n = json_string_length(item);
         namemap_add(&t->names, (Str){arena_strndup(doc->arena, json_string_value(item), n), n}, 0);
     }
@@ -236,7 +239,7 @@ bool peft_config_read(Arena *a, const char *dir, PeftConfig *out, Diag *d) {
     JsonDoc doc;
     bool ok = json_open(a, out->file, JSON_MAX_DEPTH, &doc, d);
     if (ok && !json_is_object(doc.root))
-        ok = diag_error(d, out->file, "an adapter's config is a JSON object");
+        ok = diag_error(d, DIAG_JSON_VALUE, out->file, "an adapter's config is a JSON object");
     if (ok) {
         ok = words_read(&doc, out);
         ok = keys_check(&doc) && ok;

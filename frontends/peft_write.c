@@ -69,11 +69,12 @@ static bool tensor_name(const Export *x, const AdapterTensor *t, Named *out) {
         }
     }
     if (out->role == TR_COUNT)
-        return diag_error(x->d, x->spec->tensor_file, "tensor '%s': is not named after a site of a T5",
-                          diag_show(x->d, t->name));
+        return diag_error(x->d, DIAG_PEFT_EXPORT, x->spec->tensor_file,
+                          "tensor '%s': is not named after a site of a T5", diag_show(x->d, t->name));
     for (int i = 0; i < t->rank; i++) {
         if (t->dim[i] < 1)
-            return diag_error(x->d, x->spec->tensor_file, "tensor '%s': shape %s holds nothing", t->name.p,
+            return diag_error(x->d, DIAG_PEFT_EXPORT, x->spec->tensor_file,
+                              "tensor '%s': shape %s holds nothing", t->name.p,
                               peft_shape(x->a, t->rank, t->dim));
     }
     return true;
@@ -126,12 +127,12 @@ static bool sites_agree(Export *x, const AdapterPlan *plan) {
     for (uint32_t i = 1; i < plan->n_sites; i++) {
         const AdapterRule *r = plan->site[i].rule;
         if (adapter_method_ranked(r->method) != x->lora)
-            return diag_error(x->d, x->spec->file,
+            return diag_error(x->d, DIAG_PEFT_EXPORT, x->spec->file,
                               "site %s has %s, site %s %s; a PEFT adapter is LoRA or IA3, not both",
                               plan->site[0].at->name.p, adapter_method_name(first->method),
                               plan->site[i].at->name.p, adapter_method_name(r->method));
         if (r->experts != x->experts)
-            return diag_error(x->d, x->spec->file,
+            return diag_error(x->d, DIAG_PEFT_EXPORT, x->spec->file,
                               "site %s has %" PRId64 " experts, site %s %" PRId64
                               "; every expert becomes a PEFT adapter of all the sites",
                               plan->site[0].at->name.p, first->experts, plan->site[i].at->name.p, r->experts);
@@ -151,7 +152,7 @@ static bool ffn_settle(Export *x, const T5Config *c, const AdapterPlan *plan) {
             x->ffn = PF_GATED;
     }
     if (wi != NULL && x->ffn == PF_UNKNOWN)
-        return diag_error(x->d, x->spec->tensor_file,
+        return diag_error(x->d, DIAG_PEFT_MODEL, x->spec->tensor_file,
                           "site %s is module wi or wi_0, which the model tells: give its directory with "
                           "--model",
                           wi->name.p);
@@ -360,7 +361,7 @@ static void rows_make(const Export *x) {
         }
     }
     if (dropped > 0)
-        diag_warn(x->d, x->spec->tensor_file,
+        diag_warn(x->d, DIAG_PEFT_ROUTERS, x->spec->tensor_file,
                   "%" PRId64 " router tensors are left out: PEFT has no place for routers or their options, "
                   "each expert stands alone",
                   dropped);
@@ -374,7 +375,7 @@ static const char *expert_dir(const Export *x, const char *dir, int64_t e) {
 }
 
 static bool dir_fails(const Export *x, const char *out) {
-    return diag_error(x->d, out, "cannot make the directory: %s", strerror(errno));
+    return diag_error(x->d, DIAG_FOLDER_MAKE, out, "cannot make the directory: %s", strerror(errno));
 }
 
 /* Nothing there, or an empty directory. */
@@ -386,7 +387,8 @@ static bool dir_free(const Export *x, const char *out) {
     for (struct dirent *f; empty && (f = readdir(dir)) != NULL;)
         empty = strcmp(f->d_name, ".") == 0 || strcmp(f->d_name, "..") == 0;
     closedir(dir);
-    return empty || diag_error(x->d, out, "is a directory with files in it: name a new one");
+    return empty ||
+           diag_error(x->d, DIAG_FOLDER_MAKE, out, "is a directory with files in it: name a new one");
 }
 
 static void dirs_remove(const Export *x, const char *dir) {
@@ -448,7 +450,7 @@ bool peft_export(Arena *a, const AdapterSpec *spec, const T5Config *c, const cha
     while (n > 1 && out[n - 1] == '/')
         n--;
     if (!spec->loaded)
-        return diag_error(d, spec->file,
+        return diag_error(d, DIAG_SPEC_ABSENT, spec->file,
                           "has no tensors: name a safetensors file, or a spec with a key 'weights'");
     if (!sites_resolve(&x, c) || !dirs_make(&x, arena_strndup(a, out, n)))
         return false;

@@ -47,10 +47,11 @@ static bool metadata_read(const JsonDoc *doc, json_t *meta, SafeFile *out) {
     const char *key;
     json_t *v;
     if (!json_is_object(meta))
-        return diag_error(doc->d, doc->file, "__metadata__ is not an object");
+        return diag_error(doc->d, DIAG_SAFETENSORS_HEADER, doc->file, "__metadata__ is not an object");
     json_object_foreach(meta, key, v) {
         if (!json_is_string(v))
-            return diag_error(doc->d, doc->file, "__metadata__: the value of '%s' is not a string",
+            return diag_error(doc->d, DIAG_SAFETENSORS_HEADER, doc->file,
+                              "__metadata__: the value of '%s' is not a string",
                               diag_show(doc->d, str_c(key)));
         if (strcmp(key, "moec_adapter") == 0) {
             size_t n = json_string_length(v);
@@ -65,7 +66,8 @@ static bool entry_shape(const JsonDoc *doc, json_t *entry, AdapterTensor *t, int
     const char *name = diag_show(doc->d, t->name);
     json_t *dtype = json_object_get(entry, "dtype"), *shape = json_object_get(entry, "shape");
     if (!json_is_string(dtype))
-        return diag_error(doc->d, doc->file, "tensor '%s': dtype is not a string", name);
+        return diag_error(doc->d, DIAG_SAFETENSORS_TENSOR, doc->file, "tensor '%s': dtype is not a string",
+                          name);
     t->dtype = (Str){arena_strndup(doc->arena, json_string_value(dtype), json_string_length(dtype)),
                      json_string_length(dtype)};
     *bytes = 0;
@@ -76,19 +78,21 @@ static bool entry_shape(const JsonDoc *doc, json_t *entry, AdapterTensor *t, int
         }
     }
     if (*bytes == 0)
-        return diag_error(doc->d, doc->file, "tensor '%s': unknown dtype '%s'", name,
+        return diag_error(doc->d, DIAG_SAFETENSORS_TENSOR, doc->file, "tensor '%s': unknown dtype '%s'", name,
                           diag_show(doc->d, t->dtype));
     if (!json_is_array(shape) || json_array_size(shape) > MOEC_MAX_RANK)
-        return diag_error(doc->d, doc->file, "tensor '%s': shape is not an array of at most %d extents", name,
-                          MOEC_MAX_RANK);
+        return diag_error(doc->d, DIAG_SAFETENSORS_TENSOR, doc->file,
+                          "tensor '%s': shape is not an array of at most %d extents", name, MOEC_MAX_RANK);
     t->rank = (int)json_array_size(shape);
     for (int i = 0; i < t->rank; i++) {
         json_t *v = json_array_get(shape, (size_t)i);
         if (!json_is_integer(v) || json_integer_value(v) < 0)
-            return diag_error(doc->d, doc->file, "tensor '%s': shape has an extent that is no size", name);
+            return diag_error(doc->d, DIAG_SAFETENSORS_TENSOR, doc->file,
+                              "tensor '%s': shape has an extent that is no size", name);
         t->dim[i] = json_integer_value(v);
         if (!mul_i64(*bytes, t->dim[i], bytes) || t->dim[i] > MOEC_MAX_TENSOR || *bytes > MOEC_MAX_TENSOR)
-            return diag_error(doc->d, doc->file, "tensor '%s': shape is too large", name);
+            return diag_error(doc->d, DIAG_SAFETENSORS_TENSOR, doc->file, "tensor '%s': shape is too large",
+                              name);
     }
     return true;
 }
@@ -99,7 +103,8 @@ static bool entry_read(const JsonDoc *doc, json_t *entry, AdapterTensor *t, Rang
     const char *name = diag_show(doc->d, t->name);
     int64_t bytes;
     if (!json_is_object(entry))
-        return diag_error(doc->d, doc->file, "tensor '%s': the entry is not an object", name);
+        return diag_error(doc->d, DIAG_SAFETENSORS_TENSOR, doc->file,
+                          "tensor '%s': the entry is not an object", name);
     const char *key;
     json_t *v;
     json_object_foreach(entry, key, v) {
@@ -107,24 +112,25 @@ static bool entry_read(const JsonDoc *doc, json_t *entry, AdapterTensor *t, Rang
         for (int i = 0; known[i] != NULL; i++)
             found |= strcmp(key, known[i]) == 0;
         if (!found)
-            return diag_error(doc->d, doc->file, "tensor '%s': unknown key '%s'", name,
-                              diag_show(doc->d, str_c(key)));
+            return diag_error(doc->d, DIAG_SAFETENSORS_TENSOR, doc->file, "tensor '%s': unknown key '%s'",
+                              name, diag_show(doc->d, str_c(key)));
     }
     if (!entry_shape(doc, entry, t, &bytes))
         return false;
     json_t *offsets = json_object_get(entry, "data_offsets");
     json_t *begin = json_array_get(offsets, 0), *end = json_array_get(offsets, 1);
     if (json_array_size(offsets) != 2 || !json_is_integer(begin) || !json_is_integer(end))
-        return diag_error(doc->d, doc->file, "tensor '%s': data_offsets is not two integers", name);
+        return diag_error(doc->d, DIAG_SAFETENSORS_TENSOR, doc->file,
+                          "tensor '%s': data_offsets is not two integers", name);
     range->begin = json_integer_value(begin);
     range->end = json_integer_value(end);
     if (range->begin < 0 || range->end < range->begin || range->end > data_bytes)
-        return diag_error(doc->d, doc->file,
+        return diag_error(doc->d, DIAG_SAFETENSORS_TENSOR, doc->file,
                           "tensor '%s': data_offsets [%" PRId64 ",%" PRId64 "] lie outside the %" PRId64
                           " bytes of data",
                           name, range->begin, range->end, data_bytes);
     if (range->end - range->begin != bytes)
-        return diag_error(doc->d, doc->file,
+        return diag_error(doc->d, DIAG_SAFETENSORS_TENSOR, doc->file,
                           "tensor '%s': shape and dtype take %" PRId64 " bytes, data_offsets give %" PRId64,
                           name, bytes, range->end - range->begin);
     return true;
@@ -135,7 +141,7 @@ static bool ranges_fill(const JsonDoc *doc, const SafeFile *f, Range *range, int
     qsort(range, f->n, sizeof *range, range_order);
     for (uint32_t i = 0; i < f->n; i++) {
         if (range[i].begin != at)
-            return diag_error(doc->d, doc->file,
+            return diag_error(doc->d, DIAG_SAFETENSORS_TENSOR, doc->file,
                               "tensor '%s': its data %s (offset %" PRId64 ", expected %" PRId64 ")",
                               diag_show(doc->d, f->tensor[range[i].tensor].name),
                               range[i].begin < at ? "overlap another tensor's" : "leave a hole before them",
@@ -143,7 +149,8 @@ static bool ranges_fill(const JsonDoc *doc, const SafeFile *f, Range *range, int
         at = range[i].end;
     }
     if (at != data_bytes)
-        return diag_error(doc->d, doc->file, "%" PRId64 " bytes after the last tensor", data_bytes - at);
+        return diag_error(doc->d, DIAG_SAFETENSORS_TENSOR, doc->file,
+                          "%" PRId64 " bytes after the last tensor", data_bytes - at);
     return true;
 }
 
@@ -174,19 +181,20 @@ bool safetensors_map(Arena *a, int fd, int64_t size, const char *file, SafeFile 
     *out = (SafeFile){.file = file};
     unsigned char prefix[8];
     if (size < 8 || !file_pread(fd, prefix, 8, 0))
-        return diag_error(d, file, "not a safetensors file: shorter than its 8 bytes of header length");
+        return diag_error(d, DIAG_SAFETENSORS_HEADER, file,
+                          "not a safetensors file: shorter than its 8 bytes of header length");
     uint64_t n = 0;
     for (int i = 7; i >= 0; i--)
         n = n << 8 | prefix[i];
     if (n > (uint64_t)SAFETENSORS_MAX_HEADER || (int64_t)n > size - 8)
-        return diag_error(d, file,
+        return diag_error(d, DIAG_SAFETENSORS_HEADER, file,
                           "not a safetensors file: header length %" PRIu64 " in a file of %" PRId64 " bytes",
                           n, size);
     if (size > MOEC_MAX_TENSOR)
-        return diag_error(d, file, "is too large");
+        return diag_error(d, DIAG_FILE_SIZE, file, "is too large");
     void *map = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (map == MAP_FAILED)
-        return diag_error(d, file, "cannot be mapped: %s", strerror(errno));
+        return diag_error(d, DIAG_FILE_READ, file, "cannot be mapped: %s", strerror(errno));
     out->map = map;
     out->map_bytes = (size_t)size;
     const char *text = (const char *)map + 8;
@@ -195,9 +203,10 @@ bool safetensors_map(Arena *a, int fd, int64_t size, const char *file, SafeFile 
         braces += text[i] == '{';
     bool ok = n > 0 && text[0] == '{';
     if (!ok)
-        diag_error(d, file, "not a safetensors file: the header does not begin with '{'");
+        diag_error(d, DIAG_SAFETENSORS_HEADER, file,
+                   "not a safetensors file: the header does not begin with '{'");
     else if (braces > MAX_TENSORS)
-        ok = diag_error(d, file, "more than %d tensors", MAX_TENSORS);
+        ok = diag_error(d, DIAG_LIMIT, file, "more than %d tensors", MAX_TENSORS);
     if (ok) {
         JsonDoc doc;
         ok = json_open_text(a, file, (Str){text, (size_t)n}, JSON_MAX_DEPTH, &doc, d) &&
@@ -294,7 +303,7 @@ bool safetensors_write(const char *path, const AdapterTensor *tensor, uint32_t n
         ok = fd >= 0 || errno == EEXIST;
     }
     if (fd < 0) {
-        diag_error(d, path, "cannot be written: %s", strerror(errno));
+        diag_error(d, DIAG_FILE_WRITE, path, "cannot be written: %s", strerror(errno));
     } else {
         ok = body_write(fd, &header, tensor, n);
         int error = errno;
@@ -308,7 +317,7 @@ bool safetensors_write(const char *path, const AdapterTensor *tensor, uint32_t n
         }
         if (!ok) {
             unlink(temporary);
-            diag_error(d, path, "cannot be written: %s", strerror(error));
+            diag_error(d, DIAG_FILE_WRITE, path, "cannot be written: %s", strerror(error));
         } else {
             int dir = open(path_dir(a, path), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
             if (dir >= 0) {

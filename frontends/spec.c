@@ -45,7 +45,7 @@ const char *const *spec_list(SpecList which) {
 static bool router_read(const JsonDoc *doc, const JsonPath *at, json_t *v, RouterOptions *r) {
     JsonPath p = json_path_key(*at, "router");
     if (!json_is_object(v))
-        return json_error(doc, &p, "must be an object");
+        return json_error(doc, DIAG_JSON_VALUE, &p, "must be an object");
     int input = (int)r->input, renormalise = r->renormalise;
     bool ok = json_known(doc, &p, v, router_keys);
     ok &= json_get_choice(doc, &p, v, "input", input_names, &input);
@@ -83,7 +83,7 @@ static bool rule_spare(const JsonDoc *doc, const JsonPath *at, json_t *object, c
     if (json_object_get(object, key) == NULL)
         return true;
     JsonPath p = json_path_key(*at, key);
-    return json_error(doc, &p, "means nothing to method %s", method);
+    return json_error(doc, DIAG_SPEC_OPTIONS, &p, "means nothing to method %s", method);
 }
 
 /* A finished rule: what the method needs is there and fits together; what it has no use for is cleared.
@@ -99,9 +99,9 @@ static bool rule_finish(const JsonDoc *doc, const JsonPath *at, json_t *object, 
         ok =
             rule_spare(doc, at, object, "rank", method) && rule_spare(doc, at, object, "alpha", method) && ok;
     if (routed && r->experts == 0)
-        ok = json_error(doc, &experts, "is missing; method %s needs it", method);
+        ok = json_error(doc, DIAG_JSON_MISSING, &experts, "is missing; method %s needs it", method);
     if (ranked && r->rank == 0)
-        ok = json_error(doc, &rank, "is missing; method %s needs it", method);
+        ok = json_error(doc, DIAG_JSON_MISSING, &rank, "is missing; method %s needs it", method);
     RouterOptions *o = &r->router;
     if (!ranked)
         r->rank = 0;
@@ -113,14 +113,17 @@ static bool rule_finish(const JsonDoc *doc, const JsonPath *at, json_t *object, 
     JsonPath top_k = json_path_key(router, "top_k"), balance = json_path_key(router, "balance_loss");
     JsonPath sentence = json_path_key(router, "sentence_dim");
     if (ok && o->top_k > r->experts)
-        ok = json_error(doc, &top_k, "%" PRId64 " of only %" PRId64 " experts", o->top_k, r->experts);
+        ok = json_error(doc, DIAG_SPEC_OPTIONS, &top_k, "%" PRId64 " of only %" PRId64 " experts", o->top_k,
+                        r->experts);
     if (o->balance_loss > 0 && o->top_k == 0)
-        ok = json_error(doc, &balance, "needs top_k: without a selection there is no load to balance");
+        ok = json_error(doc, DIAG_SPEC_OPTIONS, &balance,
+                        "needs top_k: without a selection there is no load to balance");
     if (o->input == RI_SENTENCE && o->sentence_dim == 0)
-        ok = json_error(doc, &sentence, "is missing; input 'sentence' needs the width of the vector");
+        ok = json_error(doc, DIAG_JSON_MISSING, &sentence,
+                        "is missing; input 'sentence' needs the width of the vector");
     if (o->input != RI_SENTENCE && o->sentence_dim != 0 && strict &&
         json_object_get(json_object_get(object, "router"), "sentence_dim") != NULL)
-        ok = json_error(doc, &sentence, "means nothing unless input is 'sentence'");
+        ok = json_error(doc, DIAG_SPEC_OPTIONS, &sentence, "means nothing unless input is 'sentence'");
     if (o->input != RI_SENTENCE)
         o->sentence_dim = 0;
     return ok;
@@ -129,18 +132,19 @@ static bool rule_finish(const JsonDoc *doc, const JsonPath *at, json_t *object, 
 static bool entry_read(const JsonDoc *doc, const JsonPath *sites, size_t index, json_t *v, AdapterRule *r) {
     JsonPath at = json_path_index(*sites, index), match = json_path_key(at, "match");
     if (!json_is_object(v))
-        return json_error(doc, &at, "an entry of sites must be an object");
+        return json_error(doc, DIAG_JSON_VALUE, &at, "an entry of sites must be an object");
     bool ok = json_known(doc, &at, v, site_keys);
     ok &= json_get_str(doc, &at, v, "match", &r->pattern);
     if (json_object_get(v, "match") == NULL)
-        ok = json_error(doc, &match, "is missing: the pattern of the sites meant");
+        ok = json_error(doc, DIAG_JSON_MISSING, &match, "is missing: the pattern of the sites meant");
     else if (ok && (r->pattern.n == 0 || r->pattern.n > 4096))
-        ok = json_error(doc, &match, "a pattern has 1 to 4096 bytes");
+        ok = json_error(doc, DIAG_SPEC_SITES, &match, "a pattern has 1 to 4096 bytes");
     if (!rule_read(doc, &at, v, r) || !ok)
         return false;
     JsonPath method = json_path_key(at, "method");
     if (r->method == AM_FULL)
-        return json_error(doc, &method, "full trains every weight of the base and sits on no site");
+        return json_error(doc, DIAG_SPEC_OPTIONS, &method,
+                          "full trains every weight of the base and sits on no site");
     return rule_finish(doc, &at, v, true, r);
 }
 
@@ -148,13 +152,14 @@ static bool sites_read(const JsonDoc *doc, const JsonPath *root, json_t *sites, 
                        AdapterSpec *s) {
     JsonPath at = json_path_key(*root, "sites");
     if (!json_is_array(sites))
-        return json_error(doc, &at, "must be an array of objects");
+        return json_error(doc, DIAG_JSON_VALUE, &at, "must be an array of objects");
     size_t n = json_array_size(sites);
     if (n == 0)
-        return json_error(doc, &at, "is empty: nothing would be adapted");
+        return json_error(doc, DIAG_SPEC_SITES, &at, "is empty: nothing would be adapted");
     if (n > MAX_SITES)
-        return json_error(doc, &at, "has %zu entries; the limit is %d (the first 'match' is that of %s)", n,
-                          MAX_SITES, "sites[0]");
+        return json_error(doc, DIAG_SPEC_SITES, &at,
+                          "has %zu entries; the limit is %d (the first 'match' is that of %s)", n, MAX_SITES,
+                          "sites[0]");
     s->rule = arena_array(doc->arena, n, sizeof *s->rule);
     s->n_rules = (uint32_t)n;
     uint32_t *lines = arena_array(doc->arena, n, sizeof *lines);
@@ -175,7 +180,7 @@ static bool sites_read(const JsonDoc *doc, const JsonPath *root, json_t *sites, 
 static bool train_read(const JsonDoc *doc, const JsonPath *root, json_t *train, AdapterSpec *s) {
     JsonPath at = json_path_key(*root, "train");
     if (!json_is_object(train))
-        return json_error(doc, &at, "must be an object");
+        return json_error(doc, DIAG_JSON_VALUE, &at, "must be an object");
     bool ok = json_known(doc, &at, train, train_keys);
     ok &= json_get_bool(doc, &at, train, "experts", &s->train_experts);
     return json_get_bool(doc, &at, train, "router", &s->train_router) && ok;
@@ -185,22 +190,22 @@ static bool spec_read(const JsonDoc *doc, AdapterSpec *s) {
     JsonPath root = {0};
     json_t *o = doc->root, *part;
     if (!json_is_object(o))
-        return diag_error(doc->d, doc->file, "an adapter spec is a JSON object");
+        return diag_error(doc->d, DIAG_JSON_VALUE, doc->file, "an adapter spec is a JSON object");
     int64_t version = 0;
     bool ok = json_known(doc, &root, o, root_keys);
     ok &= json_get_int(doc, &root, o, "moec_adapter", 1, 1, &version);
     JsonPath at = json_path_key(root, "moec_adapter");
     if (json_object_get(o, "moec_adapter") == NULL)
-        ok = json_error(doc, &at, "is missing: the format's version, 1");
+        ok = json_error(doc, DIAG_JSON_MISSING, &at, "is missing: the format's version, 1");
     AdapterRule common = {.method = AM_IA3, .alpha = 16, .router = {.temperature = 1}};
     at = json_path_key(root, "method");
     if (json_object_get(o, "method") == NULL)
-        ok = json_error(doc, &at, "is missing: ia3, lora, mov, molora or full");
+        ok = json_error(doc, DIAG_JSON_MISSING, &at, "is missing: ia3, lora, mov, molora or full");
     ok &= rule_read(doc, &root, o, &common);
     ok &= json_get_str(doc, &root, o, "weights", &s->weights);
     at = json_path_key(root, "weights");
     if (json_object_get(o, "weights") != NULL && s->weights.n == 0 && ok)
-        ok = json_error(doc, &at, "is empty: name a safetensors file");
+        ok = json_error(doc, DIAG_JSON_VALUE, &at, "is empty: name a safetensors file");
     if ((part = json_object_get(o, "train")) != NULL)
         ok &= train_read(doc, &root, part, s);
     if (!ok)
@@ -208,7 +213,8 @@ static bool spec_read(const JsonDoc *doc, AdapterSpec *s) {
     if ((part = json_object_get(o, "sites")) != NULL) {
         at = json_path_key(root, "sites");
         if (common.method == AM_FULL)
-            return json_error(doc, &at, "means nothing to method full, which trains every weight of the base");
+            return json_error(doc, DIAG_SPEC_OPTIONS, &at,
+                              "means nothing to method full, which trains every weight of the base");
         s->has_sites = true;
         return sites_read(doc, &root, part, &common, s);
     }
@@ -289,7 +295,7 @@ static AdapterSpec *spec_from_tensors(Arena *a, int fd, int64_t size, const char
         return NULL;
     AdapterSpec *s = NULL;
     if (text.p == NULL)
-        diag_error(d, path,
+        diag_error(d, DIAG_SPEC_ABSENT, path,
                    "has no metadata key 'moec_adapter' with the spec: give the spec file instead, with a key "
                    "'weights'");
     else

@@ -42,6 +42,7 @@ refuse() {
     [ "$lines" -ge 1 ] && [ "$lines" -le 8 ] || bad "$lines lines"
     [ "$(awk 'length > n { n = length } END { print n + 0 }' "$work/err")" -le 1000 ] || bad "a line is too long"
     ! LC_ALL=C grep -q '[^ -~]' "$work/err" || bad "unprintable bytes"
+    ! grep -qv ' \[M[0-9][0-9][0-9][0-9]\]$' "$work/err" || bad "a line without a code"
     grep -qF -e "$file" "$work/err" || bad "does not name the file $file"
     grep -qF -e "$word" "$work/err" || bad "does not name $word"
     [ -z "$(left_over)" ] || bad "leaves $(left_over)"
@@ -67,8 +68,9 @@ fresh() {
 
 accept control "$fixtures/hostile/control.onnx"
 rm -f "$work"/out/*
-while read -r name word; do
+while read -r name kind word; do
     refuse "$name" "$name.onnx" "$word" "$fixtures/hostile/$name.onnx"
+    grep -q "\[$kind\]\$" "$work/err" || bad "is not $kind"
 done <"$fixtures/hostile/cases.txt"
 
 whole=$root/examples/t5-tiny/encoder_model.onnx

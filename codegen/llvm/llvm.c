@@ -794,11 +794,11 @@ static bool open_machine(Builder *x) {
     LLVMTargetRef target;
     bool ok = true, complained = false;
     if (LLVMGetTargetFromTriple(triple, &target, &why))
-        ok = diag_error(x->d, NULL, "--target: LLVM has no target '%s'", diag_show(x->d, str_c(x->o->triple)));
+        ok = diag_error(x->d, DIAG_USAGE_VALUE, NULL, "--target: LLVM has no target '%s'", diag_show(x->d, str_c(x->o->triple)));
     else if (!(x->machine = make_machine(target, triple, cpu, features, base->abi, x->o->level, &complained)))
-        ok = diag_error(x->d, NULL, "--target: LLVM makes no code for '%s'", diag_show(x->d, str_c(triple)));
+        ok = diag_error(x->d, DIAG_USAGE_VALUE, NULL, "--target: LLVM makes no code for '%s'", diag_show(x->d, str_c(triple)));
     else if (complained)
-        ok = diag_error(x->d, NULL, "LLVM knows no CPU '%s' of target %s", diag_show(x->d, str_c(cpu)), diag_show(x->d, str_c(triple)));
+        ok = diag_error(x->d, DIAG_USAGE_VALUE, NULL, "LLVM knows no CPU '%s' of target %s", diag_show(x->d, str_c(cpu)), diag_show(x->d, str_c(triple)));
     LLVMDisposeMessage(why);
     LLVMDisposeMessage(host);
     LLVMDisposeMessage(triple);
@@ -876,7 +876,7 @@ static bool write_form(Builder *x, Text *out) {
     char *why = NULL;
     if (x->o->form == LLVM_FORM_BITCODE) made = LLVMWriteBitcodeToMemoryBuffer(x->m);
     else if (LLVMTargetMachineEmitToMemoryBuffer(x->machine, x->m, x->o->form == LLVM_FORM_ASM ? LLVMAssemblyFile : LLVMObjectFile, &why, &made)) {
-        diag_error(x->d, NULL, "LLVM: %s", diag_show(x->d, str_c(why)));
+        diag_error(x->d, DIAG_TOOL_FAILED, NULL, "LLVM: %s", diag_show(x->d, str_c(why)));
         LLVMDisposeMessage(why);
         return false;
     }

@@ -38,7 +38,8 @@ bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Di
     *b = (Build){.o = o, .model = model, .d = d, .a = arena_new()};
     const char *tmp = getenv("TMPDIR");
     char *dir = arena_printf(b->a, "%s/moec.XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(dir)) return diag_error(d, dir, "cannot make a scratch folder: %s", strerror(errno));
+    if (!mkdtemp(dir))
+        return diag_error(d, DIAG_FOLDER_MAKE, dir, "cannot make a scratch folder: %s", strerror(errno));
     b->dir = dir;
     b->codegen.prefix = prefix;
     b->codegen.plain_matmul = o->matmul == MATMUL_PLAIN;
@@ -68,7 +69,7 @@ bool build_text(Build *b) {
     const unsigned char *bytes = (const unsigned char *)b->text.p;
     if (moec_spiece_check(bytes, b->text.n, "", s2s->vocab, message, sizeof message) == 0) return true;
     const char *text = strstr(message, "error: "); /* behind the file's name, left empty here */
-    return diag_error(b->d, path, "%s", text ? text + strlen("error: ") : message);
+    return diag_error(b->d, DIAG_TOKENIZER, path, "%s", text ? text + strlen("error: ") : message);
 }
 
 bool build_install_text(Build *b, const char *to) {
@@ -190,14 +191,16 @@ bool build_tool(Build *b, Args *args, const char *hint) {
     pid_t pid;
     int status, e = posix_spawnp(&pid, args->item[0], NULL, NULL, (char *const *)args->item, environ);
     if (e == ENOENT)
-        return diag_error(b->d, NULL, "the program '%s' is not installed; %s", args->item[0], hint);
-    if (e) return diag_error(b->d, NULL, "cannot start '%s': %s", args->item[0], strerror(e));
+        return diag_error(b->d, DIAG_TOOL_MISSING, NULL, "the program '%s' is not installed; %s", args->item[0], hint);
+    if (e) return diag_error(b->d, DIAG_TOOL_MISSING, NULL, "cannot start '%s': %s", args->item[0], strerror(e));
     while (waitpid(pid, &status, 0) < 0)
-        if (errno != EINTR) return diag_error(b->d, NULL, "waiting for '%s': %s", args->item[0], strerror(errno));
+        if (errno != EINTR)
+            return diag_error(b->d, DIAG_TOOL_FAILED, NULL, "waiting for '%s': %s", args->item[0],
+                              strerror(errno));
     if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
-        return diag_error(b->d, NULL, "the program '%s' is not installed; %s", args->item[0], hint);
+        return diag_error(b->d, DIAG_TOOL_MISSING, NULL, "the program '%s' is not installed; %s", args->item[0], hint);
     return (WIFEXITED(status) && WEXITSTATUS(status) == 0) ||
-           diag_error(b->d, NULL, "'%s' failed; -v shows its command line", args->item[0]);
+           diag_error(b->d, DIAG_TOOL_FAILED, NULL, "'%s' failed; -v shows its command line", args->item[0]);
 }
 
 static void add_flags(Build *b, Args *args) {
@@ -289,7 +292,7 @@ static bool join_objects(Build *b, const char *name) {
     vec_push(&args, build_path(b, b->dir, "weights.o"));
     bool ok = build_tool(b, &args, cc_hint);
     vec_free(&args);
-    if (ok && rename(joined, build_path(b, b->dir, name)) != 0) ok = diag_error(b->d, joined, "cannot rename: %s", strerror(errno));
+    if (ok && rename(joined, build_path(b, b->dir, name)) != 0) ok = diag_error(b->d, DIAG_FILE_WRITE, joined, "cannot rename: %s", strerror(errno));
     return ok;
 }
 
@@ -319,13 +322,14 @@ bool build_compile(Build *b, EmitKind kind, const char **result) {
 bool build_install(Build *b, const char *from, const char *to, unsigned mode) {
     OutFile f;
     int fd = open(from, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return diag_error(b->d, from, "cannot open: %s", strerror(errno));
+    if (fd < 0)
+        return diag_error(b->d, DIAG_FILE_READ, from, "cannot open: %s", strerror(errno));
     bool ok = outfile_open(&f, to, mode, b->a, b->d);
     char *buffer = mem_alloc(1 << 20);
     for (ssize_t n; ok && (n = read(fd, buffer, 1 << 20)) != 0;) {
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) {
-            ok = diag_error(b->d, from, "cannot read: %s", strerror(errno));
+            ok = diag_error(b->d, DIAG_FILE_READ, from, "cannot read: %s", strerror(errno));
             outfile_abandon(&f);
         } else
             ok = outfile_write(&f, buffer, (size_t)n);

@@ -41,7 +41,7 @@ bool build_llvm_objects(Build *b, EmitKind kind) {
         [EMIT_BC] = {LLVM_FORM_BITCODE, "model.bc"},
     };
     if (is_foreign(b) && (kind == EMIT_EXE || kind == EMIT_LIB || kind == EMIT_SHARED))
-        return diag_error(b->d, NULL, "the runtime that moec carries is this machine's: for %s use --emit=obj, and the runtime's sources from --emit=c",
+        return diag_error(b->d, DIAG_USAGE_TOGETHER, NULL, "the runtime that moec carries is this machine's: for %s use --emit=obj, and the runtime's sources from --emit=c",
                           b->o->target);
     LlvmOptions o = options_of(b, result[kind].form), main = options_of(b, LLVM_FORM_OBJECT);
     Text t = {0};
@@ -94,9 +94,9 @@ static void add_program(Build *b, Args *args, int machine, const char *start) {
 bool build_llvm_link(Build *b, EmitKind kind, const char *result) {
     static const char *const common[] = {"--eh-frame-hdr", "--hash-style=gnu", "-z", "relro", "-z", "now", "-z", "noexecstack"};
     int machine = host_machine();
-    if (machine < 0) return diag_error(b->d, NULL, "this machine's linker is not known to moec: use --emit=obj and link with a C compiler");
+    if (machine < 0) return diag_error(b->d, DIAG_TOOL_MISSING, NULL, "this machine's linker is not known to moec: use --emit=obj and link with a C compiler");
     const char *start = start_folder(b, machine);
-    if (!start) return diag_error(b->d, NULL, "Scrt1.o is not installed, with which programs start; install libc6-dev");
+    if (!start) return diag_error(b->d, DIAG_TOOL_MISSING, NULL, "Scrt1.o is not installed, with which programs start; install libc6-dev");
     bool program = kind == EMIT_EXE, text = program && b->text_model;
     Args args = {0};
     vec_push(&args, b->o->linker ? b->o->linker : "ld");

@@ -51,7 +51,8 @@ static bool (*const verbs[SUB_COUNT])(Adapter *, Text *) = {
 };
 
 int cmd_adapter(const Options *o) {
-    if (o->sub == SUB_adapter_export && !o->output) return usage_error(o, "no -o DIR given");
+    if (o->sub == SUB_adapter_export && !o->output)
+        return usage_error(o, DIAG_USAGE_ARGUMENT, "no -o DIR given");
     Adapter x = {.o = o, .a = arena_new(), .d = diag_new()};
     T5Config config;
     Text t = {0};

@@ -67,7 +67,7 @@ static const char *without_slash(const char *path, Arena *a) {
 
 int cmd_compile(const Options *o) {
     EmitKind kind = (EmitKind)o->emit;
-    if (o->prefix && !is_prefix(o->prefix)) return usage_error(o, "--prefix: a C identifier was expected");
+    if (o->prefix && !is_prefix(o->prefix)) return usage_error(o, DIAG_USAGE_VALUE, "--prefix: a C identifier was expected");
     const char *output = o->output ? o->output : default_output(kind);
     Diag *d = diag_new();
     Model model;
@@ -79,7 +79,7 @@ int cmd_compile(const Options *o) {
         ok = build_open(&b, o, &model, prefix, d);
         b.llvm = b.llvm || kind == EMIT_LLVM || kind == EMIT_BC;
         if (ok && !b.llvm && (o->target || o->mcpu || o->linker))
-            ok = diag_error(d, NULL, "--target, -mcpu and --linker need --backend=llvm; the C backend's compiler is chosen with --cc");
+            ok = diag_error(d, DIAG_USAGE_TOGETHER, NULL, "--target, -mcpu and --linker need --backend=llvm; the C backend's compiler is chosen with --cc");
         if (ok && kind == EMIT_C) ok = build_folder(&b, output);
         else if (ok && kind == EMIT_HEADER) ok = emit_header(&b, output);
         else if (ok) ok = emit_result(&b, kind, output);

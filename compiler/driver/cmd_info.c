@@ -196,7 +196,8 @@ int cmd_info(const Options *o) {
         Text t = {0};
         (o->json ? print_json : print_text)(&f, &t);
         if (o->train && o->json)
-            ok = diag_error(f.d, NULL, "--train tells the memory plan as text: leave --json out");
+            ok = diag_error(f.d, DIAG_USAGE_TOGETHER, NULL,
+                            "--train tells the memory plan as text: leave --json out");
         ok = ok && (!o->train || info_train(o, &t, f.d)) && text_write(NULL, &t, f.d);
         text_free(&t);
     }

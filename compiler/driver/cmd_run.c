@@ -53,8 +53,8 @@ static bool choose_func(Run *r)
     }
     bool ok = !r->o->func && entries == 1;
     if (!ok)
-        diag_error(r->d, r->o->model, "%s: --func is one of: %s", r->o->func ? "no such function" : "which function?",
-                   names.n ? names.p : "(none)");
+        diag_error(r->d, DIAG_RUN_FUNCTION, r->o->model, "%s: --func is one of: %s",
+                   r->o->func ? "no such function" : "which function?", names.n ? names.p : "(none)");
     text_free(&names);
     return ok;
 }
@@ -79,13 +79,13 @@ static bool named_inputs(Run *r)
         const char *path;
         uint32_t i = 0;
         if (!split_assignment(r->o->input.item[k], &name, &path))
-            return diag_error(r->d, NULL, "--input '%s': NAME=FILE was expected",
+            return diag_error(r->d, DIAG_USAGE_VALUE, NULL, "--input '%s': NAME=FILE was expected",
                               diag_show(r->d, str_c(r->o->input.item[k])));
         while (i < r->f->n_inputs && !str_eq(r->f->value[r->f->input[i]].name, name))
             i++;
         if (i == r->f->n_inputs)
-            return diag_error(r->d, r->o->model, "function @%s has no input '%s'", diag_show(r->d, r->f->name),
-                              diag_show(r->d, name));
+            return diag_error(r->d, DIAG_RUN_INPUT, r->o->model, "function @%s has no input '%s'",
+                              diag_show(r->d, r->f->name), diag_show(r->d, name));
         if (!set_input(r, i, path))
             return false;
     }
@@ -188,7 +188,8 @@ static bool complete_inputs(Run *r)
             int64_t count = 0;
             wide.dtype = DT_F32;
             if (!tensor_count(&wide, &count) || !tensor_alloc(r->model.arena, &wide))
-                return diag_error(r->d, NULL, "input %s is too large", diag_show(r->d, v->name));
+                return diag_error(r->d, DIAG_SHAPE_SIZE, NULL, "input %s is too large",
+                                  diag_show(r->d, v->name));
             for (int64_t k = 0; k < count; k++)
                 tensor_set_f64(&wide, k, tensor_get_f64(&r->in[i], k));
             r->in[i] = wide;
@@ -210,7 +211,8 @@ static bool seed_weights(Run *r)
         Tensor t = {.dtype = p->dtype, .rank = p->rank};
         memcpy(t.dim, p->dim, sizeof t.dim);
         if (!tensor_count(&t, &count) || !tensor_alloc(m->arena, &t))
-            return diag_error(r->d, r->o->model, "parameter @%s is too large", diag_show(r->d, p->name));
+            return diag_error(r->d, DIAG_SHAPE_SIZE, r->o->model, "parameter @%s is too large",
+                              diag_show(r->d, p->name));
         uint64_t state = hash_bytes(r->model.options.seed, p->name.p, p->name.n);
         for (int64_t k = 0; k < count; k++) {
             state = state * 6364136223846793005u + 1442695040888963407u; /* Knuth's MMIX generator */
@@ -220,7 +222,8 @@ static bool seed_weights(Run *r)
         n++;
     }
     if (n)
-        diag_warn(r->d, r->o->model, "%u parameters come without data: seeded values stand for them", n);
+        diag_warn(r->d, DIAG_RUN_NO_DATA, r->o->model,
+                  "%u parameters come without data: seeded values stand for them", n);
     return true;
 }
 
@@ -257,7 +260,7 @@ static bool write_outputs(Run *r)
 {
     const char *dir = r->o->out;
     if (dir && mkdir(dir, 0777) != 0 && errno != EEXIST)
-        return diag_error(r->d, dir, "cannot be made: %s", strerror(errno));
+        return diag_error(r->d, DIAG_FOLDER_MAKE, dir, "cannot be made: %s", strerror(errno));
     for (uint32_t i = 0; i < r->f->n_outputs; i++) {
         if (!dir)
             show_output(r, i);
@@ -292,7 +295,7 @@ static bool grown_input(Run *r, const moec_value *v, Tensor *t)
     Tensor room = *t;
     room.dim[v->grow_axis] = v->capacity;
     if (t->dim[v->grow_axis] > v->capacity || !tensor_alloc(r->model.arena, &room))
-        return diag_error(r->d, r->o->model, "input %s is too large", v->name);
+        return diag_error(r->d, DIAG_SHAPE_SIZE, r->o->model, "input %s is too large", v->name);
     copy_grown(t, v->grow_axis, v->capacity, t->data, room.data, true);
     t->data = room.data;
     return true;
@@ -303,8 +306,8 @@ static bool call_native(Run *r, Native *n)
     const Module *m = r->model.m;
     int f = native_function(n, arena_printf(r->model.arena, "%.*s", (int)r->f->name.n, r->f->name.p));
     if (f < 0)
-        return diag_error(r->d, r->o->model, "function @%s is no entry of the compiled model",
-                          diag_show(r->d, r->f->name));
+        return diag_error(r->d, DIAG_RUN_FUNCTION, r->o->model,
+                          "function @%s is no entry of the compiled model", diag_show(r->d, r->f->name));
     const moec_function *p = &n->program->function[f];
     int64_t *sym = arena_array(r->model.arena, n->program->n_symbols + 1, sizeof *sym);
     for (size_t i = 0; i < dim_sym_count(m->dims); i++) {
@@ -325,7 +328,7 @@ static bool call_native(Run *r, Native *n)
         Tensor dense = r->out[i];
         int axis = p->value[v->alias].grow_axis;
         if (!tensor_alloc(r->model.arena, &dense))
-            return diag_error(r->d, r->o->model, "output %s is too large", v->name);
+            return diag_error(r->d, DIAG_SHAPE_SIZE, r->o->model, "output %s is too large", v->name);
         if (axis >= 0) {
             copy_grown(&dense, axis, p->value[v->alias].capacity, dense.data, r->out[i].data, false);
             r->out[i] = dense;

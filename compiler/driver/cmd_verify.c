@@ -81,24 +81,30 @@ static void set_symbol(Verify *v, const char *name, int64_t value) {
 /* Runs a function whose inputs are found by name; outputs in its order. */
 bool verify_call(Verify *v, const char *function, const VerifyInput *given, size_t n, Tensor *out) {
     int f = native_function(&v->n, function);
-    if (f < 0) return diag_error(v->d, v->o->model, "the model has no function '%s'", function);
+    if (f < 0)
+        return diag_error(v->d, DIAG_RUN_FUNCTION, v->o->model, "the model has no function '%s'", function);
     const moec_function *p = &v->n.program->function[f];
     Tensor *in = arena_array(v->a, p->n_inputs + 1, sizeof *in);
     for (uint32_t i = 0; i < p->n_inputs; i++) {
         size_t k = 0;
         while (k < n && strcmp(given[k].name, p->value[i].name) != 0) k++;
-        if (k == n || !given[k].t->data) return diag_error(v->d, v->dir, "no array for input '%s' of '%s'", p->value[i].name, function);
+        if (k == n || !given[k].t->data)
+            return diag_error(v->d, DIAG_GOLDEN_FILES, v->dir, "no array for input '%s' of '%s'",
+                              p->value[i].name, function);
         Tensor want = native_shape(&v->n, f, i, v->sym);
         in[i] = *given[k].t;
         if (want.dtype != in[i].dtype || want.rank != in[i].rank || memcmp(want.dim, in[i].dim, (size_t)want.rank * sizeof *want.dim) != 0)
-            return diag_error(v->d, v->dir, "the array for input '%s' does not have the model's type and extents", p->value[i].name);
+            return diag_error(v->d, DIAG_GOLDEN_ARRAY, v->dir,
+                              "the array for input '%s' does not have the model's type and extents",
+                              p->value[i].name);
     }
     return native_run(&v->n, f, v->sym, in, out, v->a);
 }
 
 static bool filled(Verify *v, Tensor *t, DType type, int64_t a, int64_t b, int64_t value) {
     *t = (Tensor){.dtype = type, .rank = 2, .dim = {a, b}};
-    if (!tensor_alloc(v->a, t)) return diag_error(v->d, v->dir, "an array is too large");
+    if (!tensor_alloc(v->a, t))
+        return diag_error(v->d, DIAG_GOLDEN_ARRAY, v->dir, "an array is too large");
     for (int64_t i = 0; i < a * b; i++) tensor_set_i64(t, i, value);
     return true;
 }
@@ -280,7 +286,8 @@ static bool verify_greedy(Verify *v) {
             if (!g.first_cache) g.first_cache = i;
             g.in[i] = native_shape(&v->n, g.f, i, v->sym);
             g.in[i].dim[1] = g.p->value[i].capacity;
-            if (!tensor_alloc(v->a, &g.in[i])) return diag_error(v->d, v->dir, "a cache is too large");
+            if (!tensor_alloc(v->a, &g.in[i]))
+                return diag_error(v->d, DIAG_SHAPE_SIZE, v->dir, "a cache is too large");
         }
     }
     bool has_logits = verify_array(v, "greedy", "step_logits_f64", &step_logits) && step_logits.rank == 3 && step_logits.dim[0] == g.batch;
@@ -302,7 +309,8 @@ static int by_name(const void *a, const void *b) {
 static bool case_keys(Verify *v, Arena *a, const char **key, int *n) {
     static const char tail[] = ".input_ids.npy";
     DIR *dir = opendir(v->dir);
-    if (!dir) return diag_error(v->d, v->dir, "cannot open the folder: %s", strerror(errno));
+    if (!dir)
+        return diag_error(v->d, DIAG_FILE_READ, v->dir, "cannot open the folder: %s", strerror(errno));
     for (struct dirent *e; (e = readdir(dir)) && *n < MAX_CASES;) {
         size_t len = strlen(e->d_name);
         if (len <= sizeof tail - 1 || strcmp(e->d_name + len - (sizeof tail - 1), tail) != 0) continue;
@@ -313,7 +321,9 @@ static bool case_keys(Verify *v, Arena *a, const char **key, int *n) {
     }
     closedir(dir);
     qsort(key, (size_t)*n, sizeof *key, by_name);
-    return *n > 0 || v->o->train || diag_error(v->d, v->dir, "no cases here: files KEY.input_ids.npy were expected");
+    return *n > 0 || v->o->train ||
+           diag_error(v->d, DIAG_GOLDEN_FILES, v->dir,
+                      "no cases here: files KEY.input_ids.npy were expected");
 }
 
 static bool verify_all(Verify *v) {
@@ -333,13 +343,17 @@ static bool verify_all(Verify *v) {
 }
 
 int cmd_verify(const Options *o) {
-    if (!o->golden) return usage_error(o, "--golden DIR is needed: stored inputs and outputs");
+    if (!o->golden)
+        return usage_error(o, DIAG_USAGE_ARGUMENT, "--golden DIR is needed: stored inputs and outputs");
     Verify v = {.o = o, .dir = o->golden, .tolerance = o->tolerance ? strtod(o->tolerance, NULL) : 2e-5};
-    if (!(v.tolerance > 0)) return usage_error(o, "--tolerance: a positive number was expected");
+    if (!(v.tolerance > 0))
+        return usage_error(o, DIAG_USAGE_VALUE, "--tolerance: a positive number was expected");
     v.d = diag_new();
     Model model;
     bool ok = model_load(o, &model, v.d) && model_passes(&model, o, NULL, NULL, 0, v.d);
-    if (ok && !model.m->s2s.present) ok = diag_error(v.d, o->model, "not a sequence to sequence model: verify has no cases for it");
+    if (ok && !model.m->s2s.present)
+        ok = diag_error(v.d, DIAG_MATCH_T5, o->model,
+                        "not a sequence to sequence model: verify has no cases for it");
     if (ok) {
         ok = native_open(&v.n, o, &model, o->threads > 0 ? (int)o->threads : 0, v.d) && verify_all(&v);
         if (ok) printf("%d compared, %d failed, %d cases skipped; worst %.3g (tolerance %g)\n", v.compared, v.failed, v.skipped, v.worst, v.tolerance);

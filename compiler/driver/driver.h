@@ -58,8 +58,8 @@ enum { VERIFY_EACH, VERIFY_NONE };
 /* Reads argv; *exit_code says what to do when it returns false (help was shown, or a usage error reported). */
 bool options_parse(int argc, char **argv, Options *o, int *exit_code);
 void options_free(Options *o);
-/* One line on stderr that ends a command over its arguments: `return usage_error(o, "...")`. */
-int usage_error(const Options *o, const char *fmt, ...) MOEC_PRINTF(2, 3);
+/* One line on stderr that ends a command over its arguments: `return usage_error(o, code, "...")`. */
+int usage_error(const Options *o, DiagCode code, const char *fmt, ...) MOEC_PRINTF(3, 4);
 
 /* ---- models (load.c) -------------------------------------------------------------------------------- */
 

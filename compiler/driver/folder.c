@@ -144,7 +144,8 @@ static bool name_is_free(Build *b) {
         const char *name = folder_name(i);
         taken = strncmp(name, b->codegen.prefix, n) == 0 && name[n] == '.';
     }
-    return !taken || diag_error(b->d, NULL, "the folder has another file '%s.c' or '%s.h': choose a name with --prefix",
+    return !taken || diag_error(b->d, DIAG_FOLDER_MAKE, NULL,
+                                "the folder has another file '%s.c' or '%s.h': choose a name with --prefix",
                                 b->codegen.prefix, b->codegen.prefix);
 }
 
@@ -168,7 +169,8 @@ static bool remove_file(Build *b, const char *dir, const char *name, const char 
 
 static bool move_file(Build *b, const char *dir, const char *name, const char *to) {
     const char *target = build_path(b, to, name);
-    return rename(build_path(b, dir, name), target) == 0 || diag_error(b->d, target, "cannot move into place: %s", strerror(errno));
+    return rename(build_path(b, dir, name), target) == 0 ||
+           diag_error(b->d, DIAG_FOLDER_MAKE, target, "cannot move into place: %s", strerror(errno));
 }
 
 static bool write_all(Build *b, const char *dir) {
@@ -186,7 +188,8 @@ static bool write_all(Build *b, const char *dir) {
 /* One rename where nothing (or an empty folder) is in the way, else one a file. */
 static bool put_in_place(Build *b, const char *dir, const char *out) {
     if (rename(dir, out) == 0) return true;
-    if (errno != ENOTEMPTY && errno != EEXIST) return diag_error(b->d, out, "cannot make the folder: %s", strerror(errno));
+    if (errno != ENOTEMPTY && errno != EEXIST)
+        return diag_error(b->d, DIAG_FOLDER_MAKE, out, "cannot make the folder: %s", strerror(errno));
     return each_file(dir, move_file, b, out);
 }
 
@@ -196,9 +199,11 @@ bool build_folder(Build *b, const char *out) {
     for (int i = 0; i < 100 && !dir; i++) {
         const char *candidate = arena_printf(b->a, "%s.%ld.%d", out, (long)getpid(), i);
         if (mkdir(candidate, 0777) == 0) dir = candidate;
-        else if (errno != EEXIST) return diag_error(b->d, out, "cannot make the folder: %s", strerror(errno));
+        else if (errno != EEXIST)
+            return diag_error(b->d, DIAG_FOLDER_MAKE, out, "cannot make the folder: %s", strerror(errno));
     }
-    if (!dir) return diag_error(b->d, out, "cannot make a folder beside it");
+    if (!dir)
+        return diag_error(b->d, DIAG_FOLDER_MAKE, out, "cannot make a folder beside it");
     bool ok = write_all(b, dir) && put_in_place(b, dir, out);
     each_file(dir, remove_file, b, NULL); /* nothing is left to remove after a success in one rename */
     rmdir(dir);

@@ -46,7 +46,7 @@ bool pass_list_parse(const char *text, PassId *list, uint32_t room, uint32_t *n,
         size_t len = strcspn(text, ",");
         Str name = {text, len};
         if (*n == room)
-            return diag_error(d, NULL, "--passes: more than %u of them", room);
+            return diag_error(d, DIAG_USAGE_VALUE, NULL, "--passes: more than %u of them", room);
         CHECK(pass_find(name, &list[*n]));
         ++*n;
         text += len + (text[len] == ',');
@@ -75,7 +75,7 @@ bool text_write(const char *path, const Text *text, Diag *d)
     if (!path || !strcmp(path, "-")) {
         if (fwrite(text->p, 1, text->n, stdout) == text->n && fflush(stdout) == 0)
             return true;
-        return diag_error(d, "standard output", "cannot be written: %s", strerror(errno));
+        return diag_error(d, DIAG_FILE_WRITE, "standard output", "cannot be written: %s", strerror(errno));
     }
     return outfile_text(path, text, d);
 }
@@ -107,7 +107,7 @@ static bool load_dims(const Options *o, Model *model, Diag *d)
             ok = parse_number(&rest, &b->hi);
         }
         if (!ok || *rest || b->lo > b->hi)
-            return diag_error(d, NULL, "--dim '%s': NAME=LO..HI or NAME=N was expected",
+            return diag_error(d, DIAG_USAGE_VALUE, NULL, "--dim '%s': NAME=LO..HI or NAME=N was expected",
                               diag_show(d, str_c(o->dim.item[i])));
     }
     model->options.dim = bounds;
@@ -129,10 +129,12 @@ static bool load_memory(const Options *o, Model *model, Diag *d)
         ok = mul_i64(n, 1024, &n);
     p += unit != NULL;
     if (!ok || *p)
-        return diag_error(d, NULL, "--max-memory '%s': a size as 6G, 500M or a number of bytes was expected",
+        return diag_error(d, DIAG_USAGE_VALUE, NULL,
+                          "--max-memory '%s': a size as 6G, 500M or a number of bytes was expected",
                           diag_show(d, str_c(o->max_memory)));
     model->options.max_memory = n;
-    return o->train || diag_error(d, NULL, "--max-memory plans the memory of training: give --train, too");
+    return o->train || diag_error(d, DIAG_USAGE_TOGETHER, NULL,
+                                  "--max-memory plans the memory of training: give --train, too");
 }
 
 /* One more than the list: a merged decoder's branch is chosen by choose_branch. */
@@ -142,7 +144,7 @@ static bool load_values(const Options *o, Model *model, Diag *d)
     for (size_t i = 0; i < o->value.count; i++) {
         const char *path;
         if (!split_assignment(o->value.item[i], &values[i].input, &path) || !values[i].input.n)
-            return diag_error(d, NULL, "--value '%s': INPUT=FILE was expected",
+            return diag_error(d, DIAG_USAGE_VALUE, NULL, "--value '%s': INPUT=FILE was expected",
                               diag_show(d, str_c(o->value.item[i])));
         if (!tensor_load(path, model->arena, &values[i].value, d))
             return false;
@@ -199,7 +201,8 @@ bool model_config(Arena *a, const char *path, T5Config *out, Diag *d)
     if (stat(path, &st) != 0 || S_ISDIR(st.st_mode))
         return config_load(a, arena_printf(a, "%s/config.json", path), out, d);
     if (!ends_in(path, ".json"))
-        return diag_error(d, path, "a model directory's config.json is read here: name the directory");
+        return diag_error(d, DIAG_MODEL_FILES, path,
+                          "a model directory's config.json is read here: name the directory");
     return config_load(a, path, out, d);
 }
 
@@ -207,7 +210,8 @@ static bool load_adapter(const Options *o, Model *model, Diag *d)
 {
     if (!o->adapter) {
         if (o->adapter_weights)
-            return diag_error(d, o->adapter_weights, "--adapter-weights needs --adapter");
+            return diag_error(d, DIAG_USAGE_TOGETHER, o->adapter_weights,
+                              "--adapter-weights needs --adapter");
         return true;
     }
     model->spec = spec_load(model->arena, o->adapter, d);
@@ -235,7 +239,8 @@ static bool load_base(const Options *o, Model *model, Diag *d)
         if (module_find_param(model->m, t->name, &p) && model->m->param[p].kind == PK_FROZEN)
             ok = param_take(&model->m->param[p], t, o->base_weights, model->arena, d);
         else
-            ok = diag_error(d, o->base_weights, "tensor '%s': the model has no weight of that name", diag_show(d, t->name));
+            ok = diag_error(d, DIAG_BASE_WEIGHT, o->base_weights,
+                            "tensor '%s': the model has no weight of that name", diag_show(d, t->name));
     }
     return ok;
 }
@@ -312,11 +317,15 @@ static bool check_ids(const Model *model, Diag *d)
     } ids[] = {{"padding", s->pad}, {"end of sequence", s->eos}, {"start", s->start}};
     for (int i = 0; i < 3; i++)
         if (ids[i].id < 0 || ids[i].id >= s->vocab)
-            return diag_error(d, model->config.file, "the %s token %lld is not in the model's vocabulary of %lld",
-                              ids[i].what, (long long)ids[i].id, (long long)s->vocab);
+            return diag_error(d, DIAG_MODEL_CONFIG, model->config.file,
+                              "the %s token %lld is not in the model's vocabulary of %lld", ids[i].what,
+                              (long long)ids[i].id, (long long)s->vocab);
     if (!model->text && !model->ids_given)
-        diag_warn(d, NULL, "no config.json of a T5 here: token ids pad %lld, eos %lld, start %lld are assumed; --config "
-                  "FILE or --pad, --eos and --start set them", (long long)s->pad, (long long)s->eos, (long long)s->start);
+        diag_warn(
+            d, DIAG_TOKENS_ASSUMED, NULL,
+            "no config.json of a T5 here: token ids pad %lld, eos %lld, start %lld are assumed; --config "
+            "FILE or --pad, --eos and --start set them",
+            (long long)s->pad, (long long)s->eos, (long long)s->start);
     return true;
 }
 

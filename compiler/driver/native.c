@@ -8,7 +8,7 @@
 bool native_symbol_address(Native *n, const char *name, void *out) {
     void *p = dlsym(n->library, name);
     memcpy(out, &p, sizeof p);
-    return p != NULL || diag_error(n->d, NULL, "the built library lacks %s", name);
+    return p != NULL || diag_error(n->d, DIAG_BUILD_LOAD, NULL, "the built library lacks %s", name);
 }
 
 bool native_open(Native *n, const Options *o, Model *model, int threads, Diag *d) {
@@ -21,7 +21,8 @@ bool native_open(Native *n, const Options *o, Model *model, int threads, Diag *d
         !build_compile(&n->build, EMIT_SHARED, &made))
         return false;
     n->library = dlopen(made, RTLD_NOW | RTLD_LOCAL);
-    if (!n->library) return diag_error(d, NULL, "cannot load what was built: %s", dlerror());
+    if (!n->library)
+        return diag_error(d, DIAG_BUILD_LOAD, NULL, "cannot load what was built: %s", dlerror());
     const moec_program *(*program)(void);
     if (!native_symbol_address(n, "model_program", &program) || !native_symbol_address(n, "moec_open", &n->open) || !native_symbol_address(n, "moec_run", &n->run) ||
         !native_symbol_address(n, "moec_close", &n->close) || !native_symbol_address(n, "moec_status_text", &n->text))
@@ -38,7 +39,8 @@ bool native_reopen(Native *n) {
     if (n->instance) n->close(n->instance);
     n->instance = NULL;
     moec_status s = n->open(n->program, &opt, &n->instance);
-    return s == MOEC_OK || diag_error(n->d, NULL, "cannot open what was built: %s", message[0] ? message : n->text(s));
+    return s == MOEC_OK || diag_error(n->d, DIAG_BUILD_LOAD, NULL, "cannot open what was built: %s",
+                                      message[0] ? message : n->text(s));
 }
 
 void native_close(Native *n) {
@@ -74,9 +76,10 @@ bool native_run(Native *n, int function, const int64_t *sym, const Tensor *in, T
         const moec_value *v = &f->value[f->n_inputs + i];
         out[i] = native_shape(n, function, f->n_inputs + i, sym);
         if (v->alias >= 0) out[i].data = arg[v->alias];
-        else if (!tensor_alloc(a, &out[i])) return diag_error(n->d, NULL, "an output is too large");
+        else if (!tensor_alloc(a, &out[i]))
+            return diag_error(n->d, DIAG_SHAPE_SIZE, NULL, "an output is too large");
         arg[f->n_inputs + i] = out[i].data;
     }
     moec_status s = n->run(n->instance, (uint32_t)function, sym, arg);
-    return s == MOEC_OK || diag_error(n->d, NULL, "function '%s': %s", f->name, n->text(s));
+    return s == MOEC_OK || diag_error(n->d, DIAG_RUN_STATUS, NULL, "function '%s': %s", f->name, n->text(s));
 }

@@ -10,7 +10,7 @@
 
 #define C(name) (1u << COMMAND_##name)
 #define ALL_COMMANDS ((1u << COMMAND_COUNT) - 1)
-#define MODEL_COMMANDS (ALL_COMMANDS & ~(C(adapter) | C(describe)))
+#define MODEL_COMMANDS (ALL_COMMANDS & ~(C(adapter) | C(describe) | C(explain)))
 #define PASS_COMMANDS (MODEL_COMMANDS & ~C(info))
 
 const OptionRow option_rows[] = {
@@ -58,16 +58,28 @@ static void text_command(Text *t, const Options *o)
     text_add(t, "", 0);
 }
 
-int usage_error(const Options *o, const char *fmt, ...)
+static bool wants_json(const Options *o) {
+    return o->diagnostics_format == DIAG_FORMAT_JSON;
+}
+
+int usage_error(const Options *o, DiagCode code, const char *fmt, ...)
 {
+    char message[600];
     va_list args;
+    va_start(args, fmt);
+    vsnprintf(message, sizeof message, fmt, args);
+    va_end(args);
     Text command = {0};
     text_command(&command, o);
-    va_start(args, fmt);
-    fprintf(stderr, "moec%s: ", command.p);
-    vfprintf(stderr, fmt, args);
-    fprintf(stderr, "; `moec%s --help` lists what there is\n", command.p);
-    va_end(args);
+    if (wants_json(o)) {
+        Diag *d = diag_new();
+        diag_error(d, code, NULL, "%s; `moec%s --help` lists what there is", message, command.p);
+        diag_flush(d);
+        diag_free(d);
+    } else {
+        fprintf(stderr, "moec%s: %s; `moec%s --help` lists what there is [" DIAG_CODE "]\n", command.p,
+                message, command.p, (int)code);
+    }
     text_free(&command);
     return EXIT_USAGE;
 }
@@ -136,7 +148,7 @@ static bool check_value(const Options *o, const char *what, const char *argument
         return true;
     Text t = {0};
     value_describe(argument, &t);
-    *exit_code = usage_error(o, "%s%swants %s, not '%s'", what, *what ? " " : "", t.p, value);
+    *exit_code = usage_error(o, *what ? DIAG_USAGE_VALUE : DIAG_USAGE_ARGUMENT, "%s%swants %s, not '%s'", what, *what ? " " : "", t.p, value);
     text_free(&t);
     return false;
 }
@@ -147,7 +159,7 @@ static bool store_number(Options *o, const OptionRow *row, const char *value, in
     errno = 0;
     long long v = strtoll(value, &end, 10);
     if (errno || *end || end == value || v < 0) {
-        *exit_code = usage_error(o, "%s wants a number, not '%s'", row->spelling, value);
+        *exit_code = usage_error(o, DIAG_USAGE_VALUE, "%s wants a number, not '%s'", row->spelling, value);
         return false;
     }
     *field = v;
@@ -181,17 +193,20 @@ static bool parse_option(int argc, char **argv, int *at, Options *o, int *exit_c
     const char *value;
     const OptionRow *row = find_row(o->command, argv[*at], &value);
     if (!row) {
-        *exit_code = usage_error(o, "unknown option '%s'", argv[*at]);
+        *exit_code = usage_error(o, DIAG_USAGE_OPTION, "unknown option '%s'", argv[*at]);
         return false;
     }
     if (row->kind != OPTION_FLAG && !value) {
         if (*at + 1 == argc) {
-            *exit_code = usage_error(o, "%s wants a value", row->spelling);
+            *exit_code = usage_error(o, DIAG_USAGE_VALUE, "%s wants a value", row->spelling);
             return false;
         }
         value = argv[++*at];
     }
-    return store(o, row, value, exit_code);
+    if (!store(o, row, value, exit_code))
+        return false;
+    diag_set_format((DiagFormat)o->diagnostics_format); /* at once: for what is wrong further on in the command line, too */
+    return true;
 }
 
 static void set_defaults(Options *o)
@@ -205,7 +220,7 @@ static bool parse_command(int argc, char **argv, Options *o, int *exit_code)
 {
     *exit_code = EXIT_DONE;
     if (argc < 2) {
-        *exit_code = usage_error(o, "no command");
+        *exit_code = usage_error(o, DIAG_USAGE_ARGUMENT, "no command");
         return false;
     }
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
@@ -222,7 +237,7 @@ static bool parse_command(int argc, char **argv, Options *o, int *exit_code)
             o->command = (Command)i;
             return true;
         }
-    *exit_code = usage_error(o, "there is no command '%s'", argv[1]);
+    *exit_code = usage_error(o, DIAG_USAGE_ARGUMENT, "there is no command '%s'", argv[1]);
     return false;
 }
 
@@ -237,8 +252,8 @@ static bool parse_verb(int argc, char **argv, int *at, Options *o, int *exit_cod
             ++*at;
             return true;
         }
-    *exit_code = argc > *at ? usage_error(o, "there is no verb '%s'", argv[*at])
-                            : usage_error(o, "no verb given");
+    *exit_code = argc > *at ? usage_error(o, DIAG_USAGE_ARGUMENT, "there is no verb '%s'", argv[*at])
+                            : usage_error(o, DIAG_USAGE_ARGUMENT, "no verb given");
     return false;
 }
 
@@ -251,8 +266,9 @@ static bool store_argument(Options *o, const char *value, int *exit_code)
 {
     size_t most = o->sub < SUB_COUNT ? verb_rows[o->sub].most : 1;
     if (o->argument.count == most) {
-        *exit_code = most > 1 ? usage_error(o, "more than %zu arguments", most)
-                              : usage_error(o, "one %s at a time: '%s' is too much", argument_name(o), value);
+        *exit_code = most > 1 ? usage_error(o, DIAG_USAGE_ARGUMENT, "more than %zu arguments", most)
+                              : usage_error(o, DIAG_USAGE_ARGUMENT, "one %s at a time: '%s' is too much",
+                                            argument_name(o), value);
         return false;
     }
     if (!check_value(o, "", argument_name(o), value, exit_code))
@@ -286,8 +302,8 @@ bool options_parse(int argc, char **argv, Options *o, int *exit_code)
         show_command_help(o->command, o->sub);
         return false;
     }
-    if (!o->model) {
-        *exit_code = usage_error(o, "no %s given", argument_name(o));
+    if (!o->model && !o->list) {
+        *exit_code = usage_error(o, DIAG_USAGE_ARGUMENT, "no %s given", argument_name(o));
         return false;
     }
     return true;

@@ -65,13 +65,14 @@ static bool read_matrix(Trained *x, const char *key, const char *name, int64_t s
     if (!verify_array(v, key, name, &t))
         return false;
     if (t.dtype != dtype || t.rank != (step < 0 ? 2 : 3) || (step >= 0 && step >= t.dim[0]))
-        return diag_error(v->d, verify_path(v, key, name), "is no %s %s", dtype_name(dtype),
+        return diag_error(v->d, DIAG_GOLDEN_ARRAY, verify_path(v, key, name), "is no %s %s",
+                          dtype_name(dtype),
                           step < 0 ? "[rows,columns]" : "[steps,rows,columns], or has too few steps");
     if (step >= 0) {
         t.rank--;
         memmove(t.dim, t.dim + 1, (size_t)t.rank * sizeof *t.dim);
         if (!tensor_bytes(&t, &bytes))
-            return diag_error(v->d, verify_path(v, key, name), "is too large");
+            return diag_error(v->d, DIAG_GOLDEN_ARRAY, verify_path(v, key, name), "is too large");
         t.data = (char *)t.data + (size_t)step * bytes;
     }
     *out = t;
@@ -86,7 +87,7 @@ static bool same_extents(const Tensor *a, const Tensor *b) {
 static bool make_weight(Trained *x, Rows *r) {
     r->weight = (Tensor){.dtype = DT_F32, .rank = 2, .dim = {r->labels.dim[0], r->labels.dim[1]}};
     if (!tensor_alloc(x->v->a, &r->weight))
-        return diag_error(x->v->d, x->v->dir, "an array is too large");
+        return diag_error(x->v->d, DIAG_GOLDEN_ARRAY, x->v->dir, "an array is too large");
     int64_t n = r->labels.dim[0], width = r->labels.dim[1], examples = 0, tokens = 0;
     for (int pass = 0; pass < 2; pass++)
         for (int64_t b = 0; b < n; b++)
@@ -127,7 +128,7 @@ static bool read_rows(Trained *x, const char *key, int64_t step, Rows *r) {
         r->decoder_segments =
             (Tensor){.dtype = DT_I64, .rank = 2, .dim = {r->labels.dim[0], r->labels.dim[1]}};
         if (!tensor_alloc(v->a, &r->decoder_segments))
-            return diag_error(v->d, v->dir, "an array is too large");
+            return diag_error(v->d, DIAG_GOLDEN_ARRAY, v->dir, "an array is too large");
         for (int64_t i = 0; i < r->labels.dim[0] * r->labels.dim[1]; i++)
             tensor_set_i64(&r->decoder_segments, i, 1);
     }
@@ -135,7 +136,8 @@ static bool read_rows(Trained *x, const char *key, int64_t step, Rows *r) {
         !same_extents(&r->labels, &r->decoder_segments) || r->ids.dim[0] != r->labels.dim[0] ||
         (r->sentence.data && (r->sentence.dim[0] != r->ids.dim[0] ||
                               r->sentence.dim[1] != v->n.program->seq2seq->sentence_width)))
-        return diag_error(v->d, v->dir, "%s.*: the extents of the arrays do not agree", key);
+        return diag_error(v->d, DIAG_GOLDEN_ARRAY, v->dir, "%s.*: the extents of the arrays do not agree",
+                          key);
     return make_weight(x, r);
 }
 
@@ -144,7 +146,7 @@ static bool read_numbers(Trained *x, const char *key, const char *name, int64_t 
     int64_t count;
     return verify_array(x->v, key, name, out) &&
            ((tensor_count(out, &count) && count >= n) ||
-            diag_error(x->v->d, verify_path(x->v, key, name), "has too few numbers"));
+            diag_error(x->v->d, DIAG_GOLDEN_ARRAY, verify_path(x->v, key, name), "has too few numbers"));
 }
 
 /* ---- gradients ---- */
@@ -162,7 +164,7 @@ static bool read_safetensors(Verify *v, const char *name, SafeFile *f) {
     close(fd);
     for (uint32_t i = 0; ok && i < f->n; i++)
         if (f->tensor[i].kind != FK_F32 && f->tensor[i].kind != FK_F64)
-            ok = diag_error(v->d, path, "tensor '%s' is neither F32 nor F64",
+            ok = diag_error(v->d, DIAG_GOLDEN_ARRAY, path, "tensor '%s' is neither F32 nor F64",
                             diag_show(v->d, f->tensor[i].name));
     if (!ok)
         safetensors_unmap(f);
@@ -361,7 +363,7 @@ static bool run_options(Trained *x, json_t *run, moec_train_options *o) {
     o->label_smoothing = x->recipe.smoothing;
     o->z_loss = x->recipe.z_loss;
     return o->optimizer < MOEC_OPTIMIZER_COUNT ||
-           diag_error(x->v->d, x->v->dir, "a run has no optimiser that is known");
+           diag_error(x->v->d, DIAG_GOLDEN_ARRAY, x->v->dir, "a run has no optimiser that is known");
 }
 
 static void compare_after(Trained *x, const char *name, moec_trainer *t, const float *const *start,
@@ -396,7 +398,7 @@ static bool run_steps(Trained *x, moec_trainer *t, int64_t steps, const Tensor *
         Rows r;
         moec_step_report report = {0};
         if (!read_rows(x, "train", i, &r))
-            return diag_error(v->d, v->dir, "train.*: an array of the batches is missing");
+            return diag_error(v->d, DIAG_GOLDEN_FILES, v->dir, "train.*: an array of the batches is missing");
         moec_batch b = {.rows = r.ids.dim[0],
                         .source = r.ids.dim[1],
                         .target = r.labels.dim[1],
@@ -411,7 +413,7 @@ static bool run_steps(Trained *x, moec_trainer *t, int64_t steps, const Tensor *
         if (!s)
             s = x->api.step(t, &report);
         if (s)
-            return diag_error(v->d, v->dir, "step %d: %s", (int)i + 1, v->n.text(s));
+            return diag_error(v->d, DIAG_RUN_STATUS, v->dir, "step %d: %s", (int)i + 1, v->n.text(s));
         double off = fabs(report.loss - tensor_get_f64(want, i));
         *worst = fmax(*worst, isfinite(off) ? off : INFINITY);
     }
@@ -433,7 +435,8 @@ static bool verify_run(Trained *x, const char *name, json_t *run) {
         return diag_errors(v->d) == 0;
     moec_status s = x->api.open(v->n.instance, &o, &t, message, sizeof message);
     if (s)
-        return diag_error(v->d, v->dir, "cannot train: %s", message[0] ? message : v->n.text(s));
+        return diag_error(v->d, DIAG_RUN_STATUS, v->dir, "cannot train: %s",
+                          message[0] ? message : v->n.text(s));
     const float **start = arena_array(v->a, p->n_tensors + 1, sizeof *start);
     for (uint32_t i = 0; i < p->n_tensors; i++)
         start[i] = arena_copy(v->a, x->api.tensor(t, i), p->tensor[i].bytes);
@@ -454,7 +457,8 @@ static bool open_recipe(Trained *x) {
     const char *path = arena_printf(x->v->a, "%s/case.json", x->v->dir);
     struct stat st;
     if (stat(path, &st) != 0)
-        return diag_error(x->v->d, path, "--train needs this file, which tells the loss and the runs");
+        return diag_error(x->v->d, DIAG_GOLDEN_FILES, path,
+                          "--train needs this file, which tells the loss and the runs");
     if (!json_open(x->v->a, path, JSON_FOREIGN_DEPTH, &x->doc, x->v->d))
         return false;
     json_t *loss = json_object_get(x->doc.root, "loss");

@@ -59,7 +59,7 @@ static bool read_array(Run *r, const char *array, Tensor *out) {
 static bool call(Run *r, const char *name, Tensor *out) {
     Func *f = module_find(r->m, name);
     if (f == NULL)
-        return diag_error(r->d, r->dir, "no function %s", name);
+        return diag_error(r->d, DIAG_RUN_FUNCTION, r->dir, "no function %s", name);
     Tensor in[32];
     int64_t *syms = arena_array(r->a, dim_sym_count(r->m->dims) + 1, sizeof *syms);
     for (uint32_t i = 0; i < f->n_inputs; i++) {
@@ -67,7 +67,7 @@ static bool call(Run *r, const char *name, Tensor *out) {
         while (k >= 0 && !str_is(f->value[f->input[i]].name, r->known[k].name))
             k--;
         if (k < 0)
-            return diag_error(r->d, r->dir, "%s: nothing known of input %s", name,
+            return diag_error(r->d, DIAG_GOLDEN_FILES, r->dir, "%s: nothing known of input %s", name,
                               diag_show(r->d, f->value[f->input[i]].name));
         in[i] = r->known[k].value;
     }
@@ -99,7 +99,7 @@ static void compare(Run *r, const char *array, const Tensor *have, const Tensor 
     }
     double ratio = sqrt(difference / reference);
     if (!(ratio <= TOLERANCE))
-        diag_error(r->d, r->dir, "%s.%s: off by %.3g", r->batch, array, ratio);
+        diag_error(r->d, DIAG_GOLDEN_ARRAY, r->dir, "%s.%s: off by %.3g", r->batch, array, ratio);
     r->worst = fmax(r->worst, ratio);
 }
 

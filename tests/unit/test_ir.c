@@ -113,7 +113,7 @@ static void shown_bytes(void **state) {
     const char *s = diag_show(d, (Str){bytes, sizeof bytes});
     assert_true(strlen(s) <= 203 && !strchr(s, '\n'));
     assert_string_equal(diag_show(d, str_c("a\x1b")), "a\\033");
-    assert_false(diag_error(d, "f", "x"));
+    assert_false(diag_error(d, DIAG_FILE_READ, "f", "x"));
     assert_int_equal(diag_errors(d), 1);
     Text t = {0};
     text_quoted(&t, (Str){"a\"?\\\0001", 6});
