@@ -3,6 +3,7 @@
 #include "codegen.h"
 
 #include "../compiler/fuse_impl.h"
+#include "../compiler/plan.h"
 #include "../runtime/moec_rt.h"
 #include "print_c.h"
 
@@ -96,20 +97,11 @@ static bool lower_all(Program *p) {
         for (uint32_t j = 0; j < f->n_nodes; j++) {
             FuncId callee;
             if (!is_call(&f->node[j], &callee)) BUG("'%s' outside a kernel", op_info(f->node[j].op)->name);
-            if (!lower_one(p, callee)) return false;
-            const Attr *place = node_attr(&f->node[j], AT_place);
-            for (uint32_t k = 0; place && k < place->ints.n; k++) {
-                if (place->ints.v[k] < 0) continue;
-                Dim count = type_count(m->dims, &f->value[f->node[j].out + k].type);
-                int64_t bytes, end;
-                if (!mul_i64(dim_upper(m->dims, count), (int64_t)dtype_bytes(f->value[f->node[j].out + k].type.dtype), &bytes) ||
-                    !add_i64(place->ints.v[k], bytes, &end) || end >= MOEC_MAX_TENSOR)
-                    return diag_error(p->d, NULL, "the arena exceeds 2^47 bytes; lower the bounds with --dim");
-                if (end > p->arena_bytes) p->arena_bytes = end;
-            }
+            if (!lower_one(p, callee))
+                return false;
         }
     }
-    return true;
+    return plan_arena_bytes(m, &p->arena_bytes, p->d);
 }
 
 /* ---- entry functions ------------------------------------------------------------------------------- */
