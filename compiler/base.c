@@ -233,6 +233,28 @@ void text_quoted(Text *t, Str s) {
     text_add(t, "\"", 1);
 }
 
+void text_shown(Text *t, Str s) {
+    for (size_t i = 0; i < s.n; i++) {
+        unsigned char c = (unsigned char)s.p[i];
+        if (c >= 32 && c < 127)
+            text_add(t, s.p + i, 1);
+        else
+            text_printf(t, "\\%03o", c);
+    }
+}
+
+void text_json(Text *t, Str s) {
+    text_add(t, "\"", 1);
+    for (size_t i = 0; i < s.n; i++) {
+        unsigned char c = (unsigned char)s.p[i];
+        if (c < 32 || c >= 127 || c == '"' || c == '\\')
+            text_printf(t, "\\u%04x", c);
+        else
+            text_add(t, s.p + i, 1);
+    }
+    text_add(t, "\"", 1);
+}
+
 void text_free(Text *t) {
     mem_free(t->p);
     *t = (Text){0};

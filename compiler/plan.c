@@ -6,6 +6,7 @@
  * sizes and positions alone: the same function gives the same plan. */
 #include "plan.h"
 #include "pass.h"
+#include "remark.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -303,6 +304,9 @@ bool pass_plan(Module *m, const PassOptions *o, Diag *d) {
         Arena *scratch = arena_new();
         Plan plan;
         if (plan_func(m, f, scratch, &plan, d)) {
+            remark(m, R_arena, f, NULL,
+                   "%u values in %" PRId64 " bytes: %" PRId64 " without sharing, %" PRId64 " alive at once",
+                   plan.n_items, plan.bytes, plan.sum, plan.peak);
             plan_apply(m, f, &plan);
         } else
             ok = false;

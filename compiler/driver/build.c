@@ -180,6 +180,14 @@ bool build_model(Build *b, const char *dir) {
     return ok;
 }
 
+bool build_trial(Build *b) {
+    Text c = {0}, h = {0};
+    bool ok = program_emit(b->model->m, &b->image, &b->codegen, &c, &h, b->d);
+    text_free(&c);
+    text_free(&h);
+    return ok;
+}
+
 bool build_weights_asm(Build *b, const char *dir, const char *weights) {
     Text t = {0};
     text_printf(&t, "    .section .rodata\n    .balign 64\n    .globl %s_weights\n%s_weights:\n    .incbin ", b->codegen.prefix, b->codegen.prefix);

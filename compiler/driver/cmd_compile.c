@@ -71,6 +71,9 @@ int cmd_compile(const Options *o) {
     if (o->matmul && strcmp(o->matmul, "plain") != 0 && strcmp(o->matmul, "openblas") != 0)
         return usage_error(o, "--matmul: openblas or plain was expected");
     if (o->prefix && !is_prefix(o->prefix)) return usage_error(o, "--prefix: a C identifier was expected");
+    int exit_code;
+    if (!reports_check(o, false, &exit_code))
+        return exit_code;
     const char *output = o->output ? o->output : default_output(kind);
     Diag *d = diag_new();
     Model model;
@@ -82,9 +85,11 @@ int cmd_compile(const Options *o) {
         ok = build_open(&b, o, &model, prefix, d);
         if (ok && kind == EMIT_C) ok = build_folder(&b, output);
         else if (ok && kind == EMIT_HEADER) ok = emit_header(&b, output);
-        else if (ok) ok = emit_result(&b, kind, output);
-        build_close(&b);
+        else if (ok)
+            ok = emit_result(&b, kind, output);
     }
+    ok = ok && reports_write(o, &model, b.dir ? &b : NULL, d);
+    build_close(&b);
     int code = diag_finish(d, ok);
     model_close(&model);
     return code;

@@ -336,12 +336,16 @@ int cmd_verify(const Options *o) {
     if (!o->golden) return usage_error(o, "--golden DIR is needed: stored inputs and outputs");
     Verify v = {.o = o, .dir = o->golden, .tolerance = o->tolerance ? strtod(o->tolerance, NULL) : 2e-5};
     if (!(v.tolerance > 0)) return usage_error(o, "--tolerance: a positive number was expected");
+    int exit_code;
+    if (!reports_check(o, true, &exit_code))
+        return exit_code;
     v.d = diag_new();
     Model model;
     bool ok = model_load(o, &model, v.d) && model_passes(&model, o, NULL, NULL, 0, v.d);
     if (ok && !model.m->s2s.present) ok = diag_error(v.d, o->model, "not a sequence to sequence model: verify has no cases for it");
     if (ok) {
-        ok = native_open(&v.n, o, &model, o->threads > 0 ? (int)o->threads : 0, v.d) && verify_all(&v);
+        ok = native_open(&v.n, o, &model, o->threads > 0 ? (int)o->threads : 0, v.d) && verify_all(&v) &&
+             reports_write(o, &model, &v.n.build, v.d);
         if (ok) printf("%d compared, %d failed, %d cases skipped; worst %.3g (tolerance %g)\n", v.compared, v.failed, v.skipped, v.worst, v.tolerance);
         native_close(&v.n);
     }

@@ -7,6 +7,7 @@
 
 #include "../adapter.h"
 #include "../pass.h"
+#include "../remark.h"
 #include "../../frontends/config.h"
 #include "../../frontends/onnx.h"
 #include "../../frontends/safetensors.h"
@@ -67,6 +68,7 @@ typedef struct Model {
     T5Config config;
     AdapterSpec *spec;   /* NULL without an adapter */
     OnnxFiles *files;
+    Remarks *remarks;    /* NULL without --opt-report */
     SafeFile base;       /* weights in the place of the model's own; empty without */
     PassOptions options; /* for the passes; points into the arena */
 } Model;
