@@ -60,6 +60,16 @@ static bool store_elements(Lower *l, ValueId v, const View *to) {
     return true;
 }
 
+static void tell_sum(const Lower *l, ValueId v, uint32_t products, uint32_t others) {
+    Text t = {0};
+    if (!l->m->remarks)
+        return;
+    node_print(l->m, l->f, value_node(l->f, v), &t);
+    remark(l->m, R_accumulated, l->f, NULL, "in place, %u product%s onto %u other term%s: %.*s", products,
+           products == 1 ? "" : "s", others, others == 1 ? "" : "s", (int)t.n, t.p);
+    text_free(&t);
+}
+
 static bool lower_sum(Lower *l, ValueId v, const View *to) {
     ValueId term[16];
     uint32_t count = sum_terms(l, v, term, 16), rest = 0;
@@ -83,8 +93,7 @@ static bool lower_sum(Lower *l, ValueId v, const View *to) {
     }
     l->block = back;
     if (rest < count)
-        remark(l->m, R_accumulated, l->f, NULL,
-               "%u products are added in place onto the other %u terms of their sum", count - rest, rest);
+        tell_sum(l, v, count - rest, rest);
     for (uint32_t i = 0; i < count; i++) {
         if (!deferred(l, term[i]) || !same_shape(l, term[i], v)) continue;
         if (!lower_matmul(l, value_node(l->f, term[i]), to, started)) return false;

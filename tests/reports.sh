@@ -37,7 +37,7 @@ has "$work/part" 'fuse   applied  encoder.{0,1}.self.q: gain of "/block.*/layer.
     'missed   encoder.{0,1}.self.o: matmul: not in the kernel of' 'plan   note     14 values in'
 kernel=$(sed -n 's/.*kernel @\(encoder_ffn_wi_[0-9]*\):.*/\1/p' "$work/part" | head -1)
 under "$work/mov.txt" "$kernel" >"$work/part"
-has "$work/part" 'lower  applied  in parallel over tiles of 128 rows' 'lower  applied  1 products are added in place onto the other 1 terms' \
+has "$work/part" 'lower  applied  in parallel over tiles of 128 rows' 'lower  applied  in place, 1 product onto 1 other term: %13 = add %x, %12' \
     'lower  note     stored, it is read more than once: %4 = gelu'
 
 # what compiler/README.md shows of it

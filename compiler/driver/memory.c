@@ -41,11 +41,6 @@ Str memory_value_name(Arena *a, const Func *f, ValueId v) {
     return f->value[v].name.n ? f->value[v].name : str_c(arena_printf(a, "%u", v));
 }
 
-Str memory_value_place(const Func *f, ValueId v) {
-    const Node *n = value_node(f, v);
-    return n ? node_place(n) : str_c("");
-}
-
 bool memory_at_peak(const Plan *p, const PlanItem *x) {
     return x->first <= p->worst && x->last >= p->worst;
 }
@@ -55,6 +50,15 @@ bool memory_at_peak(const Plan *p, const PlanItem *x) {
 static const Func *callee_of(const Module *m, const Node *n) {
     const Attr *a = n->op == OP_call ? node_attr(n, AT_func) : NULL;
     return a ? module_func(m, (FuncId)a->i) : NULL;
+}
+
+Str memory_node_place(const Memory *x, const Node *n) {
+    const Func *c = callee_of(x->m, n);
+    return c && !n->origin.n && !node_attr(n, AT_site) ? c->name : node_place(n);
+}
+
+Str memory_value_place(const Memory *x, const Func *f, ValueId v) {
+    return memory_node_place(x, value_node(f, v));
 }
 
 static bool is_adjoint(const Node *n) {

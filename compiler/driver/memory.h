@@ -66,9 +66,11 @@ int64_t memory_total(const Memory *x);
 const char *memory_part_name(int part);
 const char *memory_part_note(int part);
 const char *memory_kind_name(int kind);
-/* A value's hint, or its number; its node's site or origin. Bytes of the model's files. */
+/* A value's hint, or its number. Bytes of the model's files. */
 Str memory_value_name(Arena *a, const Func *f, ValueId v);
-Str memory_value_place(const Func *f, ValueId v);
+/* A node's site, its origin, or the kernel it calls; v is a node's result. Bytes of the model's files. */
+Str memory_node_place(const Memory *x, const Node *n);
+Str memory_value_place(const Memory *x, const Func *f, ValueId v);
 /* Alive where the arena is fullest. */
 bool memory_at_peak(const Plan *p, const PlanItem *x);
 

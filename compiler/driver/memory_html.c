@@ -49,6 +49,7 @@ static const char style_text[] =
     "var(--line);padding-top:1em}\n"
     "svg{width:100%;height:auto}svg text{font:11px system-ui,sans-serif;fill:var(--faint)}\n"
     "svg rect.v{stroke:var(--paper);stroke-width:.6}svg a:hover rect.v{stroke:var(--ink);stroke-width:1.6}\n"
+    "svg text.on{fill:#fff;pointer-events:none}\n"
     ".axis{stroke:var(--faint);stroke-width:1}.tick{stroke:var(--line);stroke-width:1}\n"
     ".live{fill:none;stroke:var(--ink);stroke-width:1.4}.peak{stroke:var(--ink);stroke-width:1;stroke-"
     "dasharray:4 3}\n"
@@ -110,7 +111,22 @@ static void put_about(const Memory *x, const MemoryFunc *f, const PlanItem *v, M
     put_type(x, f->f, v->value, t);
     text_printf(t, "\n%" PRId64 " bytes at %" PRId64 ", steps %u to %u\n%s\n", v->bytes, v->offset, v->first,
                 v->last, memory_kind_name(kind));
-    put_escaped(t, memory_value_place(f->f, v->value));
+    put_escaped(t, memory_value_place(x, f->f, v->value));
+}
+
+/* Where v comes from, as much of its end as its rectangle has room for. */
+static void put_label(Str place, double left, double top, double width, double height, Text *t) {
+    enum { LETTER = 6, LEAST = 8 }; /* wide; letters worth the ink */
+    size_t fits = width > 8 ? (size_t)((width - 8) / LETTER) : 0;
+    if (height < 14 || fits < LEAST)
+        return;
+    text_printf(t, "<text class=\"on\" x=\"%.1f\" y=\"%.1f\">", left + 4, top + height / 2 + 4);
+    if (place.n > fits) {
+        text_printf(t, "..");
+        place = (Str){place.p + place.n - (fits - 2), fits - 2};
+    }
+    put_escaped(t, place);
+    text_printf(t, "</text>\n");
 }
 
 /* Bytes alive at each step: what no plan could do without. */
@@ -137,14 +153,15 @@ static void put_drawing(const Memory *x, uint32_t index, Arena *a, Text *t) {
     put_axes(f, t);
     for (uint32_t i = 0; i < f->plan.n_items; i++) {
         const PlanItem *v = &f->plan.item[i];
-        double left = at_x(f, v->first), top = at_y(f, (double)(v->offset + v->bytes)),
-               low = at_y(f, (double)v->offset);
+        double left = at_x(f, v->first), right = at_x(f, v->last + 1.0);
+        double top = at_y(f, (double)(v->offset + v->bytes)), low = at_y(f, (double)v->offset);
         text_printf(t,
                     "<a href=\"#f%uv%u\"><rect class=\"v k%d\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" "
                     "height=\"%.1f\"><title>",
-                    index, v->value, f->kind[i], left, top, at_x(f, v->last + 1.0) - left, low - top);
+                    index, v->value, f->kind[i], left, top, right - left, low - top);
         put_about(x, f, v, (MemoryKind)f->kind[i], a, t);
         text_printf(t, "</title></rect></a>\n");
+        put_label(memory_value_place(x, f->f, v->value), left, top, right - left, low - top, t);
     }
     put_live(f, a, t);
     text_printf(t, "</svg>\n<p>");
@@ -181,7 +198,7 @@ static void put_values(const Memory *x, uint32_t index, Arena *a, Text *t) {
         text_printf(t, "</td><td>");
         put_type(x, f->f, v->value, t);
         text_printf(t, "</td><td class=\"w\">");
-        put_escaped(t, memory_value_place(f->f, v->value));
+        put_escaped(t, memory_value_place(x, f->f, v->value));
         text_printf(t, "</td><td>%s</td></tr>\n", memory_at_peak(&f->plan, v) ? "yes" : "");
     }
     text_printf(t, "</table>\n</details>\n");
@@ -201,7 +218,7 @@ static void put_func(const Memory *x, uint32_t index, Text *t) {
         text_printf(t,
                     " alive at once, %.1f%% of it, at step %u: ", 100.0 * (double)p->peak / (double)p->bytes,
                     p->worst);
-        put_escaped(t, node_place(&f->f->node[p->worst]));
+        put_escaped(t, memory_node_place(x, &f->f->node[p->worst]));
         text_printf(t, ". Without sharing ");
         put_size(t, p->sum);
     }

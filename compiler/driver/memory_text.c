@@ -29,7 +29,7 @@ static void print_func(const Memory *x, const MemoryFunc *f, Text *t) {
     if (p->n_items) {
         text_printf(t, "  %" PRId64 " bytes alive at once, %.1f%% of the arena, at step %u (*), ", p->peak,
                     100.0 * (double)p->peak / (double)p->bytes, p->worst);
-        text_shown(t, node_place(&f->f->node[p->worst]));
+        text_shown(t, memory_node_place(x, &f->f->node[p->worst]));
         text_printf(t, "; %" PRId64 " bytes without sharing\n", p->sum);
     }
     text_printf(t,
@@ -50,7 +50,7 @@ static void print_func(const Memory *x, const MemoryFunc *f, Text *t) {
         text_shown(t, (Str){type.p, type.n});
         text_free(&type);
         text_printf(t, "  ");
-        text_shown(t, memory_value_place(f->f, v->value));
+        text_shown(t, memory_value_place(x, f->f, v->value));
         text_printf(t, "\n");
     }
     arena_free(a);
