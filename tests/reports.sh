@@ -85,6 +85,11 @@ grep -q lower "$work/interp.txt" && fail "nothing was lowered, but told of"
 cmp "$work/c.txt" "$work/mov.txt" || fail "compile and dump tell different things"
 cmp "$work/c.mem" "$work/mov.mem" || fail "compile and dump plan differently"
 
+"$moec" verify "$tiny" --golden "$root/tests/fixtures/t5/t5v11/golden" --matmul=plain -O1 --opt-report "$work/v.txt" --memory-report "$work/v.mem" >"$work/out" ||
+    fail "verify"
+has "$work/v.txt" 'lower  applied'
+has "$work/v.mem" 'function step'
+
 # ---- the plan adds up --------------------------------------------------------------------------------------------------
 
 # No two values that are alive together overlap, all lie inside, and as much is alive at most as is said.
