@@ -1,6 +1,9 @@
 /* From a kernel's graph to one loop nest after another: decides what is stored, where, and over which tile. */
 #include "lower_ops.h"
 
+#include "../compiler/remark.h"
+
+#include <inttypes.h>
 #include <string.h>
 
 /* ---- sums with matmuls in them: the accumulator starts as everything else ------------------------------ */
@@ -57,6 +60,16 @@ static bool store_elements(Lower *l, ValueId v, const View *to) {
     return true;
 }
 
+static void tell_sum(const Lower *l, ValueId v, uint32_t products, uint32_t others) {
+    Text t = {0};
+    if (!l->m->remarks)
+        return;
+    node_print(l->m, l->f, value_node(l->f, v), &t);
+    remark(l->m, R_accumulated, l->f, NULL, "in place, %u product%s onto %u other term%s: %.*s", products,
+           products == 1 ? "" : "s", others, others == 1 ? "" : "s", (int)t.n, t.p);
+    text_free(&t);
+}
+
 static bool lower_sum(Lower *l, ValueId v, const View *to) {
     ValueId term[16];
     uint32_t count = sum_terms(l, v, term, 16), rest = 0;
@@ -79,6 +92,8 @@ static bool lower_sum(Lower *l, ValueId v, const View *to) {
         started = true;
     }
     l->block = back;
+    if (rest < count)
+        tell_sum(l, v, count - rest, rest);
     for (uint32_t i = 0; i < count; i++) {
         if (!deferred(l, term[i]) || !same_shape(l, term[i], v)) continue;
         if (!lower_matmul(l, value_node(l->f, term[i]), to, started)) return false;
@@ -187,20 +202,37 @@ static bool cheap(const Node *n) {
     return n->op == OP_cast || n->op == OP_neg || n->op == OP_not || n->op == OP_dropout || n->op == OP_jitter || op_info(n->op)->klass == OC_SOURCE;
 }
 
-static bool must_store(const Lower *l, const Node *n, const ValueId *user_of) {
+/* Why n's value is stored; NULL: it is computed where it is read, or added onto a sum. */
+static const char *why_stored(const Lower *l, const Node *n, const ValueId *user_of) {
     ValueId v = n->out;
     if (n->op == OP_matmul && deferred(l, v) && user_of[v] != NONE) {
         const Node *u = &l->f->node[user_of[v]];
-        if (u->op == OP_add && same_shape(l, u->out, v)) return false;
+        if (u->op == OP_add && same_shape(l, u->out, v))
+            return NULL;
     }
-    if (store_rule(n->op)) return true;
-    if (op_info(n->op)->klass != OC_POINTWISE) return false;
+    if (store_rule(n->op))
+        return "each element is made of many";
+    if (op_info(n->op)->klass != OC_POINTWISE)
+        return NULL;
     if (is_sum(l, v)) {
         const Node *u = user_of[v] == NONE ? NULL : &l->f->node[user_of[v]];
-        return !(u && l->uses[v] == 1 && u->op == OP_add && same_shape(l, u->out, v) && is_sum(l, u->out));
+        bool part = u && l->uses[v] == 1 && u->op == OP_add && same_shape(l, u->out, v) && is_sum(l, u->out);
+        return part ? NULL : "products are added onto it";
     }
-    if (cheap(n)) return false;
-    return l->uses[v] > 1 || repeats(l, v, user_of);
+    if (cheap(n))
+        return NULL;
+    if (l->uses[v] > 1)
+        return "it is read more than once";
+    return repeats(l, v, user_of) ? "what reads it would compute an element several times" : NULL;
+}
+
+static void tell_stored(const Lower *l, const Node *n, const char *why) {
+    Text t = {0};
+    if (!l->m->remarks)
+        return;
+    node_print(l->m, l->f, n, &t);
+    remark(l->m, R_stored, l->f, NULL, "stored, %s: %.*s", why, (int)t.n, t.p);
+    text_free(&t);
 }
 
 static void table_for_const(Lower *l, const Node *n) {
@@ -234,8 +266,10 @@ static bool lower_nodes(Lower *l, const View *out) {
     for (uint32_t i = 0; i < f->n_nodes; i++)
         for (uint32_t j = 0; j < f->node[i].n_in; j++)
             if (f->node[i].in[j] != NONE) user_of[f->node[i].in[j]] = i;
+    const char *inlined = "";
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         const Node *n = &f->node[i];
+        const char *why;
         const StoreRule *r = several_rule(n->op);
         if (r) {
             if (!lower_several(l, n, r, out)) return false;
@@ -254,12 +288,19 @@ static bool lower_nodes(Lower *l, const View *out) {
             if (l->view[n->out].buf) continue; /* a reshape of it has stored it in place */
             if (!lower_into(l, n->out, &out[n->out])) return false;
             l->view[n->out] = out[n->out];
-        } else if (must_store(l, n, user_of)) {
+        } else if ((why = why_stored(l, n, user_of))) {
             View w;
+            tell_stored(l, n, why);
             if (!lower_stored(l, n->out, &w)) return false;
         } else if (op_info(n->op)->klass == OC_DYNAMIC || op_info(n->op)->klass == OC_CALL)
             return diag_error(l->d, DIAG_LOWER_OP, NULL, "'%s' has no lowering", op_info(n->op)->name);
+        else if (l->m->remarks && op_info(n->op)->klass != OC_SOURCE && n->op != OP_matmul)
+            inlined =
+                arena_printf(l->k->arena, "%s%s%s", inlined, *inlined ? ", " : "", op_info(n->op)->name);
     }
+    if (*inlined)
+        remark(l->m, R_inlined, l->f, NULL, "not stored, computed or seen through where they are read: %s",
+               inlined);
     return true;
 }
 
@@ -287,8 +328,15 @@ static bool has_attention(const Func *f) {
 static int choose_rows(Lower *l) {
     if (has_attention(l->f)) return 0;
     int rank = l->f->value[l->f->output[0]].type.rank;
+    const Node *node = NULL;
+    const char *why = "its result has one axis or none";
     for (int n = rank - 1; n > 0; n--)
-        if (rows_local(l->m, l->f, n, l->row)) return n;
+        if (rows_local(l->m, l->f, n, l->row, &node, &why))
+            return n;
+    if (node)
+        remark(l->m, R_no_rows, l->f, NULL, "once over whole tensors: %s: %s", op_info(node->op)->name, why);
+    else
+        remark(l->m, R_no_rows, l->f, NULL, "once over whole tensors: %s", why);
     memset(l->row, 0, l->f->n_values * sizeof *l->row);
     return 0;
 }
@@ -355,6 +403,8 @@ static void open_tile(Lower *l, View *out) {
     for (int i = 0; i < l->n_row; i++) l->rows = dim_mul(l->t, l->rows, t->dim[i]);
     int64_t most = dim_upper(l->t, l->rows), largest = l->o->tile_rows * (most >= many_rows(l) ? 2 : 1);
     l->tile_max = most < largest ? most : largest;
+    remark(l->m, R_rows, l->f, NULL, "in parallel over tiles of %" PRId64 " rows%s", l->o->tile_rows,
+           most >= many_rows(l) ? ", of twice as many where there are many" : "");
     const LExpr *rows = le_dim(k, l->rows), *size = tile_size(l, &k->body, rows);
     const LExpr *tiles = li_div(k, li_sub(k, li_add(k, rows, size), le_int(k, 1)), size);
     LStmt *p = ls_parallel(k, &k->body, tiles, "tile");
@@ -363,6 +413,20 @@ static void open_tile(Lower *l, View *out) {
     l->row0 = le_var(k, ls_let(k, l->block, DT_I64, li_mul(k, le_var(k, p->var), size), "row0"));
     l->tile = le_var(k, ls_let(k, l->block, DT_I64, li_min(k, size, li_sub(k, rows, l->row0)), "rows"));
     tile_args(l, out);
+}
+
+/* How the kernel is parallel, where it is no loop over tiles, which open_tile tells. */
+static void tell_parallel(const Lower *l) {
+    if (l->n_row)
+        return;
+    for (const LStmt *s = l->k->body.first; s; s = s->next)
+        if (s->kind == LS_PARALLEL) {
+            remark(l->m, R_spread, l->f, NULL, "in parallel over %s",
+                   has_attention(l->f) ? "batch, heads and blocks of tokens" : "one axis of its result");
+            return;
+        }
+    remark(l->m, R_serial, l->f, NULL, "%s",
+           l->k->uses_matmul ? "one thread, but for products, which are split over all" : "one thread");
 }
 
 LoopKernel *lower_kernel(Module *m, const Func *f, const LowerOptions *o, Arena *a, Diag *d) {
@@ -386,5 +450,8 @@ LoopKernel *lower_kernel(Module *m, const Func *f, const LowerOptions *o, Arena 
         to.buf = b;
         if (!store_elements(&l, v, &to)) return NULL;
     }
+    tell_parallel(&l);
+    if (l.k->scratch)
+        remark(m, R_scratch, f, NULL, "%" PRId64 " bytes of scratch a thread", l.k->scratch);
     return l.k;
 }

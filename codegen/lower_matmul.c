@@ -1,6 +1,8 @@
 /* Matmul in all its shapes: LS_MATMUL statements over matrices in buffers where shapes allow, plain loops elsewhere. */
 #include "lower_ops.h"
 
+#include "../compiler/remark.h"
+
 /* ---- matmul --------------------------------------------------------------------------------------- */
 
 /* One axis of the result with the distance between its elements in the result and both operands. */
@@ -103,6 +105,20 @@ static bool is_argument(const View *w) {
     return w->buf->kind == LB_ARG;
 }
 
+static void tell_product(const Lower *l, const Node *n, bool flat, DType dtype, bool batches) {
+    Text t = {0};
+    node_print(l->m, l->f, n, &t);
+    if (flat)
+        remark(l->m, R_product, l->f, NULL, "a product of matrices%s: %.*s",
+               batches ? ", one after another for each batch" : "", (int)t.n, t.p);
+    else
+        remark(l->m, R_no_product, l->f, NULL, "plain loops, %s: %.*s",
+               dtype != DT_F32 ? "the matrix kernel takes f32 alone"
+                               : "rows of an operand or of the result are not contiguous",
+               (int)t.n, t.p);
+    text_free(&t);
+}
+
 /* A kernel that is a product by batches alone takes the outermost batch axis in parallel. */
 bool lower_matmul(Lower *l, const Node *n, const View *to, bool accumulate) {
     Contraction x;
@@ -124,6 +140,8 @@ bool lower_matmul(Lower *l, const Node *n, const View *to, bool accumulate) {
     LMatrix ma, mb, mc;
     bool flat = to->buf->dtype == DT_F32 && lower_matrix(l, x.a.buf, a, x.m.a, x.ak, &ma) &&
                 lower_matrix(l, x.b.buf, b, x.bk, x.n.b, &mb) && lower_matrix(l, x.c.buf, c, x.m.c, x.n.c, &mc) && !mc.transposed;
+    if (l->m->remarks)
+        tell_product(l, n, flat, to->buf->dtype, l->block != back);
     if (flat) ls_matmul(l->k, l->block, ma, mb, mc, x.m.extent, x.n.extent, x.k, accumulate);
     else plain_loops(l, &x, c, a, b, accumulate);
     l->block = back;

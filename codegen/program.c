@@ -4,6 +4,7 @@
 #include "program_tables.h"
 
 #include "../compiler/fuse_impl.h"
+#include "../compiler/plan.h"
 
 #include <string.h>
 
@@ -62,22 +63,6 @@ static FuncId callee_of(const Node *n) {
     return (FuncId)a->i;
 }
 
-/* The arena ends behind the last result of a call. */
-static bool grow_arena(Lowering *l, const Func *f, const Node *call) {
-    Program *p = l->p;
-    const Attr *place = node_attr(call, AT_place);
-    for (uint32_t k = 0; place && k < place->ints.n; k++) {
-        if (place->ints.v[k] < 0) continue;
-        const Type *t = &f->value[call->out + k].type;
-        int64_t bytes, end;
-        if (!mul_i64(dim_upper(p->m->dims, type_count(p->m->dims, t)), (int64_t)dtype_bytes(t->dtype), &bytes) ||
-            !add_i64(place->ints.v[k], bytes, &end) || end >= MOEC_MAX_TENSOR)
-            return diag_error(l->d, DIAG_SHAPE_SIZE, NULL, "the arena exceeds 2^47 bytes; lower the bounds with --dim");
-        if (end > p->arena_bytes) p->arena_bytes = end;
-    }
-    return true;
-}
-
 static bool lower_all(Lowering *l) {
     Program *p = l->p;
     Module *m = p->m;
@@ -98,9 +83,9 @@ static bool lower_all(Lowering *l) {
         const Func *f = m->func[i];
         if (!f || f->role != FR_ENTRY) continue;
         for (uint32_t j = 0; j < f->n_nodes; j++)
-            if (!lower_one(l, callee_of(&f->node[j])) || !grow_arena(l, f, &f->node[j])) return false;
+            if (!lower_one(l, callee_of(&f->node[j]))) return false;
     }
-    return true;
+    return plan_arena_bytes(m, &p->arena_bytes, l->d);
 }
 
 /* ---- calls -------------------------------------------------------------------------------------------- */

@@ -9,6 +9,7 @@
  * router's values carry the attributes that `derive` finds them by. */
 #include "attach_impl.h"
 #include "namemap.h"
+#include "remark.h"
 
 #include <float.h>
 #include <inttypes.h>
@@ -297,10 +298,36 @@ static ValueId attach_molora(Attach *t, uint32_t site, ValueId y, ValueId u) {
     return add_node(t, OP_add, y, multiply(t, z, B));
 }
 
+static void tell_adapter(Attach *t, const AdapterSite *s) {
+    static const char *const reads[] = {[RI_SITE] = "its value",
+                                        [RI_INPUT] = "the input of its linear",
+                                        [RI_SENTENCE] = "the sentence vector"};
+    const AdapterRule *r = s->rule;
+    bool routed = adapter_method_routed(r->method),
+         heads = routed && s->at->heads > 0 && r->method == AM_MOV && r->router.input == RI_SITE;
+    Text what = {0};
+    text_printf(&what, "%s", adapter_method_name(r->method));
+    if (routed)
+        text_printf(&what, ", %" PRId64 " experts", r->experts);
+    if (adapter_method_ranked(r->method))
+        text_printf(&what, ", rank %" PRId64 ", alpha %g", r->rank, r->alpha);
+    if (routed)
+        text_printf(&what, ", router reads %s%s",
+                    r->method == AM_MOLORA && r->router.input != RI_SENTENCE ? reads[RI_INPUT]
+                                                                             : reads[r->router.input],
+                    heads ? ", head by head" : "");
+    if (routed && r->router.top_k > 0)
+        text_printf(&what, ", top %" PRId64, r->router.top_k);
+    remark_at(t->m, R_adapter, t->r.f, s->at->name, "%s", what.p);
+    text_free(&what);
+}
+
 static ValueId attach_site(Attach *t, uint32_t site, ValueId y, ValueId u) {
     const AdapterSite *s = &t->plan.site[site];
     t->origin = str_c(
         arena_printf(t->m->arena, "adapter: %s %s", s->at->name.p, adapter_method_name(s->rule->method)));
+    if (t->m->remarks)
+        tell_adapter(t, s);
     switch (s->rule->method) {
     case AM_IA3:
         return attach_ia3(t, site, y);
@@ -382,6 +409,8 @@ static bool func_attach(Attach *t, const Func *f) {
         ValueId y = node_attach(t, n);
         uint32_t site = node_planned(t, n);
         if (site == NONE) {
+            if (node_site(n) && !adapter_is_full(t->o->adapter))
+                remark(t->m, R_no_adapter, t->r.f, n, "no adapter: the spec gives it none");
             if (t->o->train && site_is(n, SR_O, SR_WO))
                 remap_set(&t->r, n->out, dropped(t, y, n->origin));
             continue;

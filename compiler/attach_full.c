@@ -6,6 +6,7 @@
  * into the functions, for gradients to flow through, and a weight that is stored twice, once transposed, as exporters do
  * with a tied head, is one weight again. */
 #include "attach_impl.h"
+#include "remark.h"
 
 #include <string.h>
 
@@ -45,6 +46,10 @@ static void find_ties(Full *x) {
         for (ParamId q = 0; q < p && x->tied[p] == NONE; q++)
             if (x->tied[q] == NONE && is_transpose(&m->param[q], &m->param[p]))
                 x->tied[p] = q;
+        const Param *q = x->tied[p] == NONE ? NULL : &m->param[x->tied[p]];
+        if (q)
+            remark_at(m, R_tied, NULL, m->param[p].name, "the transpose of \"%.*s\": one weight",
+                      (int)q->name.n, q->name.p);
     }
 }
 
@@ -138,6 +143,7 @@ static bool find_trained(Full *x, const Func *f) {
             continue;
         const char *name = diag_show(x->d, p->name);
         x->trained[id] = true;
+        remark_at(x->m, R_trained, NULL, p->name, "trained");
         if (p->dtype != DT_F32)
             ok = diag_error(x->d, DIAG_ADAPTER_SITE, x->o->adapter->file,
                             "method 'full' trains f32 weights, '%s' is %s: export the model in f32", name,

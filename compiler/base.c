@@ -226,6 +226,53 @@ void text_quoted(Text *t, Str s) {
     text_add(t, "\"", 1);
 }
 
+void text_shown(Text *t, Str s) {
+    for (size_t i = 0; i < s.n; i++) {
+        unsigned char c = (unsigned char)s.p[i];
+        if (c >= 32 && c < 127)
+            text_add(t, s.p + i, 1);
+        else
+            text_printf(t, "\\%03o", c);
+    }
+}
+
+/* The character at s and how many of the n bytes it takes; U+FFFD for one byte that is no UTF-8. */
+static uint32_t utf8_next(const unsigned char *s, size_t n, size_t *took) {
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    size_t bytes = s[0] < 0x80 ? 1 : s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
+    uint32_t c = bytes == 1 ? s[0] : s[0] & (0x7fu >> bytes);
+    *took = 1;
+    if (s[0] >= 0xf8 || (s[0] >= 0x80 && s[0] < 0xc0) || bytes > n)
+        return 0xfffd;
+    for (size_t i = 1; i < bytes; i++) {
+        if ((s[i] & 0xc0) != 0x80)
+            return 0xfffd;
+        c = c << 6 | (s[i] & 0x3f);
+    }
+    if (bytes > 1 && (c < least[bytes] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000)))
+        return 0xfffd;
+    *took = bytes;
+    return c;
+}
+
+void text_json(Text *t, Str text) {
+    const unsigned char *s = (const unsigned char *)text.p;
+    text_add(t, "\"", 1);
+    for (size_t n = text.n, i = 0, took; i < n; i += took) {
+        uint32_t c = utf8_next(s + i, n - i, &took);
+        if (c == '"' || c == '\\')
+            text_printf(t, "\\%c", (int)c);
+        else if (c >= 32 && c < 127)
+            text_printf(t, "%c", (int)c);
+        else if (c < 0x10000)
+            text_printf(t, "\\u%04x", c);
+        else
+            text_printf(t, "\\u%04x\\u%04x", 0xd800 + ((c - 0x10000) >> 10),
+                        0xdc00 + ((c - 0x10000) & 0x3ff));
+    }
+    text_add(t, "\"", 1);
+}
+
 void text_free(Text *t) {
     mem_free(t->p);
     *t = (Text){0};

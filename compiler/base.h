@@ -82,6 +82,10 @@ void text_printf(Text *t, const char *fmt, ...) MOEC_PRINTF(2, 3);
 void text_str(Text *t, Str s);
 /* Adds s in double quotes: printable ASCII but `"`, `\` and `?` as is, the rest as \ooo (three octal digits). */
 void text_quoted(Text *t, Str s);
+/* Adds s as one line for a terminal: all bytes but printable ASCII as \ooo. */
+void text_shown(Text *t, Str s);
+/* Adds s as a JSON string of printable ASCII: UTF-8 as \uXXXX, bytes that are none as U+FFFD. */
+void text_json(Text *t, Str s);
 void text_free(Text *t);
 
 /* ---- diagnostics (diag.c) ------------------------------------------------------------------ */

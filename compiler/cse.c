@@ -2,6 +2,7 @@
  * result types become the first of them; nodes nobody uses are dropped by func_end. Ops have no effects, so
  * this is always right. */
 #include "pass.h"
+#include "remark.h"
 
 #include <string.h>
 
@@ -126,6 +127,11 @@ static void cse_func(Module *m, const Func *old) {
             continue;
         }
         const Node *same = &r.f->node[t.slot[at].node];
+        if (old->role == FR_ENTRY && op_info(n->op)->klass != OC_SOURCE && op_info(n->op)->klass != OC_MOVE) {
+            Str place = node_place(same);
+            remark(m, R_equal, old, n, "%s: the same as \"%.*s\", computed once", op_info(n->op)->name,
+                   (int)place.n, place.p);
+        }
         for (uint32_t k = 0; k < n->n_out; k++)
             remap_set(&r, n->out + k, same->out + k);
     }

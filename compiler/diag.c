@@ -155,50 +155,12 @@ static void text_add_line(Diag *d, Text *line, const Message *m) {
     text_free(&t);
 }
 
-/* The character at s and how many of the n bytes it takes; U+FFFD for one byte that is no UTF-8. */
-static uint32_t utf8_next(const unsigned char *s, size_t n, size_t *took) {
-    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t bytes = s[0] < 0x80 ? 1 : s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
-    uint32_t c = bytes == 1 ? s[0] : s[0] & (0x7fu >> bytes);
-    *took = 1;
-    if (s[0] >= 0xf8 || (s[0] >= 0x80 && s[0] < 0xc0) || bytes > n)
-        return 0xfffd;
-    for (size_t i = 1; i < bytes; i++) {
-        if ((s[i] & 0xc0) != 0x80)
-            return 0xfffd;
-        c = c << 6 | (s[i] & 0x3f);
-    }
-    if (bytes > 1 && (c < least[bytes] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000)))
-        return 0xfffd;
-    *took = bytes;
-    return c;
-}
-
-/* A JSON string of printable ASCII, whatever the bytes are. */
-static void text_json(Text *t, const char *text) {
-    const unsigned char *s = (const unsigned char *)text;
-    text_add(t, "\"", 1);
-    for (size_t n = strlen(text), i = 0, took; i < n; i += took) {
-        uint32_t c = utf8_next(s + i, n - i, &took);
-        if (c == '"' || c == '\\')
-            text_printf(t, "\\%c", (int)c);
-        else if (c >= 32 && c < 127)
-            text_printf(t, "%c", (int)c);
-        else if (c < 0x10000)
-            text_printf(t, "\\u%04x", c);
-        else
-            text_printf(t, "\\u%04x\\u%04x", 0xd800 + ((c - 0x10000) >> 10),
-                        0xdc00 + ((c - 0x10000) & 0x3ff));
-    }
-    text_add(t, "\"", 1);
-}
-
 static void text_add_json(Text *t, const Message *m) {
     text_printf(t,
                 "{\"severity\":\"%s\",\"code\":\"" DIAG_CODE "\",\"file\":", m->error ? "error" : "warning",
                 (int)m->code);
     if (m->at.file)
-        text_json(t, m->at.file);
+        text_json(t, str_c(m->at.file));
     else
         text_printf(t, "null");
     if (m->at.line > 0)
@@ -207,10 +169,10 @@ static void text_add_json(Text *t, const Message *m) {
         text_printf(t, ",\"column\":%u", m->at.column);
     for (size_t i = 0; i < m->n_context; i++) {
         text_printf(t, i == 0 ? ",\"context\":[" : ",");
-        text_json(t, m->context[i]);
+        text_json(t, str_c(m->context[i]));
     }
     text_printf(t, m->n_context > 0 ? "],\"message\":" : ",\"message\":");
-    text_json(t, m->text);
+    text_json(t, str_c(m->text));
     text_printf(t, "}");
 }
 

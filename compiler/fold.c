@@ -5,6 +5,7 @@
  * init function (fold_init.c), evaluated when weights are written. Broadcasts sink below pointwise ops. */
 #include "const_eval.h"
 #include "fold_impl.h"
+#include "remark.h"
 
 #include <string.h>
 
@@ -172,7 +173,10 @@ static void fold_func(Module *m, const Func *old) {
             x.f->value[v].name = old->value[n->out].name;
         remap_set(&r, n->out, v);
     }
-    remap_end(&r);
+    uint32_t before = old->n_nodes;
+    const Func *now = module_func(m, remap_end(&r));
+    if (now->n_nodes != before && now->role == FR_ENTRY)
+        remark(m, R_folded, now, NULL, "%u nodes of %u are left", now->n_nodes, before);
     vec_free(&x.range);
     arena_free(scratch);
 }

@@ -9,7 +9,9 @@
  *   hoist                 what depends on parameters alone is computed once, not in a kernel
  *   outline               nodes become kernels, equal kernels one */
 #include "fuse_impl.h"
+#include "remark.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 /* ---- norms into matmuls ---------------------------------------------------------------------------- */
@@ -56,21 +58,67 @@ static bool is_linear(const Func *f, const Node *n, const bool *only, const bool
     return is_product(f, n) && only[n->in[1]] && !only[n->in[0]] && !(value_param(f, n->in[1], &p) && shared[p]);
 }
 
-/* Values whose every use ends, through scalar products, in the left side of a linear. */
-static bool *feeds_linears(const Module *m, const Func *f, const bool *only, const bool *shared, Arena *a) {
-    bool *yes = arena_array(a, f->n_values + 1, sizeof *yes);
-    memset(yes, 1, f->n_values + 1);
-    for (uint32_t i = 0; i < f->n_outputs; i++) yes[f->output[i]] = false;
+/* Why a value's uses do not all end, through scalar products, in the left side of a linear: OTHER_NONE where
+ * they do, the node that reads it otherwise. */
+enum { OTHER_NONE = NONE, OTHER_OUTPUT = NONE - 1 };
+
+static NodeId *other_readers(const Module *m, const Func *f, const bool *only, const bool *shared, Arena *a) {
+    NodeId *other = arena_array(a, f->n_values + 1, sizeof *other);
+    memset(other, 0xff, (f->n_values + 1) * sizeof *other);
+    for (uint32_t i = 0; i < f->n_outputs; i++)
+        other[f->output[i]] = OTHER_OUTPUT;
     for (uint32_t i = f->n_nodes; i-- > 0;) {
         const Node *n = &f->node[i];
         for (uint32_t j = 0; j < n->n_in; j++) {
             double c;
             if (n->in[j] == NONE) continue;
-            bool scaled = n->op == OP_mul && yes[n->out] && value_scalar(m, f, n->in[1 - j], &c);
-            if (!(j == 0 && is_linear(f, n, only, shared)) && !scaled) yes[n->in[j]] = false;
+            bool scaled = n->op == OP_mul && value_scalar(m, f, n->in[1 - j], &c);
+            if (j == 0 && is_linear(f, n, only, shared))
+                continue;
+            if (!scaled)
+                other[n->in[j]] = i;
+            else if (other[n->out] != OTHER_NONE)
+                other[n->in[j]] = other[n->out];
         }
     }
-    return yes;
+    return other;
+}
+
+/* Why a product with a weight cannot change it; NULL when it can. */
+static const char *not_linear(const Func *f, const Node *n, const bool *only, const bool *shared) {
+    ParamId p;
+    if (!is_product(f, n))
+        return "the product reads an operand transposed, or its right one has more than two axes";
+    if (!only[n->in[1]])
+        return "the right operand of the product is computed, no weight";
+    if (only[n->in[0]])
+        return "a product of weights alone";
+    if (value_param(f, n->in[1], &p) && shared[p])
+        return "something else reads the weight as it is, the backward pass for one, and it is not stored "
+               "twice";
+    return NULL;
+}
+
+/* A norm that stays in front of product n: why. */
+static void tell_norm(const Module *m, const Func *f, const Node *n, const Node *norm, const bool *only,
+                      const bool *shared, NodeId other) {
+    const char *why = not_linear(f, n, only, shared);
+    if (why)
+        remark(m, R_norm_not_folded, f, n, "the norm in front of it stays: %s", why);
+    else if (!only[norm->in[1]])
+        remark(m, R_norm_not_folded, f, n,
+               "the norm in front of it stays: its gain is computed, no parameter");
+    else if (other == OTHER_OUTPUT)
+        remark(m, R_norm_not_folded, f, n, "the norm in front of it stays: it is an output as well");
+    else {
+        Str at = node_place(&f->node[other]);
+        const char *again = not_linear(f, &f->node[other], only, shared);
+        bool product = f->node[other].op == OP_matmul && f->node[other].in[0] == norm->out;
+        remark(m, R_norm_not_folded, f, n,
+               "the norm in front of it stays: %s reads it as well (\"%.*s\")%s%s",
+               op_info(f->node[other].op)->name, (int)at.n, at.p, product && again ? ", and " : "",
+               product && again ? again : "");
+    }
 }
 
 static ValueId folded_linear(Remap *r, const Node *n, const Node *norm, double scale) {
@@ -88,14 +136,23 @@ static ValueId folded_linear(Remap *r, const Node *n, const Node *norm, double s
 
 static void fold_norms(Module *m, Func *f, const bool *shared) {
     Arena *scratch = arena_new();
-    bool *only = param_only(m, f, scratch), *folds = feeds_linears(m, f, only, shared, scratch);
+    bool *only = param_only(m, f, scratch);
+    const NodeId *other = other_readers(m, f, only, shared, scratch);
     Remap r = remap_begin(m, scratch, f);
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         const Node *n = &f->node[i], *norm;
         double scale;
-        if (is_linear(f, n, only, shared) && (norm = norm_behind(m, f, n->in[0], &scale)) && folds[norm->out] && only[norm->in[1]])
+        norm = n->op == OP_matmul ? norm_behind(m, f, n->in[0], &scale) : NULL;
+        if (norm && is_linear(f, n, only, shared) && other[norm->out] == OTHER_NONE && only[norm->in[1]]) {
+            Str at = node_place(norm);
+            remark(m, R_norm_folded, f, n, "gain of \"%.*s\" in the weight, row factor behind the product%s",
+                   (int)at.n, at.p, scale != 1 ? ", with a scale" : "");
             remap_set(&r, n->out, folded_linear(&r, n, norm, scale));
-        else remap_node(&r, n);
+            continue;
+        }
+        if (norm && m->remarks)
+            tell_norm(m, f, n, norm, only, shared, other[norm->out]);
+        remap_node(&r, n);
     }
     remap_end(&r);
     arena_free(scratch);
@@ -150,6 +207,45 @@ static bool *makes_weights(const Func *f, const bool *only, Arena *a) {
     return makes;
 }
 
+/* What reads x beside product n and is not side by side with it. */
+static void tell_apart(const Module *m, const Func *f, const Bundles *bundles, const bool *only,
+                       const bool *shared, const bool *adapts) {
+    for (uint32_t i = 0; i < f->n_nodes; i++) {
+        const Node *n = &f->node[i];
+        if (n->op != OP_matmul || only[n->out] || f->value[n->in[1]].type.rank != 2)
+            continue;
+        const char *why = not_linear(f, n, only, shared);
+        for (size_t k = 0; k < bundles->count; k++) {
+            const Bundle *b = &bundles->item[k];
+            if (b->x != n->in[0] || b->member.item[0] == n)
+                continue;
+            Str at = node_place(b->member.item[0]);
+            if (why)
+                remark(m, R_not_side_by_side, f, n, "not beside \"%.*s\", whose input it reads: %s",
+                       (int)at.n, at.p, why);
+            else if (b->adapter != adapts[n->in[1]] && adapts[n->in[1]])
+                remark(m, R_not_side_by_side, f, n,
+                       "not beside \"%.*s\", whose input it reads: its weight comes with the adapter, the "
+                       "other is frozen",
+                       (int)at.n, at.p);
+        }
+    }
+}
+
+static void tell_bundle(const Module *m, const Func *f, const Bundle *b) {
+    Text names = {0};
+    int64_t width = 0, one;
+    for (size_t i = 0; i < b->member.count; i++) {
+        Str at = node_place(b->member.item[i]);
+        text_printf(&names, "%s\"%.*s\"", i ? " | " : "", (int)at.n, at.p);
+        if (dim_is_const(m->dims, f->value[b->member.item[i]->in[1]].type.dim[1], &one))
+            width += one;
+    }
+    remark(m, R_side_by_side, f, b->member.item[0], "one product of %" PRId64 " columns%s: %s", width,
+           b->adapter ? " of adapter tensors" : "", names.p);
+    text_free(&names);
+}
+
 static void side_by_side(Module *m, Func *f, const bool *shared) {
     Arena *scratch = arena_new();
     bool *only = param_only(m, f, scratch), *adapts = adapter_only(m, f, only, scratch);
@@ -165,6 +261,12 @@ static void side_by_side(Module *m, Func *f, const bool *shared) {
             b = &bundles.item[bundles.count - 1];
         }
         vec_push(&b->member, n);
+    }
+    if (m->remarks) {
+        for (size_t i = 0; i < bundles.count; i++)
+            if (bundles.item[i].member.count > 1)
+                tell_bundle(m, f, &bundles.item[i]);
+        tell_apart(m, f, &bundles, only, shared, adapts);
     }
     Remap r = remap_begin(m, scratch, f);
     /* weights first: a bundle stands at its first member and needs the last one's */
@@ -212,8 +314,11 @@ static void join_slices(Module *m, Func *f, const bool *shared) {
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         const Node *n = &f->node[i];
         ValueId whole = n->op == OP_concat ? whole_behind(m, f, n) : NONE;
-        if (whole != NONE) remap_set(&r, n->out, remap_value(&r, whole));
-        else remap_node(&r, n);
+        if (whole != NONE) {
+            remark(m, R_whole, f, n, "a concatenation of all slices of a value is that value");
+            remap_set(&r, n->out, remap_value(&r, whole));
+        } else
+            remap_node(&r, n);
     }
     remap_end(&r);
     arena_free(scratch);

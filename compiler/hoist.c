@@ -1,6 +1,7 @@
 /* Hoisting: what depends on parameters alone leaves the entry functions. Each such value that run-time nodes use becomes
  * a parameter with an init function; equal ones, also of different functions, share a parameter. */
 #include "fuse_impl.h"
+#include "remark.h"
 
 #include <string.h>
 
@@ -135,9 +136,24 @@ static ParamId param_for(Module *m, const Func *f, ValueId v, Arena *scratch) {
     return module_param(m, p);
 }
 
+static void tell_not_hoisted(const Module *m, const Func *f, const bool *only) {
+    for (uint32_t i = 0; i < f->n_nodes; i++) {
+        const Node *n = &f->node[i];
+        bool weights = n->n_in > 0 && n->n_out == 1 && !only[n->out];
+        for (uint32_t k = 0; weights && k < n->n_in; k++)
+            weights = n->in[k] != NONE && only[n->in[k]];
+        if (weights)
+            remark(m, R_not_hoisted, f, n, "%s of parameters alone is computed in a kernel: %s",
+                   op_info(n->op)->name,
+                   constant_type(m, &f->value[n->out].type) ? "no init function may hold it"
+                                                            : "its extents are known at run time only");
+    }
+}
+
 void hoist(Module *m, Func *f) {
     Arena *scratch = arena_new();
     bool *only = param_only(m, f, scratch), *used = arena_array(scratch, f->n_values + 1, sizeof *used);
+    const bool *adapts = m->remarks ? adapter_only(m, f, only, scratch) : NULL;
     for (uint32_t i = 0; i < f->n_nodes; i++)
         for (uint32_t j = 0; j < f->node[i].n_in; j++)
             if (f->node[i].in[j] != NONE && !only[f->node[i].out]) used[f->node[i].in[j]] = true;
@@ -146,8 +162,16 @@ void hoist(Module *m, Func *f) {
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         const Node *n = &f->node[i];
         if (!only[n->out]) remap_node(&r, n);
-        else if (used[n->out]) r.map[n->out] = func_param(m, r.f, param_for(m, f, n->out, scratch));
+        else if (used[n->out]) {
+            ParamId p = param_for(m, f, n->out, scratch);
+            remark(m, R_hoisted, f, n, "parameter \"%.*s\", computed %s", (int)m->param[p].name.n,
+                   m->param[p].name.p,
+                   adapts && adapts[n->out] ? "whenever an adapter is loaded" : "when weights are written");
+            r.map[n->out] = func_param(m, r.f, p);
+        }
     }
+    if (m->remarks)
+        tell_not_hoisted(m, f, only);
     remap_end(&r);
     arena_free(scratch);
 }

@@ -191,6 +191,8 @@ typedef struct Module {
     uint32_t n_funcs, room_funcs;
     Seq2Seq s2s;
     Str spec;    /* the adapter spec's canonical JSON; empty without one */
+    struct Remarks
+        *remarks; /* borrowed, not part of what is printed or parsed: remark.h; NULL: nobody asks */
 } Module;
 
 Module *module_new(void);
@@ -278,6 +280,7 @@ FuncId remap_end(Remap *r);                           /* outputs, func_end in pl
 
 void module_print(const Module *m, Text *out);
 void func_print(const Module *m, const Func *f, Text *out);
+void type_print(const Module *m, const Type *t, Text *out);
 /* One node as it stands in a dump, without newline: for comments and diagnostics. */
 void node_print(const Module *m, const Func *f, const Node *n, Text *out);
 Module *module_parse(Diag *d, const char *file, const char *text, size_t n); /* NULL after reporting */

@@ -19,6 +19,75 @@ static bool has_cross_attention(const Func *f) {
     return false;
 }
 
+void match_found(Matcher *mt, RemarkId id, const Node *n, ValueId now, const char *text) {
+    Found one = {id, n, now, text};
+    remap_set(&mt->r, n->out, now);
+    if (mt->m->remarks)
+        vec_push(&mt->found, one);
+}
+
+bool match_missed(Matcher *mt, RemarkId id, const Node *core, const char *why, const Node *where) {
+    Missed one = {id, core, why, where};
+    for (size_t i = 0; i < mt->missed.count; i++)
+        if (mt->missed.item[i].core == core)
+            return false;
+    vec_push(&mt->missed, one);
+    return false;
+}
+
+/* By value of the new function: whether an output needs it. */
+static bool *needed_values(Matcher *mt) {
+    const Func *f = mt->r.f;
+    for (uint32_t i = 0; i < mt->f->n_outputs; i++)
+        remap_value(&mt->r, mt->f->output[i]);
+    bool *needed = arena_array(mt->a, f->n_values + 1, sizeof *needed);
+    for (uint32_t i = 0; i < mt->f->n_outputs; i++)
+        needed[remap_value(&mt->r, mt->f->output[i])] = true;
+    for (NodeId i = f->n_nodes; i-- > 0;) {
+        bool any = false;
+        for (uint32_t k = 0; k < f->node[i].n_out; k++)
+            any |= needed[f->node[i].out + k];
+        for (uint32_t k = 0; any && k < f->node[i].n_in; k++)
+            if (f->node[i].in[k] != NONE)
+                needed[f->node[i].in[k]] = true;
+    }
+    return needed;
+}
+
+/* What no pattern was tried on. */
+static const struct {
+    Op op;
+    RemarkId id;
+    const char *why;
+} bare[] = {
+    {OP_softmax, R_no_attention,
+     "a softmax, but not between products of queries, keys and values whose heads are merged behind it"},
+    {OP_erf, R_no_gelu, "erf: the exact form of gelu stays pointwise operations, gelu is the tanh form"},
+    {OP_tanh, R_no_gelu, "tanh, but not in a product of x, 1/2 and 1 + tanh of a polynomial of x"},
+};
+
+static void tell(Matcher *mt) {
+    if (!mt->m->remarks)
+        return;
+    const bool *needed = needed_values(mt);
+    for (size_t i = 0; i < mt->found.count; i++)
+        if (needed[mt->found.item[i].now])
+            remark(mt->m, mt->found.item[i].id, mt->f, mt->found.item[i].root, "%s", mt->found.item[i].text);
+    for (NodeId i = 0; i < mt->f->n_nodes; i++)
+        for (size_t k = 0; k < sizeof bare / sizeof *bare; k++)
+            if (mt->f->node[i].op == bare[k].op)
+                match_missed(mt, bare[k].id, &mt->f->node[i], bare[k].why, NULL);
+    for (size_t i = 0; i < mt->missed.count; i++) {
+        const Missed *x = &mt->missed.item[i];
+        ValueId now = mt->r.map[x->core->out];
+        if (now == NONE || !needed[now])
+            continue;
+        Str at = x->where ? node_place(x->where) : str_c("");
+        remark(mt->m, x->id, mt->f, x->core, x->where && x->where != x->core ? "%s: \"%.*s\"" : "%s", x->why,
+               (int)at.n, at.p);
+    }
+}
+
 /* Rewrites one function. In a T5 every softmax has to be part of an attention; `plain`: it is not taken for
  * one. */
 static bool match_func(Module *m, Func *f, bool t5, bool plain, Diag *d) {
@@ -34,19 +103,21 @@ static bool match_func(Module *m, Func *f, bool t5, bool plain, Diag *d) {
         if (!done)
             remap_node(&mt.r, n);
     }
-    bool strict = t5 || (!plain && has_cross_attention(mt.r.f));
+    bool ok = true, strict = t5 || (!plain && has_cross_attention(mt.r.f));
     for (size_t i = 0; strict && i < mt.missed.count; i++) {
         const Missed *x = &mt.missed.item[i];
-        const Node *at = x->where ? x->where : x->softmax;
-        diag_error(d, DIAG_MATCH_ATTENTION, NULL,
-                   "function %s: node '%s' (%s), added to or part of the attention at '%s': %s",
-                   diag_show(d, f->name), diag_show(d, at->origin), op_info(at->op)->name,
-                   diag_show(d, x->softmax->origin), x->why);
+        const Node *at = x->where ? x->where : x->core;
+        if (x->id != R_no_attention)
+            continue;
+        ok = diag_error(d, DIAG_MATCH_ATTENTION, NULL, "function %s: node '%s' (%s), added to or part of the attention at '%s': %s",
+                        diag_show(d, f->name), diag_show(d, at->origin), op_info(at->op)->name,
+                        diag_show(d, x->core->origin), x->why);
     }
-    bool ok = !strict || mt.missed.count == 0;
+    tell(&mt);
     remap_end(&mt.r);
     vec_free(&mt.additive);
     vec_free(&mt.missed);
+    vec_free(&mt.found);
     index_free(mt.x);
     arena_free(a);
     return ok;

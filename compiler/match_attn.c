@@ -5,6 +5,7 @@
  * and merge the heads, element (b, h, t, e) has to be element (b, t, h*D + e) of a token-major value. */
 #include "match_impl.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 typedef struct Shape {
@@ -23,14 +24,6 @@ static ValueId behind_moves(const Func *f, ValueId v) {
     while (is_move(n = value_node(f, v = match_strip(f, v))) || (n && n->op == OP_broadcast))
         v = n->in[0];
     return v;
-}
-
-static void miss(Matcher *mt, const Node *softmax, const char *why, const Node *where) {
-    Missed one = {softmax, why, where};
-    for (size_t i = 0; i < mt->missed.count; i++)
-        if (mt->missed.item[i].softmax == softmax)
-            return;
-    vec_push(&mt->missed, one);
 }
 
 /* Splits scores into the product of queries and keys and what is added to it. */
@@ -152,6 +145,21 @@ static bool read_attention(Matcher *mt, const Node *root, const Node *out, const
     return (*ad)->ok;
 }
 
+static const char *attention_text(Matcher *mt, int64_t heads, const Additive *ad) {
+    const char *bias = "no bias";
+    int64_t width = 0;
+    if (ad->bias != NONE) {
+        const Type *t = &mt->r.f->value[ad->bias].type;
+        bias =
+            dim_is_const(mt->m->dims, t->dim[1], &width)
+                ? arena_printf(mt->a, "a bias of %" PRId64 " distances a head instead of one a score", width)
+                : "a bias by distance";
+    }
+    return arena_printf(mt->a, "attention of %" PRId64 " heads, %s, %s%s", heads, bias,
+                        ad->causal ? "causal" : "not causal",
+                        ad->keep != NONE ? ", with a mask of keys" : "");
+}
+
 bool match_attention(Matcher *mt, const Node *n) {
     const Func *f = mt->f;
     Module *m = mt->m;
@@ -171,8 +179,7 @@ bool match_attention(Matcher *mt, const Node *n) {
     Shape s;
     ValueId in[5];
     if (!read_attention(mt, n, out, soft, &why, &where, in, &ad, &s)) {
-        miss(mt, soft, why, where);
-        return false;
+        return match_missed(mt, R_no_attention, soft, why, where);
     }
     for (int i = 0; i < 3; i++)
         in[i] = remap_value(&mt->r, in[i]);
@@ -183,6 +190,7 @@ bool match_attention(Matcher *mt, const Node *n) {
     CHECK(dim_is_const(m->dims, s.scores.dim[1], &heads));
     Attr attrs[4] = {attr_i(AT_heads, heads), attr_i(AT_causal, ad->causal),
                      attr_d(AT_offset, dim_const(m->dims, 0)), attr_i(AT_center, ad->center)};
-    remap_set(&mt->r, n->out, func_node(m, mt->r.f, OP_attention, in, n_in, attrs, 4, soft->origin));
+    ValueId now = func_node(m, mt->r.f, OP_attention, in, n_in, attrs, 4, soft->origin);
+    match_found(mt, R_attention, n, now, m->remarks ? attention_text(mt, heads, ad) : NULL);
     return true;
 }

@@ -3,7 +3,7 @@
 #define MOEC_MATCH_IMPL_H
 
 #include "indexfn.h"
-#include "ir.h"
+#include "remark.h"
 
 /* An additive term of attention scores, understood: shared by all layers that add the same values. */
 typedef struct Additive {
@@ -19,12 +19,22 @@ typedef struct Additive {
     int64_t center;
 } Additive;
 
-/* A softmax that did not become part of an attention node, and why. */
+/* What a pattern is about, the softmax of an attention or the root of a norm, and why it did not become one.
+ * It is told if the node is still there in the end. */
 typedef struct Missed {
-    const Node *softmax;
+    RemarkId id;
+    const Node *core;
     const char *why;
-    const Node *where;
+    const Node *where; /* NULL: at the core */
 } Missed;
+
+/* A pattern found; told if its result is read in the end: larger patterns take in smaller ones. */
+typedef struct Found {
+    RemarkId id;
+    const Node *root;
+    ValueId now; /* of the new function */
+    const char *text;
+} Found;
 
 typedef struct Matcher {
     Module *m;
@@ -34,6 +44,7 @@ typedef struct Matcher {
     Index *x; /* made when the first softmax is met */
     Vec(Additive *) additive;
     Vec(Missed) missed;
+    Vec(Found) found;
     struct {
         Dim extent;
         IxId at;
@@ -46,6 +57,11 @@ bool match_gelu(Matcher *mt, const Node *n);
 bool match_linear(Matcher *mt, const Node *n);
 bool match_attention(Matcher *mt, const Node *n);
 bool match_quantised(Matcher *mt, const Node *n);
+
+/* The result of n's pattern. The text is arena_printf's, or NULL when nobody asks for remarks. */
+void match_found(Matcher *mt, RemarkId id, const Node *n, ValueId now, const char *text);
+/* Returns false. The first reason for a core stands; `where` may be NULL. */
+bool match_missed(Matcher *mt, RemarkId id, const Node *core, const char *why, const Node *where);
 
 Additive *match_additive(Matcher *mt, const ValueId *leaf, uint32_t n, const Type *scores);
 /* The variable of axis 0..3 of the scores (b h i j) or 4 (position within a head). */

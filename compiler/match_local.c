@@ -90,6 +90,10 @@ static bool mean_square(const Matcher *mt, ValueId v, ValueId *x, double *eps) {
     return false;
 }
 
+static bool no_norm(Matcher *mt, const Node *root, const char *why) {
+    return match_missed(mt, R_no_rms_norm, root, why, NULL);
+}
+
 /* A factor that is rsqrt(mean(x^2) + eps), however it is spelled. */
 static bool norm_factor(const Matcher *mt, Factor c, ValueId *x, double *eps) {
     const Node *n = value_node(mt->f, c.v);
@@ -106,12 +110,18 @@ bool match_rms_norm(Matcher *mt, const Node *n) {
     double eps = 0;
     if (!factors_of(f, n->out, NONE, c, &n_c))
         return false;
-    for (uint32_t i = 0; i < n_c && x == NONE; i++)
+    const Node *root = NULL;
+    for (uint32_t i = 0; i < n_c && x == NONE; i++) {
+        root = value_node(f, c[i].v);
         if (!norm_factor(mt, c[i], &x, &eps))
             x = NONE;
-    if (x == NONE || !type_eq(&f->value[x].type, &f->value[n->out].type) ||
-        !factors_of(f, n->out, x, c, &n_c))
+    }
+    if (x == NONE)
         return false;
+    if (!type_eq(&f->value[x].type, &f->value[n->out].type))
+        return no_norm(mt, root, "what is normalised has another type than the product with it");
+    if (!factors_of(f, n->out, x, c, &n_c))
+        return no_norm(mt, root, "a product of more than 8 factors");
     ValueId gain = NONE;
     bool has_x = false, has_norm = false;
     for (uint32_t i = 0; i < n_c; i++) {
@@ -124,28 +134,32 @@ bool match_rms_norm(Matcher *mt, const Node *n) {
         else if (gain == NONE && !c[i].under)
             gain = c[i].v;
         else
-            return false;
+            return no_norm(mt, root,
+                           c[i].under ? "the product is divided by something else"
+                                      : "the product has more factors than x, the root and a gain");
     }
     if (!has_x || !has_norm)
-        return false;
+        return no_norm(mt, root, "the product lacks the value whose mean square it is");
     ValueId nx = remap_value(&mt->r, x);
     Attr at = attr_f(AT_eps, eps);
     if (gain == NONE) {
         ValueId s = func_node(mt->m, mt->r.f, OP_rms_factor, &nx, 1, &at, 1, n->origin);
-        remap_set(&mt->r, n->out, build_binary(mt->m, mt->r.f, OP_mul, nx, s, n->origin));
+        match_found(mt, R_rms_norm, n, build_binary(mt->m, mt->r.f, OP_mul, nx, s, n->origin),
+                    "rms_factor: a norm without a gain");
         return true;
     }
     const Type *tx = &f->value[x].type, *tg = &f->value[gain].type;
     if (tg->rank < 1 || tg->dtype != tx->dtype || tg->dim[tg->rank - 1] != tx->dim[tx->rank - 1])
-        return false;
+        return no_norm(mt, root, "the gain is no vector of the normalised axis");
     for (int i = 0; i + 1 < tg->rank; i++)
         if (!dim_is(mt->m->dims, tg->dim[i], 1))
-            return false;
+            return no_norm(mt, root, "the gain has more than one axis");
     ValueId g = remap_value(&mt->r, gain);
     if (tg->rank != 1)
         g = build_reshape(mt->m, mt->r.f, g, 1, &tg->dim[tg->rank - 1], n->origin);
     ValueId in[2] = {nx, g};
-    remap_set(&mt->r, n->out, func_node(mt->m, mt->r.f, OP_rms_norm, in, 2, &at, 1, n->origin));
+    match_found(mt, R_rms_norm, n, func_node(mt->m, mt->r.f, OP_rms_norm, in, 2, &at, 1, n->origin),
+                "rms_norm, in any order and grouping of its factors");
     return true;
 }
 
@@ -233,6 +247,18 @@ static bool one_plus_tanh(const Matcher *mt, ValueId v, ValueId *u) {
     return false;
 }
 
+/* The tanh of 1 + tanh(u) that a product has. */
+static const Node *tanh_reading(const Func *f, ValueId u) {
+    for (NodeId i = 0; i < f->n_nodes; i++)
+        if (f->node[i].op == OP_tanh && f->node[i].in[0] == u)
+            return &f->node[i];
+    BUG("a tanh that was read is gone");
+}
+
+static bool no_gelu(Matcher *mt, const Node *core, const char *why) {
+    return match_missed(mt, R_no_gelu, core, why, NULL);
+}
+
 bool match_gelu(Matcher *mt, const Node *n) {
     const Func *f = mt->f;
     if (n->op != OP_mul || !dtype_is_float(f->value[n->out].type.dtype))
@@ -245,15 +271,19 @@ bool match_gelu(Matcher *mt, const Node *n) {
     for (uint32_t i = 0; i < n_c && u == NONE; i++)
         if (c[i].under || !one_plus_tanh(mt, c[i].v, &u))
             u = NONE;
-    if (u == NONE || (x = poly_base(mt, u)) == NONE || !factors_of(f, n->out, x, c, &n_c) ||
-        !type_eq(&f->value[x].type, &f->value[n->out].type))
+    if (u == NONE)
         return false;
+    const Node *tanh_of = tanh_reading(f, u);
+    if ((x = poly_base(mt, u)) == NONE)
+        return no_gelu(mt, tanh_of, "tanh is of no polynomial with a power of x");
+    if (!factors_of(f, n->out, x, c, &n_c) || !type_eq(&f->value[x].type, &f->value[n->out].type))
+        return no_gelu(mt, tanh_of, "x and the product have different types");
     double p[POLY], scale = 1, k;
     int fuel = 32;
     bool has_x = false, has_t = false;
     if (!poly_of(mt, u, x, p, &fuel) || p[0] != 0 || p[2] != 0 || !is_constant(p[1], 0.7978845608028654) ||
         !is_constant(p[3] / p[1], 0.044715))
-        return false;
+        return no_gelu(mt, tanh_of, "the polynomial is not sqrt(2/pi) (x + 0.044715 x^3)");
     for (uint32_t i = 0; i < n_c; i++) {
         ValueId w;
         if (match_const(mt, c[i].v, &k))
@@ -263,11 +293,12 @@ bool match_gelu(Matcher *mt, const Node *n) {
         else if (!c[i].under && !has_t && one_plus_tanh(mt, c[i].v, &w) && w == u)
             has_t = true;
         else
-            return false;
+            return no_gelu(mt, tanh_of, "the product has more factors than x, 1/2 and 1 + tanh");
     }
     if (!has_x || !has_t || scale != 0.5)
-        return false;
-    remap_set(&mt->r, n->out, build_unary(mt->m, mt->r.f, OP_gelu, remap_value(&mt->r, x), n->origin));
+        return no_gelu(mt, tanh_of, "the product lacks a factor of x, 1/2 and 1 + tanh");
+    match_found(mt, R_gelu, n, build_unary(mt->m, mt->r.f, OP_gelu, remap_value(&mt->r, x), n->origin),
+                "gelu, tanh form");
     return true;
 }
 
@@ -313,6 +344,8 @@ bool match_linear(Matcher *mt, const Node *n) {
     }
     ValueId out =
         build_matmul(m, mt->r.f, remap_value(&mt->r, n->in[0]), func_param(m, mt->r.f, q), n->origin);
-    remap_set(&mt->r, n->out, out);
+    match_found(mt, R_linear, n, out,
+                arena_printf(mt->a, "the transpose of its weight \"%.*s\" is a parameter of its own",
+                             (int)m->param[p].name.n, m->param[p].name.p));
     return true;
 }

@@ -126,17 +126,23 @@ bool match_quantised(Matcher *mt, const Node *n) {
         return false;
     const Node *product = node_of(f, value_node(f, cast)->in[0], OP_matmul),
                *both = node_of(f, scales, OP_mul);
-    if (!product || !both || f->value[product->out].type.dtype != DT_I32 || product->n_attrs ||
-        !value_param(f, product->in[1], &w) || mt->m->param[w].rank != 2 ||
-        !either(f, both, is_const_like, &ws, &xs) || !quantised(mt, product->in[0], &x, &scale) ||
-        xs != scale || f->value[x].type.dtype != DT_F32)
+    if (!product || f->value[product->out].type.dtype != DT_I32)
         return false;
+    if (!both || product->n_attrs || !value_param(f, product->in[1], &w) || mt->m->param[w].rank != 2 ||
+        !either(f, both, is_const_like, &ws, &xs))
+        return match_missed(mt, R_no_quantised, product,
+                            "not a product with a weight of two axes, times the scales of both", NULL);
+    if (!quantised(mt, product->in[0], &x, &scale) || xs != scale || f->value[x].type.dtype != DT_F32)
+        return match_missed(mt, R_no_quantised, product, "the activation is not rounded to the range it has",
+                            NULL);
     const Type *ts = &f->value[ws].type;
     if (ts->dtype != DT_F32 || ts->rank > 1 || (value_param(f, ws, &sp) && mt->m->param[sp].init != NONE))
-        return false;
+        return match_missed(mt, R_no_quantised, product,
+                            "the weight's scale is no number or vector of the file", NULL);
     ParamId made = dequantised(mt->m, f, w, ws, n);
     ValueId out =
         build_matmul(mt->m, mt->r.f, remap_value(&mt->r, x), func_param(mt->m, mt->r.f, made), n->origin);
-    remap_set(&mt->r, n->out, out);
+    match_found(mt, R_quantised, n, out,
+                "a product in floats with the dequantised weight: activations are not rounded");
     return true;
 }

@@ -119,6 +119,12 @@ static void set_site(Roles *r, ValueId v, uint32_t layer, const char *what) {
         r->site[val->def] = str_c(arena_printf(r->m->arena, "%s.%u.%s", r->stack, layer, what));
 }
 
+static void tell(Roles *r, uint32_t layer, const char *part, const char *what) {
+    if (r->m->remarks)
+        remark_at(r->m, R_role, r->f, str_c(arena_printf(r->a, "%s.%u.%s", r->stack, layer, part)), "%s",
+                  what);
+}
+
 static bool name_attention(Roles *r, NodeId id) {
     static const char *const self_name[] = {"self.q", "self.k", "self.v", "self.o"};
     static const char *const cross_name[] = {"cross.q", "cross.k", "cross.v", "cross.o"};
@@ -143,6 +149,9 @@ static bool name_attention(Roles *r, NodeId id) {
             set_site(r, f->node[j].out, layer, name[3]);
     r->heads = node_int(n, AT_heads, 1);
     dim_is_const(r->m->dims, f->value[n->out].type.dim[2], &r->inner);
+    tell(r, layer, cross ? "cross" : "self",
+         cross ? "cross attention: q reads the decoder, k and v the encoder's output"
+               : "self attention: q, k and v read one value");
     return true;
 }
 
@@ -189,12 +198,19 @@ static void name_ffn(Roles *r, const Node *wo) {
     wi = leaf[0];
     if (n_leaf == 2) {
         const Node *mul = value_node(f, h);
-        if (linear_input(f, leaf[0]) != linear_input(f, leaf[1]) || !mul || mul->op != OP_mul)
+        if (linear_input(f, leaf[0]) != linear_input(f, leaf[1]) || !mul || mul->op != OP_mul) {
+            remark(r->m, R_no_role, f, wo,
+                   "no feed-forward block: what it reads is made of two linear layers, but not the product "
+                   "of two of one value");
             return;
+        }
         ValueId a = match_strip(f, mul->in[0]), b = match_strip(f, mul->in[1]);
         bool a_gate = a == leaf[0] || a == leaf[1], b_gate = b == leaf[0] || b == leaf[1];
-        if (a_gate == b_gate)
+        if (a_gate == b_gate) {
+            remark(r->m, R_no_role, f, wo,
+                   "no feed-forward block: of two linear layers either both or none have an activation");
             return;
+        }
         wi_1 = a_gate ? a : b;
         act = a_gate ? b : a;
         wi = wi_1 == leaf[0] ? leaf[1] : leaf[0];
@@ -205,6 +221,8 @@ static void name_ffn(Roles *r, const Node *wo) {
         set_site(r, wi_1, layer, "ffn.wi_1");
     set_site(r, act, layer, "ffn.act");
     set_site(r, wo->out, layer, "ffn.wo");
+    tell(r, layer, "ffn",
+         wi_1 != NONE ? "gated feed-forward block: wi, act, wi_1, wo" : "feed-forward block: wi, act, wo");
 }
 
 /* The function again, with sites. */
@@ -280,8 +298,12 @@ bool match_roles(Module *m, Diag *d) {
                 entries++;
             }
         ValueId memory = entries == 1 && only->n_outputs ? find_memory(only) : NONE;
-        if (memory == NONE || only->value[memory].kind == VK_INPUT || only->value[memory].type.rank != 3)
+        if (memory == NONE || only->value[memory].kind == VK_INPUT || only->value[memory].type.rank != 3) {
+            remark_at(
+                m, R_no_role, only, str_c(""),
+                "no value that all cross attentions read: not the whole of a T5, functions stay as they are");
             return true;
+        }
         split_model(m, only, memory);
         enc = module_find(m, "encoder");
         dec = module_find(m, "decoder");

@@ -13,6 +13,7 @@
  * again, not stored.
  * Kernels of equal graphs are one function; operands tell their calls apart. */
 #include "fuse_impl.h"
+#include "remark.h"
 #include "rows.h"
 
 #include <ctype.h>
@@ -30,6 +31,7 @@ typedef struct Group {
 
 typedef struct Outline {
     Module *m;
+    const char *why; /* the last group asked did not take the node */
     const Func *f;
     Arena *a;
     Vec(Group *) group;
@@ -100,19 +102,25 @@ static bool views_local(Outline *x, Group *g, ValueId v) {
     if (!n || x->of[n - x->f->node] != NONE) return true;
     bool any = false;
     for (uint32_t i = 0; i < n->n_in; i++) any = any || g->rows.row[n->in[i]];
-    if (any && !rows_node(&g->rows, n)) return false;
+    if (any && !rows_node(&g->rows, n)) {
+        x->why = g->rows.why;
+        return false;
+    }
     for (uint32_t i = 0; i < n->n_in; i++)
         if (!views_local(x, g, n->in[i])) return false;
     return true;
 }
 
 static bool row_takes(Outline *x, Group *g, uint32_t index, const Node *n) {
+    x->why = "it has several results";
     if (n->n_out != 1) return false;
     for (uint32_t i = 0; i < n->n_in; i++)
         if (n->in[i] != NONE) note_operand(x, g, index, n->in[i]);
     for (uint32_t i = 0; i < n->n_in; i++)
         if (n->in[i] != NONE && !views_local(x, g, n->in[i])) return false;
-    return rows_node(&g->rows, n) && g->rows.row[n->out];
+    bool local = rows_node(&g->rows, n);
+    x->why = local ? "its value is the same for all rows" : g->rows.why;
+    return local && g->rows.row[n->out];
 }
 
 /* A norm reads a stored value. */
@@ -135,10 +143,24 @@ static bool connected(const Outline *x, uint32_t index, const Node *n) {
 
 static bool takes(Outline *x, uint32_t index, const Node *n) {
     Group *g = x->group.item[index];
-    if (g->closed || g->adjoint != (node_int(n, AT_adjoint, 0) != 0)) return false;
-    if (g->kind == GROUP_ROWS && !connected(x, index, n)) return false;
-    if (g->kind == GROUP_ATTENTION) return n->op == OP_append || n->op == OP_attention;
-    if (g->kind != GROUP_ROWS || n->op == OP_append || n->op == OP_attention) return false;
+    bool attention = n->op == OP_append || n->op == OP_attention;
+    x->why = g->kind == GROUP_ATTENTION ? "attention ends its kernel"
+                                        : "a norm reads the value in front of it, which is stored once";
+    if (g->closed)
+        return false;
+    x->why = "one is of the backward pass, the other of the forward pass";
+    if (g->adjoint != (node_int(n, AT_adjoint, 0) != 0))
+        return false;
+    x->why = "attention and the appends to its caches have a kernel of their own";
+    if (g->kind == GROUP_ATTENTION || (g->kind == GROUP_ROWS && attention))
+        return g->kind == GROUP_ATTENTION && attention;
+    x->why = "what it reads stands alone";
+    if (g->kind != GROUP_ROWS)
+        return false;
+    x->why = "they have no operand in common";
+    if (!connected(x, index, n))
+        return false;
+    x->why = "a norm reads a stored value";
     if (reads_norm(n) && source_group(x, n->in[0]) == index) return false;
     return row_takes(x, g, index, n);
 }
@@ -167,8 +189,26 @@ static uint32_t group_new(Outline *x, const Node *n) {
     g->rows.row = arena_array(x->a, x->f->n_values + 1, sizeof *g->rows.row);
     memcpy(g->rows.dim, t->dim, sizeof g->rows.dim);
     vec_push(&x->group, g);
-    if (g->kind == GROUP_ROWS && (t->rank < 2 || !row_takes(x, g, index, n))) g->kind = GROUP_SINGLE;
+    if (g->kind != GROUP_ROWS)
+        return index;
+    x->why = "its result has no axis besides that of the rows";
+    if (t->rank < 2 || !row_takes(x, g, index, n)) {
+        g->kind = GROUP_SINGLE;
+        remark(x->m, R_alone, x->f, n, "%s: alone in its kernel: %s", op_info(n->op)->name, x->why);
+    }
     return index;
+}
+
+/* The first site that the group has, else the place of its first node. */
+static const Node *group_head(const Outline *x, const Group *g) {
+    for (size_t i = 0; i < g->node.count; i++)
+        if (node_attr(&x->f->node[g->node.item[i]], AT_site))
+            return &x->f->node[g->node.item[i]];
+    return &x->f->node[g->node.item[0]];
+}
+
+static Str group_place(const Outline *x, const Group *g) {
+    return node_place(group_head(x, g));
 }
 
 static void assign(Outline *x, uint32_t i) {
@@ -178,8 +218,17 @@ static void assign(Outline *x, uint32_t i) {
     if (is_free(x, n)) return;
     int64_t from = latest_source(x, n);
     uint32_t home = NONE;
-    for (int64_t c = (int64_t)x->group.count - 1; c >= 0 && c >= from && home == NONE; c--)
+    const char *why = NULL; /* not in the kernel it reads from */
+    for (int64_t c = (int64_t)x->group.count - 1; c >= 0 && c >= from && home == NONE; c--) {
         if (takes(x, (uint32_t)c, n)) home = (uint32_t)c;
+        else if (c == from)
+            why = x->why;
+    }
+    if (why) {
+        Str at = group_place(x, x->group.item[from]);
+        remark(x->m, R_not_joined, x->f, n, "%s: not in the kernel of \"%.*s\": %s", op_info(n->op)->name,
+               (int)at.n, at.p, why);
+    }
     if (home == NONE) {
         if (reads_norm(n))
             for (int64_t c = 0; c < (int64_t)x->group.count; c++) x->group.item[c]->closed = true;
@@ -263,11 +312,8 @@ static ValueId kernel_value(Outline *x, Kernel *k, ValueId v, uint32_t index, co
 /* encoder.3.self.q -> encoder_self_q; without a site the last op's name. */
 static Str kernel_name(Outline *x, const Group *g) {
     const Node *last = &x->f->node[g->node.item[g->node.count - 1]];
-    Str site = {NULL, 0};
-    for (size_t i = 0; i < g->node.count && !site.n; i++) {
-        const Attr *a = node_attr(&x->f->node[g->node.item[i]], AT_site);
-        if (a) site = a->s;
-    }
+    const Attr *a = node_attr(group_head(x, g), AT_site);
+    Str site = a ? a->s : str_c("");
     if (g->kind == GROUP_ATTENTION) return str_c("attention");
     if (!site.n) return str_c(op_info(last->op)->name);
     char *name = arena_alloc(x->m->arena, site.n + 1);
@@ -293,6 +339,92 @@ static FuncId shared_kernel(Module *m, Func *k) {
     return id;
 }
 
+/* ---- what is told of groups ---- */
+
+/* The site of an adapter's node: `adapter: encoder.0.self.k mov`. */
+static Str adapter_site(const Node *n) {
+    static const char head[] = "adapter: ";
+    if (n->origin.n < sizeof head || memcmp(n->origin.p, head, sizeof head - 1) != 0)
+        return (Str){NULL, 0};
+    Str s = {n->origin.p + sizeof head - 1, 0};
+    while (s.p + s.n < n->origin.p + n->origin.n && s.p[s.n] != ' ')
+        s.n++;
+    return s;
+}
+
+/* Of the same site's adapter, and the same direction. */
+static bool same_adapter(const Node *a, const Node *b) {
+    return str_eq(adapter_site(a), adapter_site(b)) &&
+           node_int(a, AT_adjoint, 0) == node_int(b, AT_adjoint, 0);
+}
+
+/* For each site whose adapter has nodes in this function: one kernel, or several. */
+static void tell_adapters(const Outline *x) {
+    for (uint32_t i = 0; i < x->f->n_nodes; i++) {
+        const Node *a = &x->f->node[i];
+        Str site = adapter_site(a);
+        bool first = site.n && x->of[i] != NONE, spread = false;
+        for (uint32_t j = 0; j < i && first; j++)
+            first = x->of[j] == NONE || !same_adapter(&x->f->node[j], a);
+        if (!first)
+            continue;
+        Text ops = {0};
+        const Group *g = x->group.item[x->of[i]];
+        for (uint32_t j = i; j < x->f->n_nodes; j++) {
+            const Node *n = &x->f->node[j];
+            if (x->of[j] == NONE || !same_adapter(n, a))
+                continue;
+            text_printf(&ops, "%s%s", ops.n ? ", " : "", op_info(n->op)->name);
+            spread = spread || x->of[j] != x->of[i];
+        }
+        Str at = group_place(x, g);
+        const char *what = node_int(a, AT_adjoint, 0) ? "the backward pass of its adapter" : "its adapter";
+        if (spread)
+            remark_at(x->m, R_adapter_spread, x->f, site,
+                      "%s stands in several kernels, values between them are stored: %s", what, ops.p);
+        else
+            remark_at(x->m, R_adapter_inside, x->f, site, "%s is part of the kernel of \"%.*s\": %s", what,
+                      (int)at.n, at.p, ops.p);
+        text_free(&ops);
+    }
+}
+
+/* A sum of a product made in the kernel with what comes from outside. */
+static void tell_residual(const Outline *x, uint32_t index, const Node *n) {
+    for (uint32_t k = 0; n->op == OP_add && k < 2; k++) {
+        const Node *made = value_node(x->f, n->in[k]);
+        if (!made || x->of[made - x->f->node] != index || made->op != OP_matmul)
+            continue;
+        if (source_group(x, n->in[1 - k]) == index || x->f->value[n->in[1 - k]].kind == VK_PARAM ||
+            !type_eq(&x->f->value[n->in[1 - k]].type, &x->f->value[n->out].type))
+            continue;
+        Str at = node_place(made);
+        remark(x->m, R_residual, x->f, n, "the sum stands in the kernel of \"%.*s\"", (int)at.n, at.p);
+        return;
+    }
+}
+
+static void tell_group(const Outline *x, uint32_t index, const Func *kernel) {
+    const Group *g = x->group.item[index];
+    Text ops = {0};
+    uint32_t times = 0;
+    for (size_t i = 0; i < g->node.count; i++) {
+        const Node *n = &x->f->node[g->node.item[i]];
+        tell_residual(x, index, n);
+        times++;
+        if (i + 1 < g->node.count && x->f->node[g->node.item[i + 1]].op == n->op)
+            continue;
+        if (times > 1)
+            text_printf(&ops, "%s%u %s", ops.n ? ", " : "", times, op_info(n->op)->name);
+        else
+            text_printf(&ops, "%s%s", ops.n ? ", " : "", op_info(n->op)->name);
+        times = 0;
+    }
+    remark(x->m, R_kernel, x->f, group_head(x, g), "kernel @%.*s: %s", (int)kernel->name.n, kernel->name.p,
+           ops.p);
+    text_free(&ops);
+}
+
 /* func_end drops operands nothing reads; inputs stay in order, so calls pass what the kernel kept: all of them. */
 static void emit_group(Outline *x, Remap *r, uint32_t index, const bool *escapes) {
     Group *g = x->group.item[index];
@@ -301,6 +433,7 @@ static void emit_group(Outline *x, Remap *r, uint32_t index, const bool *escapes
     memset(k.map, 0xff, (x->f->n_values + 1) * sizeof *k.map);
     Vec(ValueId) out = {0};
     Str origin = {NULL, 0};
+    const Attr *site = node_attr(group_head(x, g), AT_site); /* the call keeps what it is a part of */
     for (size_t i = 0; i < g->node.count; i++) {
         const Node *n = &x->f->node[g->node.item[i]];
         kernel_node(x, &k, n, index, NULL);
@@ -309,12 +442,20 @@ static void emit_group(Outline *x, Remap *r, uint32_t index, const bool *escapes
             if (escapes[n->out + j]) vec_push(&out, n->out + j);
     }
     for (size_t i = 0; i < out.count; i++) func_output(x->m, k.f, k.map[out.item[i]], (Str){NULL, 0});
-    Attr callee = attr_i(AT_func, shared_kernel(x->m, k.f));
+    Attr attrs[3] = {attr_i(AT_func, shared_kernel(x->m, k.f))};
+    uint32_t n_attrs = 1;
+    if (x->m->remarks)
+        tell_group(x, index, module_func(x->m, (FuncId)attrs[0].i));
+    if (site)
+        attrs[n_attrs++] = *site;
+    if (g->adjoint)
+        attrs[n_attrs++] = attr_i(AT_adjoint, 1);
     Vec(ValueId) in = {0};
     Vec(Type) types = {0};
     for (size_t i = 0; i < k.in.count; i++) vec_push(&in, remap_value(r, k.in.item[i]));
     for (size_t i = 0; i < out.count; i++) vec_push(&types, x->f->value[out.item[i]].type);
-    ValueId v = func_node_typed(x->m, r->f, OP_call, in.item, (uint32_t)in.count, &callee, 1, types.item, (uint32_t)out.count, origin);
+    ValueId v = func_node_typed(x->m, r->f, OP_call, in.item, (uint32_t)in.count, attrs, n_attrs, types.item,
+                                (uint32_t)out.count, origin);
     for (size_t i = 0; i < out.count; i++) remap_set(r, out.item[i], v + (uint32_t)i);
     vec_free(&k.in);
     vec_free(&in);
@@ -360,6 +501,8 @@ bool outline(Module *m, Func *f, Diag *d) {
     for (uint32_t i = 0; i < f->n_nodes; i++) assign(&x, i);
     for (uint32_t i = 0; i < f->n_nodes; i++)
         for (uint32_t j = 0; x.of[i] != NONE && j < f->node[i].n_in; j++) mark_escape(&x, escapes, f->node[i].in[j], x.of[i]);
+    if (m->remarks)
+        tell_adapters(&x);
     Remap r = remap_begin(m, x.a, f);
     for (uint32_t g = 0; g < x.group.count; g++) emit_group(&x, &r, g, escapes);
     for (uint32_t i = 0; i < f->n_outputs; i++) {

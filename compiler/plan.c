@@ -6,6 +6,7 @@
  * sizes and positions alone: the same function gives the same plan. */
 #include "plan.h"
 #include "pass.h"
+#include "remark.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -161,10 +162,31 @@ static bool put_item(const Planner *p, PlanItem *list, uint32_t n, PlanItem x) {
     return true;
 }
 
+/* Sums over the items, all of them placed. */
+static void measure(const Planner *p, Plan *out) {
+    int64_t *rise = arena_array(p->scratch, p->f->n_nodes + 1, sizeof *rise), alive = 0;
+    for (uint32_t i = 0; i < out->n_items; i++) {
+        const PlanItem *x = &out->item[i];
+        int64_t bytes = round_up(x->bytes);
+        if (!add_i64(out->sum, bytes, &out->sum))
+            out->sum = INT64_MAX;
+        rise[x->first] += bytes;
+        rise[x->last + 1] -= bytes;
+        if (x->offset + bytes > out->bytes)
+            out->bytes = x->offset + bytes;
+    }
+    for (NodeId i = 0; i < p->f->n_nodes; i++) {
+        alive += rise[i];
+        if (alive > out->peak) {
+            out->peak = alive;
+            out->worst = i;
+        }
+    }
+}
+
 static bool place_all(Planner *p, Arena *a, Plan *out) {
     const Func *f = p->f;
     PlanItem *todo = arena_array(p->scratch, f->n_values + 1, sizeof *todo);
-    int64_t *rise = arena_array(p->scratch, f->n_nodes + 1, sizeof *rise), alive = 0;
     uint32_t n = 0;
     for (ValueId v = 0; v < f->n_values; v++)
         if (p->item[v].bytes >= 0)
@@ -174,26 +196,12 @@ static bool place_all(Planner *p, Arena *a, Plan *out) {
     out->item = arena_array(a, n + 1, sizeof *out->item);
     out->offset = arena_array(a, f->n_values + 1, sizeof *out->offset);
     for (; out->n_items < n; out->n_items++) {
-        const PlanItem *x = &todo[out->n_items];
-        if (!put_item(p, out->item, out->n_items, *x))
+        if (!put_item(p, out->item, out->n_items, todo[out->n_items]))
             return false;
-        int64_t bytes = round_up(x->bytes);
-        if (!add_i64(out->sum, bytes, &out->sum))
-            out->sum = INT64_MAX;
-        rise[x->first] += bytes;
-        rise[x->last + 1] -= bytes;
     }
-    for (NodeId i = 0; i < f->n_nodes; i++) {
-        alive += rise[i];
-        if (alive > out->peak)
-            out->peak = alive;
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        const PlanItem *x = &out->item[i];
-        p->item[x->value].offset = x->offset;
-        if (x->offset + round_up(x->bytes) > out->bytes)
-            out->bytes = x->offset + round_up(x->bytes);
-    }
+    for (uint32_t i = 0; i < n; i++)
+        p->item[out->item[i].value].offset = out->item[i].offset;
+    measure(p, out);
     for (ValueId v = 0; v < f->n_values; v++) {
         const PlanItem *x = &p->item[p->root[v]];
         out->offset[v] = x->bytes >= 0 && !p->output[v] ? x->offset : -1;
@@ -201,41 +209,70 @@ static bool place_all(Planner *p, Arena *a, Plan *out) {
     return true;
 }
 
-bool plan_func(const Module *m, const Func *f, Arena *a, Plan *out, Diag *d) {
+static int by_offset(const void *a, const void *b) {
+    const PlanItem *x = a, *y = b;
+    if (x->offset != y->offset)
+        return x->offset < y->offset ? -1 : 1;
+    if (x->first != y->first)
+        return x->first < y->first ? -1 : 1;
+    return x->value < y->value ? -1 : x->value > y->value;
+}
+
+/* The places that nodes carry. */
+static bool read_all(Planner *p, Arena *a, Plan *out) {
+    const Func *f = p->f;
+    out->item = arena_array(a, f->n_values + 1, sizeof *out->item);
+    out->offset = arena_array(a, f->n_values + 1, sizeof *out->offset);
+    for (ValueId v = 0; v < f->n_values; v++) {
+        const Node *n = value_node(f, v);
+        const Attr *place = n ? node_attr(n, AT_place) : NULL;
+        uint32_t k = n ? v - n->out : 0;
+        PlanItem x = p->item[v];
+        int64_t end;
+        out->offset[v] = place && k < place->ints.n ? place->ints.v[k] : -1;
+        if (x.bytes < 0)
+            continue;
+        x.offset = out->offset[v];
+        if (x.offset < 0)
+            return diag_error(p->d, DIAG_SHAPE_SIZE, NULL,
+                              "function '%s' is not planned: a value has no place; run the pass `plan`",
+                              diag_show(p->d, f->name));
+        if (x.offset % PLAN_ALIGN || !add_i64(x.offset, x.bytes, &end) || end >= MOEC_MAX_TENSOR)
+            return diag_error(
+                p->d, DIAG_SHAPE_SIZE, NULL, "function '%s': the place of a value is not %d-byte aligned or beyond 2^47 bytes",
+                diag_show(p->d, f->name), (int)PLAN_ALIGN);
+        out->item[out->n_items++] = x;
+    }
+    if (out->n_items)
+        qsort(out->item, out->n_items, sizeof *out->item, by_offset);
+    measure(p, out);
+    return true;
+}
+
+static bool with_storages(const Module *m, const Func *f, bool (*then)(Planner *p, Arena *a, Plan *out),
+                          Arena *a, Plan *out, Diag *d) {
     *out = (Plan){0};
     Arena *scratch = arena_new();
     Planner p = {.m = m, .f = f, .scratch = scratch, .d = d};
     p.root = arena_array(scratch, f->n_values + 1, sizeof *p.root);
     p.output = arena_array(scratch, f->n_values + 1, sizeof *p.output);
     p.item = arena_array(scratch, f->n_values + 1, sizeof *p.item);
-    bool ok = find_storages(&p) && place_all(&p, a, out);
+    bool ok = find_storages(&p) && then(&p, a, out);
     arena_free(scratch);
     return ok;
 }
 
-void plan_print(const Func *f, const Plan *plan, Text *out) {
-    text_printf(out, "arena of ");
-    text_quoted(out, f->name);
-    text_printf(out, ": %" PRId64 " bytes (%" PRId64 " without sharing, %" PRId64 " alive at once)\n",
-                plan->bytes, plan->sum, plan->peak);
-    if (plan->n_items)
-        text_printf(out, "%14s %14s  %-13s  value\n", "offset", "bytes", "nodes");
-    for (uint32_t i = 0; i < plan->n_items; i++) {
-        const PlanItem *x = &plan->item[i];
-        const Value *v = &f->value[x->value];
-        char nodes[32];
-        snprintf(nodes, sizeof nodes, "%u..%u", x->first, x->last);
-        text_printf(out, "%14" PRId64 " %14" PRId64 "  %-13s  %%%u", x->offset, x->bytes, nodes, x->value);
-        const Node *n = value_node(f, x->value);
-        if (v->name.n) {
-            text_printf(out, " ");
-            text_quoted(out, v->name);
-        } else if (n->origin.n) {
-            text_printf(out, " ");
-            text_quoted(out, n->origin);
-        }
-        text_printf(out, "\n");
-    }
+bool plan_func(const Module *m, const Func *f, Arena *a, Plan *out, Diag *d) {
+    return with_storages(m, f, place_all, a, out, d);
+}
+
+bool plan_read(const Module *m, const Func *f, Arena *a, Plan *out, Diag *d) {
+    return with_storages(m, f, read_all, a, out, d);
+}
+
+bool plan_value_bytes(const Module *m, const Func *f, ValueId v, int64_t *bytes, Diag *d) {
+    Planner p = {.m = m, .f = f, .d = d};
+    return value_bytes(&p, v, bytes);
 }
 
 /* ---- the pass --------------------------------------------------------------------------------------- */
@@ -268,9 +305,12 @@ bool pass_plan(Module *m, const PassOptions *o, Diag *d) {
             continue;
         Arena *scratch = arena_new();
         Plan plan;
-        if (plan_func(m, f, scratch, &plan, d))
+        if (plan_func(m, f, scratch, &plan, d)) {
+            remark(m, R_arena, f, NULL,
+                   "%u values in %" PRId64 " bytes: %" PRId64 " without sharing, %" PRId64 " alive at once",
+                   plan.n_items, plan.bytes, plan.sum, plan.peak);
             plan_apply(m, f, &plan);
-        else
+        } else
             ok = false;
         arena_free(scratch);
     }
@@ -278,27 +318,18 @@ bool pass_plan(Module *m, const PassOptions *o, Diag *d) {
 }
 
 bool plan_arena_bytes(const Module *m, int64_t *bytes, Diag *d) {
+    bool ok = true;
     *bytes = 0;
-    for (FuncId i = 0; i < m->n_funcs; i++) {
+    for (FuncId i = 0; i < m->n_funcs && ok; i++) {
         const Func *f = m->func[i];
         if (!f || f->role != FR_ENTRY)
             continue;
-        Planner p = {.m = m, .f = f, .d = d};
-        for (NodeId j = 0; j < f->n_nodes; j++) {
-            const Attr *place = node_attr(&f->node[j], AT_place);
-            for (uint32_t k = 0; place && k < place->ints.n && k < f->node[j].n_out; k++) {
-                int64_t size, end;
-                if (place->ints.v[k] < 0)
-                    continue;
-                if (!value_bytes(&p, f->node[j].out + k, &size))
-                    return false;
-                if (!add_i64(place->ints.v[k], size, &end) || end >= MOEC_MAX_TENSOR)
-                    return diag_error(d, DIAG_SHAPE_SIZE, NULL,
-                                      "the arena exceeds 2^47 bytes; lower the bounds with --dim");
-                if (round_up(end) > *bytes)
-                    *bytes = round_up(end);
-            }
-        }
+        Arena *scratch = arena_new();
+        Plan plan;
+        ok = plan_read(m, f, scratch, &plan, d);
+        if (ok && plan.bytes > *bytes)
+            *bytes = plan.bytes;
+        arena_free(scratch);
     }
-    return true;
+    return ok;
 }

@@ -23,12 +23,16 @@ typedef struct Plan {
     int64_t *offset;   /* by ValueId; -1: not in the arena */
     int64_t bytes;     /* of the arena, a multiple of PLAN_ALIGN */
     int64_t sum, peak; /* of all storages; of those alive at the worst node: no plan is smaller */
+    NodeId worst;      /* the first such node */
 } Plan;
 
 /* Plans f in `a`. False after reporting a value without an upper bound or an arena beyond MOEC_MAX_TENSOR. */
 bool plan_func(const Module *m, const Func *f, Arena *a, Plan *out, Diag *d);
-/* A table: offset, bytes, value, first and last node. */
-void plan_print(const Func *f, const Plan *plan, Text *out);
+/* The same of a function that is planned, from the `place` of its nodes. False after reporting that it is
+ * not. */
+bool plan_read(const Module *m, const Func *f, Arena *a, Plan *out, Diag *d);
+/* Bytes of v at its symbols' upper bounds; false after reporting that there are none. */
+bool plan_value_bytes(const Module *m, const Func *f, ValueId v, int64_t *bytes, Diag *d);
 /* Bytes of the arena that serves every entry function of a planned module: the end of the last `place`. */
 bool plan_arena_bytes(const Module *m, int64_t *bytes, Diag *d);
 

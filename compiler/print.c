@@ -139,8 +139,7 @@ static void print_value(const Module *m, const Func *f, const Names *names, Valu
 
 /* ---- types and literals ------------------------------------------------------------------------ */
 
-static void print_type(const Module *m, const Type *t, Text *out)
-{
+void type_print(const Module *m, const Type *t, Text *out) {
     text_printf(out, "%s[", dtype_name(t->dtype));
     if (t->rank == UNRANKED)
         text_add(out, "*", 1);
@@ -317,7 +316,7 @@ static void print_node(const Module *m, const Func *f, const Names *names, const
     for (uint32_t k = 0; k < n->n_out; k++) {
         text_printf(out, "%s", k ? ", " : " : ");
         if (n->out + k < f->n_values)
-            print_type(m, &f->value[n->out + k].type, out);
+            type_print(m, &f->value[n->out + k].type, out);
     }
     if (n->origin.n) {
         text_printf(out, "  !");
@@ -337,7 +336,7 @@ static void print_func(const Module *m, const Func *f, Text *out)
             text_add(out, ", ", 2);
         print_value(m, f, &names, f->input[i], out);
         text_printf(out, " : ");
-        print_type(m, &f->value[f->input[i]].type, out);
+        type_print(m, &f->value[f->input[i]].type, out);
     }
     text_printf(out, ") {\n");
     for (uint32_t i = 0; i < f->n_nodes; i++) {

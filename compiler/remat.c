@@ -12,6 +12,7 @@
 #include "fuse_impl.h"
 #include "mincut.h"
 #include "plan.h"
+#include "remark.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -175,6 +176,10 @@ static void supply(Again *x, const Node *n) {
         qsort(x->todo.item, x->todo.count, sizeof *x->todo.item, by_id);
     for (size_t i = 0; i < x->todo.count; i++) {
         const Node *k = &x->r->f->node[x->todo.item[i]];
+        OpClass klass = op_info(k->op)->klass;
+        if (klass == OC_POINTWISE || klass == OC_REDUCE || klass == OC_CONTRACT)
+            remark(x->r->m, R_again, x->r->f, k, "%s: computed again by the backward pass",
+                   op_info(k->op)->name);
         ValueId v = copy_now(x, k, true);
         for (uint32_t j = 0; j < k->n_out; j++)
             x->again[k->out + j] = v + j;
@@ -240,6 +245,15 @@ static Remat remat_new(Module *m, const Func *f) {
     return r;
 }
 
+static void tell_kept(const Remat *r) {
+    for (NodeId i = 0; r->m->remarks && i < r->f->n_nodes; i++)
+        for (uint32_t k = 0; k < r->f->node[i].n_out; k++)
+            if (r->kept[r->f->node[i].out + k] && !r->backward[i])
+                remark(r->m, R_kept, r->f, &r->f->node[i],
+                       "%s: kept for the backward pass, %" PRId64 " bytes at the bounds",
+                       op_info(r->f->node[i].op)->name, value_bytes(r, r->f->node[i].out + k));
+}
+
 static void func_remat(Module *m, const Func *f, uint32_t given_up) {
     Remat r = remat_new(m, f);
     Candidate *list = arena_array(r.a, f->n_nodes + 1, sizeof *list);
@@ -247,6 +261,10 @@ static void func_remat(Module *m, const Func *f, uint32_t given_up) {
     for (uint32_t i = 0; i < given_up && i < n; i++)
         r.expensive[list[i].node] = false;
     choose_kept(&r);
+    tell_kept(&r);
+    if (given_up)
+        remark(m, R_given_up, f, NULL, "%u products of %u are computed again, to stay under --max-memory",
+               given_up < n ? given_up : n, n);
     rebuild(&r);
     arena_free(r.a);
 }

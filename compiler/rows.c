@@ -23,63 +23,135 @@ static bool flat(const Rows *r, ValueId v, int rank) {
     return !r->row[v];
 }
 
-static bool pointwise(const Rows *r, const Node *n, bool any) {
+static const char *pointwise(const Rows *r, const Node *n) {
     const Type *res = type_of(r, n->out);
-    if (!any) return true;
-    if (!leads(r, res)) return false;
+    if (!leads(r, res))
+        return "its extents do not begin with those of the rows";
     for (uint32_t i = 0; i < n->n_in; i++) {
         ValueId v = n->in[i];
-        if (r->row[v] ? type_of(r, v)->rank != res->rank : !flat(r, v, res->rank)) return false;
+        if (r->row[v] && type_of(r, v)->rank != res->rank)
+            return "an operand that has a value for each row has fewer axes than the result";
+        if (!r->row[v] && !flat(r, v, res->rank))
+            return "an operand that is no row's own varies along the rows";
     }
-    return true;
+    return NULL;
 }
 
-static bool move(const Rows *r, const Node *n) {
+static const char *move(const Rows *r, const Node *n) {
+    static const char moved[] = "it moves elements from row to row";
     const Type *a = type_of(r, n->in[0]), *res = type_of(r, n->out);
-    if (!leads(r, res)) return false;
+    if (!leads(r, res))
+        return "its extents do not begin with those of the rows";
     switch (n->op) {
-    case OP_reshape: return true;
-    case OP_broadcast: return a->rank == res->rank;
+    case OP_reshape:
+        return NULL;
+    case OP_broadcast:
+        return a->rank == res->rank ? NULL : "it repeats rows";
     case OP_transpose: {
         const Attr *p = node_attr(n, AT_perm);
         for (int i = 0; i < r->n; i++)
-            if (p->ints.v[i] != i) return false;
-        return true;
+            if (p->ints.v[i] != i)
+                return moved;
+        return NULL;
     }
     case OP_slice: {
         const Attr *s = node_attr(n, AT_start), *st = node_attr(n, AT_step);
         for (int i = 0; i < r->n; i++)
-            if (!dim_is(r->m->dims, s->dims.v[i], 0) || (st && st->ints.v[i] != 1)) return false;
-        return true;
+            if (!dim_is(r->m->dims, s->dims.v[i], 0) || (st && st->ints.v[i] != 1))
+                return moved;
+        return NULL;
     }
     case OP_concat:
         for (uint32_t i = 0; i < n->n_in; i++)
-            if (!r->row[n->in[i]]) return false;
-        return node_int(n, AT_axis, 0) >= r->n;
-    default: return false;
+            if (!r->row[n->in[i]])
+                return "a part of it is no row's own";
+        return node_int(n, AT_axis, 0) >= r->n ? NULL : "it joins rows";
+    default:
+        return moved;
     }
 }
 
-static bool reduce(const Rows *r, const Node *n) {
+static const char *reduce(const Rows *r, const Node *n) {
+    static const char folds[] = "it folds values of several rows into one";
     int rank = type_of(r, n->in[0])->rank;
     const Attr *axes = node_attr(n, AT_axes);
+    if (!r->row[n->in[0]])
+        return "its second operand alone is the rows' own";
     if (axes) {
         for (uint32_t i = 0; i < axes->ints.n; i++)
-            if (axes->ints.v[i] < r->n) return false;
+            if (axes->ints.v[i] < r->n)
+                return folds;
     } else if (node_int(n, AT_axis, rank - 1) < r->n)
-        return false;
-    if (n->n_in > 1 && r->row[n->in[1]]) return false;
-    return leads(r, type_of(r, n->out));
+        return folds;
+    if (n->n_in > 1 && r->row[n->in[1]])
+        return "its second operand differs from row to row";
+    return leads(r, type_of(r, n->out)) ? NULL : "its extents do not begin with those of the rows";
 }
 
-static bool contract(const Rows *r, const Node *n) {
-    if (n->op != OP_matmul || r->row[n->in[1]] || !leads(r, type_of(r, n->out))) return false;
+static const char *contract(const Rows *r, const Node *n) {
+    if (n->op != OP_matmul)
+        return "it reads many rows for each";
+    if (r->row[n->in[1]] || !r->row[n->in[0]])
+        return "the right operand of the product differs from row to row";
+    if (!leads(r, type_of(r, n->out)))
+        return "its extents do not begin with those of the rows";
     const Type *a = type_of(r, n->in[0]), *b = type_of(r, n->in[1]), *res = type_of(r, n->out);
-    if (a->rank != res->rank) return false;
-    if (node_int(n, AT_ta, 0) && a->rank - 2 < r->n) return false;
+    if (a->rank != res->rank)
+        return "the product repeats its left operand";
+    if (node_int(n, AT_ta, 0) && a->rank - 2 < r->n)
+        return "the product sums over rows";
     for (int i = 0; i < b->rank - 2; i++)
-        if (i + res->rank - b->rank < r->n && !dim_is(r->m->dims, b->dim[i], 1)) return false;
-    return true;
+        if (i + res->rank - b->rank < r->n && !dim_is(r->m->dims, b->dim[i], 1))
+            return "each row has a right operand of its own";
+    return NULL;
+}
+
+static const char *gather(const Rows *r, const Node *n) {
+    if (n->op == OP_gather_nd) /* each row picks from itself */
+        return r->row[n->in[0]] && r->row[n->in[1]] && node_int(n, AT_batch, 0) >= r->n &&
+                       leads(r, type_of(r, n->out))
+                   ? NULL
+                   : "rows pick from others";
+    return n->op == OP_gather && node_int(n, AT_axis, 0) == 0 && !r->row[n->in[0]] &&
+                   leads(r, type_of(r, n->out))
+               ? NULL
+               : "it picks rows by number";
+}
+
+/* Why n, of whose operands one at least is the rows' own, does not work row by row. */
+static const char *not_local(const Rows *r, const Node *n) {
+    switch (op_info(n->op)->klass) {
+    case OC_POINTWISE:
+        return pointwise(r, n);
+    case OC_MOVE:
+        return move(r, n);
+    case OC_REDUCE:
+        return reduce(r, n);
+    case OC_CONTRACT:
+        return contract(r, n);
+    case OC_GATHER:
+        return gather(r, n);
+    case OC_SOURCE:
+        return NULL;
+    default:
+        return "nothing is known of it row by row";
+    }
+}
+
+/* The same where no operand is the rows' own: one value for all. */
+static const char *not_invariant(const Node *n) {
+    switch (op_info(n->op)->klass) {
+    case OC_POINTWISE:
+    case OC_MOVE:
+    case OC_REDUCE:
+    case OC_GATHER:
+    case OC_SOURCE:
+        return NULL;
+    case OC_CONTRACT:
+        return n->op == OP_matmul ? NULL : "it reads many rows for each";
+    default:
+        return "nothing is known of it row by row";
+    }
 }
 
 bool rows_node(Rows *r, const Node *n) {
@@ -88,25 +160,12 @@ bool rows_node(Rows *r, const Node *n) {
         if (n->in[i] != NONE && r->row[n->in[i]]) any = true;
     if (op_info(n->op)->klass == OC_RANDOM) { /* an element follows from its position in the whole */
         for (uint32_t i = 0; i < n->n_out; i++) r->row[n->out + i] = !any && leads(r, type_of(r, n->out + i));
+        r->why = "random numbers of a row's own";
         return !any;
     }
-    bool ok;
-    switch (op_info(n->op)->klass) {
-    case OC_POINTWISE: ok = pointwise(r, n, any); break;
-    case OC_MOVE: ok = !any || move(r, n); break;
-    case OC_REDUCE: ok = !any || (r->row[n->in[0]] && reduce(r, n)); break;
-    case OC_CONTRACT: ok = !any ? n->op == OP_matmul : r->row[n->in[0]] && contract(r, n); break;
-    case OC_GATHER:
-        if (n->op == OP_gather_nd && any) { /* each row picks from itself */
-            ok = r->row[n->in[0]] && r->row[n->in[1]] && node_int(n, AT_batch, 0) >= r->n && leads(r, type_of(r, n->out));
-            break;
-        }
-        ok = !any || (n->op == OP_gather && node_int(n, AT_axis, 0) == 0 && !r->row[n->in[0]] && leads(r, type_of(r, n->out)));
-        break;
-    case OC_SOURCE: ok = true; break;
-    default: ok = false;
-    }
-    if (!ok) return false;
+    r->why = any ? not_local(r, n) : not_invariant(n);
+    if (r->why)
+        return false;
     for (uint32_t i = 0; i < n->n_out; i++) r->row[n->out + i] = any;
     return true;
 }
@@ -125,9 +184,11 @@ bool rows_lead(const Rows *r, ValueId v) {
     return leads(r, type_of(r, v));
 }
 
-bool rows_local(const Module *m, const Func *f, int n_row, bool *row) {
+bool rows_local(const Module *m, const Func *f, int n_row, bool *row, const Node **node, const char **why) {
     Rows r = {.m = m, .f = f, .n = n_row, .row = row};
     memset(row, 0, f->n_values * sizeof *row);
+    *node = NULL;
+    *why = "its result has no axes that could be rows";
     const Type *first = &f->value[f->output[0]].type;
     if (n_row < 1 || first->rank < n_row) return false;
     memcpy(r.dim, first->dim, (size_t)n_row * sizeof(Dim));
@@ -136,7 +197,12 @@ bool rows_local(const Module *m, const Func *f, int n_row, bool *row) {
         row[v] = leads(&r, type_of(&r, v)) && !rows_invariant_use(f, v);
     }
     for (uint32_t i = 0; i < f->n_nodes; i++)
-        if (!rows_node(&r, &f->node[i])) return false;
+        if (!rows_node(&r, &f->node[i])) {
+            *node = &f->node[i];
+            *why = r.why;
+            return false;
+        }
+    *why = "its results have no rows in common";
     for (uint32_t i = 0; i < f->n_outputs; i++)
         if (!row[f->output[i]]) return false;
     return true;

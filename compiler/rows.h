@@ -11,6 +11,7 @@ typedef struct Rows {
     int n; /* row axes */
     Dim dim[MOEC_MAX_RANK];
     bool *row; /* by ValueId: carries the row axes */
+    const char *why; /* of the last node that was not row-local */
 } Rows;
 
 /* v's leading extents are the rows. */
@@ -19,7 +20,8 @@ bool rows_lead(const Rows *r, ValueId v);
 bool rows_node(Rows *r, const Node *n);
 /* v stands somewhere as an operand that must be the same for all rows (a weight, a table). */
 bool rows_invariant_use(const Func *f, ValueId v);
-/* Can f run row by row over the first n_row axes of its outputs? Fills row[] (n_values). */
-bool rows_local(const Module *m, const Func *f, int n_row, bool *row);
+/* Can f run row by row over the first n_row axes of its outputs? Fills row[] (n_values). Else the node that
+ * cannot, or NULL where it is none of them, and why. */
+bool rows_local(const Module *m, const Func *f, int n_row, bool *row, const Node **node, const char **why);
 
 #endif

@@ -136,7 +136,7 @@ usage() {
 usage "moec dump: unknown option '--x'; \`moec dump --help\` lists what there is [M1102]" dump --x --diagnostics-format=json
 usage "{\"severity\":\"error\",\"code\":\"M1102\",\"file\":null,\"message\":\"unknown option '--x\\\\303\\\\251'; \`moec dump --help\` lists what there is\"}" \
     dump --diagnostics-format json --x$(printf '\303\251')
-usage "moec dump: --diagnostics-format wants text or json; \`moec dump --help\` lists what there is [M1103]" dump --diagnostics-format=xml x.ir
+usage "moec dump: --diagnostics-format wants text or json, not 'xml'; \`moec dump --help\` lists what there is [M1103]" dump --diagnostics-format=xml x.ir
 located() {
     want=$1
     shift

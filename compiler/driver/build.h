@@ -57,7 +57,15 @@ bool build_tool(Build *b, Args *args, const char *hint);
 bool build_llvm_objects(Build *b, EmitKind kind);
 bool build_llvm_link(Build *b, EmitKind kind, const char *result);
 
-/* moec info --train (info_train.c): adds the memory plan to t. */
+/* moec info --train (info_train.c): adds the memory plan to t. --memory-report is written as well. */
 bool info_train(const Options *o, Text *t, Diag *d);
+
+/* The reports that the options ask for (reports.c): files, or standard output. `b` is what the model was
+ * built with, NULL where nothing was: then a planned module is lowered here, for what there is to tell of
+ * that. The module must not be printed afterwards. */
+bool reports_write(const Options *o, Model *model, Build *b, Diag *d);
+/* Whether the options can be had together; a usage error is reported otherwise. `printed`: the command's own
+ * result goes to standard output. */
+bool reports_check(const Options *o, bool printed, int *exit_code);
 
 #endif

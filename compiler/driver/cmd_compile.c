@@ -68,6 +68,8 @@ static const char *without_slash(const char *path, Arena *a) {
 int cmd_compile(const Options *o) {
     EmitKind kind = (EmitKind)o->emit;
     if (o->prefix && !is_prefix(o->prefix)) return usage_error(o, DIAG_USAGE_VALUE, "--prefix: a C identifier was expected");
+    int exit_code;
+    if (!reports_check(o, false, &exit_code)) return exit_code;
     const char *output = o->output ? o->output : default_output(kind);
     Diag *d = diag_new();
     Model model;
@@ -82,9 +84,11 @@ int cmd_compile(const Options *o) {
             ok = diag_error(d, DIAG_USAGE_TOGETHER, NULL, "--target, -mcpu and --linker need --backend=llvm; the C backend's compiler is chosen with --cc");
         if (ok && kind == EMIT_C) ok = build_folder(&b, output);
         else if (ok && kind == EMIT_HEADER) ok = emit_header(&b, output);
-        else if (ok) ok = emit_result(&b, kind, output);
-        build_close(&b);
+        else if (ok)
+            ok = emit_result(&b, kind, output);
     }
+    ok = ok && reports_write(o, &model, b.dir ? &b : NULL, d);
+    build_close(&b);
     int code = diag_finish(d, ok);
     model_close(&model);
     return code;

@@ -1,5 +1,5 @@
 /* moec dump: the text IR after the passes. moec opt: text in, chosen passes, text out. */
-#include "driver.h"
+#include "build.h"
 
 #include <string.h>
 
@@ -59,21 +59,29 @@ static bool write_module(const Options *o, const Module *m, Diag *d)
 
 int cmd_dump(const Options *o)
 {
+    int exit_code;
+    if (!reports_check(o, !o->output || !strcmp(o->output, "-"), &exit_code))
+        return exit_code;
     Diag *d = diag_new();
     Model model;
-    bool ok = model_load(o, &model, d) && model_passes(&model, o, NULL, NULL, 0, d) && write_module(o, model.m, d);
+    bool ok = model_load(o, &model, d) && model_passes(&model, o, NULL, NULL, 0, d) &&
+              write_module(o, model.m, d) && reports_write(o, &model, NULL, d);
     model_close(&model);
     return diag_finish(d, ok);
 }
 
 int cmd_opt(const Options *o)
 {
+    int exit_code;
+    if (!reports_check(o, !o->output || !strcmp(o->output, "-"), &exit_code))
+        return exit_code;
     Diag *d = diag_new();
     Model model = {0};
     PassId list[MAX_LIST];
     uint32_t n = 0;
-    bool ok = pass_list_parse(o->passes ? o->passes : "", list, MAX_LIST, &n, d) && model_load(o, &model, d) &&
-              model_passes(&model, o, NULL, list, n, d) && write_module(o, model.m, d);
+    bool ok = pass_list_parse(o->passes ? o->passes : "", list, MAX_LIST, &n, d) &&
+              model_load(o, &model, d) && model_passes(&model, o, NULL, list, n, d) &&
+              write_module(o, model.m, d) && reports_write(o, &model, NULL, d);
     model_close(&model);
     return diag_finish(d, ok);
 }

@@ -106,18 +106,6 @@ static void print_text(Info *f, Text *t) {
                 100.0 * (double)f->trained / (double)f->base);
 }
 
-static void json_string(Text *t, Str s) {
-    text_printf(t, "\"");
-    for (size_t i = 0; i < s.n; i++) {
-        unsigned char ch = (unsigned char)s.p[i];
-        if (ch < 0x20 || ch >= 0x7f || ch == '"' || ch == '\\')
-            text_printf(t, "\\u%04x", ch);
-        else
-            text_add(t, s.p + i, 1);
-    }
-    text_printf(t, "\"");
-}
-
 static void print_json(Info *f, Text *t) {
     const T5Config *c = &f->c;
     text_printf(t,
@@ -127,7 +115,7 @@ static void print_json(Info *f, Text *t) {
     text_printf(
         t, "\"buckets\":%" PRId64 ",\"max_distance\":%" PRId64 ",\"gated\":%s,\"tied\":%s,\"activation\":",
         c->buckets, c->max_distance, c->gated ? "true" : "false", c->tied ? "true" : "false");
-    json_string(t, c->act);
+    text_json(t, c->act);
     text_printf(t, ",\"parameters\":%" PRId64, f->base);
     if (f->spec != NULL) {
         text_printf(t,
@@ -138,7 +126,7 @@ static void print_json(Info *f, Text *t) {
         for (uint32_t i = 0; i < f->plan.n_sites; i++) {
             const AdapterSite *s = &f->plan.site[i];
             text_printf(t, "%s\n{\"site\":", i > 0 ? "," : "");
-            json_string(t, s->at->name);
+            text_json(t, s->at->name);
             text_printf(t, ",\"method\":\"%s\",\"experts\":%" PRId64 ",\"rank\":%" PRId64 ",\"alpha\":%.17g",
                         adapter_method_name(s->rule->method), s->rule->experts, s->rule->rank,
                         s->rule->alpha);
@@ -185,6 +173,9 @@ static bool info_adapter(Info *f) {
 }
 
 int cmd_info(const Options *o) {
+    int code;
+    if (!reports_check(o, true, &code))
+        return code;
     Info f = {.o = o, .a = arena_new(), .d = diag_new()};
     bool ok = o->config ? config_load(f.a, o->config, &f.c, f.d) : model_config(f.a, o->model, &f.c, f.d);
     if (ok) {
@@ -196,9 +187,9 @@ int cmd_info(const Options *o) {
         Text t = {0};
         (o->json ? print_json : print_text)(&f, &t);
         if (o->train && o->json)
-            ok = diag_error(f.d, DIAG_USAGE_TOGETHER, NULL,
-                            "--train tells the memory plan as text: leave --json out");
-        ok = ok && (!o->train || info_train(o, &t, f.d)) && text_write(NULL, &t, f.d);
+            ok = diag_error(f.d, DIAG_USAGE_TOGETHER, NULL, "--train tells the memory plan as text: leave --json out");
+        bool plans = o->train || o->memory_report;
+        ok = ok && (!plans || info_train(o, &t, f.d)) && text_write(NULL, &t, f.d);
         text_free(&t);
     }
     spec_close(f.spec);

@@ -408,8 +408,11 @@ static bool run(Run *r)
 
 int cmd_run(const Options *o)
 {
+    int exit_code;
+    if (!reports_check(o, !o->out, &exit_code))
+        return exit_code;
     Run r = {.o = o, .d = diag_new()};
-    bool ok = model_load(o, &r.model, r.d) && run(&r);
+    bool ok = model_load(o, &r.model, r.d) && run(&r) && reports_write(o, &r.model, NULL, r.d);
     model_close(&r.model);
     return diag_finish(r.d, ok);
 }

@@ -348,6 +348,9 @@ int cmd_verify(const Options *o) {
     Verify v = {.o = o, .dir = o->golden, .tolerance = o->tolerance ? strtod(o->tolerance, NULL) : 2e-5};
     if (!(v.tolerance > 0))
         return usage_error(o, DIAG_USAGE_VALUE, "--tolerance: a positive number was expected");
+    int exit_code;
+    if (!reports_check(o, true, &exit_code))
+        return exit_code;
     v.d = diag_new();
     Model model;
     bool ok = model_load(o, &model, v.d) && model_passes(&model, o, NULL, NULL, 0, v.d);
@@ -355,7 +358,8 @@ int cmd_verify(const Options *o) {
         ok = diag_error(v.d, DIAG_MATCH_T5, o->model,
                         "not a sequence to sequence model: verify has no cases for it");
     if (ok) {
-        ok = native_open(&v.n, o, &model, o->threads > 0 ? (int)o->threads : 0, v.d) && verify_all(&v);
+        ok = native_open(&v.n, o, &model, o->threads > 0 ? (int)o->threads : 0, v.d) && verify_all(&v) &&
+             reports_write(o, &model, &v.n.build, v.d);
         if (ok) printf("%d compared, %d failed, %d cases skipped; worst %.3g (tolerance %g)\n", v.compared, v.failed, v.skipped, v.worst, v.tolerance);
         native_close(&v.n);
     }

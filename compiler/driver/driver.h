@@ -7,6 +7,7 @@
 
 #include "../adapter.h"
 #include "../pass.h"
+#include "../remark.h"
 #include "../../frontends/config.h"
 #include "../../frontends/onnx.h"
 #include "../../frontends/safetensors.h"
@@ -51,6 +52,7 @@ typedef struct Options {
 /* What a WORD's field may be, in the order of its words. */
 typedef enum EmitKind { EMIT_EXE, EMIT_OBJ, EMIT_LIB, EMIT_SHARED, EMIT_C, EMIT_HEADER, EMIT_ASM, EMIT_LLVM, EMIT_BC, EMIT_COUNT } EmitKind;
 enum { MATMUL_OPENBLAS, MATMUL_PLAIN };
+enum { REPORT_AUTO, REPORT_TEXT, REPORT_JSON };
 enum { BACKEND_C, BACKEND_LLVM };
 enum { EXECUTOR_INTERP, EXECUTOR_C, EXECUTOR_LLVM };
 enum { VERIFY_EACH, VERIFY_NONE };
@@ -75,6 +77,7 @@ typedef struct Model {
     T5Config config;
     AdapterSpec *spec;   /* NULL without an adapter */
     OnnxFiles *files;
+    Remarks *remarks;    /* NULL without --opt-report */
     SafeFile base;       /* weights in the place of the model's own; empty without */
     PassOptions options; /* for the passes; points into the arena */
 } Model;

@@ -253,15 +253,18 @@ bool model_load(const Options *o, Model *out, Diag *d)
     out->options.train = o->train;
     if (!load_dims(o, out, d) || !load_values(o, out, d) || !load_memory(o, out, d))
         return false;
-    if (ends_in(o->model, ".ir"))
-        return load_text(out, d) && load_base(o, out, d) && load_adapter(o, out, d);
-    return load_onnx(o, out, d) && load_base(o, out, d) && load_adapter(o, out, d);
+    bool ok = (ends_in(o->model, ".ir") ? load_text(out, d) : load_onnx(o, out, d)) && load_base(o, out, d) &&
+              load_adapter(o, out, d);
+    if (ok && o->opt_report)
+        out->m->remarks = out->remarks = remarks_new();
+    return ok;
 }
 
 void model_close(Model *model)
 {
     spec_close(model->spec);
     safetensors_unmap(&model->base);
+    remarks_free(model->remarks);
     module_free(model->m);
     onnx_files_free(model->files);
     if (model->arena)
