@@ -24,11 +24,21 @@ static bool is_clean(Str s) {
     return s.n > 0 && s.n < 48;
 }
 
-static bool lower_one(Lowering *l, FuncId id) {
+/* Lines of the IR file; 0 and NULL where there is none. */
+static uint32_t func_line(const Program *p, FuncId id) {
+    return id < p->lines.n_funcs ? p->lines.func[id] : 0;
+}
+
+static const uint32_t *node_lines(const Program *p, FuncId id) {
+    return id < p->lines.n_funcs ? p->lines.node[id] : NULL;
+}
+
+/* `shown`: what the IR file has of the kernel. */
+static bool lower_one(Lowering *l, FuncId id, FuncId shown) {
     Program *p = l->p;
     if (l->kernel[id]) return true;
     const Func *f = module_func(p->m, id);
-    LowerOptions lo = {p->o->tile_rows ? p->o->tile_rows : DEFAULT_TILE};
+    LowerOptions lo = {p->o->tile_rows ? p->o->tile_rows : DEFAULT_TILE, func_line(p, shown), node_lines(p, shown)};
     LoopKernel *k = lower_kernel(p->m, f, &lo, p->arena, l->d);
     if (!k) return false;
     k->name = str_c(is_clean(f->name) ? arena_printf(p->arena, "k%u_%.*s", p->n_kernels, (int)f->name.n, f->name.p)
@@ -92,13 +102,13 @@ static bool lower_all(Lowering *l) {
                 l->derive[i] = l->derive[j]; /* layers of one kind share */
                 break;
             }
-        if (!lower_one(l, l->derive[i])) return false;
+        if (!lower_one(l, l->derive[i], m->param[p->im->derived[i]].init)) return false; /* made of it, node by node */
     }
     for (uint32_t i = 0; i < m->n_funcs; i++) {
         const Func *f = m->func[i];
         if (!f || f->role != FR_ENTRY) continue;
         for (uint32_t j = 0; j < f->n_nodes; j++)
-            if (!lower_one(l, callee_of(&f->node[j])) || !grow_arena(l, f, &f->node[j])) return false;
+            if (!lower_one(l, callee_of(&f->node[j]), callee_of(&f->node[j])) || !grow_arena(l, f, &f->node[j])) return false;
     }
     return true;
 }
@@ -138,14 +148,15 @@ static Place value_place(const Program *p, const Func *f, ValueId v) {
 static CallList entry_calls(const Lowering *l, const Func *f, uint32_t index) {
     const Program *p = l->p;
     KernelCall *call = arena_array(p->arena, f->n_nodes + 1, sizeof *call);
+    const uint32_t *line = node_lines(p, f->id);
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         const Node *n = &f->node[i];
         Place *place = arena_array(p->arena, n->n_in + n->n_out + 1, sizeof *place);
         for (uint32_t j = 0; j < n->n_in; j++) place[j] = value_place(p, f, n->in[j]);
         for (uint32_t j = 0; j < n->n_out; j++) place[n->n_in + j] = value_place(p, f, n->out + j);
-        call[i] = (KernelCall){l->kernel[callee_of(n)], place, n->n_in + n->n_out, n->origin};
+        call[i] = (KernelCall){l->kernel[callee_of(n)], place, n->n_in + n->n_out, n->origin, line ? line[i] : 0};
     }
-    return (CallList){arena_printf(p->arena, "run_%u", index), f->name, call, f->n_nodes};
+    return (CallList){arena_printf(p->arena, "run_%u", index), f->name, call, f->n_nodes, func_line(p, f->id)};
 }
 
 static CallList *prepare_calls(const Lowering *l) {
@@ -161,10 +172,10 @@ static CallList *prepare_calls(const Lowering *l) {
         for (ValueId v = 0; v < init->n_values; v++)
             if (init->value[v].kind == VK_PARAM) place[k++] = param_place(p, init->value[v].def);
         place[k++] = param_place(p, id);
-        call[i] = (KernelCall){l->kernel[l->derive[i]], place, k, p->m->param[id].name};
+        call[i] = (KernelCall){l->kernel[l->derive[i]], place, k, p->m->param[id].name, func_line(p, init->id)};
     }
     CallList *c = arena_alloc(p->arena, sizeof *c);
-    *c = (CallList){"prepare", str_c("prepare"), call, n};
+    *c = (CallList){"prepare", str_c("prepare"), call, n, 0};
     return c;
 }
 
@@ -201,6 +212,7 @@ Program *program_lower(Module *m, Image *im, const CodegenOptions *o, Diag *d) {
     Arena *a = arena_new();
     Program *p = arena_alloc(a, sizeof *p);
     *p = (Program){.m = m, .im = im, .o = o, .arena = a};
+    if (o->ir_file) p->lines = module_print_lines(m, &p->ir, a);
     Lowering l = {.p = p, .d = d};
     if (!lower_all(&l)) {
         program_free(p);
@@ -227,5 +239,6 @@ void program_free(Program *p) {
         vec_free(&p->kernel[i]->buf);
         vec_free(&p->kernel[i]->var);
     }
+    text_free(&p->ir);
     arena_free(p->arena);
 }

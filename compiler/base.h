@@ -84,6 +84,13 @@ void text_str(Text *t, Str s);
 void text_quoted(Text *t, Str s);
 void text_free(Text *t);
 
+/* Counts lines of a text that grows; starts as {0}. */
+typedef struct LineCount {
+    size_t seen;
+    uint32_t newlines;
+} LineCount;
+uint32_t text_line(LineCount *c, const Text *t); /* 1-based line on which the next byte will stand */
+
 /* ---- diagnostics -------------------------------------------------------------------------- */
 
 /* Collects located one-line messages; printed by the driver at the end of a phase, eight at most,
