@@ -18,12 +18,13 @@ static void print_place(const Place *x, Text *c) {
     text_printf(c, " */");
 }
 
-static void print_calls(const CallList *l, const char *what, LineMarks *marks, Text *c) {
+static void print_calls(const Program *p, const CallList *l, const char *what, LineMarks *marks, Text *c) {
     text_printf(c, "/* %s", what);
     c_comment(c, l->name);
     text_printf(c, " */\n");
     c_mark(marks, c, l->line);
     text_printf(c, "static void %s(const moec_frame *f) {\n", l->symbol);
+    if (p->o->profile) text_printf(c, "    moec_profile_begin(f);\n");
     for (uint32_t i = 0; i < l->n_calls; i++) {
         const KernelCall *call = &l->call[i];
         c_mark(marks, c, call->line);
@@ -38,6 +39,7 @@ static void print_calls(const CallList *l, const char *what, LineMarks *marks, T
             print_place(&call->place[j], c);
         }
         text_printf(c, ");\n");
+        if (p->o->profile) text_printf(c, "    moec_profile_mark(f, %u);\n", l->first + i);
     }
     c_mark(marks, c, l->line);
     if (l->n_calls == 0) text_printf(c, "    (void)f;\n");
@@ -166,8 +168,8 @@ static void print_all(const Program *p, LineMarks *marks, Text *c) {
     SymbolNames names = {.dims = p->m->dims, .slot = p->slot};
     print_banner(p, &names, c);
     for (uint32_t i = 0; i < p->n_kernels; i++) c_print_kernel(p->kernel[i], &names, p->scratch, marks, c);
-    if (p->prepare) print_calls(p->prepare, "what depends on the adapter alone, computed whenever one is loaded: ", marks, c);
-    for (uint32_t i = 0; i < p->n_functions; i++) print_calls(&p->function[i], "function ", marks, c);
+    if (p->prepare) print_calls(p, p->prepare, "what depends on the adapter alone, computed whenever one is loaded: ", marks, c);
+    for (uint32_t i = 0; i < p->n_functions; i++) print_calls(p, &p->function[i], "function ", marks, c);
     for (uint32_t i = 0; i < p->n_size_rules; i++) print_size_rule(p, &names, &p->size_rule[i], c);
     if (p->weights) text_printf(c, "extern const unsigned char %s[];\n\n", p->weights);
     print_spec(p, c);

@@ -44,6 +44,7 @@ static bool lower_one(Lowering *l, FuncId id, FuncId shown) {
     k->name = str_c(is_clean(f->name) ? arena_printf(p->arena, "k%u_%.*s", p->n_kernels, (int)f->name.n, f->name.p)
                                       : arena_printf(p->arena, "k%u", p->n_kernels));
     l->kernel[id] = k;
+    p->kernel_func[p->n_kernels] = f;
     p->kernel[p->n_kernels++] = k;
     if (k->scratch > p->scratch) p->scratch = k->scratch;
     return true;
@@ -95,6 +96,7 @@ static bool lower_all(Lowering *l) {
     l->kernel = arena_array(p->arena, funcs + 1, sizeof *l->kernel);
     l->derive = arena_array(p->arena, p->im->n_derived + 1, sizeof *l->derive);
     p->kernel = arena_array(p->arena, funcs + 1, sizeof *p->kernel);
+    p->kernel_func = arena_array(p->arena, funcs + 1, sizeof *p->kernel_func);
     for (uint32_t i = 0; i < p->im->n_derived; i++) {
         l->derive[i] = derive_kernel(p, p->im->derived[i]);
         for (uint32_t j = 0; j < i; j++)
@@ -145,7 +147,7 @@ static Place value_place(const Program *p, const Func *f, ValueId v) {
     return x;
 }
 
-static CallList entry_calls(const Lowering *l, const Func *f, uint32_t index) {
+static CallList entry_calls(const Lowering *l, const Func *f, uint32_t index, uint32_t first) {
     const Program *p = l->p;
     KernelCall *call = arena_array(p->arena, f->n_nodes + 1, sizeof *call);
     const uint32_t *line = node_lines(p, f->id);
@@ -156,10 +158,10 @@ static CallList entry_calls(const Lowering *l, const Func *f, uint32_t index) {
         for (uint32_t j = 0; j < n->n_out; j++) place[n->n_in + j] = value_place(p, f, n->out + j);
         call[i] = (KernelCall){l->kernel[callee_of(n)], place, n->n_in + n->n_out, n->origin, line ? line[i] : 0};
     }
-    return (CallList){arena_printf(p->arena, "run_%u", index), f->name, call, f->n_nodes, func_line(p, f->id)};
+    return (CallList){arena_printf(p->arena, "run_%u", index), f->name, call, f->n_nodes, first, func_line(p, f->id)};
 }
 
-static CallList *prepare_calls(const Lowering *l) {
+static CallList *prepare_calls(const Lowering *l, uint32_t first) {
     const Program *p = l->p;
     uint32_t n = p->im->n_derived;
     if (!n) return NULL;
@@ -175,7 +177,7 @@ static CallList *prepare_calls(const Lowering *l) {
         call[i] = (KernelCall){l->kernel[l->derive[i]], place, k, p->m->param[id].name, func_line(p, init->id)};
     }
     CallList *c = arena_alloc(p->arena, sizeof *c);
-    *c = (CallList){"prepare", str_c("prepare"), call, n, 0};
+    *c = (CallList){"prepare", str_c("prepare"), call, n, first, 0};
     return c;
 }
 
@@ -221,14 +223,15 @@ Program *program_lower(Module *m, Image *im, const CodegenOptions *o, Diag *d) {
     im->scratch_bytes = p->scratch = (p->scratch + 63) & ~(int64_t)63;
     number_symbols(&l);
     const Func **entry = arena_array(a, m->n_funcs + 1, sizeof *entry);
+    uint32_t calls = 0;
     p->function = arena_array(a, m->n_funcs + 1, sizeof *p->function);
     for (uint32_t i = 0; i < m->n_funcs; i++) {
         if (!m->func[i] || m->func[i]->role != FR_ENTRY) continue;
         entry[p->n_functions] = m->func[i];
-        p->function[p->n_functions] = entry_calls(&l, m->func[i], p->n_functions);
-        p->n_functions++;
+        p->function[p->n_functions] = entry_calls(&l, m->func[i], p->n_functions, calls);
+        calls += p->function[p->n_functions++].n_calls;
     }
-    p->prepare = prepare_calls(&l);
+    p->prepare = prepare_calls(&l, calls);
     if (o->embed_weights) p->weights = arena_printf(a, "%s_weights", o->prefix);
     program_fill_tables(p, entry);
     return p;

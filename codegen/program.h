@@ -40,12 +40,14 @@ typedef struct KernelCall {
     uint32_t line;
 } KernelCall;
 
-/* void symbol(const moec_frame *f) */
+/* void symbol(const moec_frame *f). With CodegenOptions.profile it calls moec_profile_begin(f) first, and behind each call
+ * moec_profile_mark(f, the call's number). */
 typedef struct CallList {
     const char *symbol;
     Str name; /* of the entry function */
     const KernelCall *call;
     uint32_t n_calls;
+    uint32_t first; /* number of its first call among the program's */
     uint32_t line; /* `prepare` has none: its calls have those of init functions */
 } CallList;
 
@@ -108,6 +110,7 @@ typedef struct Program {
     Text ir;             /* the module before it was lowered, where o->ir_file asks for it */
     ModuleLines lines;   /* of its functions; none without */
     LoopKernel **kernel;
+    const Func **kernel_func; /* what each was lowered from */
     uint32_t n_kernels;
     CallList *function;  /* in the order of the table of functions; `prepare`, if any, is another */
     uint32_t n_functions;

@@ -55,6 +55,7 @@ bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Di
     b->codegen.prefix = prefix;
     b->codegen.plain_matmul = o->matmul && strcmp(o->matmul, "plain") == 0;
     b->codegen.embed_weights = o->embed_weights;
+    b->codegen.profile = o->profile;
     if (o->debug) b->codegen.ir_file = arena_printf(b->a, "%s.ir", prefix);
     for (uint32_t i = 0; i < model->m->n_params; i++) {
         const Param *p = &model->m->param[i];

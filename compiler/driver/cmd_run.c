@@ -339,7 +339,8 @@ static bool execute(Run *r)
     if (!r->o->backend || !strcmp(r->o->backend, "interp"))
         return func_eval(r->model.m, r->f->id, r->syms, r->in, r->out, r->model.arena, r->d);
     Native n;
-    bool ok = native_open(&n, r->o, &r->model, r->o->threads < 0 ? 0 : (int)r->o->threads, r->d) && call_native(r, &n);
+    bool profile = r->o->profile, ok = native_open(&n, r->o, &r->model, r->o->threads < 0 ? 0 : (int)r->o->threads, r->d);
+    ok = ok && (!profile || native_profile_start(&n)) && call_native(r, &n) && (!profile || native_profile_print(&n));
     native_close(&n);
     return ok;
 }
@@ -407,6 +408,8 @@ int cmd_run(const Options *o)
 {
     if (o->backend && strcmp(o->backend, "interp") && strcmp(o->backend, "c"))
         return usage_error(o, "--backend is interp or c");
+    if ((o->profile || o->debug) && (!o->backend || !strcmp(o->backend, "interp")))
+        return usage_error(o, "%s goes with --backend=c", o->profile ? "--profile" : "-g");
     Run r = {.o = o, .d = diag_new()};
     bool ok = model_load(o, &r.model, r.d) && run(&r);
     model_close(&r.model);

@@ -2,6 +2,7 @@
 #include "native.h"
 
 #include <dlfcn.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -40,6 +41,19 @@ bool native_reopen(Native *n) {
     n->instance = NULL;
     moec_status s = n->open(n->program, &opt, &n->instance);
     return s == MOEC_OK || diag_error(n->d, NULL, "cannot open what was built: %s", message[0] ? message : n->text(s));
+}
+
+bool native_profile_start(Native *n) {
+    moec_status (*start)(moec_instance *m);
+    if (!native_symbol_address(n, "moec_profile_start", &start)) return false;
+    moec_status s = start(n->instance);
+    return s == MOEC_OK || diag_error(n->d, NULL, "no kernel to measure: %s", n->text(s));
+}
+
+bool native_profile_print(Native *n) {
+    int (*print)(const moec_instance *m, int each, FILE *f);
+    return native_symbol_address(n, "moec_profile_print", &print) &&
+           (print(n->instance, 0, stderr) || diag_error(n->d, NULL, "no memory for a profile"));
 }
 
 void native_close(Native *n) {
