@@ -99,6 +99,19 @@ fi
 # The folder of sources.
 compile -g --emit=c --prefix=tiny -o "$work/c" && (cd "$work/c" && make tiny.o CFLAGS="-g -O1" >/dev/null) || fail "--emit=c -g"
 check_lines "$work/c/tiny.o" "$work/c/tiny.ir"
+# In it each node's comment stands on the node's line, each matrix product on that of an op that has one.
+awk '
+    function bad(why) { if (failed++ < 5) print "debug: line " line ": " why " | " text[line] | "cat >&2" }
+    FILENAME ~ /\.ir$/ { text[FNR] = $0; next }
+    /^#line .*\.ir"$/ { line = $2; next }
+    /^#line/ { line = 0; next }
+    / = .* \*\/$/ && /^ *\/\* %?[a-z0-9_.]/ {
+        note = $0; sub(/^ *\/\* /, "", note); sub(/ \*\/$/, "", note)
+        if (text[line] != "  " note && note !~ /\\/) bad(note); else notes++
+    }
+    /moec_matmul\(/ { if (text[line] ~ / (matmul|attention|cross_entropy[a-z_]*) /) products++; else bad($0) }
+    END { if (notes < 30 || products < 10) bad(notes " notes, " products " products"); exit failed > 0 }
+' "$work/c/tiny.ir" "$work/c/tiny.c" || fail "lines of tiny.c"
 compile --emit=c --prefix=tiny -o "$work/plain" || fail "--emit=c"
 [ ! -e "$work/plain/tiny.ir" ] || fail "an IR file without -g"
 grep -q '^#line' "$work/plain/tiny.c" && fail "#line without -g"
