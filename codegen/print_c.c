@@ -65,9 +65,11 @@ void c_print_lines(const Text *text, const LineMarks *marks, const char *ir_file
         const char *newline = memchr(text->p + at, '\n', text->n - at);
         end = newline ? (size_t)(newline - text->p) + 1 : text->n;
         while (mark < marks->count && marks->item[mark].at <= at) line = marks->item[mark++].line;
-        if (line || !own) text_printf(out, "#line %u ", line ? line : text_line(&count, out) + 1);
-        if (line || !own) c_string(out, str_c(line ? ir_file : c_file));
-        if (line || !own) text_add(out, "\n", 1);
+        if (line || !own) {
+            text_printf(out, "#line %u ", line ? line : text_line(&count, out) + 1);
+            c_string(out, str_c(line ? ir_file : c_file));
+            text_add(out, "\n", 1);
+        }
         own = !line;
         text_add(out, text->p + at, end - at);
     }
