@@ -43,9 +43,11 @@ Dim work_flops(const Module *m, const Func *f) {
     DimTable *t = m->dims;
     Dim sum = dim_const(t, 0);
     for (uint32_t i = 0; i < f->n_nodes; i++)
-        for (size_t r = 0; r < sizeof product_rules / sizeof *product_rules; r++)
-            if (product_rules[r].op == f->node[i].op)
-                sum = dim_add(t, sum, dim_mul(t, dim_const(t, 2 * product_rules[r].products), product_rules[r].terms(t, f, &f->node[i])));
+        for (size_t k = 0; k < sizeof product_rules / sizeof *product_rules; k++) {
+            const struct ProductRule *r = &product_rules[k];
+            if (r->op != f->node[i].op) continue;
+            sum = dim_add(t, sum, dim_mul(t, dim_const(t, 2 * r->products), r->terms(t, f, &f->node[i])));
+        }
     return known(t, sum);
 }
 
@@ -69,8 +71,10 @@ static Dim bytes_read(DimTable *t, const Func *f, ValueId v) {
         const Node *n = &f->node[i];
         for (uint32_t j = 0; j < n->n_in; j++) {
             if (n->in[j] != v) continue;
-            if (j == 0 && (n->op == OP_gather || n->op == OP_gather_nd)) gathered = dim_add(t, gathered, bytes_of(t, &f->value[n->out].type));
-            else whole = whole || j > 0 || n->op != OP_append || is_operand(f, n->out);
+            if (j == 0 && (n->op == OP_gather || n->op == OP_gather_nd))
+                gathered = dim_add(t, gathered, bytes_of(t, &f->value[n->out].type));
+            else
+                whole = whole || j > 0 || n->op != OP_append || is_operand(f, n->out);
         }
     }
     return whole ? bytes_of(t, &f->value[v].type) : gathered;

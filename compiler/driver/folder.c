@@ -179,8 +179,8 @@ static bool write_all(Build *b, const char *dir) {
     const char *weights_name = arena_printf(b->a, "%s.weights", x);
     OutFile weights;
     if (!build_weights(b, build_path(b, dir, weights_name), &weights)) return false;
-    if (write_runtime(b, dir) && build_model(b, dir) && build_ir(b, dir) && build_main(b, dir, false) && write_makefile(b, dir) && write_readme(b, dir) &&
-        (!b->codegen.embed_weights || build_weights_asm(b, dir, weights_name)))
+    if (write_runtime(b, dir) && build_model(b, dir) && build_ir(b, dir) && build_main(b, dir, false) &&
+        write_makefile(b, dir) && write_readme(b, dir) && (!b->codegen.embed_weights || build_weights_asm(b, dir, weights_name)))
         return outfile_commit(&weights);
     outfile_abandon(&weights);
     return false;

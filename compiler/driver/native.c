@@ -19,7 +19,8 @@ bool native_open(Native *n, const Options *o, Model *model, int threads, Diag *d
     OutFile w;
     n->build.codegen.embed_weights = false;
     n->build.source_dir = n->build.dir;
-    if (!build_weights(&n->build, weights, &w) || !outfile_commit(&w) || !build_sources(&n->build, false) || !build_ir(&n->build, n->build.dir) ||
+    if (!build_weights(&n->build, weights, &w) || !outfile_commit(&w) || !build_sources(&n->build, false) ||
+        !build_ir(&n->build, n->build.dir) ||
         !build_compile(&n->build, EMIT_SHARED, &made))
         return false;
     n->library = dlopen(made, RTLD_NOW | RTLD_LOCAL);
