@@ -14,6 +14,8 @@ typedef struct CodegenOptions {
     bool embed_weights;      /* the object carries the weights file */
     int64_t tile_rows;       /* rows of a tile, 0: the default */
     uint64_t parameters, trainable; /* for reports */
+    bool profile;            /* functions measure their kernels */
+    const char *ir_file;     /* the name under which the driver writes Program.ir, for debuggers; NULL: nobody asks */
 } CodegenOptions;
 
 typedef enum SlotWhere { SLOT_UNUSED, SLOT_WEIGHTS, SLOT_ADAPTER, SLOT_DERIVED } SlotWhere;

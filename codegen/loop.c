@@ -180,6 +180,7 @@ const LExpr *li_max(LoopKernel *k, const LExpr *a, const LExpr *b) {
 static LStmt *stmt(LoopKernel *k, LBlock *b, LStmtKind kind) {
     LStmt *s = arena_alloc(k->arena, sizeof *s);
     s->kind = kind;
+    s->line = k->line;
     if (b->last) b->last->next = s;
     else b->first = s;
     b->last = s;

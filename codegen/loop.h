@@ -108,6 +108,7 @@ typedef struct LMatrix {
 struct LStmt {
     LStmtKind kind;
     LStmt *next;
+    uint32_t line; /* of the IR file: the node it computes; 0: none is known */
     uint32_t var;
     bool lanes;
     const LBuf *buf;
@@ -133,6 +134,8 @@ typedef struct LoopKernel {
     Vec(LBuf *) buf;
     Vec(LVar) var;
     LBlock body;
+    uint32_t func_line;  /* of the IR file: where the kernel's function begins; 0: none is known */
+    uint32_t line;       /* that new statements get */
     int64_t scratch;     /* bytes a worker needs */
     uint32_t n_args;     /* the first n_args buffers are arguments: inputs, then outputs */
     bool uses_matmul, may_fault, parallel; /* parallel: it has its loop */
@@ -179,6 +182,8 @@ void ls_note(LoopKernel *k, LBlock *b, Str text);
 
 typedef struct LowerOptions {
     int64_t tile_rows; /* rows of a tile of a row-local kernel */
+    uint32_t func_line;        /* of the IR file; 0: there is none */
+    const uint32_t *node_line; /* the same for each node; NULL: there is none */
 } LowerOptions;
 
 /* Lowers one FR_KERNEL function. NULL after reporting (an op without a lowering, scratch without bounds). */

@@ -6,6 +6,19 @@
 #include <inttypes.h>
 #include <string.h>
 
+/* ---- lines of the IR file: statements between the two compute n ---------------------------------------- */
+
+static uint32_t enter(Lower *l, const Node *n) {
+    uint32_t outer = l->k->line;
+    if (l->o->node_line) l->k->line = l->o->node_line[n - l->f->node];
+    return outer;
+}
+
+static bool leave(Lower *l, uint32_t outer, bool ok) {
+    l->k->line = outer;
+    return ok;
+}
+
 /* ---- sums with matmuls in them: the accumulator starts as everything else ------------------------------ */
 
 static bool deferred(const Lower *l, ValueId v) {
@@ -96,7 +109,9 @@ static bool lower_sum(Lower *l, ValueId v, const View *to) {
         tell_sum(l, v, count - rest, rest);
     for (uint32_t i = 0; i < count; i++) {
         if (!deferred(l, term[i]) || !same_shape(l, term[i], v)) continue;
-        if (!lower_matmul(l, value_node(l->f, term[i]), to, started)) return false;
+        const Node *n = value_node(l->f, term[i]);
+        uint32_t outer = enter(l, n);
+        if (!leave(l, outer, lower_matmul(l, n, to, started))) return false;
         started = true;
     }
     return true;
@@ -182,10 +197,10 @@ bool lower_into(Lower *l, ValueId v, const View *to) {
         l->view[n->in[0]] = inner;
         return true;
     }
+    uint32_t outer = enter(l, n);
     note(l, n);
-    if (is_sum(l, v)) return lower_sum(l, v, to);
     const StoreRule *r = store_rule(n->op);
-    return r ? r->lower(l, n, to) : store_elements(l, v, to);
+    return leave(l, outer, is_sum(l, v) ? lower_sum(l, v, to) : r ? r->lower(l, n, to) : store_elements(l, v, to));
 }
 
 /* ---- what is stored ------------------------------------------------------------------------------------------ */
@@ -253,8 +268,9 @@ static bool lower_several(Lower *l, const Node *n, const StoreRule *r, const Vie
         if (out[v].buf) to[i] = out[v];
         else if (l->uses[v] && !lower_scratch(l, v, &to[i])) return false;
     }
+    uint32_t outer = enter(l, n);
     note(l, n);
-    if (!r->lower(l, n, to)) return false;
+    if (!leave(l, outer, r->lower(l, n, to))) return false;
     for (uint32_t i = 0; i < n->n_out; i++) l->view[n->out + i] = to[i];
     return true;
 }
@@ -280,7 +296,8 @@ static bool lower_nodes(Lower *l, const View *out) {
         if (n->op == OP_const) table_for_const(l, n);
         if (n->op == OP_append && !out[n->out].buf) { /* lives on in the cache it was appended to */
             View w = l->view[n->in[0]];
-            if (!lower_append(l, n, &w)) return false;
+            uint32_t outer = enter(l, n);
+            if (!leave(l, outer, lower_append(l, n, &w))) return false;
             l->view[n->out] = w;
             continue;
         }
@@ -431,6 +448,7 @@ static void tell_parallel(const Lower *l) {
 
 LoopKernel *lower_kernel(Module *m, const Func *f, const LowerOptions *o, Arena *a, Diag *d) {
     Lower l = {.k = loop_kernel_new(m, a, f->name), .m = m, .t = m->dims, .f = f, .d = d, .o = o};
+    l.k->func_line = l.k->line = o->func_line;
     l.uses = func_uses(a, f);
     l.view = arena_array(a, f->n_values, sizeof *l.view);
     l.row = arena_array(a, f->n_values, sizeof *l.row);

@@ -49,10 +49,37 @@ const char *c_symbol(void *ctx, uint32_t i) {
     return at;
 }
 
+void c_mark(LineMarks *marks, const Text *out, uint32_t line) {
+    if (marks->count && marks->item[marks->count - 1].line == line) return;
+    LineMark m = {out->n, line};
+    vec_push(marks, m);
+}
+
+/* A directive a line: between two of them lines would count on. */
+void c_print_lines(const Text *text, const LineMarks *marks, const char *ir_file, const char *c_file, Text *out) {
+    LineCount count = {0, 0};
+    uint32_t line = 0;
+    bool own = true;
+    size_t mark = 0;
+    for (size_t at = 0, end; at < text->n; at = end) {
+        const char *newline = memchr(text->p + at, '\n', text->n - at);
+        end = newline ? (size_t)(newline - text->p) + 1 : text->n;
+        while (mark < marks->count && marks->item[mark].at <= at) line = marks->item[mark++].line;
+        if (line || !own) {
+            text_printf(out, "#line %u ", line ? line : text_line(&count, out) + 1);
+            c_string(out, str_c(line ? ir_file : c_file));
+            text_add(out, "\n", 1);
+        }
+        own = !line;
+        text_add(out, text->p + at, end - at);
+    }
+}
+
 typedef struct CPrinter {
     const LoopKernel *k;
     Text *out;
     SymbolNames *names;
+    LineMarks *marks;
     bool *declared; /* local arrays, by buffer id */
     int depth;
 } CPrinter;
@@ -295,6 +322,7 @@ static void print_for(CPrinter *p, const LStmt *s) {
     var_name(p, s->var);
     text_printf(p->out, "++) {\n");
     print_block(p, &s->body);
+    c_mark(p->marks, p->out, s->line);
     line(p);
     text_printf(p->out, "}\n");
 }
@@ -361,6 +389,7 @@ static void print_check(CPrinter *p, const LStmt *s) {
 }
 
 static void print_stmt(CPrinter *p, const LStmt *s) {
+    c_mark(p->marks, p->out, s->line);
     switch (s->kind) {
     case LS_FOR: print_for(p, s); break;
     case LS_LET: print_let(p, s, false); break;
@@ -386,10 +415,12 @@ static void print_stmt(CPrinter *p, const LStmt *s) {
         print_expr(p, s->a);
         text_printf(p->out, ") {\n");
         print_block(p, &s->body);
+        c_mark(p->marks, p->out, s->line);
         line(p);
         if (s->other.first) {
             text_printf(p->out, "} else {\n");
             print_block(p, &s->other);
+            c_mark(p->marks, p->out, s->line);
             line(p);
         }
         text_printf(p->out, "}\n");
@@ -411,6 +442,7 @@ static void declare_local(CPrinter *p, const LStmt *s) {
     const LStmt *x = s->kind == LS_FOR ? s->body.first : NULL;
     if (!x || x->kind != LS_STORE || x->buf->kind != LB_LOCAL || p->declared[x->buf->id]) return;
     p->declared[x->buf->id] = true;
+    c_mark(p->marks, p->out, s->line);
     line(p);
     text_printf(p->out, "%s ", c_type(x->buf->dtype));
     buf_name(p, x->buf);
@@ -550,16 +582,21 @@ static void print_task(CPrinter *p, const LStmt *par, int64_t stride) {
     used_block(k, &par->body, &u);
     text_printf(p->out, "struct %.*s {\n    const moec_frame *f;\n    moec_pool *pool;\n    ", (int)k->name.n, k->name.p);
     print_arg_types(p, ";\n    ", ";\n};\n\n");
+    c_mark(p->marks, p->out, k->func_line);
     text_printf(p->out, "static void %.*s_task(void *arg, int64_t ", (int)k->name.n, k->name.p);
     var_name(p, par->var);
     text_printf(p->out, ", int worker) {\n");
     print_prologue(p, &u, true, stride);
     print_block(p, &par->body);
-    text_printf(p->out, "}\n\n");
+    c_mark(p->marks, p->out, k->func_line);
+    text_printf(p->out, "}\n");
+    c_mark(p->marks, p->out, 0);
+    text_printf(p->out, "\n");
 }
 
 static void print_parallel(CPrinter *p, const LStmt *par) {
     const LoopKernel *k = p->k;
+    c_mark(p->marks, p->out, par->line);
     text_printf(p->out, "    const int64_t tasks = ");
     print_expr(p, par->extent);
     text_printf(p->out, ";\n    struct %.*s a = {f, tasks == 1 ? f->pool : NULL", (int)k->name.n, k->name.p);
@@ -571,8 +608,8 @@ static void print_parallel(CPrinter *p, const LStmt *par) {
                 (int)k->name.n, k->name.p, (int)k->name.n, k->name.p);
 }
 
-void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_stride, Text *out) {
-    CPrinter p = {.k = k, .out = out, .names = names};
+void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_stride, LineMarks *marks, Text *out) {
+    CPrinter p = {.k = k, .out = out, .names = names, .marks = marks};
     p.declared = arena_array(k->arena, k->buf.count + 1, sizeof *p.declared);
     const LStmt *par = NULL;
     for (const LStmt *s = k->body.first; s; s = s->next)
@@ -581,6 +618,7 @@ void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_str
         if (k->buf.item[i]->kind == LB_TABLE) print_table(&p, k->buf.item[i]);
     if (par) print_task(&p, par, scratch_stride);
 
+    c_mark(marks, out, k->func_line);
     text_printf(out, "static void %.*s(const moec_frame *f, ", (int)k->name.n, k->name.p);
     print_arg_types(&p, ", ", ") {\n");
     Used u = used_new(k);
@@ -615,7 +653,9 @@ void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_str
         print_block(&p, &b);
         p.depth = 1;
     }
+    c_mark(marks, out, k->func_line);
     text_printf(out, "}\n");
+    c_mark(marks, out, 0);
     for (size_t i = 0; i < k->buf.count; i++) {
         const LBuf *b = k->buf.item[i];
         if (b->kind != LB_TABLE) continue;

@@ -11,6 +11,14 @@ typedef struct SymbolNames {
     unsigned turn;
 } SymbolNames;
 
+/* From these bytes of the text on it belongs to this line of the IR file; 0: to none. */
+typedef struct LineMark {
+    size_t at;
+    uint32_t line;
+} LineMark;
+typedef Vec(LineMark) LineMarks;
+void c_mark(LineMarks *marks, const Text *out, uint32_t line);
+
 const char *c_type(DType t);
 /* How generated code spells symbol i: a single capital letter, else d<i>. ctx is a SymbolNames. */
 const char *c_symbol(void *ctx, uint32_t i);
@@ -18,6 +26,8 @@ const char *c_symbol(void *ctx, uint32_t i);
 void c_comment(Text *out, Str s);
 void c_string(Text *out, Str s);
 /* The kernel as static functions; scratch_stride: bytes of scratch between workers. */
-void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_stride, Text *out);
+void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_stride, LineMarks *marks, Text *out);
+/* The text with #line in front of every line that belongs to one of ir_file, and where the others, those of c_file, go on. */
+void c_print_lines(const Text *text, const LineMarks *marks, const char *ir_file, const char *c_file, Text *out);
 
 #endif

@@ -18,12 +18,16 @@ static void print_place(const Place *x, Text *c) {
     text_printf(c, " */");
 }
 
-static void print_calls(const CallList *l, const char *what, Text *c) {
+static void print_calls(const Program *p, const CallList *l, const char *what, LineMarks *marks, Text *c) {
     text_printf(c, "/* %s", what);
     c_comment(c, l->name);
-    text_printf(c, " */\nstatic void %s(const moec_frame *f) {\n", l->symbol);
+    text_printf(c, " */\n");
+    c_mark(marks, c, l->line);
+    text_printf(c, "static void %s(const moec_frame *f) {\n", l->symbol);
+    if (p->o->profile) text_printf(c, "    moec_profile_begin(f);\n");
     for (uint32_t i = 0; i < l->n_calls; i++) {
         const KernelCall *call = &l->call[i];
+        c_mark(marks, c, call->line);
         if (call->origin.n) {
             text_printf(c, "    /* ");
             c_comment(c, call->origin);
@@ -35,9 +39,13 @@ static void print_calls(const CallList *l, const char *what, Text *c) {
             print_place(&call->place[j], c);
         }
         text_printf(c, ");\n");
+        if (p->o->profile) text_printf(c, "    moec_profile_mark(f, %u);\n", l->first + i);
     }
+    c_mark(marks, c, l->line);
     if (l->n_calls == 0) text_printf(c, "    (void)f;\n");
-    text_printf(c, "}\n\n");
+    text_printf(c, "}\n");
+    c_mark(marks, c, 0);
+    text_printf(c, "\n");
 }
 
 /* ---- size rules ---------------------------------------------------------------------------------------- */
@@ -156,17 +164,27 @@ static void print_banner(const Program *p, SymbolNames *names, Text *c) {
                    "#define ARG(type, i) ((type *)f->arg[i])\n\n");
 }
 
-void program_print_c(const Program *p, Text *c) {
+static void print_all(const Program *p, LineMarks *marks, Text *c) {
     SymbolNames names = {.dims = p->m->dims, .slot = p->slot};
     print_banner(p, &names, c);
-    for (uint32_t i = 0; i < p->n_kernels; i++) c_print_kernel(p->kernel[i], &names, p->scratch, c);
-    if (p->prepare) print_calls(p->prepare, "what depends on the adapter alone, computed whenever one is loaded: ", c);
-    for (uint32_t i = 0; i < p->n_functions; i++) print_calls(&p->function[i], "function ", c);
+    for (uint32_t i = 0; i < p->n_kernels; i++) c_print_kernel(p->kernel[i], &names, p->scratch, marks, c);
+    if (p->prepare) print_calls(p, p->prepare, "what depends on the adapter alone, computed whenever one is loaded: ", marks, c);
+    for (uint32_t i = 0; i < p->n_functions; i++) print_calls(p, &p->function[i], "function ", marks, c);
     for (uint32_t i = 0; i < p->n_size_rules; i++) print_size_rule(p, &names, &p->size_rule[i], c);
     if (p->weights) text_printf(c, "extern const unsigned char %s[];\n\n", p->weights);
     print_spec(p, c);
     for (uint32_t i = 0; i < p->n_tables; i++) print_table(p, &p->table[i], c);
     text_printf(c, "const moec_program *%s_program(void) {\n    return &program;\n}\n", p->o->prefix);
+}
+
+void program_print_c(const Program *p, Text *c) {
+    LineMarks marks = {0};
+    Text plain = {0};
+    bool lines = p->o->ir_file != NULL;
+    print_all(p, &marks, lines ? &plain : c);
+    if (lines) c_print_lines(&plain, &marks, p->o->ir_file, arena_printf(p->arena, "%s.c", p->o->prefix), c);
+    text_free(&plain);
+    vec_free(&marks);
 }
 
 void program_print_header(const Program *p, Text *h) {

@@ -25,16 +25,27 @@ static bool is_clean(Str s) {
     return s.n > 0 && s.n < 48;
 }
 
-static bool lower_one(Lowering *l, FuncId id) {
+/* Lines of the IR file; 0 and NULL where there is none. */
+static uint32_t func_line(const Program *p, FuncId id) {
+    return id < p->lines.n_funcs ? p->lines.func[id] : 0;
+}
+
+static const uint32_t *node_lines(const Program *p, FuncId id) {
+    return id < p->lines.n_funcs ? p->lines.node[id] : NULL;
+}
+
+/* `shown`: what the IR file has of the kernel. */
+static bool lower_one(Lowering *l, FuncId id, FuncId shown) {
     Program *p = l->p;
     if (l->kernel[id]) return true;
     const Func *f = module_func(p->m, id);
-    LowerOptions lo = {p->o->tile_rows ? p->o->tile_rows : DEFAULT_TILE};
+    LowerOptions lo = {p->o->tile_rows ? p->o->tile_rows : DEFAULT_TILE, func_line(p, shown), node_lines(p, shown)};
     LoopKernel *k = lower_kernel(p->m, f, &lo, p->arena, l->d);
     if (!k) return false;
     k->name = str_c(is_clean(f->name) ? arena_printf(p->arena, "k%u_%.*s", p->n_kernels, (int)f->name.n, f->name.p)
                                       : arena_printf(p->arena, "k%u", p->n_kernels));
     l->kernel[id] = k;
+    p->kernel_func[p->n_kernels] = f;
     p->kernel[p->n_kernels++] = k;
     if (k->scratch > p->scratch) p->scratch = k->scratch;
     return true;
@@ -70,6 +81,7 @@ static bool lower_all(Lowering *l) {
     l->kernel = arena_array(p->arena, funcs + 1, sizeof *l->kernel);
     l->derive = arena_array(p->arena, p->im->n_derived + 1, sizeof *l->derive);
     p->kernel = arena_array(p->arena, funcs + 1, sizeof *p->kernel);
+    p->kernel_func = arena_array(p->arena, funcs + 1, sizeof *p->kernel_func);
     for (uint32_t i = 0; i < p->im->n_derived; i++) {
         l->derive[i] = derive_kernel(p, p->im->derived[i]);
         for (uint32_t j = 0; j < i; j++)
@@ -77,13 +89,13 @@ static bool lower_all(Lowering *l) {
                 l->derive[i] = l->derive[j]; /* layers of one kind share */
                 break;
             }
-        if (!lower_one(l, l->derive[i])) return false;
+        if (!lower_one(l, l->derive[i], m->param[p->im->derived[i]].init)) return false; /* made of it, node by node */
     }
     for (uint32_t i = 0; i < m->n_funcs; i++) {
         const Func *f = m->func[i];
         if (!f || f->role != FR_ENTRY) continue;
         for (uint32_t j = 0; j < f->n_nodes; j++)
-            if (!lower_one(l, callee_of(&f->node[j]))) return false;
+            if (!lower_one(l, callee_of(&f->node[j]), callee_of(&f->node[j]))) return false;
     }
     return plan_arena_bytes(m, &p->arena_bytes, l->d);
 }
@@ -120,20 +132,21 @@ static Place value_place(const Program *p, const Func *f, ValueId v) {
     return x;
 }
 
-static CallList entry_calls(const Lowering *l, const Func *f, uint32_t index) {
+static CallList entry_calls(const Lowering *l, const Func *f, uint32_t index, uint32_t first) {
     const Program *p = l->p;
     KernelCall *call = arena_array(p->arena, f->n_nodes + 1, sizeof *call);
+    const uint32_t *line = node_lines(p, f->id);
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         const Node *n = &f->node[i];
         Place *place = arena_array(p->arena, n->n_in + n->n_out + 1, sizeof *place);
         for (uint32_t j = 0; j < n->n_in; j++) place[j] = value_place(p, f, n->in[j]);
         for (uint32_t j = 0; j < n->n_out; j++) place[n->n_in + j] = value_place(p, f, n->out + j);
-        call[i] = (KernelCall){l->kernel[callee_of(n)], place, n->n_in + n->n_out, n->origin};
+        call[i] = (KernelCall){l->kernel[callee_of(n)], place, n->n_in + n->n_out, n->origin, line ? line[i] : 0};
     }
-    return (CallList){arena_printf(p->arena, "run_%u", index), f->name, call, f->n_nodes};
+    return (CallList){arena_printf(p->arena, "run_%u", index), f->name, call, f->n_nodes, first, func_line(p, f->id)};
 }
 
-static CallList *prepare_calls(const Lowering *l) {
+static CallList *prepare_calls(const Lowering *l, uint32_t first) {
     const Program *p = l->p;
     uint32_t n = p->im->n_derived;
     if (!n) return NULL;
@@ -146,10 +159,10 @@ static CallList *prepare_calls(const Lowering *l) {
         for (ValueId v = 0; v < init->n_values; v++)
             if (init->value[v].kind == VK_PARAM) place[k++] = param_place(p, init->value[v].def);
         place[k++] = param_place(p, id);
-        call[i] = (KernelCall){l->kernel[l->derive[i]], place, k, p->m->param[id].name};
+        call[i] = (KernelCall){l->kernel[l->derive[i]], place, k, p->m->param[id].name, func_line(p, init->id)};
     }
     CallList *c = arena_alloc(p->arena, sizeof *c);
-    *c = (CallList){"prepare", str_c("prepare"), call, n};
+    *c = (CallList){"prepare", str_c("prepare"), call, n, first, 0};
     return c;
 }
 
@@ -186,6 +199,7 @@ Program *program_lower(Module *m, Image *im, const CodegenOptions *o, Diag *d) {
     Arena *a = arena_new();
     Program *p = arena_alloc(a, sizeof *p);
     *p = (Program){.m = m, .im = im, .o = o, .arena = a};
+    if (o->ir_file) p->lines = module_print_lines(m, &p->ir, a);
     Lowering l = {.p = p, .d = d};
     if (!lower_all(&l)) {
         program_free(p);
@@ -194,14 +208,15 @@ Program *program_lower(Module *m, Image *im, const CodegenOptions *o, Diag *d) {
     im->scratch_bytes = p->scratch = (p->scratch + 63) & ~(int64_t)63;
     number_symbols(&l);
     const Func **entry = arena_array(a, m->n_funcs + 1, sizeof *entry);
+    uint32_t calls = 0;
     p->function = arena_array(a, m->n_funcs + 1, sizeof *p->function);
     for (uint32_t i = 0; i < m->n_funcs; i++) {
         if (!m->func[i] || m->func[i]->role != FR_ENTRY) continue;
         entry[p->n_functions] = m->func[i];
-        p->function[p->n_functions] = entry_calls(&l, m->func[i], p->n_functions);
-        p->n_functions++;
+        p->function[p->n_functions] = entry_calls(&l, m->func[i], p->n_functions, calls);
+        calls += p->function[p->n_functions++].n_calls;
     }
-    p->prepare = prepare_calls(&l);
+    p->prepare = prepare_calls(&l, calls);
     if (o->embed_weights) p->weights = arena_printf(a, "%s_weights", o->prefix);
     program_fill_tables(p, entry);
     return p;
@@ -212,5 +227,6 @@ void program_free(Program *p) {
         vec_free(&p->kernel[i]->buf);
         vec_free(&p->kernel[i]->var);
     }
+    text_free(&p->ir);
     arena_free(p->arena);
 }

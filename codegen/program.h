@@ -5,6 +5,9 @@
  *   size rules   extents and byte counts as functions of the run-time symbols
  *   tables       the constants of moec_rt.h, row by row; each names only what stands before it
  *
+ * With an IR file (CodegenOptions.ir_file) kernels, statements, calls and functions also have its lines, 1-based, 0 where
+ * none is known: a debugger shows the line, and on it the ONNX node. What has no line belongs to no node.
+ *
  * Printers make no decision: names, order and values are all here. */
 #ifndef MOEC_PROGRAM_H
 #define MOEC_PROGRAM_H
@@ -34,14 +37,18 @@ typedef struct KernelCall {
     const Place *place; /* one a kernel argument */
     uint32_t n_places;
     Str origin; /* the ONNX node or adapter site it comes from */
+    uint32_t line;
 } KernelCall;
 
-/* void symbol(const moec_frame *f) */
+/* void symbol(const moec_frame *f). With CodegenOptions.profile it calls moec_profile_begin(f) first, and behind each call
+ * moec_profile_mark(f, the call's number). */
 typedef struct CallList {
     const char *symbol;
     Str name; /* of the entry function */
     const KernelCall *call;
     uint32_t n_calls;
+    uint32_t first; /* number of its first call among the program's */
+    uint32_t line; /* `prepare` has none: its calls have those of init functions */
 } CallList;
 
 /* ---- sizes ---------------------------------------------------------------------------------------- */
@@ -100,7 +107,10 @@ typedef struct Program {
     const Image *im;
     const CodegenOptions *o;
     Arena *arena;
+    Text ir;             /* the module before it was lowered, where o->ir_file asks for it */
+    ModuleLines lines;   /* of its functions; none without */
     LoopKernel **kernel;
+    const Func **kernel_func; /* what each was lowered from */
     uint32_t n_kernels;
     CallList *function;  /* in the order of the table of functions; `prepare`, if any, is another */
     uint32_t n_functions;

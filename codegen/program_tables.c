@@ -1,6 +1,8 @@
 /* The tables of a program: one row of cells for each struct of moec_rt.h that a compiled model carries. */
 #include "program_tables.h"
 
+#include "work.h"
+
 #include "../runtime/moec_rt.h"
 
 #include <stdlib.h>
@@ -37,6 +39,12 @@ static const Field moec_tensor_fields[] = {
 static const Field moec_place_fields[] = {
     F(moec_place, offset, U64), F(moec_place, size, U32), F(moec_place, function, U32),
 };
+static const Field moec_kernel_fields[] = {
+    F(moec_kernel, name, TEXT),
+};
+static const Field moec_call_fields[] = {
+    F(moec_call, function, U32), F(moec_call, kernel, U32), F(moec_call, origin, TEXT),
+};
 static const Field moec_seq2seq_fields[] = {
     F(moec_seq2seq, pad, I64),     F(moec_seq2seq, eos, I64),    F(moec_seq2seq, start, I64),
     F(moec_seq2seq, vocab, I64),   F(moec_seq2seq, width, I64),  F(moec_seq2seq, sentence_width, I64),
@@ -58,12 +66,14 @@ static const Field moec_program_fields[] = {
     F(moec_program, spec, REF),          F(moec_program, parameters, U64),
     F(moec_program, trainable, U64),     F(moec_program, n_places, U32),
     F(moec_program, n_sizes, U32),       F(moec_program, place, REF),
-    F(moec_program, place_sizes, REF),
+    F(moec_program, place_sizes, REF),   F(moec_program, n_kernels, U32),
+    F(moec_program, n_calls, U32),       F(moec_program, kernel, REF),
+    F(moec_program, call, REF),          F(moec_program, work, REF),
 };
 
 static const Record symbol_record = LAYOUT(moec_symbol), value_record = LAYOUT(moec_value), function_record = LAYOUT(moec_function),
                     tensor_record = LAYOUT(moec_tensor), place_record = LAYOUT(moec_place), seq2seq_record = LAYOUT(moec_seq2seq),
-                    program_record = LAYOUT(moec_program);
+                    kernel_record = LAYOUT(moec_kernel), call_record = LAYOUT(moec_call), program_record = LAYOUT(moec_program);
 
 /* ---- rows -------------------------------------------------------------------------------------------- */
 
@@ -292,6 +302,56 @@ static const char *fill_places(Program *p, const Func **entry, uint32_t *n_place
     return finish(p, &t, "places", false);
 }
 
+/* ---- what profiles are made of ------------------------------------------------------------------------------ */
+
+typedef struct ProfileTables {
+    uint32_t n_kernels, n_calls;
+    const char *kernels, *calls, *work;
+} ProfileTables;
+
+static uint32_t kernel_number(const Program *p, const LoopKernel *k) {
+    uint32_t i = 0;
+    while (p->kernel[i] != k) i++;
+    return i;
+}
+
+static void fill_calls(const Program *p, Filler *t, const CallList *l, uint32_t function) {
+    for (uint32_t i = 0; i < l->n_calls; i++) {
+        add_int(t, function);
+        add_int(t, kernel_number(p, l->call[i].kernel));
+        add_text(t, l->call[i].origin);
+    }
+}
+
+static const char *fill_work(Program *p) {
+    SizeRow *row = arena_array(p->arena, p->n_kernels + 1, sizeof *row);
+    for (uint32_t i = 0; i < p->n_kernels; i++) {
+        Dim *dim = arena_array(p->arena, 2, sizeof *dim);
+        dim[0] = work_flops(p->m, p->kernel_func[i]);
+        dim[1] = work_bytes(p->m, p->kernel_func[i]);
+        row[i] = (SizeRow){dim, 2};
+    }
+    p->size_rule[p->n_size_rules++] = (SizeRule){"work", true, row, p->n_kernels};
+    return "work";
+}
+
+static ProfileTables fill_profile(Program *p) {
+    ProfileTables r = {0};
+    const CallList *prepare = p->prepare;
+    if (!p->o->profile || !p->n_kernels) return r;
+    r.n_kernels = p->n_kernels;
+    for (uint32_t i = 0; i < p->n_functions; i++) r.n_calls += p->function[i].n_calls;
+    r.n_calls += prepare ? prepare->n_calls : 0;
+    Filler k = filler(p, &kernel_record, r.n_kernels), c = filler(p, &call_record, r.n_calls);
+    for (uint32_t i = 0; i < p->n_kernels; i++) add_text(&k, p->kernel[i]->name);
+    for (uint32_t i = 0; i < p->n_functions; i++) fill_calls(p, &c, &p->function[i], i);
+    if (prepare) fill_calls(p, &c, prepare, p->n_functions);
+    r.kernels = finish(p, &k, "kernels", false);
+    r.calls = finish(p, &c, "calls", false);
+    r.work = fill_work(p);
+    return r;
+}
+
 /* ---- the program ------------------------------------------------------------------------------------------ */
 
 static int symbol_index(const Program *p, const char *name) {
@@ -340,11 +400,12 @@ static const char *fill_seq2seq(Program *p, const Func **entry) {
 
 void program_fill_tables(Program *p, const Func **entry) {
     const Image *im = p->im;
-    p->table = arena_array(p->arena, p->n_functions + 6, sizeof *p->table);
-    p->size_rule = arena_array(p->arena, p->n_functions + 1, sizeof *p->size_rule);
+    p->table = arena_array(p->arena, p->n_functions + 8, sizeof *p->table);
+    p->size_rule = arena_array(p->arena, p->n_functions + 2, sizeof *p->size_rule);
     uint32_t n_places, n_sizes;
     const char *sizes, *symbols = fill_symbols(p), *functions = fill_functions(p, entry), *tensors = fill_tensors(p),
                        *seq2seq = fill_seq2seq(p, entry), *places = fill_places(p, entry, &n_places, &n_sizes, &sizes);
+    ProfileTables profile = fill_profile(p);
     Filler t = filler(p, &program_record, 1);
     add_int(&t, MOEC_ABI);
     add_text(&t, str_c(p->o->prefix));
@@ -371,5 +432,10 @@ void program_fill_tables(Program *p, const Func **entry) {
     add_int(&t, n_sizes);
     add_ref(&t, places);
     add_ref(&t, sizes);
+    add_int(&t, profile.n_kernels);
+    add_int(&t, profile.n_calls);
+    add_ref(&t, profile.kernels);
+    add_ref(&t, profile.calls);
+    add_ref(&t, profile.work);
     finish(p, &t, "program", true);
 }

@@ -273,6 +273,11 @@ void text_json(Text *t, Str text) {
     text_add(t, "\"", 1);
 }
 
+uint32_t text_line(LineCount *c, const Text *t) {
+    for (; c->seen < t->n; c->seen++) c->newlines += t->p[c->seen] == '\n';
+    return c->newlines + 1;
+}
+
 void text_free(Text *t) {
     mem_free(t->p);
     *t = (Text){0};

@@ -88,6 +88,13 @@ void text_shown(Text *t, Str s);
 void text_json(Text *t, Str s);
 void text_free(Text *t);
 
+/* Counts lines of a text that grows; starts as {0}. */
+typedef struct LineCount {
+    size_t seen;
+    uint32_t newlines;
+} LineCount;
+uint32_t text_line(LineCount *c, const Text *t); /* 1-based line on which the next byte will stand */
+
 /* ---- diagnostics (diag.c) ------------------------------------------------------------------ */
 
 /* What kinds of mistake there are: diag.def. Shown as M and four digits. */

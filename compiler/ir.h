@@ -279,6 +279,14 @@ FuncId remap_end(Remap *r);                           /* outputs, func_end in pl
 /* ---- text, checks, execution (print.c parse.c verify.c interp.c) ------------------------------------ */
 
 void module_print(const Module *m, Text *out);
+/* Where module_print puts things: 1-based lines, 0 for what is not there. */
+typedef struct ModuleLines {
+    uint32_t n_funcs;
+    uint32_t *func;  /* by FuncId: its first line */
+    uint32_t **node; /* by FuncId, by node */
+} ModuleLines;
+/* The same text; the lines are allocated in `a`. */
+ModuleLines module_print_lines(const Module *m, Text *out, Arena *a);
 void func_print(const Module *m, const Func *f, Text *out);
 void type_print(const Module *m, const Type *t, Text *out);
 /* One node as it stands in a dump, without newline: for comments and diagnostics. */

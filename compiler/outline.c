@@ -335,7 +335,10 @@ static FuncId shared_kernel(Module *m, Func *k) {
             m->func[id] = NULL;
             return i;
         }
-    k->name = str_c(arena_printf(m->arena, "%.*s_%u", (int)k->name.n, k->name.p, id));
+    Str base = k->name;
+    FuncId n = id;
+    do k->name = str_c(arena_printf(m->arena, "%.*s_%u", (int)base.n, base.p, n++)); /* text IR may have taken some */
+    while (module_find(m, k->name.p) != k);
     return id;
 }
 

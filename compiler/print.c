@@ -324,10 +324,32 @@ static void print_node(const Module *m, const Func *f, const Names *names, const
     }
 }
 
-static void print_func(const Module *m, const Func *f, Text *out)
+/* A print that remembers lines; where it is NULL nobody asks for them. */
+typedef struct Marks {
+    Arena *arena;
+    LineCount count;
+    ModuleLines lines;
+} Marks;
+
+static void mark_func(Marks *k, const Func *f, const Text *out)
+{
+    if (!k)
+        return;
+    k->lines.func[f->id] = text_line(&k->count, out);
+    k->lines.node[f->id] = arena_array(k->arena, f->n_nodes + 1, sizeof(uint32_t));
+}
+
+static void mark_node(Marks *k, const Func *f, uint32_t i, const Text *out)
+{
+    if (k)
+        k->lines.node[f->id][i] = text_line(&k->count, out);
+}
+
+static void print_func(const Module *m, const Func *f, Marks *k, Text *out)
 {
     Arena *scratch = arena_new();
     Names names = names_make(scratch, f);
+    mark_func(k, f, out);
     text_printf(out, "func ");
     print_name('@', f->name, out);
     text_printf(out, " %s (", func_role_name[f->role]);
@@ -340,6 +362,7 @@ static void print_func(const Module *m, const Func *f, Text *out)
     }
     text_printf(out, ") {\n");
     for (uint32_t i = 0; i < f->n_nodes; i++) {
+        mark_node(k, f, i, out);
         text_printf(out, "  ");
         print_node(m, f, &names, &f->node[i], out);
         text_add(out, "\n", 1);
@@ -358,7 +381,7 @@ static void print_func(const Module *m, const Func *f, Text *out)
 
 void func_print(const Module *m, const Func *f, Text *out)
 {
-    print_func(m, f, out);
+    print_func(m, f, NULL, out);
 }
 
 void node_print(const Module *m, const Func *f, const Node *n, Text *out)
@@ -410,7 +433,7 @@ static void print_symbol(const DimSym *s, Text *out)
         text_printf(out, "%" PRId64 "\n", s->hi);
 }
 
-void module_print(const Module *m, Text *out)
+static void print_module(const Module *m, Marks *k, Text *out)
 {
     for (size_t i = 0; i < dim_sym_count(m->dims); i++)
         print_symbol(dim_sym_at(m->dims, (uint32_t)i), out);
@@ -431,6 +454,20 @@ void module_print(const Module *m, Text *out)
     for (uint32_t i = 0; i < m->n_funcs; i++)
         if (m->func[i]) {
             text_add(out, "\n", 1);
-            print_func(m, m->func[i], out);
+            print_func(m, m->func[i], k, out);
         }
+}
+
+void module_print(const Module *m, Text *out)
+{
+    print_module(m, NULL, out);
+}
+
+ModuleLines module_print_lines(const Module *m, Text *out, Arena *a)
+{
+    Marks k = {.arena = a, .lines = {.n_funcs = m->n_funcs}};
+    k.lines.func = arena_array(a, m->n_funcs + 1, sizeof *k.lines.func);
+    k.lines.node = arena_array(a, m->n_funcs + 1, sizeof *k.lines.node);
+    print_module(m, &k, out);
+    return k.lines;
 }

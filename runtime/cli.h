@@ -18,12 +18,13 @@ typedef struct moec_strings {
 
 typedef struct moec_cli_options {
     const char *weights, *adapter, *tokenizer, *jsonl, *sentence, *eval_sentence, *out, *normalize, *json,
-        *checkpoint;
+        *checkpoint, *profile_json;
     moec_strings ids, targets, text, in, data, eval, positional;
     int64_t threads, max_length, eos, batch, limit;
     int64_t accumulate, eval_every, save_every, keep, log_every, router_metrics;
     unsigned reduce; /* 0: examples, 1: tokens */
-    int input_eos, skip_bad, pack, truncate, no_shuffle, resume, dry_run, base, help, version;
+    int input_eos, skip_bad, pack, truncate, no_shuffle, resume, dry_run, base, profile, profile_calls, help,
+        version;
     moec_train_options train;
 } moec_cli_options;
 
@@ -34,6 +35,7 @@ typedef struct moec_cli {
     moec_cli_options o;
     moec_instance *instance;
     moec_text *text; /* opened when first needed */
+    moec_output profile_file; /* of --profile-json while it is written; path NULL: none */
     char message[MOEC_MESSAGE];
     char shown[MOEC_SHOW];
 } moec_cli;
@@ -140,6 +142,14 @@ typedef struct moec_eval_result {
 /* Evaluates the open instance, as it is, on one file of choices or pairs. Prints nothing but errors; returns
  * an exit code. */
 int moec_eval_run(moec_cli *c, const moec_eval_options *o, const char *path, moec_eval_result *out);
+
+/* ---- cli_profile.c: the options --profile, --profile-calls, --profile-json ---- */
+
+/* Each returns an exit code: whether the program can; from here on; what was measured, where the command ended well or a
+ * signal ended it, `code` being what it returned. */
+int moec_cli_profile_check(const moec_cli *c);
+int moec_cli_profile_start(moec_cli *c);
+int moec_cli_profile_end(moec_cli *c, int code);
 
 /* ---- npy.c ---- */
 

@@ -204,7 +204,14 @@ struct moec_instance {
     uint64_t *used; /* one mask of symbols a function */
     moec_pool *pool;
     moec_generator *generator;
+    moec_profile *profile; /* NULL where the program takes none */
 };
+
+/* ---- profile.c ---- */
+
+moec_profile *moec_profile_new(const moec_program *p);      /* NULL: no memory */
+void moec_profile_free(moec_profile *r);
+moec_profile *moec_profile_running(const moec_instance *m); /* what frames carry: NULL while nothing is measured */
 
 /* Computes what the program derives from the adapter in force; after every change of its tensors. */
 moec_status moec_prepare(moec_instance *m);

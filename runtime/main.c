@@ -22,7 +22,8 @@ enum {
     TRAIN = 64,
     EXPORT = 128,
     TEXTS = GENERATE | ENCODE | SCORE,
-    WORK = TEXTS | EVAL | TRAIN | RUN | EXPORT,
+    CALLS = TEXTS | EVAL | TRAIN | RUN, /* those that call functions */
+    WORK = CALLS | EXPORT,
     ALL = WORK | INFO
 };
 typedef enum OptionKind {
@@ -165,6 +166,12 @@ static const struct Option {
     {"--tokenizer", "FILE", OPTION_STRING, TEXTS | EVAL | TRAIN, AT(tokenizer), 0, 0,
      "spiece.model to use in place of the compiled-in one"},
     {"--threads", "N", OPTION_INTEGER, WORK, AT(threads), 1, 1024, "threads (default: one a core)"},
+    {"--profile", NULL, OPTION_FLAG, CALLS, AT(profile), 0, 0,
+     "where the time went, on stderr: functions and kernels; of programs compiled with --profile"},
+    {"--profile-calls", NULL, OPTION_FLAG, CALLS, AT(profile_calls), 0, 0,
+     "the same with a line for each call of a kernel"},
+    {"--profile-json", "FILE", OPTION_STRING, CALLS, AT(profile_json), 0, 0,
+     "the same for programs, calls and kernels; - for stdout"},
     {"--help", NULL, OPTION_FLAG, ALL, AT(help), 0, 0, "this text"},
     {"--version", NULL, OPTION_FLAG, ALL, AT(version), 0, 0, "version"},
 };
@@ -443,7 +450,7 @@ int moec_cli_open(moec_cli *c) {
         snprintf(c->message + n, sizeof c->message - n, "; --weights names another place");
     }
     moec_mem_free(near);
-    return moec_cli_status(c, s);
+    return s ? moec_cli_status(c, s) : moec_cli_profile_start(c);
 }
 
 int moec_cli_open_text(moec_cli *c) {
@@ -505,7 +512,8 @@ static int dispatch(moec_cli *c, int argc, char **argv) {
         return moec_cli_error(c, NULL, 0,
                               "%s needs an encoder and a decoder, this model is a plain graph: use run",
                               command->name);
-    return command->run(c);
+    code = moec_cli_profile_check(c);
+    return code ? code : moec_cli_profile_end(c, command->run(c));
 }
 
 static void set_name(moec_cli *c, const char *path) {

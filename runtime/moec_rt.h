@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define MOEC_ABI 2
+#define MOEC_ABI 3
 
 typedef enum moec_status {
     MOEC_OK = 0,
@@ -83,9 +83,30 @@ moec_status moec_generate(moec_instance *m, int64_t batch, int64_t length, const
 /* The most tokens moec_generate makes for one sequence: what the caches hold. 0 for other models. */
 int64_t moec_generate_limit(const moec_program *p);
 
+/* ---- profiles: of programs compiled with --profile --------------------------------------------- */
+
+/* A call of a kernel in a function of the program, all times it was made since moec_profile_start. */
+typedef struct moec_profile_row {
+    const char *function, *kernel;
+    const char *origin;     /* the ONNX node or adapter site it comes from, as the model's file spells it; "": none */
+    uint32_t kernel_number; /* calls of one kernel have one */
+    uint64_t calls, nanoseconds; /* wall time; the kernel's own threads work within it */
+    double flops, bytes;    /* of products; of what is read and written, each counted once a call. 0: not known */
+} moec_profile_row;
+
+/* Rows that moec_profile_read gives, functions in their order, calls in theirs; 0: the program takes no profile. */
+uint32_t moec_profile_rows(const moec_program *p);
+/* Measures from now on, everything at zero. MOEC_E_ARGUMENT where the program takes no profile. */
+moec_status moec_profile_start(moec_instance *m);
+void moec_profile_stop(moec_instance *m);
+moec_status moec_profile_read(const moec_instance *m, uint32_t row, moec_profile_row *out);
+/* Nanoseconds from start to stop, or to now; 0 before the first start. */
+uint64_t moec_profile_elapsed(const moec_instance *m);
+
 /* ---- shared with generated code ---------------------------------------------------------------- */
 
 typedef struct moec_pool moec_pool;
+typedef struct moec_profile moec_profile;
 
 /* Calls task(arg, i, worker) for every i in 0..n-1 on the pool's workers and returns when all are done. Which worker
  * takes which i is not fixed: tasks must not depend on it. */
@@ -103,7 +124,13 @@ typedef struct moec_frame {
     const int64_t *sym;
     void *const *arg;
     int *fault;                   /* generated code stores a moec_status here when it meets a bad index */
+    moec_profile *profile;        /* NULL: nothing is measured */
 } moec_frame;
+
+/* Functions of programs that take profiles call the first when they begin and the second after each kernel, with the
+ * call's number in moec_program.call. */
+void moec_profile_begin(const moec_frame *f);
+void moec_profile_mark(const moec_frame *f, uint32_t call);
 
 typedef struct moec_symbol {
     const char *name;
@@ -148,6 +175,16 @@ typedef struct moec_place {
     uint32_t size, function;
 } moec_place;
 
+/* A call of a kernel, in programs that take profiles. */
+typedef struct moec_call {
+    uint32_t function, kernel; /* function n_functions is `prepare` */
+    const char *origin;
+} moec_call;
+
+typedef struct moec_kernel {
+    const char *name;
+} moec_kernel;
+
 struct moec_program {
     uint32_t abi; /* MOEC_ABI */
     const char *name;
@@ -167,6 +204,11 @@ struct moec_program {
     uint32_t n_places, n_sizes;
     const moec_place *place;
     void (*place_sizes)(const int64_t *sym, uint64_t *bytes);
+    /* What profiles are made of; none in programs that take none. work: operations and bytes of a kernel. */
+    uint32_t n_kernels, n_calls;
+    const moec_kernel *kernel;
+    const moec_call *call;
+    void (*work)(const int64_t *sym, uint32_t kernel, int64_t *work);
 };
 
 /* Weights file: this header, then data at 64-byte aligned offsets counted from the file's start. */

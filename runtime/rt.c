@@ -74,7 +74,8 @@ static moec_frame frame_of(const moec_instance *m, const int64_t *sym, void *con
                         .scratch = m->scratch,
                         .sym = sym,
                         .arg = arg,
-                        .fault = fault};
+                        .fault = fault,
+                        .profile = moec_profile_running(m)};
 }
 
 static moec_status fault_status(int fault) {
@@ -136,6 +137,8 @@ static moec_status open_instance(moec_instance *m, const moec_options *o, moec_s
     m->used = moec_mem_new(p->n_functions, sizeof *m->used);
     if (!m->used)
         return MOEC_E_MEMORY;
+    if (moec_profile_rows(p) && !(m->profile = moec_profile_new(p)))
+        return MOEC_E_MEMORY;
     for (uint32_t i = 0; i < p->n_functions; i++)
         m->used[i] = moec_symbols_used(p, &p->function[i]);
     if (p->adapter_bytes) {
@@ -190,6 +193,7 @@ void moec_close(moec_instance *m) {
     if (m->mapped)
         munmap((void *)(uintptr_t)m->weights, (size_t)m->mapped);
     moec_mem_free(m->used);
+    moec_profile_free(m->profile);
     moec_mem_free(m);
 }
 

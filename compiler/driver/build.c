@@ -45,6 +45,8 @@ bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Di
     b->codegen.plain_matmul = o->matmul == MATMUL_PLAIN;
     b->codegen.embed_weights = o->embed_weights;
     b->llvm = o->backend == BACKEND_LLVM || o->executor == EXECUTOR_LLVM;
+    b->codegen.profile = o->profile;
+    if (o->debug) b->codegen.ir_file = arena_printf(b->a, "%s.ir", prefix);
     for (uint32_t i = 0; i < model->m->n_params; i++) {
         const Param *p = &model->m->param[i];
         uint64_t n = 1;
@@ -147,6 +149,18 @@ bool build_program(Build *b) {
     return b->program != NULL;
 }
 
+bool build_spares_input(Build *b, const char *dir) {
+    struct stat written, read;
+    const char *path = b->codegen.ir_file ? build_path(b, dir, b->codegen.ir_file) : NULL;
+    bool same = path && stat(path, &written) == 0 && stat(b->model->path, &read) == 0 && written.st_dev == read.st_dev &&
+                written.st_ino == read.st_ino;
+    return !same || diag_error(b->d, DIAG_USAGE_TOGETHER, path, "is the input, and -g would put the IR there: give the result another name");
+}
+
+bool build_ir(Build *b, const char *dir) {
+    return !b->codegen.ir_file || (build_program(b) && outfile_text(build_path(b, dir, b->codegen.ir_file), &b->program->ir, b->d));
+}
+
 bool build_model(Build *b, const char *dir) {
     Text c = {0}, h = {0};
     if (!build_program(b)) return false;
@@ -182,6 +196,21 @@ bool build_sources(Build *b, bool with_main) {
 
 static const char cc_hint[] = "install gcc, name a C compiler with --cc, or use --backend=llvm, which needs none";
 
+/* Debug information says in which folder the compiler ran. A name for it that is the same everywhere, which compilers take
+ * because it is the folder. */
+static const char any_folder[] = "/proc/self/cwd";
+
+static char **tool_environment(Build *b) {
+    if (!b->o->debug) return environ;
+    size_t n = 0, k = 0;
+    while (environ[n]) n++;
+    char **e = arena_array(b->a, n + 2, sizeof *e);
+    for (size_t i = 0; i < n; i++)
+        if (strncmp(environ[i], "PWD=", 4) != 0) e[k++] = environ[i];
+    e[k] = arena_printf(b->a, "PWD=%s", any_folder);
+    return e;
+}
+
 bool build_tool(Build *b, Args *args, const char *hint) {
     vec_push(args, NULL);
     if (b->o->verbose) {
@@ -189,7 +218,7 @@ bool build_tool(Build *b, Args *args, const char *hint) {
         fputc('\n', stderr);
     }
     pid_t pid;
-    int status, e = posix_spawnp(&pid, args->item[0], NULL, NULL, (char *const *)args->item, environ);
+    int status, e = posix_spawnp(&pid, args->item[0], NULL, NULL, (char *const *)args->item, tool_environment(b));
     if (e == ENOENT)
         return diag_error(b->d, DIAG_TOOL_MISSING, NULL, "the program '%s' is not installed; %s", args->item[0], hint);
     if (e) return diag_error(b->d, DIAG_TOOL_MISSING, NULL, "cannot start '%s': %s", args->item[0], strerror(e));
@@ -213,15 +242,27 @@ static void add_flags(Build *b, Args *args) {
     vec_push(args, b->dir);
 }
 
+/* Paths of this machine stay out of what is made. */
+static bool add_debug(Build *b, Args *args) {
+    const char *to = b->source_dir ? b->source_dir : ".";
+    if (strchr(b->dir, '='))
+        return diag_error(b->d, DIAG_FOLDER_MAKE, b->dir, "the name of this scratch folder has a '=': with -g set TMPDIR to another");
+    vec_push(args, "-g");
+    vec_push(args, arena_printf(b->a, "-fdebug-prefix-map=%s=%s", b->dir, to));
+    vec_push(args, arena_printf(b->a, "-fdebug-prefix-map=%s=%s", any_folder, to));
+    return true;
+}
+
 static bool compile_file(Build *b, const char *how, const char *source, const char *object) {
     Args args = {0};
     vec_push(&args, b->o->cc ? b->o->cc : "cc");
     add_flags(b, &args);
+    bool ok = !b->o->debug || !ends_with(source, ".c") || add_debug(b, &args);
     vec_push(&args, how);
     vec_push(&args, build_path(b, b->dir, source));
     vec_push(&args, "-o");
     vec_push(&args, build_path(b, b->dir, object));
-    bool ok = build_tool(b, &args, cc_hint);
+    ok = ok && build_tool(b, &args, cc_hint);
     vec_free(&args);
     return ok;
 }

@@ -15,6 +15,7 @@ typedef struct Build {
     Program *program; /* NULL until build_program */
     bool llvm;          /* the LLVM backend: no C compiler is called */
     char *dir;          /* scratch folder, removed by build_close */
+    const char *source_dir; /* what debug information says of where sources are; NULL: where the debugger runs */
     const char *text_model; /* spiece.model of the model directory, NULL without one; set by build_text */
     Str text;               /* its bytes, checked */
 } Build;
@@ -31,6 +32,10 @@ bool build_install_text(Build *b, const char *to);
 bool build_weights(Build *b, const char *path, OutFile *o);
 /* Lowers the model, once; the weights have been written. */
 bool build_program(Build *b);
+/* False after reporting when the IR that -g writes into `dir` would take the place of the model it is made of. */
+bool build_spares_input(Build *b, const char *dir);
+/* With -g the IR that machine code refers to, as codegen.ir_file in `dir`; without nothing. */
+bool build_ir(Build *b, const char *dir);
 /* model.h and the runtime's files in the scratch folder; for the C backend model.c, and main.c for executables. */
 bool build_sources(Build *b, bool with_main);
 /* Compiles and links what build_sources wrote, or the program through LLVM; the result is a file there, whose path comes back. */

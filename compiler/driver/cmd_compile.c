@@ -5,9 +5,10 @@
 
 typedef struct Target {
     const char *result, *header, *weights, *text;
+    const char *folder, *ir; /* of all of them; a name in it */
 } Target;
 
-/* What stands beside the result: NAME.weights, and NAME.h for what is linked into other programs. */
+/* What stands beside the result: NAME.weights, NAME.h for what is linked into other programs, NAME.ir with -g. */
 static Target target_of(Build *b, EmitKind kind, const char *output) {
     Target t = {.result = output};
     size_t n = strlen(output);
@@ -16,28 +17,30 @@ static Target target_of(Build *b, EmitKind kind, const char *output) {
     t.header = arena_printf(b->a, "%.*s.h", (int)n, output);
     t.weights = arena_printf(b->a, "%.*s.weights", (int)n, output);
     t.text = arena_printf(b->a, "%.*s.spiece.model", (int)n, output);
+    size_t base = slash ? (size_t)(slash + 1 - output) : 0;
+    t.folder = slash == output ? "/" : slash ? arena_printf(b->a, "%.*s", (int)(base - 1), output) : ".";
+    t.ir = arena_printf(b->a, "%.*s.ir", (int)(n - base), output + base);
     return t;
 }
 
 /* NAME.h, and the runtime's header that it includes. */
-static bool install_headers(Build *b, const char *header) {
-    const char *slash = strrchr(header, '/');
-    const char *dir = slash ? arena_printf(b->a, "%.*s", (int)(slash - header), header) : ".";
-    if (!build_embedded(b, slash == header ? "/" : dir, embedded_find("moec_rt.h"))) return false;
-    return build_install(b, build_path(b, b->dir, arena_printf(b->a, "%s.h", b->codegen.prefix)), header, 0666);
+static bool install_headers(Build *b, const Target *t) {
+    if (!build_embedded(b, t->folder, embedded_find("moec_rt.h"))) return false;
+    return build_install(b, build_path(b, b->dir, arena_printf(b->a, "%s.h", b->codegen.prefix)), t->header, 0666);
 }
 
 static bool emit_result(Build *b, EmitKind kind, const char *output) {
     Target t = target_of(b, kind, output);
     OutFile weights;
     const char *made;
+    if (b->codegen.ir_file) b->codegen.ir_file = t.ir;
     const char *path = b->codegen.embed_weights ? arena_printf(b->a, "%s/weights.bin", b->dir) : t.weights;
-    if ((kind == EMIT_EXE && !build_text(b)) || !build_weights(b, path, &weights)) return false;
+    if (!build_spares_input(b, t.folder) || (kind == EMIT_EXE && !build_text(b)) || !build_weights(b, path, &weights)) return false;
     bool ok = !b->codegen.embed_weights || outfile_commit(&weights);
     ok = ok && build_sources(b, kind == EMIT_EXE) && build_compile(b, kind, &made);
-    if (ok && kind != EMIT_EXE) ok = install_headers(b, t.header);
+    if (ok && kind != EMIT_EXE) ok = install_headers(b, &t);
     if (ok && kind == EMIT_EXE && b->text_model) ok = build_install_text(b, t.text);
-    ok = ok && build_install(b, made, t.result, kind == EMIT_EXE || kind == EMIT_SHARED ? 0777 : 0666);
+    ok = ok && build_ir(b, t.folder) && build_install(b, made, t.result, kind == EMIT_EXE || kind == EMIT_SHARED ? 0777 : 0666);
     if (b->codegen.embed_weights) return ok;
     if (ok) return outfile_commit(&weights);
     outfile_abandon(&weights);
@@ -45,7 +48,9 @@ static bool emit_result(Build *b, EmitKind kind, const char *output) {
 }
 
 static bool emit_header(Build *b, const char *output) {
-    return build_model(b, b->dir) && install_headers(b, output);
+    Target t = target_of(b, EMIT_HEADER, output);
+    t.header = output;
+    return build_model(b, b->dir) && install_headers(b, &t);
 }
 
 static const char *default_output(EmitKind kind) {

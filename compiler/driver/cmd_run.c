@@ -342,25 +342,10 @@ static bool execute(Run *r)
     if (r->o->executor == EXECUTOR_INTERP)
         return func_eval(r->model.m, r->f->id, r->syms, r->in, r->out, r->model.arena, r->d);
     Native n;
-    bool ok = native_open(&n, r->o, &r->model, r->o->threads < 0 ? 0 : (int)r->o->threads, r->d) && call_native(r, &n);
+    bool profile = r->o->profile, ok = native_open(&n, r->o, &r->model, r->o->threads < 0 ? 0 : (int)r->o->threads, r->d);
+    ok = ok && (!profile || native_profile_start(&n)) && call_native(r, &n) && (!profile || native_profile_print(&n));
     native_close(&n);
     return ok;
-}
-
-/* What is left of the pipeline before code can be made: nothing for planned IR, `plan` for fused IR, else all. */
-static uint32_t passes_left(const Module *m, PassId *list)
-{
-    bool placed = false, fused = false;
-    uint32_t n = 0;
-    for (FuncId i = 0; i < m->n_funcs; i++) {
-        const Func *f = m->func[i];
-        fused |= f && f->role == FR_KERNEL;
-        for (uint32_t k = 0; f && k < f->n_nodes; k++)
-            placed |= node_attr(&f->node[k], AT_place) != NULL;
-    }
-    for (int p = placed ? PASS_COUNT : fused ? PASS_plan : 0; p < PASS_COUNT; p++)
-        list[n++] = (PassId)p;
-    return n;
 }
 
 /* ---- the command --------------------------------------------------------------------------------------------- */
@@ -411,6 +396,8 @@ int cmd_run(const Options *o)
     int exit_code;
     if (!reports_check(o, !o->out, &exit_code))
         return exit_code;
+    if ((o->profile || o->debug) && o->executor == EXECUTOR_INTERP)
+        return usage_error(o, DIAG_USAGE_TOGETHER, "%s goes with --backend=c or --backend=llvm", o->profile ? "--profile" : "-g");
     Run r = {.o = o, .d = diag_new()};
     bool ok = model_load(o, &r.model, r.d) && run(&r) && reports_write(o, &r.model, NULL, r.d);
     model_close(&r.model);

@@ -89,8 +89,12 @@ void model_close(Model *model);
 /* The config alone: of a directory, or the .json file that `path` names. False after reporting. */
 bool model_config(Arena *a, const char *path, T5Config *out, Diag *d);
 /* Runs the pipeline as the options say (--stop-after, --dump-ir, ...); `stop_after` where the option is not given;
- * `list` NULL = all passes. */
+ * `list` NULL = all passes
+ * that are left. */
 bool model_passes(Model *model, const Options *o, const char *stop_after, const PassId *list, uint32_t n, Diag *d);
+/* What is left of the pipeline for text IR: nothing of a dump after `plan`, `plan` after `fuse`, else all. list: room for
+ * PASS_COUNT. */
+uint32_t passes_left(const Module *m, PassId *list);
 /* Whether every type is ranked and no dynamic op is left: what bind achieves. */
 bool module_is_bound(const Module *m);
 

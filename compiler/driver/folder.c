@@ -19,6 +19,7 @@ static const struct {
     {"moec_kernel.h", "scalar functions and the matrix product of the generated kernels"},
     {"rt.c", "open, close, run, load an adapter"},
     {"generate.c", "greedy decoding"},
+    {"profile.c", "what kernels take, where the program measures them"},
     {"tables.c", "questions about the model's tables: names, extents, sizes"},
     {"pool.c", "threads and barriers"},
     {"atomic.h", "counters that threads share"},
@@ -52,6 +53,8 @@ static const struct {
     {"cli_train_log.c", "metrics.jsonl, and what a person sees of a run"},
     {"cli_train_memory.c", "the memory a run takes"},
     {"cli_export.c", "its command export"},
+    {"cli_profile.h", "profiles as tables: for programs that print one"},
+    {"cli_profile.c", "its options --profile, --profile-calls, --profile-json"},
     {"npy.c", ".npy files"},
     {"moec_train.h", "training: what a program that trains the model includes"},
     {"trainer.c", "training: batches and steps"},
@@ -99,7 +102,7 @@ static bool write_makefile(Build *b, const char *dir) {
     const char *x = b->codegen.prefix;
     Text t = {0};
     text_printf(&t, "# Builds the program %s from the sources in this folder with any C99 compiler: make CC=clang CFLAGS=-O2\n", x);
-    text_printf(&t, "CC ?= cc\nCFLAGS ?= -O3 -march=native -fno-math-errno -fno-trapping-math\n");
+    text_printf(&t, "CC ?= cc\nCFLAGS ?= %s-O3 -march=native -fno-math-errno -fno-trapping-math\n", b->codegen.ir_file ? "-g " : "");
     text_printf(&t, "LDLIBS = %s-lm -lpthread\n", b->codegen.plain_matmul ? "" : "-lopenblas ");
     text_printf(&t, "OBJECTS = %s.o main.o%s", x, b->codegen.embed_weights ? " weights.o" : "");
     for (size_t i = 0, n = 0; i < N_RUNTIME; i++) {
@@ -128,6 +131,7 @@ static bool write_readme(Build *b, const char *dir) {
     text_printf(&t, "| `%s.h` | its entry point |\n| `%s.weights` | the weights, mapped when the model is opened%s |\n", x, x,
                 b->codegen.embed_weights ? "; here part of the program" : "; keep it beside the program");
     if (b->codegen.embed_weights) text_printf(&t, "| `weights.S` | puts the weights into the program |\n");
+    if (b->codegen.ir_file) text_printf(&t, "| `%s` | the IR that debuggers show in the place of `%s.c` |\n", b->codegen.ir_file, x);
     text_printf(&t, "| `main.c` | main of the program |\n| `Makefile` | builds it |\n");
     for (size_t i = 0; i < N_RUNTIME; i++)
         text_printf(&t, "| `%s` | %s |\n", folder_name(i), runtime_files[i].what ? runtime_files[i].what : "the command line: options, help");
@@ -178,8 +182,8 @@ static bool write_all(Build *b, const char *dir) {
     const char *weights_name = arena_printf(b->a, "%s.weights", x);
     OutFile weights;
     if (!build_weights(b, build_path(b, dir, weights_name), &weights)) return false;
-    if (write_runtime(b, dir) && build_model(b, dir) && build_main(b, dir, false) && write_makefile(b, dir) && write_readme(b, dir) &&
-        (!b->codegen.embed_weights || build_weights_asm(b, dir, weights_name)))
+    if (write_runtime(b, dir) && build_model(b, dir) && build_ir(b, dir) && build_main(b, dir, false) &&
+        write_makefile(b, dir) && write_readme(b, dir) && (!b->codegen.embed_weights || build_weights_asm(b, dir, weights_name)))
         return outfile_commit(&weights);
     outfile_abandon(&weights);
     return false;
@@ -194,7 +198,7 @@ static bool put_in_place(Build *b, const char *dir, const char *out) {
 }
 
 bool build_folder(Build *b, const char *out) {
-    if (!name_is_free(b)) return false;
+    if (!name_is_free(b) || !build_spares_input(b, out)) return false;
     const char *dir = NULL;
     for (int i = 0; i < 100 && !dir; i++) {
         const char *candidate = arena_printf(b->a, "%s.%ld.%d", out, (long)getpid(), i);

@@ -332,6 +332,21 @@ static bool check_ids(const Model *model, Diag *d)
     return true;
 }
 
+uint32_t passes_left(const Module *m, PassId *list)
+{
+    bool placed = false, fused = false;
+    uint32_t n = 0;
+    for (FuncId i = 0; i < m->n_funcs; i++) {
+        const Func *f = m->func[i];
+        fused |= f && f->role == FR_KERNEL;
+        for (uint32_t k = 0; f && k < f->n_nodes; k++)
+            placed |= node_attr(&f->node[k], AT_place) != NULL;
+    }
+    for (int p = placed ? PASS_COUNT : fused ? PASS_plan : 0; p < PASS_COUNT; p++)
+        list[n++] = (PassId)p;
+    return n;
+}
+
 bool model_passes(Model *model, const Options *o, const char *stop_after, const PassId *list, uint32_t n, Diag *d)
 {
     PassRun run = {.options = &model->options,
@@ -345,6 +360,11 @@ bool model_passes(Model *model, const Options *o, const char *stop_after, const 
                    .after_bind = model->files ? check_outputs : NULL,
                    .context = model,
                    .bound = module_is_bound(model->m)};
+    PassId left[PASS_COUNT];
+    if (!list && model->text) {
+        run.list = left;
+        run.n_list = passes_left(model->m, left);
+    }
     for (size_t i = 0; i < o->dump_ir.count; i++)
         add_dump(o->dump_ir.item[i], &run);
     diag_default_file(d, model->path);

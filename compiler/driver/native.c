@@ -2,6 +2,7 @@
 #include "native.h"
 
 #include <dlfcn.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -17,7 +18,9 @@ bool native_open(Native *n, const Options *o, Model *model, int threads, Diag *d
     const char *made, *weights = arena_printf(n->build.a, "%s/weights.bin", n->build.dir);
     OutFile w;
     n->build.codegen.embed_weights = false;
+    n->build.source_dir = n->build.dir;
     if (!build_weights(&n->build, weights, &w) || !outfile_commit(&w) || !build_sources(&n->build, false) ||
+        !build_ir(&n->build, n->build.dir) ||
         !build_compile(&n->build, EMIT_SHARED, &made))
         return false;
     n->library = dlopen(made, RTLD_NOW | RTLD_LOCAL);
@@ -41,6 +44,19 @@ bool native_reopen(Native *n) {
     moec_status s = n->open(n->program, &opt, &n->instance);
     return s == MOEC_OK || diag_error(n->d, DIAG_BUILD_LOAD, NULL, "cannot open what was built: %s",
                                       message[0] ? message : n->text(s));
+}
+
+bool native_profile_start(Native *n) {
+    moec_status (*start)(moec_instance *m);
+    if (!native_symbol_address(n, "moec_profile_start", &start)) return false;
+    moec_status s = start(n->instance);
+    return s == MOEC_OK || diag_error(n->d, DIAG_USAGE_TOGETHER, NULL, "no kernel to measure: %s", n->text(s));
+}
+
+bool native_profile_print(Native *n) {
+    int (*print)(const moec_instance *m, int each, FILE *f);
+    return native_symbol_address(n, "moec_profile_print", &print) &&
+           (print(n->instance, 0, stderr) || diag_error(n->d, DIAG_RUN_STATUS, NULL, "no memory for a profile"));
 }
 
 void native_close(Native *n) {

@@ -26,6 +26,9 @@ void native_close(Native *n);
 bool native_reopen(Native *n);
 /* Address of a function of the library into the pointer at `out`; false after reporting. */
 bool native_symbol_address(Native *n, const char *name, void *out);
+/* Of a model compiled with --profile: measures from here on; prints what was measured on stderr. False after reporting. */
+bool native_profile_start(Native *n);
+bool native_profile_print(Native *n);
 /* Index of a function or symbol; -1. */
 int native_function(const Native *n, const char *name);
 int native_symbol(const Native *n, const char *name);

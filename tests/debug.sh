@@ -1,0 +1,127 @@
+#!/bin/sh
+# moec compile -g: machine code refers to lines of NAME.ir, which hold the node it computes; calls of kernels to lines with
+# the ONNX node. The same bytes whatever the folder and the scratch folder, and no path of either in them.
+moec=${MOEC:-build/moec}
+root=${SOURCE_DIR:-$(cd "$(dirname "$0")/.." && pwd)}
+tiny=$root/examples/t5-tiny
+case=$root/tests/fixtures/adapters/mov-e4
+for tool in objdump addr2line nm; do
+    command -v $tool >/dev/null 2>&1 || { echo "skipped: $tool is not installed"; exit 77; }
+done
+moec=$(cd "$(dirname "$moec")" && pwd)/$(basename "$moec")
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+status=0
+fail() { echo "debug: $*" >&2; status=1; }
+compilers=gcc
+if command -v clang >/dev/null 2>&1; then compilers="gcc clang"; else echo "clang: not installed, skipped"; fi
+compile() { "$moec" compile "$tiny" --adapter "$case/spec.json" --matmul=plain -O1 "$@"; }
+
+# ADDRESS SYMBOL of every instruction of kernels and entry functions.
+instructions() {
+    objdump -d --no-show-raw-insn "$1" | awk '
+        /^[0-9a-f]+ <.*>:$/ { name = substr($2, 2, length($2) - 3); take = name ~ /^(k[0-9]+(_.*)?|run_[0-9]+)$/ }
+        take && /^ +[0-9a-f]+:/ { sub(":", "", $1); print $1, name }'
+}
+
+# For each instruction but few the outermost frame, that of the function itself, stands in the lines of that function in the IR; each
+# kernel has instructions on lines of nodes; each call of an entry function has some on its line, which names an ONNX node.
+check_lines() {
+    exe=$1 ir=$2
+    instructions "$exe" >"$work/instructions"
+    [ -s "$work/instructions" ] || { fail "$exe: no kernels"; return; }
+    cut -d' ' -f1 "$work/instructions" | addr2line -e "$exe" -a -i -f >"$work/frames"
+    awk -v ir="$(basename "$ir")" '
+        function bad(why) { if (failed++ < 5) print "debug: " why | "cat >&2" }
+        FILENAME ~ /\.ir$/ {
+            text[FNR] = $0
+            if (/^func @/) { name = $2; sub("@", "", name); role = $3; first = FNR }
+            if (/^}/) { from[name] = first; to[name] = FNR; kind[name] = role }
+            if (first && role == "entry" && / call /) calls[FNR] = 1
+            next
+        }
+        FILENAME ~ /instructions$/ { symbol[FNR] = $2; n = FNR; next }
+        /^0x/ { at++; frame = ""; next }
+        # a frame is its function, then FILE:LINE
+        (++half) % 2 == 0 { frame = $1; last[at] = frame }
+        END {
+            for (i = 1; i <= n; i++) {
+                file = last[i]; sub(/:[0-9?]+$/, "", file); sub(/.*\//, "", file)
+                line = last[i]; sub(/.*:/, "", line); line += 0
+                s = symbol[i]; name = s; sub(/_task$/, "", name); sub(/^k[0-9]+_/, "", name)
+                if (file == "moec_kernel.h" || last[i] ~ /\?$/) continue # inlined without a trace; of no line
+                if (file != ir) { bad(s " is in " last[i]); continue }
+                known++
+                if (s ~ /^run_/) { seen[line] = 1; entries[s] = 1; continue }
+                if (name == "prepare") { # made of an init function
+                    name = ""
+                    for (f in from) if (kind[f] == "init" && from[f] <= line && line <= to[f]) name = f
+                }
+                if (!(name in from) || line < from[name] || line > to[name]) bad(s " is said to be " last[i] ": " text[line])
+                kernels[name] = 1
+                if (text[line] ~ / = /) nodes[name]++
+            }
+            for (k in kernels) { total++; if (!nodes[k]) bad(k " has no instruction on the line of a node") }
+            for (c in calls) {
+                if (!(c in seen)) bad("no instruction on line " c ": " text[c])
+                all++
+                onnx += text[c] ~ /!"\//
+            }
+            if (total < 10 || onnx < all * 0.8) bad(total " kernels; an ONNX node on " onnx " of " all " calls")
+            if (known < n * 0.6) bad("lines of " known " of " n " instructions")
+            exit failed > 0
+        }' "$ir" "$work/instructions" "$work/frames" || fail "$exe: lines"
+}
+
+for cc in $compilers; do
+    for folder in one another; do
+        mkdir -p "$work/$cc.$folder" "$work/scratch.$folder"
+        (cd "$work/$cc.$folder" && TMPDIR="$work/scratch.$folder" compile -g --cc=$cc -o t5) || fail "$cc: compile -g"
+    done
+    for file in t5 t5.ir; do
+        cmp "$work/$cc.one/$file" "$work/$cc.another/$file" || fail "$cc: $file depends on the folder"
+        grep -c "$work" "$work/$cc.one/$file" >/dev/null && fail "$cc: $file names the folder"
+    done
+    check_lines "$work/$cc.one/t5" "$work/$cc.one/t5.ir"
+done
+
+# What a debugger shows, from the folder that has the IR.
+if command -v gdb >/dev/null 2>&1; then
+    kernel=$(nm "$work/gcc.one/t5" | awk '/ t k[0-9]+_.*attention.*_task$/ { print $3; exit }')
+    (cd "$work/gcc.one" && gdb -nx -batch -ex "list $kernel" t5) 2>/dev/null | grep -q "^[0-9]*.func @attention_.* kernel" || fail "gdb does not show the IR"
+else
+    echo "gdb: not installed, skipped"
+fi
+
+# The file is the dump, and IR like any other.
+"$moec" dump "$tiny" --adapter "$case/spec.json" -o "$work/dump.ir" && cmp "$work/dump.ir" "$work/gcc.one/t5.ir" || fail "t5.ir is not the dump"
+
+# The folder of sources.
+compile -g --emit=c --prefix=tiny -o "$work/c" && (cd "$work/c" && make tiny.o CFLAGS="-g -O1" >/dev/null) || fail "--emit=c -g"
+check_lines "$work/c/tiny.o" "$work/c/tiny.ir"
+# In it each node's comment stands on the node's line, each matrix product on that of an op that has one.
+awk '
+    function bad(why) { if (failed++ < 5) print "debug: line " line ": " why " | " text[line] | "cat >&2" }
+    FILENAME ~ /\.ir$/ { text[FNR] = $0; next }
+    /^#line .*\.ir"$/ { line = $2; next }
+    /^#line/ { line = 0; next }
+    / = .* \*\/$/ && /^ *\/\* %?[a-z0-9_.]/ {
+        note = $0; sub(/^ *\/\* /, "", note); sub(/ \*\/$/, "", note)
+        if (text[line] != "  " note && note !~ /\\/) bad(note); else notes++
+    }
+    /moec_matmul\(/ { if (text[line] ~ / (matmul|attention|cross_entropy[a-z_]*) /) products++; else bad($0) }
+    END { if (notes < 30 || products < 10) bad(notes " notes, " products " products"); exit failed > 0 }
+' "$work/c/tiny.ir" "$work/c/tiny.c" || fail "lines of tiny.c"
+compile --emit=c --prefix=tiny -o "$work/plain" || fail "--emit=c"
+[ ! -e "$work/plain/tiny.ir" ] || fail "an IR file without -g"
+grep -q '^#line' "$work/plain/tiny.c" && fail "#line without -g"
+sed '/^#line/d' "$work/c/tiny.c" | cmp - "$work/plain/tiny.c" || fail "-g changes more than lines"
+
+# The input is never written over.
+cp "$work/dump.ir" "$work/model.ir"
+"$moec" compile "$work/model.ir" -g --matmul=plain -O0 -o "$work/model" 2>"$work/log" && fail "the input was written over"
+grep -q "model.ir: error: is the input" "$work/log" || fail "message: $(cat "$work/log")"
+cmp "$work/dump.ir" "$work/model.ir" || fail "the input was changed"
+for left in "$work/model" "$work/model.weights" "$work"/scratch.*/*; do [ ! -e "$left" ] || fail "left behind: $left"; done
+[ $status = 0 ] && echo "debug: the lines of every instruction, the bytes of every build"
+exit $status
