@@ -15,6 +15,7 @@ typedef struct LlvmOptions {
     int level;          /* 0..3 */
     LlvmForm form;
     Str vocabulary;     /* moec_kernel.h as bitcode */
+    const char *source_dir; /* what debug information says of where the IR file is; NULL: "." */
     const char *weights; /* file that an embedding program includes, NULL: none */
 } LlvmOptions;
 

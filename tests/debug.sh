@@ -20,11 +20,11 @@ compile() { "$moec" compile "$tiny" --adapter "$case/spec.json" --matmul=plain -
 # ADDRESS SYMBOL of every instruction of kernels and entry functions.
 instructions() {
     objdump -d --no-show-raw-insn "$1" | awk '
-        /^[0-9a-f]+ <.*>:$/ { name = substr($2, 2, length($2) - 3); take = name ~ /^(k[0-9]+(_.*)?|run_[0-9]+)$/ }
+        /^[0-9a-f]+ <.*>:$/ { name = substr($2, 2, length($2) - 3); take = name ~ /^(k[0-9]+(_.*)?|run_[0-9]+)$/ && name !~ /_table$/ }
         take && /^ +[0-9a-f]+:/ { sub(":", "", $1); print $1, name }'
 }
 
-# For each instruction but few the outermost frame, that of the function itself, stands in the lines of that function in the IR; each
+# For each instruction but few the frame of the function itself (of what LLVM inlined into it: a parallel loop's body) stands in the lines of that function in the IR; each
 # kernel has instructions on lines of nodes; each call of an entry function has some on its line, which names an ONNX node.
 check_lines() {
     exe=$1 ir=$2
@@ -43,12 +43,13 @@ check_lines() {
         FILENAME ~ /instructions$/ { symbol[FNR] = $2; n = FNR; next }
         /^0x/ { at++; frame = ""; next }
         # a frame is its function, then FILE:LINE
-        (++half) % 2 == 0 { frame = $1; last[at] = frame }
+        (++half) % 2 == 0 { frame = $1; last[at] = frame; if (!(at in inner) && index(frame, "/" ir ":")) inner[at] = frame }
         END {
             for (i = 1; i <= n; i++) {
+                if (symbol[i] !~ /^run_/ && i in inner) last[i] = inner[i] # LLVM puts a task around the loop body
                 file = last[i]; sub(/:[0-9?]+$/, "", file); sub(/.*\//, "", file)
                 line = last[i]; sub(/.*:/, "", line); line += 0
-                s = symbol[i]; name = s; sub(/_task$/, "", name); sub(/^k[0-9]+_/, "", name)
+                s = symbol[i]; name = s; sub(/_(task|body)$/, "", name); sub(/^k[0-9]+_/, "", name)
                 if (file == "moec_kernel.h" || last[i] ~ /\?$/) continue # inlined without a trace; of no line
                 if (file != ir) { bad(s " is in " last[i]); continue }
                 known++
@@ -73,10 +74,13 @@ check_lines() {
         }' "$ir" "$work/instructions" "$work/frames" || fail "$exe: lines"
 }
 
+if "$moec" --version | grep -q LLVM; then compilers="$compilers llvm"; else echo "LLVM: not built in, skipped"; fi
 for cc in $compilers; do
+    with=--cc=$cc
+    [ $cc != llvm ] || with=--backend=llvm
     for folder in one another; do
         mkdir -p "$work/$cc.$folder" "$work/scratch.$folder"
-        (cd "$work/$cc.$folder" && TMPDIR="$work/scratch.$folder" compile -g --cc=$cc -o t5) || fail "$cc: compile -g"
+        (cd "$work/$cc.$folder" && TMPDIR="$work/scratch.$folder" compile -g $with -o t5) || fail "$cc: compile -g"
     done
     for file in t5 t5.ir; do
         cmp "$work/$cc.one/$file" "$work/$cc.another/$file" || fail "$cc: $file depends on the folder"

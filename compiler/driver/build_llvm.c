@@ -11,6 +11,7 @@ static LlvmOptions options_of(const Build *b, LlvmForm form) {
     const EmbeddedFile *v = embedded_find(b->codegen.plain_matmul ? "vocabulary_plain.bc" : "vocabulary_openblas.bc");
     LlvmOptions o = {.triple = b->o->target, .cpu = b->o->mcpu ? b->o->mcpu : b->o->march, .form = form};
     o.level = b->o->level == 0 || b->o->level == 1 ? (int)b->o->level : 3;
+    o.source_dir = b->source_dir;
     if (v) o.vocabulary = (Str){(const char *)v->data, v->size};
     if (b->codegen.embed_weights) o.weights = build_path((Build *)b, b->dir, "weights.bin");
     return o;

@@ -1,0 +1,100 @@
+/* Shared by the files of the LLVM builder, and the one place where LLVM's headers are included. A translation like print_c.c,
+ * of the same data: no decision but the target's. */
+#ifndef MOEC_LLVM_BUILDER_H
+#define MOEC_LLVM_BUILDER_H
+
+#include "../llvm.h"
+
+#include <llvm-c/Analysis.h>
+#include <llvm-c/BitReader.h>
+#include <llvm-c/BitWriter.h>
+#include <llvm-c/Core.h>
+#include <llvm-c/DebugInfo.h>
+#include <llvm-c/Target.h>
+#include <llvm-c/TargetMachine.h>
+#include <llvm-c/Transforms/PassBuilder.h>
+
+typedef LLVMValueRef Val;
+typedef LLVMTypeRef Ty;
+
+/* Where machine code comes from: lines of the IR file. All NULL without one. */
+typedef struct DebugLines {
+    LLVMDIBuilderRef builder;
+    LLVMMetadataRef file, unit, type; /* one type serves: functions are named, not called */
+} DebugLines;
+
+typedef struct Builder {
+    const Program *p;
+    const LlvmOptions *o;
+    Diag *d;
+    Arena *arena;
+    LLVMContextRef cx;
+    LLVMModuleRef m;
+    LLVMBuilderRef b;
+    LLVMTargetMachineRef machine;
+    DebugLines debug;
+    Ty i8, i16, i32, i64, f32, f64, ptr, nothing;
+    Val *symbol; /* run-time symbols, by DimTable number */
+    /* of the function being built */
+    const LoopKernel *k;
+    Val fn, frame, pool;
+    LLVMMetadataRef scope; /* its debug information */
+    Val *buf;    /* address of each buffer of the kernel */
+    Val *var;    /* slot of each variable */
+    Val *table;  /* constants of the kernel */
+} Builder;
+
+/* ---- types and numbers (builder.c) ---------------------------------------------------------------- */
+
+Ty lb_scalar(const Builder *x, DType t);
+bool lb_is_unsigned(DType t);
+bool lb_is_float(Ty t);
+Val lb_number(Ty t, int64_t v);
+Val lb_i64(const Builder *x, int64_t v);
+/* v, of element type `from`, as C converts it to a parameter or variable of type `to`. */
+Val lb_convert(Builder *x, Val v, DType from, Ty to);
+Val lb_least(Builder *x, LLVMIntPredicate p, Val a, Val b); /* p: of the one that is taken */
+/* d of the symbols that have been loaded. */
+Val lb_size(Builder *x, Dim d);
+/* Loads the program's symbols from an array in their order. */
+void lb_load_symbols(Builder *x, Val array);
+
+/* ---- calls ------------------------------------------------------------------------------------------ */
+
+Val lb_function(Builder *x, const char *name); /* which is there */
+/* The same, declared when it is not: of the runtime. */
+Val lb_runtime(Builder *x, const char *name, Ty result, Ty *param, unsigned n);
+Val lb_call(Builder *x, Val f, Val *arg, unsigned n);
+/* moec_NAME_TYPE of the vocabulary, of n operands with the element types of e (i64 without), converted as C does. */
+Val lb_vocabulary(Builder *x, const char *name, const char *type, const LExpr *const *e, const Val *operand, unsigned n);
+
+/* ---- functions --------------------------------------------------------------------------------------- */
+
+/* An internal function, of a line of the IR file. */
+Val lb_add_function(Builder *x, const char *name, Ty result, Ty *param, unsigned n, uint32_t line);
+/* What is built from now on belongs to fn and stands at its end; its line is `line`, 0: none. */
+void lb_open(Builder *x, Val fn, uint32_t line);
+/* What is built from now on belongs to this line. */
+void lb_line(Builder *x, uint32_t line);
+LLVMBasicBlockRef lb_new_block(Builder *x, const char *name);
+void lb_enter(Builder *x, LLVMBasicBlockRef b);
+void lb_attribute(const Builder *x, Val f, unsigned where, const char *name, uint64_t value);
+Val lb_constant(Builder *x, const char *name, Ty t, Val init);
+const char *lb_text(const Builder *x, const char *fmt, Str s); /* fmt has one %.*s */
+/* The pointer at `offset` of the frame; the address some bytes behind another. */
+Val lb_frame_field(Builder *x, size_t offset);
+Val lb_bytes_from(Builder *x, Val base, int64_t offset);
+
+/* ---- debug information --------------------------------------------------------------------------------- */
+
+void lb_debug_begin(Builder *x);
+void lb_debug_end(Builder *x);
+
+/* ---- parts (kernel.c, program.c) ------------------------------------------------------------------------ */
+
+/* A kernel as a function of its name. */
+void lb_kernel(Builder *x, const LoopKernel *k);
+/* All of the program into the module. */
+void lb_program(Builder *x);
+
+#endif
