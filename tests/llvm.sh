@@ -1,0 +1,135 @@
+#!/bin/sh
+# The LLVM backend: every form it emits, programs made without a C compiler, other machines, the same bytes twice, and what is
+# refused. Its numbers are the business of golden_llvm.sh, backends.sh and onnx_nodes.sh.
+moec=${MOEC:-build/moec}
+root=${SOURCE_DIR:-$(cd "$(dirname "$0")/.." && pwd)}
+build=${BUILD_DIR:-$root/build}
+tiny=$root/examples/t5-tiny
+case=$root/tests/fixtures/adapters/mov-e4
+"$moec" --version | grep -q LLVM || { echo "moec was built without LLVM: skipped"; exit 77; }
+moec=$(cd "$(dirname "$moec")" && pwd)/$(basename "$moec")
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+status=0
+fail() { echo "llvm: $*" >&2; status=1; }
+prompt=4,60,70,80,90,1
+compile() { "$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --backend=llvm -O1 "$@"; }
+
+# ---- programs, with no compiler to be found -----------------------------------------------------------------
+
+"$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --matmul=plain -O1 -o "$work/c" || exit 1
+want=$("$work/c" generate --ids $prompt --max-length 8)
+[ -n "$want" ] || fail "the C backend's program generates nothing"
+mkdir "$work/bin"
+ln -s "$(command -v ld)" "$work/bin/ld"
+alone() { (PATH=$work/bin && export PATH && compile "$@"); }
+for options in "--matmul=plain" "--matmul=openblas" "--matmul=plain --embed-weights" "--matmul=plain -march=generic" "--matmul=plain -O0"; do
+    # shellcheck disable=SC2086
+    alone $options -o "$work/t5" || { fail "$options: compile"; continue; }
+    [ "$("$work/t5" generate --ids $prompt --max-length 8)" = "$want" ] || fail "$options: other tokens"
+done
+if compile --cc=/no/such/cc --backend=c -o "$work/none" 2>"$work/err"; then fail "a C compiler that is not there goes unnoticed"; fi
+grep -q -e "--backend=llvm" "$work/err" || fail "the message does not name --backend=llvm: $(cat "$work/err")"
+if compile --linker=/no/such/ld -o "$work/none" 2>"$work/err"; then fail "a linker that is not there goes unnoticed"; fi
+grep -q -e "--linker" "$work/err" || fail "the message does not name --linker: $(cat "$work/err")"
+
+# Text: the tokenizer is C++, its library the system's.
+vocab=$root/tests/fixtures/tokenizer/spiece.model
+mkdir "$work/text"
+cp "$tiny"/*.onnx "$tiny/config.json" "$work/text"
+if [ -f "$tiny/spiece.model" ]; then cp "$tiny/spiece.model" "$work/text"; else cp "$vocab" "$work/text" 2>/dev/null; fi
+if "$moec" compile "$work/text" --backend=llvm --matmul=plain -O1 -o "$work/speaks" 2>"$work/err"; then
+    "$work/speaks" generate --text "a b" --max-length 4 >"$work/said" 2>&1 || fail "text: $(cat "$work/said")"
+else
+    grep -q "spiece.model" "$work/err" || fail "text: $(cat "$work/err")"
+    echo "no vocabulary fits the bundled model: text is tested by tokens.sh"
+fi
+
+# ---- the other forms ------------------------------------------------------------------------------------------
+
+for kind in asm obj lib shared llvm bc; do
+    for time in 1 2; do
+        mkdir -p "$work/$time"
+        (cd "$work/$time" && TMPDIR=$work/$time compile --matmul=plain --emit=$kind --prefix=tiny -o tiny.$kind) || fail "--emit=$kind"
+    done
+    cmp "$work/1/tiny.$kind" "$work/2/tiny.$kind" || fail "$kind: two compiles of one input differ"
+    grep -q -e "$work" -e "$root" -e "$build" "$work/1/tiny.$kind" && fail "$kind names a folder of this machine"
+    cmp "$work/1/tiny.weights" "$work/2/tiny.weights" || fail "$kind: weights differ"
+done
+"$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --emit=header --prefix=tiny -o "$work/tiny.h" &&
+    cmp "$work/tiny.h" "$work/1/tiny.h" || fail "the header is not the C backend's"
+grep -q '^define .*ptr @tiny_program()' "$work/1/tiny.llvm" || fail "no IR of LLVM"
+[ "$(head -c 2 "$work/1/tiny.bc")" = BC ] || fail "no bitcode"
+cc -c -o "$work/asm.o" -x assembler "$work/1/tiny.asm" || fail "the assembly does not assemble"
+
+# One main for both backends, with objects, libraries and shared libraries.
+cat >"$work/use.c" <<'C'
+#include "tiny.h"
+#include <stdio.h>
+int main(int argc, char **argv) {
+    char text[256] = "";
+    moec_options options = {0};
+    moec_instance *m = NULL;
+    int64_t ids[6] = {4, 60, 70, 80, 90, 1}, mask[6] = {1, 1, 1, 1, 1, 1}, token[8], steps = 0;
+    moec_generate_options o = {8, -1};
+    options.weights = argc > 1 ? argv[1] : NULL;
+    options.message = text;
+    options.message_room = sizeof text;
+    if (moec_open(tiny_program(), &options, &m) || moec_generate(m, 1, 6, ids, mask, NULL, &o, token, &steps, NULL, NULL)) {
+        printf("%s\n", text);
+        return 1;
+    }
+    for (int64_t i = 0; i < steps; i++) printf(i ? " %d" : "%d", (int)token[i]);
+    printf("\n");
+    moec_close(m);
+    return 0;
+}
+C
+"$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --matmul=plain -O1 --emit=obj --prefix=tiny \
+    -o "$work/tiny.o" || fail "C: --emit=obj"
+cc -std=c99 -I "$work/1" -c -o "$work/use.o" "$work/use.c" || exit 1
+for file in "$work/tiny.o" "$work/1/tiny.obj" "$work/asm.o" "$work/1/tiny.lib" "$work/1/tiny.shared"; do
+    rt=$build/libmoec_rt.a
+    case $file in *.lib | *.shared) rt= ;; esac
+    cc -o "$work/use" "$work/use.o" "$file" $rt -Wl,-rpath,"$work/1" -lm -lpthread || { fail "$file does not link"; continue; }
+    [ "$("$work/use" "$work/1/tiny.weights")" = "$want" ] || fail "$file: other tokens"
+done
+for file in tiny.obj tiny.lib tiny.shared; do
+    symbols=-g
+    [ $file != tiny.shared ] || symbols=-gD
+    nm $symbols --defined-only "$work/1/$file" | awk 'NF == 3 { print $3 }' | grep -Ev '^(tiny_|moec_)' >"$work/log"
+    [ ! -s "$work/log" ] || fail "$file has other global symbols: $(cat "$work/log")"
+done
+
+# ---- other machines ----------------------------------------------------------------------------------------------
+
+"$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --emit=c --matmul=plain --prefix=tiny \
+    -o "$work/folder" || fail "--emit=c"
+for machine in aarch64 riscv64; do
+    compile --matmul=plain --target=$machine-linux-gnu --emit=obj --prefix=tiny -o "$work/$machine.o" || { fail "$machine: compile"; continue; }
+    cross=$machine-linux-gnu-gcc
+    command -v $cross >/dev/null 2>&1 && command -v qemu-$machine >/dev/null 2>&1 || { echo "$cross or qemu-$machine: not installed, skipped"; continue; }
+    mkdir "$work/$machine"
+    cp "$work/folder"/*.[ch] "$work/$machine"
+    rm "$work/$machine/tiny.c"
+    (cd "$work/$machine" && $cross -std=c99 -O1 -I. -o tiny ./*.c ../$machine.o -lm -lpthread) || { fail "$machine: link"; continue; }
+    got=$(qemu-$machine -L /usr/$machine-linux-gnu "$work/$machine/tiny" generate --weights "$work/folder/tiny.weights" --ids $prompt --max-length 8)
+    [ "$got" = "$want" ] || fail "$machine: '$got', not '$want'"
+done
+
+# ---- what is refused: one line, nothing left behind ------------------------------------------------------------------
+
+refuse() {
+    pattern=$1
+    shift
+    compile --matmul=plain -o "$work/refused" "$@" 2>"$work/err"
+    code=$?
+    [ $code = 1 ] && [ "$(wc -l <"$work/err")" = 1 ] && grep -q -e "$pattern" "$work/err" || fail "$*: exit $code, $(cat "$work/err")"
+    for left in "$work"/refused*; do [ ! -e "$left" ] || fail "left behind: $left"; done
+}
+refuse "no target 'pdp11-unknown'" --target=pdp11-unknown --emit=obj
+refuse "no CPU 'z80'" -march=z80 --emit=obj
+refuse "use --emit=obj" --target=aarch64-linux-gnu
+refuse "need --backend=llvm" --backend=c -mcpu=generic
+[ $status = 0 ] && echo "llvm: every form, without a C compiler, for three machines"
+exit $status
