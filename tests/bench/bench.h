@@ -136,6 +136,7 @@ typedef struct Bench {
     Arena *arena;
     T5Config config;
     int threads;
+    const char *name; /* the backend's */
     void *library;
     const moec_program *program;
     moec_instance *instance;
@@ -148,44 +149,62 @@ static inline void *find(void *library, const char *name) {
     exit(1);
 }
 
-/* MODEL.so MODEL.weights PREFIX CONFIG.json [--threads N]; ends the program when something is amiss. */
-static inline void bench_open(int argc, char **argv, Bench *b) {
-    if (argc < 5) {
-        fprintf(stderr, "usage: %s MODEL.so MODEL.weights PREFIX CONFIG.json [--threads N]\n", argv[0]);
+/* NAME=MODEL.so */
+static inline void bench_load(Bench *b, char *model, const char *weights, const char *prefix) {
+    char *equals = strchr(model, '=');
+    if (!equals) {
+        fprintf(stderr, "bench: error: '%s': NAME=MODEL.so was expected\n", model);
         exit(2);
     }
-    b->threads = argc > 6 && strcmp(argv[5], "--threads") == 0 ? atoi(argv[6]) : (int)sysconf(_SC_NPROCESSORS_ONLN);
-    if (b->threads < 1 || b->threads > MAX_THREADS) b->threads = 1;
-    b->arena = arena_new();
-    Diag *d = diag_new();
-    bool ok = config_load(b->arena, argv[4], &b->config, d);
-    diag_flush(d);
-    diag_free(d);
-    if (!ok) exit(1);
-    b->library = dlopen(argv[1], RTLD_NOW);
+    *equals = 0;
+    b->name = model;
+    b->library = dlopen(equals + 1, RTLD_NOW | RTLD_LOCAL);
     if (!b->library) {
         fprintf(stderr, "bench: error: %s\n", dlerror());
         exit(1);
     }
     const moec_program *(*program)(void);
     moec_status (*open)(const moec_program *, const moec_options *, moec_instance **);
-    *(void **)&program = find(b->library, arena_printf(b->arena, "%s_program", argv[3]));
+    *(void **)&program = find(b->library, arena_printf(b->arena, "%s_program", prefix));
     *(void **)&open = find(b->library, "moec_open");
     b->program = program();
     char message[256] = "";
-    moec_options o = {.weights = argv[2], .threads = b->threads, .message = message, .message_room = sizeof message};
+    moec_options o = {.weights = weights, .threads = b->threads, .message = message, .message_room = sizeof message};
     if (open(b->program, &o, &b->instance) != MOEC_OK) {
         fprintf(stderr, "bench: %s\n", message);
         exit(1);
     }
 }
 
+/* MODEL.weights PREFIX CONFIG.json THREADS NAME=MODEL.so...: one model by several backends, at most `most`; THREADS 0: one a
+ * core. Returns how many; ends the program when something is amiss. They share one arena. */
+static inline int bench_open(int argc, char **argv, Bench *b, int most) {
+    int n = argc - 5;
+    if (n < 1 || n > most) {
+        fprintf(stderr, "usage: %s MODEL.weights PREFIX CONFIG.json THREADS NAME=MODEL.so...\n", argv[0]);
+        exit(2);
+    }
+    Arena *a = arena_new();
+    Diag *d = diag_new();
+    T5Config config;
+    bool ok = config_load(a, argv[3], &config, d);
+    diag_flush(d);
+    diag_free(d);
+    if (!ok) exit(1);
+    int threads = atoi(argv[4]) > 0 ? atoi(argv[4]) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    for (int i = 0; i < n; i++) {
+        b[i] = (Bench){.arena = a, .config = config, .threads = threads < 1 || threads > MAX_THREADS ? 1 : threads};
+        bench_load(&b[i], argv[5 + i], argv[1], argv[2]);
+    }
+    return n;
+}
+
 static inline void head(const char *what) {
     printf("%-34s %12s %9s %-8s %9s %8s\n", what, "time", "rate", "", "limit", "ratio");
 }
 
-static inline void row(const char *work, double seconds, double amount, double limit, const char *unit) {
-    printf("%-34s %9.2f ms %9.1f %-8s %9.1f %6.1f %%\n", work, seconds * 1e3, amount / seconds / 1e9, unit, limit / 1e9,
+static inline void row(const char *work, const char *name, double seconds, double amount, double limit, const char *unit) {
+    printf("%-28s %-5s %9.2f ms %9.1f %-8s %9.1f %6.1f %%", work, name, seconds * 1e3, amount / seconds / 1e9, unit, limit / 1e9,
            100 * amount / seconds / limit);
 }
 

@@ -1,6 +1,6 @@
 /* A training step of a compiled T5 against the machine's FMA peak, all measured in one run.
  *
- *     bench_train MODEL.so MODEL.weights PREFIX CONFIG.json [--threads N]
+ *     bench_train MODEL.weights PREFIX CONFIG.json THREADS NAME=MODEL.so
  *
  * The model is compiled with --train. Work is what the base model's products need, counted from its
  * configuration: in the forward pass every product of a token with a weight, scores and values of attention;
@@ -244,7 +244,7 @@ static void print_pass(const char *name, Spent s, double flops, double peak, int
 
 int main(int argc, char **argv) {
     Bench b;
-    bench_open(argc, argv, &b);
+    bench_open(argc, argv, &b, 1);
     if (!b.program->seq2seq || b.program->seq2seq->train < 0) {
         fprintf(stderr, "bench: error: the model was compiled without --train\n");
         return 1;
@@ -264,7 +264,7 @@ int main(int argc, char **argv) {
     long resident = most_resident();
     time_passes(&t, &forward, &backward);
     Work w = work(&b.config);
-    printf("%d threads; FMA peak %.1f GFLOP/s\n\n", b.threads, peak / 1e9);
+    printf("%s: %d threads; FMA peak %.1f GFLOP/s\n\n", b.name, b.threads, peak / 1e9);
     printf("%-34s %12s %12s %9s %-8s %9s %8s %8s\n", "train batch 8, 256 to 64 tokens", "time", "CPU", "rate",
            "", "limit", "ratio", "of CPU");
     print_pass("step", step, w.forward + w.backward, peak, b.threads);
