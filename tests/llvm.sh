@@ -131,5 +131,13 @@ refuse "no target 'pdp11-unknown'" --target=pdp11-unknown --emit=obj
 refuse "no CPU 'z80'" -march=z80 --emit=obj
 refuse "use --emit=obj" --target=aarch64-linux-gnu
 refuse "need --backend=llvm" --backend=c -mcpu=generic
+
+# ---- built without LLVM ------------------------------------------------------------------------------------------------
+
+without=$build/moec_without_llvm
+"$without" --version | grep -q LLVM && fail "$without names LLVM"
+"$without" compile "$tiny" --backend=llvm -o "$work/refused" 2>"$work/err" && fail "$without compiles through LLVM"
+grep -q "built without LLVM" "$work/err" || fail "$without: $(cat "$work/err")"
+[ "$("$without" run "$tiny" --func encode --backend=c -O1)" = "$("$moec" run "$tiny" --func encode --backend=c -O1)" ] || fail "$without: other results"
 [ $status = 0 ] && echo "llvm: every form, without a C compiler, for three machines"
 exit $status
