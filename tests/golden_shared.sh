@@ -1,7 +1,7 @@
 #!/bin/sh
 # The complete reference data, where they are (MOEC_SHARED, or ../shared/data): every export against its family's
 # goldens and, for training, through all passes; every adapter case. They are too large for this repository; golden.sh
-# runs a selection.
+# runs a selection. BACKEND=llvm: compiled by LLVM, and no more than that.
 moec=${MOEC:-build/moec}
 root=${SOURCE_DIR:-$(cd "$(dirname "$0")/.." && pwd)}
 shared=${MOEC_SHARED:-$root/../shared/data}
@@ -21,7 +21,7 @@ bad() {
 verify() {
     label=$1 model=$2 golden=$3
     shift 3
-    "$moec" verify "$model" --golden "$golden" -O1 --matmul=plain "$@" >"$work/out" 2>"$work/err"
+    "$moec" verify "$model" --golden "$golden" -O1 --matmul=plain --backend=${BACKEND:-c} "$@" >"$work/out" 2>"$work/err"
 }
 
 pass() {
