@@ -14,9 +14,9 @@ typedef struct LlvmOptions {
     const char *cpu;    /* a name LLVM knows, "native" (NULL) or "generic" */
     int level;          /* 0..3 */
     LlvmForm form;
-    Str vocabulary;     /* moec_kernel.h as bitcode */
+    Str vocabulary;         /* moec_kernel.h as bitcode */
     const char *source_dir; /* what debug information says of where the IR file is; NULL: "." */
-    const char *weights; /* file that an embedding program includes, NULL: none */
+    const char *weights;    /* file that an embedding program includes, NULL: none */
 } LlvmOptions;
 
 /* The object (or text) of a program: PREFIX_program is its one global symbol. False after reporting: an unknown

@@ -13,14 +13,18 @@ _Static_assert((int)MOEC_BOOL == (int)DT_BOOL && (int)MOEC_F64 == (int)DT_F64, "
 
 /* ---- layouts -------------------------------------------------------------------------------------- */
 
-#define LAYOUT(type) {#type, type##_fields, sizeof type##_fields / sizeof *type##_fields, sizeof(type)}
-#define F(type, member, kind) {#member, CELL_##kind, 1, offsetof(type, member)}
+#define LAYOUT(type)                                                                                         \
+    { #type, type##_fields, sizeof type##_fields / sizeof *type##_fields, sizeof(type) }
+#define F(type, member, kind)                                                                                \
+    { #member, CELL_##kind, 1, offsetof(type, member) }
 
 static const Field moec_symbol_fields[] = {
-    F(moec_symbol, name, TEXT), F(moec_symbol, lo, I64), F(moec_symbol, hi, I64),
+    F(moec_symbol, name, TEXT),
+    F(moec_symbol, lo, I64),
+    F(moec_symbol, hi, I64),
 };
 static const Field moec_value_fields[] = {
-    F(moec_value, name, TEXT),  F(moec_value, dtype, U8),      F(moec_value, rank, U8),
+    F(moec_value, name, TEXT), F(moec_value, dtype, U8),      F(moec_value, rank, U8),
     F(moec_value, alias, I16), F(moec_value, grow_axis, I16), F(moec_value, capacity, I64),
 };
 static const Field moec_function_fields[] = {
@@ -28,29 +32,30 @@ static const Field moec_function_fields[] = {
     F(moec_function, value, REF), F(moec_function, shape, REF),    F(moec_function, run, REF),
 };
 static const Field moec_tensor_fields[] = {
-    F(moec_tensor, name, TEXT),
-    F(moec_tensor, dtype, U8),
-    F(moec_tensor, rank, U8),
-    {"extent", CELL_I64, 4, offsetof(moec_tensor, extent)},
-    F(moec_tensor, offset, U64),
-    F(moec_tensor, bytes, U64),
+    F(moec_tensor, name, TEXT),    F(moec_tensor, dtype, U8),
+    F(moec_tensor, rank, U8),      {"extent", CELL_I64, 4, offsetof(moec_tensor, extent)},
+    F(moec_tensor, offset, U64),   F(moec_tensor, bytes, U64),
     F(moec_tensor, gradient, I32),
 };
 static const Field moec_place_fields[] = {
-    F(moec_place, offset, U64), F(moec_place, size, U32), F(moec_place, function, U32),
+    F(moec_place, offset, U64),
+    F(moec_place, size, U32),
+    F(moec_place, function, U32),
 };
 static const Field moec_kernel_fields[] = {
     F(moec_kernel, name, TEXT),
 };
 static const Field moec_call_fields[] = {
-    F(moec_call, function, U32), F(moec_call, kernel, U32), F(moec_call, origin, TEXT),
+    F(moec_call, function, U32),
+    F(moec_call, kernel, U32),
+    F(moec_call, origin, TEXT),
 };
 static const Field moec_seq2seq_fields[] = {
-    F(moec_seq2seq, pad, I64),     F(moec_seq2seq, eos, I64),    F(moec_seq2seq, start, I64),
-    F(moec_seq2seq, vocab, I64),   F(moec_seq2seq, width, I64),  F(moec_seq2seq, sentence_width, I64),
-    F(moec_seq2seq, encode, I32),  F(moec_seq2seq, cross, I32),  F(moec_seq2seq, step, I32),
-    F(moec_seq2seq, score, I32),   F(moec_seq2seq, train, I32),  F(moec_seq2seq, routers, I32),
-    F(moec_seq2seq, batch, I32),   F(moec_seq2seq, source, I32), F(moec_seq2seq, target, I32),
+    F(moec_seq2seq, pad, I64),    F(moec_seq2seq, eos, I64),    F(moec_seq2seq, start, I64),
+    F(moec_seq2seq, vocab, I64),  F(moec_seq2seq, width, I64),  F(moec_seq2seq, sentence_width, I64),
+    F(moec_seq2seq, encode, I32), F(moec_seq2seq, cross, I32),  F(moec_seq2seq, step, I32),
+    F(moec_seq2seq, score, I32),  F(moec_seq2seq, train, I32),  F(moec_seq2seq, routers, I32),
+    F(moec_seq2seq, batch, I32),  F(moec_seq2seq, source, I32), F(moec_seq2seq, target, I32),
     F(moec_seq2seq, past, I32),
 };
 static const Field moec_program_fields[] = {
@@ -71,15 +76,18 @@ static const Field moec_program_fields[] = {
     F(moec_program, call, REF),          F(moec_program, work, REF),
 };
 
-static const Record symbol_record = LAYOUT(moec_symbol), value_record = LAYOUT(moec_value), function_record = LAYOUT(moec_function),
-                    tensor_record = LAYOUT(moec_tensor), place_record = LAYOUT(moec_place), seq2seq_record = LAYOUT(moec_seq2seq),
-                    kernel_record = LAYOUT(moec_kernel), call_record = LAYOUT(moec_call), program_record = LAYOUT(moec_program);
+static const Record symbol_record = LAYOUT(moec_symbol), value_record = LAYOUT(moec_value),
+                    function_record = LAYOUT(moec_function), tensor_record = LAYOUT(moec_tensor),
+                    place_record = LAYOUT(moec_place), seq2seq_record = LAYOUT(moec_seq2seq),
+                    kernel_record = LAYOUT(moec_kernel), call_record = LAYOUT(moec_call),
+                    program_record = LAYOUT(moec_program);
 
 /* ---- rows -------------------------------------------------------------------------------------------- */
 
 static uint32_t cells_of(const Record *r) {
     uint32_t n = 0;
-    for (uint32_t i = 0; i < r->n_fields; i++) n += r->field[i].count;
+    for (uint32_t i = 0; i < r->n_fields; i++)
+        n += r->field[i].count;
     return n;
 }
 
@@ -115,8 +123,10 @@ static void add_ref(Filler *t, const char *symbol) {
 /* Tables without rows are left out, and what refers to them refers to nothing. */
 static const char *finish(Program *p, const Filler *t, const char *symbol, bool single) {
     CHECK(t->n == t->room);
-    if (t->n == 0) return NULL;
-    p->table[p->n_tables++] = (Table){t->record, symbol, single, t->cell, (uint32_t)(t->room / cells_of(t->record))};
+    if (t->n == 0)
+        return NULL;
+    p->table[p->n_tables++] =
+        (Table){t->record, symbol, single, t->cell, (uint32_t)(t->room / cells_of(t->record))};
     return symbol;
 }
 
@@ -145,14 +155,17 @@ static const Node *append_between(const Func *k, uint32_t in, uint32_t out) {
 }
 
 /* Caches: an output that a kernel made by appending to an input shares that input's storage. */
-static const Node *cache_append(const Program *p, const Func *f, uint32_t input, uint32_t *output, const Func **kernel) {
+static const Node *cache_append(const Program *p, const Func *f, uint32_t input, uint32_t *output,
+                                const Func **kernel) {
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         const Func *k = module_func(p->m, (FuncId)node_int(&f->node[i], AT_func, 0));
         for (uint32_t a = 0; a < f->node[i].n_in; a++) {
-            if (f->node[i].in[a] != f->input[input]) continue;
+            if (f->node[i].in[a] != f->input[input])
+                continue;
             for (uint32_t b = 0; b < k->n_outputs; b++) {
                 const Node *n = append_between(k, a, b);
-                if (!n) continue;
+                if (!n)
+                    continue;
                 for (*output = 0; *output < f->n_outputs; ++*output)
                     if (f->output[*output] == f->node[i].out + b) {
                         *kernel = k;
@@ -166,14 +179,17 @@ static const Node *cache_append(const Program *p, const Func *f, uint32_t input,
 
 static const char *fill_values(Program *p, const Func *f, uint32_t index) {
     uint32_t n = f->n_inputs + f->n_outputs;
-    int *alias = arena_array(p->arena, n + 1, sizeof *alias), *axis = arena_array(p->arena, n + 1, sizeof *axis);
+    int *alias = arena_array(p->arena, n + 1, sizeof *alias),
+        *axis = arena_array(p->arena, n + 1, sizeof *axis);
     int64_t *room = arena_array(p->arena, n + 1, sizeof *room);
-    for (uint32_t i = 0; i < n; i++) alias[i] = axis[i] = -1;
+    for (uint32_t i = 0; i < n; i++)
+        alias[i] = axis[i] = -1;
     for (uint32_t i = 0; i < f->n_inputs; i++) {
         uint32_t out;
         const Func *k;
         const Node *a = cache_append(p, f, i, &out, &k);
-        if (!a) continue;
+        if (!a)
+            continue;
         uint32_t o = f->n_inputs + out;
         alias[o] = (int)i;
         axis[i] = axis[o] = (int)node_int(a, AT_axis, 0);
@@ -222,7 +238,8 @@ static int gradient_output(const Func *train, Str tensor) {
     enum { N = sizeof prefix - 1 };
     for (uint32_t i = 0; train && i < train->n_outputs; i++) {
         Str s = train->output_name[i];
-        if (s.n == tensor.n + N && memcmp(s.p, prefix, N) == 0 && memcmp(s.p + N, tensor.p, tensor.n) == 0) return (int)i;
+        if (s.n == tensor.n + N && memcmp(s.p, prefix, N) == 0 && memcmp(s.p + N, tensor.p, tensor.n) == 0)
+            return (int)i;
     }
     return -1;
 }
@@ -236,7 +253,8 @@ static const char *fill_tensors(Program *p) {
         add_text(&t, q->name);
         add_int(&t, q->dtype);
         add_int(&t, q->rank);
-        for (int a = 0; a < 4; a++) add_int(&t, a < q->rank ? q->dim[a] : 0);
+        for (int a = 0; a < 4; a++)
+            add_int(&t, a < q->rank ? q->dim[a] : 0);
         add_int(&t, (int64_t)s->offset);
         add_int(&t, (int64_t)s->bytes);
         add_int(&t, gradient_output(train, q->name));
@@ -254,13 +272,16 @@ typedef struct Spot {
 
 static int by_offset(const void *a, const void *b) {
     const Spot *x = a, *y = b;
-    if (x->offset != y->offset) return x->offset < y->offset ? -1 : 1;
-    if (x->function != y->function) return x->function < y->function ? -1 : 1;
+    if (x->offset != y->offset)
+        return x->offset < y->offset ? -1 : 1;
+    if (x->function != y->function)
+        return x->function < y->function ? -1 : 1;
     return x->bytes < y->bytes ? -1 : x->bytes > y->bytes;
 }
 
 /* Sizes are functions of the symbols, few of them different: places name theirs by number. */
-static const char *fill_places(Program *p, const Func **entry, uint32_t *n_places, uint32_t *n_sizes, const char **rule) {
+static const char *fill_places(Program *p, const Func **entry, uint32_t *n_places, uint32_t *n_sizes,
+                               const char **rule) {
     DimTable *dims = p->m->dims;
     Vec(Spot) list = {0};
     Vec(Dim) sizes = {0};
@@ -270,18 +291,24 @@ static const char *fill_places(Program *p, const Func **entry, uint32_t *n_place
             const Attr *place = node_attr(&f->node[i], AT_place);
             for (uint32_t k = 0; place && k < place->ints.n; k++) {
                 const Type *type = &f->value[f->node[i].out + k].type;
-                Spot x = {place->ints.v[k],
-                          dim_mul(dims, type_count(dims, type), dim_const(dims, (int64_t)dtype_bytes(type->dtype))), e};
-                if (x.offset >= 0) vec_push(&list, x);
+                Spot x = {
+                    place->ints.v[k],
+                    dim_mul(dims, type_count(dims, type), dim_const(dims, (int64_t)dtype_bytes(type->dtype))),
+                    e};
+                if (x.offset >= 0)
+                    vec_push(&list, x);
             }
         }
     }
-    if (list.count) qsort(list.item, list.count, sizeof *list.item, by_offset);
+    if (list.count)
+        qsort(list.item, list.count, sizeof *list.item, by_offset);
     Filler t = filler(p, &place_record, (uint32_t)list.count);
     for (size_t i = 0; i < list.count; i++) {
         size_t s = 0;
-        while (s < sizes.count && sizes.item[s] != list.item[i].bytes) s++;
-        if (s == sizes.count) vec_push(&sizes, list.item[i].bytes);
+        while (s < sizes.count && sizes.item[s] != list.item[i].bytes)
+            s++;
+        if (s == sizes.count)
+            vec_push(&sizes, list.item[i].bytes);
         add_int(&t, list.item[i].offset);
         add_int(&t, (int64_t)s);
         add_int(&t, list.item[i].function);
@@ -311,7 +338,8 @@ typedef struct ProfileTables {
 
 static uint32_t kernel_number(const Program *p, const LoopKernel *k) {
     uint32_t i = 0;
-    while (p->kernel[i] != k) i++;
+    while (p->kernel[i] != k)
+        i++;
     return i;
 }
 
@@ -338,14 +366,19 @@ static const char *fill_work(Program *p) {
 static ProfileTables fill_profile(Program *p) {
     ProfileTables r = {0};
     const CallList *prepare = p->prepare;
-    if (!p->o->profile || !p->n_kernels) return r;
+    if (!p->o->profile || !p->n_kernels)
+        return r;
     r.n_kernels = p->n_kernels;
-    for (uint32_t i = 0; i < p->n_functions; i++) r.n_calls += p->function[i].n_calls;
+    for (uint32_t i = 0; i < p->n_functions; i++)
+        r.n_calls += p->function[i].n_calls;
     r.n_calls += prepare ? prepare->n_calls : 0;
     Filler k = filler(p, &kernel_record, r.n_kernels), c = filler(p, &call_record, r.n_calls);
-    for (uint32_t i = 0; i < p->n_kernels; i++) add_text(&k, p->kernel[i]->name);
-    for (uint32_t i = 0; i < p->n_functions; i++) fill_calls(p, &c, &p->function[i], i);
-    if (prepare) fill_calls(p, &c, prepare, p->n_functions);
+    for (uint32_t i = 0; i < p->n_kernels; i++)
+        add_text(&k, p->kernel[i]->name);
+    for (uint32_t i = 0; i < p->n_functions; i++)
+        fill_calls(p, &c, &p->function[i], i);
+    if (prepare)
+        fill_calls(p, &c, prepare, p->n_functions);
     r.kernels = finish(p, &k, "kernels", false);
     r.calls = finish(p, &c, "calls", false);
     r.work = fill_work(p);
@@ -356,7 +389,8 @@ static ProfileTables fill_profile(Program *p) {
 
 static int symbol_index(const Program *p, const char *name) {
     for (uint32_t i = 0; i < p->n_symbols; i++)
-        if (str_is(dim_sym_at(p->m->dims, p->symbol[i])->name, name)) return (int)i;
+        if (str_is(dim_sym_at(p->m->dims, p->symbol[i])->name, name))
+            return (int)i;
     return -1;
 }
 
@@ -366,7 +400,8 @@ static int64_t sentence_width(const Program *p, const Func **entry) {
     for (uint32_t i = 0; i < p->n_functions; i++)
         for (uint32_t k = 0; k < entry[i]->n_inputs; k++) {
             const Value *v = &entry[i]->value[entry[i]->input[k]];
-            if (str_is(v->name, "sentence") && v->type.rank == 2) dim_is_const(p->m->dims, v->type.dim[1], &width);
+            if (str_is(v->name, "sentence") && v->type.rank == 2)
+                dim_is_const(p->m->dims, v->type.dim[1], &width);
         }
     return width;
 }
@@ -381,7 +416,8 @@ static const char *fill_seq2seq(Program *p, const Func **entry) {
     static const char *const symbol[] = {"B", "S", "T", "P"};
     const Seq2Seq *s = &p->m->s2s;
     Filler t = filler(p, &seq2seq_record, can_decode(p->m));
-    if (!t.room) return NULL;
+    if (!t.room)
+        return NULL;
     add_int(&t, s->pad);
     add_int(&t, s->eos);
     add_int(&t, s->start);
@@ -391,10 +427,12 @@ static const char *fill_seq2seq(Program *p, const Func **entry) {
     for (size_t j = 0; j < sizeof function / sizeof *function; j++) {
         int index = -1;
         for (uint32_t i = 0; i < p->n_functions; i++)
-            if (str_is(entry[i]->name, function[j])) index = (int)i;
+            if (str_is(entry[i]->name, function[j]))
+                index = (int)i;
         add_int(&t, index);
     }
-    for (size_t j = 0; j < sizeof symbol / sizeof *symbol; j++) add_int(&t, symbol_index(p, symbol[j]));
+    for (size_t j = 0; j < sizeof symbol / sizeof *symbol; j++)
+        add_int(&t, symbol_index(p, symbol[j]));
     return finish(p, &t, "seq2seq", true);
 }
 
@@ -403,8 +441,9 @@ void program_fill_tables(Program *p, const Func **entry) {
     p->table = arena_array(p->arena, p->n_functions + 8, sizeof *p->table);
     p->size_rule = arena_array(p->arena, p->n_functions + 2, sizeof *p->size_rule);
     uint32_t n_places, n_sizes;
-    const char *sizes, *symbols = fill_symbols(p), *functions = fill_functions(p, entry), *tensors = fill_tensors(p),
-                       *seq2seq = fill_seq2seq(p, entry), *places = fill_places(p, entry, &n_places, &n_sizes, &sizes);
+    const char *sizes, *symbols = fill_symbols(p), *functions = fill_functions(p, entry),
+                       *tensors = fill_tensors(p), *seq2seq = fill_seq2seq(p, entry),
+                       *places = fill_places(p, entry, &n_places, &n_sizes, &sizes);
     ProfileTables profile = fill_profile(p);
     Filler t = filler(p, &program_record, 1);
     add_int(&t, MOEC_ABI);

@@ -8,14 +8,20 @@
 
 Ty lb_scalar(const Builder *x, DType t) {
     switch (t) {
-    case DT_F32: return x->f32;
-    case DT_F64: return x->f64;
-    case DT_I64: return x->i64;
-    case DT_I32: return x->i32;
+    case DT_F32:
+        return x->f32;
+    case DT_F64:
+        return x->f64;
+    case DT_I64:
+        return x->i64;
+    case DT_I32:
+        return x->i32;
     case DT_I16:
     case DT_U16:
-    case DT_F16: return x->i16;
-    default: return x->i8;
+    case DT_F16:
+        return x->i16;
+    default:
+        return x->i8;
     }
 }
 
@@ -38,12 +44,15 @@ bool lb_is_float(Ty t) {
 
 Val lb_convert(Builder *x, Val v, DType from, Ty to) {
     Ty t = LLVMTypeOf(v);
-    if (t == to) return v;
+    if (t == to)
+        return v;
     if (lb_is_float(t)) {
-        if (lb_is_float(to)) return LLVMBuildFPCast(x->b, v, to, "");
+        if (lb_is_float(to))
+            return LLVMBuildFPCast(x->b, v, to, "");
         return LLVMBuildFPToSI(x->b, v, to, "");
     }
-    if (lb_is_float(to)) return lb_is_unsigned(from) ? LLVMBuildUIToFP(x->b, v, to, "") : LLVMBuildSIToFP(x->b, v, to, "");
+    if (lb_is_float(to))
+        return lb_is_unsigned(from) ? LLVMBuildUIToFP(x->b, v, to, "") : LLVMBuildSIToFP(x->b, v, to, "");
     return LLVMBuildIntCast2(x->b, v, to, !lb_is_unsigned(from), "");
 }
 
@@ -51,7 +60,8 @@ Val lb_convert(Builder *x, Val v, DType from, Ty to) {
 
 Val lb_function(Builder *x, const char *name) {
     Val f = LLVMGetNamedFunction(x->m, name);
-    if (!f) BUG("the vocabulary has no function '%s'", name);
+    if (!f)
+        BUG("the vocabulary has no function '%s'", name);
     return f;
 }
 
@@ -64,7 +74,8 @@ Val lb_runtime(Builder *x, const char *name, Ty result, Ty *param, unsigned n) {
     return f ? f : LLVMAddFunction(x->m, name, LLVMFunctionType(result, param, n, false));
 }
 
-Val lb_vocabulary(Builder *x, const char *name, const char *type, const LExpr *const *e, const Val *operand, unsigned n) {
+Val lb_vocabulary(Builder *x, const char *name, const char *type, const LExpr *const *e, const Val *operand,
+                  unsigned n) {
     char full[64];
     Ty t[3];
     Val arg[3];
@@ -72,7 +83,8 @@ Val lb_vocabulary(Builder *x, const char *name, const char *type, const LExpr *c
     Val f = lb_function(x, full);
     CHECK(n <= 3 && LLVMCountParams(f) == n);
     LLVMGetParamTypes(LLVMGlobalGetValueType(f), t);
-    for (unsigned i = 0; i < n; i++) arg[i] = lb_convert(x, operand[i], e ? e[i]->type : DT_I64, t[i]);
+    for (unsigned i = 0; i < n; i++)
+        arg[i] = lb_convert(x, operand[i], e ? e[i]->type : DT_I64, t[i]);
     return lb_call(x, f, arg, n);
 }
 
@@ -95,12 +107,18 @@ Val lb_least(Builder *x, LLVMIntPredicate p, Val a, Val b) {
 static void *size_op(void *ctx, DimOp op, void *a, void *b) {
     Builder *x = ctx;
     switch (op) {
-    case DIM_ADD: return LLVMBuildNSWAdd(x->b, a, b, "");
-    case DIM_MUL: return LLVMBuildNSWMul(x->b, a, b, "");
-    case DIM_FLOORDIV: return LLVMBuildSDiv(x->b, a, b, "");
-    case DIM_MOD: return LLVMBuildSRem(x->b, a, b, "");
-    case DIM_MIN: return lb_least(x, LLVMIntSLT, a, b);
-    default: return lb_least(x, LLVMIntSGT, a, b);
+    case DIM_ADD:
+        return LLVMBuildNSWAdd(x->b, a, b, "");
+    case DIM_MUL:
+        return LLVMBuildNSWMul(x->b, a, b, "");
+    case DIM_FLOORDIV:
+        return LLVMBuildSDiv(x->b, a, b, "");
+    case DIM_MOD:
+        return LLVMBuildSRem(x->b, a, b, "");
+    case DIM_MIN:
+        return lb_least(x, LLVMIntSLT, a, b);
+    default:
+        return lb_least(x, LLVMIntSGT, a, b);
     }
 }
 
@@ -138,8 +156,9 @@ Val lb_add_function(Builder *x, const char *name, Ty result, Ty *param, unsigned
     const DebugLines *d = &x->debug;
     LLVMSetLinkage(f, LLVMInternalLinkage);
     if (d->builder)
-        LLVMSetSubprogram(f, LLVMDIBuilderCreateFunction(d->builder, d->file, name, strlen(name), "", 0, d->file, line, d->type, true, true,
-                                                         line, LLVMDIFlagArtificial, x->o->level > 0));
+        LLVMSetSubprogram(f, LLVMDIBuilderCreateFunction(d->builder, d->file, name, strlen(name), "", 0,
+                                                         d->file, line, d->type, true, true, line,
+                                                         LLVMDIFlagArtificial, x->o->level > 0));
     return f;
 }
 
@@ -151,11 +170,13 @@ void lb_open(Builder *x, Val fn, uint32_t line) {
 }
 
 void lb_line(Builder *x, uint32_t line) {
-    if (x->scope) LLVMSetCurrentDebugLocation2(x->b, LLVMDIBuilderCreateDebugLocation(x->cx, line, 0, x->scope, NULL));
+    if (x->scope)
+        LLVMSetCurrentDebugLocation2(x->b, LLVMDIBuilderCreateDebugLocation(x->cx, line, 0, x->scope, NULL));
 }
 
 void lb_attribute(const Builder *x, Val f, unsigned where, const char *name, uint64_t value) {
-    LLVMAddAttributeAtIndex(f, where, LLVMCreateEnumAttribute(x->cx, LLVMGetEnumAttributeKindForName(name, strlen(name)), value));
+    LLVMAddAttributeAtIndex(
+        f, where, LLVMCreateEnumAttribute(x->cx, LLVMGetEnumAttributeKindForName(name, strlen(name)), value));
 }
 
 Val lb_constant(Builder *x, const char *name, Ty t, Val init) {
@@ -179,7 +200,8 @@ Val lb_bytes_from(Builder *x, Val base, int64_t offset) {
 /* ---- debug information --------------------------------------------------------------------------------- */
 
 static void module_flag(Builder *x, const char *name, unsigned value) {
-    LLVMAddModuleFlag(x->m, LLVMModuleFlagBehaviorWarning, name, strlen(name), LLVMValueAsMetadata(lb_number(x->i32, value)));
+    LLVMAddModuleFlag(x->m, LLVMModuleFlagBehaviorWarning, name, strlen(name),
+                      LLVMValueAsMetadata(lb_number(x->i32, value)));
 }
 
 void lb_debug_begin(Builder *x) {
@@ -187,18 +209,21 @@ void lb_debug_begin(Builder *x) {
     enum { DWARF = 5 };
     DebugLines *d = &x->debug;
     const char *file = x->p->o->ir_file, *folder = x->o->source_dir ? x->o->source_dir : ".";
-    if (!file) return;
+    if (!file)
+        return;
     module_flag(x, "Debug Info Version", LLVMDebugMetadataVersion());
     module_flag(x, "Dwarf Version", DWARF);
     d->builder = LLVMCreateDIBuilder(x->m);
     d->file = LLVMDIBuilderCreateFile(d->builder, file, strlen(file), folder, strlen(folder));
-    d->unit = LLVMDIBuilderCreateCompileUnit(d->builder, LLVMDWARFSourceLanguageC99, d->file, maker, sizeof maker - 1, x->o->level > 0, "", 0,
-                                             0, "", 0, LLVMDWARFEmissionFull, 0, true, false, "", 0, "", 0);
+    d->unit = LLVMDIBuilderCreateCompileUnit(d->builder, LLVMDWARFSourceLanguageC99, d->file, maker,
+                                             sizeof maker - 1, x->o->level > 0, "", 0, 0, "", 0,
+                                             LLVMDWARFEmissionFull, 0, true, false, "", 0, "", 0);
     d->type = LLVMDIBuilderCreateSubroutineType(d->builder, d->file, NULL, 0, LLVMDIFlagZero);
 }
 
 void lb_debug_end(Builder *x) {
-    if (!x->debug.builder) return;
+    if (!x->debug.builder)
+        return;
     LLVMDIBuilderFinalize(x->debug.builder);
     LLVMDisposeDIBuilder(x->debug.builder);
 }

@@ -39,9 +39,9 @@ typedef struct Builder {
     const LoopKernel *k;
     Val fn, frame, pool;
     LLVMMetadataRef scope; /* its debug information */
-    Val *buf;    /* address of each buffer of the kernel */
-    Val *var;    /* slot of each variable */
-    Val *table;  /* constants of the kernel */
+    Val *buf;              /* address of each buffer of the kernel */
+    Val *var;              /* slot of each variable */
+    Val *table;            /* constants of the kernel */
 } Builder;
 
 /* ---- types and numbers (builder.c) ---------------------------------------------------------------- */
@@ -66,7 +66,8 @@ Val lb_function(Builder *x, const char *name); /* which is there */
 Val lb_runtime(Builder *x, const char *name, Ty result, Ty *param, unsigned n);
 Val lb_call(Builder *x, Val f, Val *arg, unsigned n);
 /* moec_NAME_TYPE of the vocabulary, of n operands with the element types of e (i64 without), converted as C does. */
-Val lb_vocabulary(Builder *x, const char *name, const char *type, const LExpr *const *e, const Val *operand, unsigned n);
+Val lb_vocabulary(Builder *x, const char *name, const char *type, const LExpr *const *e, const Val *operand,
+                  unsigned n);
 
 /* ---- functions --------------------------------------------------------------------------------------- */
 

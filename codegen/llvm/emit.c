@@ -13,7 +13,8 @@
 
 static void add_targets(void) {
     static bool done;
-    if (done) return;
+    if (done)
+        return;
     done = true;
     LLVMInitializeAllTargetInfos();
     LLVMInitializeAllTargets();
@@ -24,8 +25,8 @@ static void add_targets(void) {
 
 /* LLVM tells of a CPU that it does not know on stderr, in no other way: what it says while the machine is made is read
  * from a file in the place of stderr. */
-static LLVMTargetMachineRef make_machine(LLVMTargetRef t, const char *triple, const char *cpu, const char *features, const char *abi,
-                                         int level, bool *complained) {
+static LLVMTargetMachineRef make_machine(LLVMTargetRef t, const char *triple, const char *cpu,
+                                         const char *features, const char *abi, int level, bool *complained) {
     LLVMTargetMachineOptionsRef o = LLVMCreateTargetMachineOptions();
     LLVMTargetMachineOptionsSetCPU(o, cpu);
     LLVMTargetMachineOptionsSetFeatures(o, features);
@@ -35,7 +36,8 @@ static LLVMTargetMachineRef make_machine(LLVMTargetRef t, const char *triple, co
     FILE *said = tmpfile();
     fflush(stderr);
     int saved = said ? dup(2) : -1;
-    if (saved >= 0) dup2(fileno(said), 2);
+    if (saved >= 0)
+        dup2(fileno(said), 2);
     LLVMTargetMachineRef m = LLVMCreateTargetMachineWithOptions(t, triple, o);
     LLVMDisposeTargetMachineOptions(o);
     if (saved >= 0) {
@@ -44,7 +46,8 @@ static LLVMTargetMachineRef make_machine(LLVMTargetRef t, const char *triple, co
         close(saved);
     }
     *complained = said && fseek(said, 0, SEEK_END) == 0 && ftell(said) > 0;
-    if (said) fclose(said);
+    if (said)
+        fclose(said);
     return m;
 }
 
@@ -56,7 +59,8 @@ typedef struct Baseline {
 static const Baseline *baseline(const char *triple) {
     static const Baseline rows[] = {{"riscv64", "+m,+a,+f,+d,+c", "lp64d"}, {"", "", ""}};
     const Baseline *b = rows;
-    while (strncmp(triple, b->machine, strlen(b->machine)) != 0) b++;
+    while (strncmp(triple, b->machine, strlen(b->machine)) != 0)
+        b++;
     return b;
 }
 
@@ -66,16 +70,21 @@ static bool open_machine(Builder *x) {
     char *triple = LLVMNormalizeTargetTriple(x->o->triple ? x->o->triple : host);
     const Baseline *base = baseline(triple);
     bool native = !x->o->cpu || strcmp(x->o->cpu, "native") == 0, foreign = strcmp(triple, host) != 0;
-    char *cpu = native && !foreign ? LLVMGetHostCPUName() : LLVMCreateMessage(native || strcmp(x->o->cpu, "generic") == 0 ? "" : x->o->cpu);
+    char *cpu = native && !foreign
+                    ? LLVMGetHostCPUName()
+                    : LLVMCreateMessage(native || strcmp(x->o->cpu, "generic") == 0 ? "" : x->o->cpu);
     char *features = native && !foreign ? LLVMGetHostCPUFeatures() : LLVMCreateMessage(base->features);
     LLVMTargetRef target;
     bool ok = true, complained = false;
     if (LLVMGetTargetFromTriple(triple, &target, &why))
-        ok = diag_error(x->d, DIAG_USAGE_VALUE, NULL, "--target: LLVM has no target '%s'", diag_show(x->d, str_c(x->o->triple)));
+        ok = diag_error(x->d, DIAG_USAGE_VALUE, NULL, "--target: LLVM has no target '%s'",
+                        diag_show(x->d, str_c(x->o->triple)));
     else if (!(x->machine = make_machine(target, triple, cpu, features, base->abi, x->o->level, &complained)))
-        ok = diag_error(x->d, DIAG_USAGE_VALUE, NULL, "--target: LLVM makes no code for '%s'", diag_show(x->d, str_c(triple)));
+        ok = diag_error(x->d, DIAG_USAGE_VALUE, NULL, "--target: LLVM makes no code for '%s'",
+                        diag_show(x->d, str_c(triple)));
     else if (complained)
-        ok = diag_error(x->d, DIAG_USAGE_VALUE, NULL, "LLVM knows no CPU '%s' of target %s", diag_show(x->d, str_c(cpu)), diag_show(x->d, str_c(triple)));
+        ok = diag_error(x->d, DIAG_USAGE_VALUE, NULL, "LLVM knows no CPU '%s' of target %s",
+                        diag_show(x->d, str_c(cpu)), diag_show(x->d, str_c(triple)));
     LLVMDisposeMessage(why);
     LLVMDisposeMessage(host);
     LLVMDisposeMessage(triple);
@@ -93,16 +102,19 @@ static void retarget(Builder *x) {
     LLVMSetTarget(x->m, triple);
     LLVMSetModuleDataLayout(x->m, layout);
     LLVMDisposeTargetData(layout);
-    LLVMAttributeRef own[] = {LLVMCreateStringAttribute(x->cx, "target-cpu", 10, cpu, (unsigned)strlen(cpu)),
-                              LLVMCreateStringAttribute(x->cx, "target-features", 15, features, (unsigned)strlen(features)),
-                              /* kernels are nothing but vector loops: whole registers */
-                              LLVMCreateStringAttribute(x->cx, "prefer-vector-width", 19, "512", 3)};
+    LLVMAttributeRef own[] = {
+        LLVMCreateStringAttribute(x->cx, "target-cpu", 10, cpu, (unsigned)strlen(cpu)),
+        LLVMCreateStringAttribute(x->cx, "target-features", 15, features, (unsigned)strlen(features)),
+        /* kernels are nothing but vector loops: whole registers */
+        LLVMCreateStringAttribute(x->cx, "prefer-vector-width", 19, "512", 3)};
     for (Val f = LLVMGetFirstFunction(x->m); f; f = LLVMGetNextFunction(f)) {
         for (size_t i = 0; i < sizeof old / sizeof *old; i++)
             LLVMRemoveStringAttributeAtIndex(f, LLVMAttributeFunctionIndex, old[i], (unsigned)strlen(old[i]));
-        if (LLVMIsDeclaration(f)) continue;
+        if (LLVMIsDeclaration(f))
+            continue;
         for (size_t i = 0; i < sizeof own / sizeof *own; i++)
-            if (i == 2 || (i == 0 ? *cpu : *features)) LLVMAddAttributeAtIndex(f, LLVMAttributeFunctionIndex, own[i]);
+            if (i == 2 || (i == 0 ? *cpu : *features))
+                LLVMAddAttributeAtIndex(f, LLVMAttributeFunctionIndex, own[i]);
         lb_attribute(x, f, LLVMAttributeFunctionIndex, "nounwind", 0);
     }
     LLVMDisposeMessage(triple);
@@ -133,7 +145,8 @@ static void optimise(Builder *x) {
     LLVMPassBuilderOptionsSetLoopInterleaving(how, true);
     LLVMPassBuilderOptionsSetLoopUnrolling(how, true);
     LLVMErrorRef e = LLVMRunPasses(x->m, pipeline, x->machine, how);
-    if (e) BUG("LLVM's passes: %s", LLVMGetErrorMessage(e));
+    if (e)
+        BUG("LLVM's passes: %s", LLVMGetErrorMessage(e));
     LLVMDisposePassBuilderOptions(how);
 }
 
@@ -151,8 +164,11 @@ static bool write_form(Builder *x, Text *out) {
     }
     LLVMMemoryBufferRef made = NULL;
     char *why = NULL;
-    if (x->o->form == LLVM_FORM_BITCODE) made = LLVMWriteBitcodeToMemoryBuffer(x->m);
-    else if (LLVMTargetMachineEmitToMemoryBuffer(x->machine, x->m, x->o->form == LLVM_FORM_ASM ? LLVMAssemblyFile : LLVMObjectFile, &why, &made)) {
+    if (x->o->form == LLVM_FORM_BITCODE)
+        made = LLVMWriteBitcodeToMemoryBuffer(x->m);
+    else if (LLVMTargetMachineEmitToMemoryBuffer(
+                 x->machine, x->m, x->o->form == LLVM_FORM_ASM ? LLVMAssemblyFile : LLVMObjectFile, &why,
+                 &made)) {
         diag_error(x->d, DIAG_TOOL_FAILED, NULL, "LLVM: %s", diag_show(x->d, str_c(why)));
         LLVMDisposeMessage(why);
         return false;
@@ -177,8 +193,10 @@ static void open_builder(Builder *x) {
 
 static void close_builder(Builder *x) {
     LLVMDisposeBuilder(x->b);
-    if (x->m) LLVMDisposeModule(x->m);
-    if (x->machine) LLVMDisposeTargetMachine(x->machine);
+    if (x->m)
+        LLVMDisposeModule(x->m);
+    if (x->machine)
+        LLVMDisposeTargetMachine(x->machine);
     LLVMContextDispose(x->cx);
     arena_free(x->arena);
 }
@@ -194,8 +212,10 @@ static bool finish(Builder *x, const char *name, Text *out) {
 }
 
 static void load_vocabulary(Builder *x) {
-    LLVMMemoryBufferRef b = LLVMCreateMemoryBufferWithMemoryRange(x->o->vocabulary.p, x->o->vocabulary.n, "vocabulary", false);
-    if (LLVMParseBitcodeInContext2(x->cx, b, &x->m)) BUG("the vocabulary is no bitcode");
+    LLVMMemoryBufferRef b =
+        LLVMCreateMemoryBufferWithMemoryRange(x->o->vocabulary.p, x->o->vocabulary.n, "vocabulary", false);
+    if (LLVMParseBitcodeInContext2(x->cx, b, &x->m))
+        BUG("the vocabulary is no bitcode");
     LLVMDisposeMemoryBuffer(b);
     LLVMDeleteGlobal(LLVMGetNamedGlobal(x->m, "llvm.compiler.used"));
 }
@@ -220,7 +240,8 @@ bool llvm_emit(const Program *p, const LlvmOptions *o, Text *out, Diag *d) {
 
 /* static const moec_tokenizer tokenizer = {&moec_text_sentencepiece, NULL, 0, NULL} */
 static Val tokenizer(Builder *x) {
-    Val none = LLVMConstNull(x->ptr), field[] = {LLVMAddGlobal(x->m, x->ptr, "moec_text_sentencepiece"), none, lb_i64(x, 0), none};
+    Val none = LLVMConstNull(x->ptr),
+        field[] = {LLVMAddGlobal(x->m, x->ptr, "moec_text_sentencepiece"), none, lb_i64(x, 0), none};
     Val init = LLVMConstStructInContext(x->cx, field, 4, false);
     return lb_constant(x, "tokenizer", LLVMTypeOf(init), init);
 }
@@ -233,10 +254,14 @@ bool llvm_emit_main(const char *prefix, bool text, bool blas, const LlvmOptions 
         x.m = LLVMModuleCreateWithNameInContext("main", x.cx);
         Ty two[] = {x.i32, x.ptr}, four[] = {x.ptr, x.ptr, x.i32, x.ptr};
         Val run = LLVMAddFunction(x.m, "moec_main", LLVMFunctionType(x.i32, four, 4, false));
-        Val get = LLVMAddFunction(x.m, arena_printf(x.arena, "%s_program", prefix), LLVMFunctionType(x.ptr, NULL, 0, false));
+        Val get = LLVMAddFunction(x.m, arena_printf(x.arena, "%s_program", prefix),
+                                  LLVMFunctionType(x.ptr, NULL, 0, false));
         lb_open(&x, LLVMAddFunction(x.m, "main", LLVMFunctionType(x.i32, two, 2, false)), 0);
         Val argc = LLVMGetParam(x.fn, 0), argv = LLVMGetParam(x.fn, 1);
-        if (blas) lb_call(&x, LLVMAddFunction(x.m, "moec_choose_blas", LLVMFunctionType(x.nothing, &x.ptr, 1, false)), &argv, 1);
+        if (blas)
+            lb_call(&x,
+                    LLVMAddFunction(x.m, "moec_choose_blas", LLVMFunctionType(x.nothing, &x.ptr, 1, false)),
+                    &argv, 1);
         Val arg[] = {lb_call(&x, get, NULL, 0), text ? tokenizer(&x) : LLVMConstNull(x.ptr), argc, argv};
         LLVMBuildRet(x.b, lb_call(&x, run, arg, 4));
         ok = finish(&x, "main", out);

@@ -12,9 +12,9 @@
 
 /* What LLVM has an instruction for; everything else is a call of the vocabulary. */
 typedef struct OpRule {
-    LLVMOpcode f;           /* of floats; 0: none */
-    LLVMOpcode bits;        /* of bool; 0: none */
-    LLVMRealPredicate real; /* a comparison; 0: none */
+    LLVMOpcode f;                /* of floats; 0: none */
+    LLVMOpcode bits;             /* of bool; 0: none */
+    LLVMRealPredicate real;      /* a comparison; 0: none */
     LLVMIntPredicate sign, zero; /* of signed and unsigned integers */
 } OpRule;
 
@@ -39,7 +39,8 @@ static Val expr(Builder *x, const LExpr *e);
 
 static Val truth(Builder *x, Val v) {
     Ty t = LLVMTypeOf(v);
-    if (lb_is_float(t)) return LLVMBuildFCmp(x->b, LLVMRealUNE, v, LLVMConstNull(t), "");
+    if (lb_is_float(t))
+        return LLVMBuildFCmp(x->b, LLVMRealUNE, v, LLVMConstNull(t), "");
     return LLVMBuildICmp(x->b, LLVMIntNE, v, LLVMConstNull(t), "");
 }
 
@@ -49,14 +50,16 @@ static Val as_bool(Builder *x, Val v) {
 
 /* Products and sums may be contracted, as the C backend lets its compiler do. */
 static Val contracted(Val v) {
-    if (LLVMCanValueUseFastMathFlags(v)) LLVMSetFastMathFlags(v, LLVMFastMathAllowContract);
+    if (LLVMCanValueUseFastMathFlags(v))
+        LLVMSetFastMathFlags(v, LLVMFastMathAllowContract);
     return v;
 }
 
 static Val compare(Builder *x, const LExpr *e, const OpRule *r) {
     DType t = e->a->type;
     Val a = expr(x, e->a), b = lb_convert(x, expr(x, e->b), e->b->type, LLVMTypeOf(a));
-    if (dtype_is_float(t)) return as_bool(x, LLVMBuildFCmp(x->b, r->real, a, b, ""));
+    if (dtype_is_float(t))
+        return as_bool(x, LLVMBuildFCmp(x->b, r->real, a, b, ""));
     return as_bool(x, LLVMBuildICmp(x->b, lb_is_unsigned(t) ? r->zero : r->sign, a, b, ""));
 }
 
@@ -69,41 +72,62 @@ static Val is_inf(Builder *x, Val v) {
 
 static Val op(Builder *x, const LExpr *e) {
     const OpRule *r = &op_rule[e->op];
-    if (r->real) return compare(x, e, r);
+    if (r->real)
+        return compare(x, e, r);
     Val a = expr(x, e->a);
-    if (e->op == LO_NOT) return as_bool(x, LLVMBuildNot(x->b, truth(x, a), ""));
-    if (e->op == LO_ISNAN) return as_bool(x, LLVMBuildFCmp(x->b, LLVMRealUNO, a, a, ""));
-    if (e->op == LO_ISINF) return as_bool(x, is_inf(x, a));
+    if (e->op == LO_NOT)
+        return as_bool(x, LLVMBuildNot(x->b, truth(x, a), ""));
+    if (e->op == LO_ISNAN)
+        return as_bool(x, LLVMBuildFCmp(x->b, LLVMRealUNO, a, a, ""));
+    if (e->op == LO_ISINF)
+        return as_bool(x, is_inf(x, a));
     Ty type = lb_scalar(x, e->type);
     Val b = e->b ? expr(x, e->b) : NULL;
-    if (r->bits) return LLVMBuildBinOp(x->b, r->bits, lb_convert(x, a, e->a->type, type), lb_convert(x, b, e->b->type, type), "");
+    if (r->bits)
+        return LLVMBuildBinOp(x->b, r->bits, lb_convert(x, a, e->a->type, type),
+                              lb_convert(x, b, e->b->type, type), "");
     if (r->f && dtype_is_float(e->type)) {
         a = lb_convert(x, a, e->a->type, type);
-        return contracted(b ? LLVMBuildBinOp(x->b, r->f, a, lb_convert(x, b, e->b->type, type), "") : LLVMBuildFNeg(x->b, a, ""));
+        return contracted(b ? LLVMBuildBinOp(x->b, r->f, a, lb_convert(x, b, e->b->type, type), "")
+                            : LLVMBuildFNeg(x->b, a, ""));
     }
     Val operand[] = {a, b};
     const LExpr *from[] = {e->a, e->b};
-    Val v = lb_vocabulary(x, loop_op_name[e->op], dtype_is_float(e->type) ? dtype_name(e->type) : "i64", from, operand, b ? 2 : 1);
+    Val v = lb_vocabulary(x, loop_op_name[e->op], dtype_is_float(e->type) ? dtype_name(e->type) : "i64", from,
+                          operand, b ? 2 : 1);
     return lb_convert(x, v, dtype_is_float(e->type) ? e->type : DT_I64, type);
 }
 
 static Val index_op(Builder *x, const LExpr *e) {
-    Val a = lb_convert(x, expr(x, e->a), e->a->type, x->i64), b = lb_convert(x, expr(x, e->b), e->b->type, x->i64);
+    Val a = lb_convert(x, expr(x, e->a), e->a->type, x->i64),
+        b = lb_convert(x, expr(x, e->b), e->b->type, x->i64);
     switch (e->op) {
-    case LO_ADD: return LLVMBuildNSWAdd(x->b, a, b, "");
-    case LO_SUB: return LLVMBuildNSWSub(x->b, a, b, "");
-    case LO_MUL: return LLVMBuildNSWMul(x->b, a, b, "");
-    case LO_DIV: return LLVMBuildSDiv(x->b, a, b, "");
-    case LO_MOD: return LLVMBuildSRem(x->b, a, b, "");
-    case LO_MIN: return lb_least(x, LLVMIntSLT, a, b);
-    case LO_MAX: return lb_least(x, LLVMIntSGT, a, b);
-    default: BUG("index arithmetic with operation %d", (int)e->op);
+    case LO_ADD:
+        return LLVMBuildNSWAdd(x->b, a, b, "");
+    case LO_SUB:
+        return LLVMBuildNSWSub(x->b, a, b, "");
+    case LO_MUL:
+        return LLVMBuildNSWMul(x->b, a, b, "");
+    case LO_DIV:
+        return LLVMBuildSDiv(x->b, a, b, "");
+    case LO_MOD:
+        return LLVMBuildSRem(x->b, a, b, "");
+    case LO_MIN:
+        return lb_least(x, LLVMIntSLT, a, b);
+    case LO_MAX:
+        return lb_least(x, LLVMIntSGT, a, b);
+    default:
+        BUG("index arithmetic with operation %d", (int)e->op);
     }
 }
 
 /* Ranges that floats saturate to. */
 static const int64_t int_range[DT_COUNT][2] = {
-    [DT_U8] = {0, 255}, [DT_I8] = {-128, 127}, [DT_U16] = {0, 65535}, [DT_I16] = {-32768, 32767}, [DT_I32] = {INT32_MIN, INT32_MAX},
+    [DT_U8] = {0, 255},
+    [DT_I8] = {-128, 127},
+    [DT_U16] = {0, 65535},
+    [DT_I16] = {-32768, 32767},
+    [DT_I32] = {INT32_MIN, INT32_MAX},
 };
 
 static Val cast(Builder *x, const LExpr *e) {
@@ -117,11 +141,14 @@ static Val cast(Builder *x, const LExpr *e) {
         v = lb_call(x, lb_function(x, "moec_f32_from_f16"), &v, 1);
         from = DT_F32;
     }
-    if (to == DT_BOOL) return as_bool(x, truth(x, v));
-    if (!dtype_is_float(from) || dtype_is_float(to)) return lb_convert(x, v, from, lb_scalar(x, to));
+    if (to == DT_BOOL)
+        return as_bool(x, truth(x, v));
+    if (!dtype_is_float(from) || dtype_is_float(to))
+        return lb_convert(x, v, from, lb_scalar(x, to));
     v = lb_convert(x, v, from, x->f64);
     v = lb_call(x, lb_function(x, "moec_i64_from_f64"), &v, 1);
-    if (to == DT_I64) return v;
+    if (to == DT_I64)
+        return v;
     Val clamp[] = {v, lb_i64(x, int_range[to][0]), lb_i64(x, int_range[to][1])};
     return lb_convert(x, lb_call(x, lb_function(x, "moec_clamp_i64"), clamp, 3), DT_I64, lb_scalar(x, to));
 }
@@ -132,25 +159,34 @@ static Val element(Builder *x, const LBuf *b, const LExpr *index) {
 }
 
 static Val literal(Builder *x, DType t, double v) {
-    if (t == DT_F16) return lb_number(x->i16, f16_from_f32((float)v));
+    if (t == DT_F16)
+        return lb_number(x->i16, f16_from_f32((float)v));
     return LLVMConstReal(lb_scalar(x, t), t == DT_F32 ? (float)v : v);
 }
 
 static Val expr(Builder *x, const LExpr *e) {
     switch (e->kind) {
-    case LE_INT: return lb_number(lb_scalar(x, e->type), e->i);
-    case LE_FLOAT: return literal(x, e->type, e->f);
-    case LE_VAR: return LLVMBuildLoad2(x->b, lb_scalar(x, x->k->var.item[e->var].type), x->var[e->var], "");
-    case LE_DIM: return lb_size(x, e->dim);
-    case LE_OP: return op(x, e);
-    case LE_INDEX: return index_op(x, e);
+    case LE_INT:
+        return lb_number(lb_scalar(x, e->type), e->i);
+    case LE_FLOAT:
+        return literal(x, e->type, e->f);
+    case LE_VAR:
+        return LLVMBuildLoad2(x->b, lb_scalar(x, x->k->var.item[e->var].type), x->var[e->var], "");
+    case LE_DIM:
+        return lb_size(x, e->dim);
+    case LE_OP:
+        return op(x, e);
+    case LE_INDEX:
+        return index_op(x, e);
     case LE_SELECT: {
         Val c = truth(x, expr(x, e->a)), a = expr(x, e->b), b = expr(x, e->c);
         Ty t = lb_scalar(x, e->type);
         return LLVMBuildSelect(x->b, c, lb_convert(x, a, e->b->type, t), lb_convert(x, b, e->c->type, t), "");
     }
-    case LE_CAST: return cast(x, e);
-    default: return LLVMBuildLoad2(x->b, lb_scalar(x, e->buf->dtype), element(x, e->buf, e->a), "");
+    case LE_CAST:
+        return cast(x, e);
+    default:
+        return LLVMBuildLoad2(x->b, lb_scalar(x, e->buf->dtype), element(x, e->buf, e->a), "");
     }
 }
 
@@ -171,7 +207,8 @@ static void set(Builder *x, uint32_t var, const LExpr *a) {
 static void for_loop(Builder *x, const LStmt *s) {
     Val slot = x->var[s->var], extent = index_of(x, s->extent);
     LLVMBuildStore(x->b, lb_i64(x, 0), slot);
-    LLVMBasicBlockRef head = lb_new_block(x, "for"), body = lb_new_block(x, "do"), after = lb_new_block(x, "done");
+    LLVMBasicBlockRef head = lb_new_block(x, "for"), body = lb_new_block(x, "do"),
+                      after = lb_new_block(x, "done");
     LLVMBuildBr(x->b, head);
     lb_enter(x, head);
     Val i = LLVMBuildLoad2(x->b, x->i64, slot, "");
@@ -186,7 +223,8 @@ static void for_loop(Builder *x, const LStmt *s) {
 }
 
 static void branch(Builder *x, const LStmt *s) {
-    LLVMBasicBlockRef yes = lb_new_block(x, "then"), no = s->other.first ? lb_new_block(x, "else") : NULL, after = lb_new_block(x, "end");
+    LLVMBasicBlockRef yes = lb_new_block(x, "then"), no = s->other.first ? lb_new_block(x, "else") : NULL,
+                      after = lb_new_block(x, "end");
     LLVMBuildCondBr(x->b, truth(x, expr(x, s->a)), yes, no ? no : after);
     lb_enter(x, yes);
     block(x, &s->body);
@@ -210,9 +248,19 @@ static void matmul(Builder *x, const LStmt *s) {
     matrix(x, &s->ma, &a, &lda);
     matrix(x, &s->mb, &b, &ldb);
     matrix(x, &s->mc, &c, &ldc);
-    Val arg[] = {x->pool, index_of(x, s->m), index_of(x, s->n), index_of(x, s->k),
-                 a, lda, lb_number(x->i32, s->ma.transposed), b, ldb, lb_number(x->i32, s->mb.transposed),
-                 c, ldc, lb_number(x->i32, s->accumulate)};
+    Val arg[] = {x->pool,
+                 index_of(x, s->m),
+                 index_of(x, s->n),
+                 index_of(x, s->k),
+                 a,
+                 lda,
+                 lb_number(x->i32, s->ma.transposed),
+                 b,
+                 ldb,
+                 lb_number(x->i32, s->mb.transposed),
+                 c,
+                 ldc,
+                 lb_number(x->i32, s->accumulate)};
     lb_call(x, lb_function(x, "moec_matmul"), arg, sizeof arg / sizeof *arg);
 }
 
@@ -232,20 +280,35 @@ static void check(Builder *x, const LStmt *s) {
 static void statement(Builder *x, const LStmt *s) {
     lb_line(x, s->line);
     switch (s->kind) {
-    case LS_FOR: for_loop(x, s); break;
+    case LS_FOR:
+        for_loop(x, s);
+        break;
     case LS_LET:
-    case LS_SET: set(x, s->var, s->a); break;
-    case LS_STORE: LLVMBuildStore(x->b, expr(x, s->a), element(x, s->buf, s->index)); break;
-    case LS_IF: branch(x, s); break;
-    case LS_MATMUL: matmul(x, s); break;
-    case LS_CHECK: check(x, s); break;
-    case LS_NOTE: break;
-    case LS_PARALLEL: BUG("a parallel loop inside another statement");
+    case LS_SET:
+        set(x, s->var, s->a);
+        break;
+    case LS_STORE:
+        LLVMBuildStore(x->b, expr(x, s->a), element(x, s->buf, s->index));
+        break;
+    case LS_IF:
+        branch(x, s);
+        break;
+    case LS_MATMUL:
+        matmul(x, s);
+        break;
+    case LS_CHECK:
+        check(x, s);
+        break;
+    case LS_NOTE:
+        break;
+    case LS_PARALLEL:
+        BUG("a parallel loop inside another statement");
     }
 }
 
 static void block(Builder *x, const LBlock *b) {
-    for (const LStmt *s = b->first; s; s = s->next) statement(x, s);
+    for (const LStmt *s = b->first; s; s = s->next)
+        statement(x, s);
 }
 
 /* ---- kernels ----------------------------------------------------------------------------------- */
@@ -254,19 +317,24 @@ static void block(Builder *x, const LBlock *b) {
 static void open_kernel(Builder *x, Val fn) {
     const LoopKernel *k = x->k;
     lb_open(x, fn, k->func_line);
-    for (size_t i = 0; i < k->var.count; i++) x->var[i] = LLVMBuildAlloca(x->b, lb_scalar(x, k->var.item[i].type), "");
+    for (size_t i = 0; i < k->var.count; i++)
+        x->var[i] = LLVMBuildAlloca(x->b, lb_scalar(x, k->var.item[i].type), "");
     for (size_t i = 0; i < k->buf.count; i++) {
         const LBuf *b = k->buf.item[i];
-        if (b->kind == LB_TABLE) x->buf[i] = x->table[i];
-        if (b->kind != LB_LOCAL) continue;
+        if (b->kind == LB_TABLE)
+            x->buf[i] = x->table[i];
+        if (b->kind != LB_LOCAL)
+            continue;
         x->buf[i] = LLVMBuildAlloca(x->b, LLVMArrayType2(lb_scalar(x, b->dtype), (uint64_t)b->count), "");
         LLVMSetAlignment(x->buf[i], 64);
     }
 }
 
 static Val constant_element(Builder *x, const Tensor *t, int64_t i) {
-    if (t->dtype == DT_F16) return lb_number(x->i16, ((const uint16_t *)t->data)[i]);
-    if (dtype_is_float(t->dtype)) return LLVMConstReal(lb_scalar(x, t->dtype), tensor_get_f64(t, i));
+    if (t->dtype == DT_F16)
+        return lb_number(x->i16, ((const uint16_t *)t->data)[i]);
+    if (dtype_is_float(t->dtype))
+        return LLVMConstReal(lb_scalar(x, t->dtype), tensor_get_f64(t, i));
     return lb_number(lb_scalar(x, t->dtype), tensor_get_i64(t, i));
 }
 
@@ -274,12 +342,14 @@ static void kernel_tables(Builder *x) {
     const LoopKernel *k = x->k;
     for (size_t i = 0; i < k->buf.count; i++) {
         const LBuf *b = k->buf.item[i];
-        if (b->kind != LB_TABLE) continue;
+        if (b->kind != LB_TABLE)
+            continue;
         Val *item = arena_array(x->arena, (size_t)b->count + 1, sizeof *item);
-        for (int64_t j = 0; j < b->count; j++) item[j] = constant_element(x, b->data, j);
+        for (int64_t j = 0; j < b->count; j++)
+            item[j] = constant_element(x, b->data, j);
         Ty t = lb_scalar(x, b->dtype);
         x->table[i] = lb_constant(x, lb_text(x, "%.*s_table", k->name), LLVMArrayType2(t, (uint64_t)b->count),
-                               LLVMConstArray2(t, item, (uint64_t)b->count));
+                                  LLVMConstArray2(t, item, (uint64_t)b->count));
         LLVMSetAlignment(x->table[i], 64);
     }
 }
@@ -296,7 +366,8 @@ static Val kernel_body(Builder *x, const LStmt *par) {
     param[0] = param[1] = x->ptr;
     param[2] = x->i64;
     for (size_t i = 0; i < k->buf.count; i++)
-        if (i < k->n_args || is_scratch(k->buf.item[i])) param[n++] = x->ptr;
+        if (i < k->n_args || is_scratch(k->buf.item[i]))
+            param[n++] = x->ptr;
     Val fn = lb_add_function(x, lb_text(x, "%.*s_body", k->name), x->nothing, param, n, k->func_line);
     open_kernel(x, fn);
     x->frame = LLVMGetParam(fn, 0);
@@ -304,11 +375,14 @@ static Val kernel_body(Builder *x, const LStmt *par) {
     n = first;
     for (size_t i = 0; i < k->buf.count; i++) {
         const LBuf *b = k->buf.item[i];
-        if (i >= k->n_args && !is_scratch(b)) continue;
+        if (i >= k->n_args && !is_scratch(b))
+            continue;
         x->buf[i] = LLVMGetParam(fn, n++);
         lb_attribute(x, fn, n, "noalias", 0); /* attributes count parameters from 1 */
-        if (is_scratch(b)) lb_attribute(x, fn, n, "align", 64);
-        if (i < k->n_args && !b->written) lb_attribute(x, fn, n, "readonly", 0);
+        if (is_scratch(b))
+            lb_attribute(x, fn, n, "align", 64);
+        if (i < k->n_args && !b->written)
+            lb_attribute(x, fn, n, "readonly", 0);
     }
     lb_load_symbols(x, lb_frame_field(x, offsetof(moec_frame, sym)));
     LLVMBuildStore(x->b, LLVMGetParam(fn, 2), x->var[par->var]);
@@ -320,7 +394,8 @@ static Val kernel_body(Builder *x, const LStmt *par) {
 /* The struct that a kernel hands to its tasks: frame, pool, arguments. */
 static Ty task_struct(Builder *x) {
     Ty *field = arena_array(x->arena, x->k->n_args + 2, sizeof *field);
-    for (uint32_t i = 0; i < x->k->n_args + 2; i++) field[i] = x->ptr;
+    for (uint32_t i = 0; i < x->k->n_args + 2; i++)
+        field[i] = x->ptr;
     return LLVMStructTypeInContext(x->cx, field, x->k->n_args + 2, false);
 }
 
@@ -339,12 +414,16 @@ static Val kernel_task(Builder *x, Val body) {
     x->frame = arg[n++] = task_field(x, type, LLVMGetParam(fn, 0), 0);
     arg[n++] = task_field(x, type, LLVMGetParam(fn, 0), 1);
     arg[n++] = LLVMGetParam(fn, 1);
-    Val shared = lb_frame_field(x, offsetof(moec_frame, scratch)), worker = LLVMBuildSExt(x->b, LLVMGetParam(fn, 2), x->i64, "");
-    Val at[] = {LLVMBuildMul(x->b, worker, lb_i64(x, x->p->scratch), "")}, own = LLVMBuildInBoundsGEP2(x->b, x->i8, shared, at, 1, "");
+    Val shared = lb_frame_field(x, offsetof(moec_frame, scratch)),
+        worker = LLVMBuildSExt(x->b, LLVMGetParam(fn, 2), x->i64, "");
+    Val at[] = {LLVMBuildMul(x->b, worker, lb_i64(x, x->p->scratch), "")},
+        own = LLVMBuildInBoundsGEP2(x->b, x->i8, shared, at, 1, "");
     for (size_t i = 0; i < k->buf.count; i++) {
         const LBuf *b = k->buf.item[i];
-        if (i < k->n_args) arg[n++] = task_field(x, type, LLVMGetParam(fn, 0), (unsigned)i + 2);
-        else if (is_scratch(b)) arg[n++] = lb_bytes_from(x, b->shared ? shared : own, b->offset);
+        if (i < k->n_args)
+            arg[n++] = task_field(x, type, LLVMGetParam(fn, 0), (unsigned)i + 2);
+        else if (is_scratch(b))
+            arg[n++] = lb_bytes_from(x, b->shared ? shared : own, b->offset);
     }
     lb_call(x, body, arg, n);
     LLVMBuildRetVoid(x->b);
@@ -361,9 +440,12 @@ static void parallel(Builder *x, const LStmt *par, Val task) {
     lb_enter(x, here);
     Val one = LLVMBuildICmp(x->b, LLVMIntEQ, tasks, lb_i64(x, 1), "");
     LLVMBuildStore(x->b, x->frame, LLVMBuildStructGEP2(x->b, type, a, 0, ""));
-    LLVMBuildStore(x->b, LLVMBuildSelect(x->b, one, x->pool, LLVMConstNull(x->ptr), ""), LLVMBuildStructGEP2(x->b, type, a, 1, ""));
-    for (uint32_t i = 0; i < x->k->n_args; i++) LLVMBuildStore(x->b, x->buf[i], LLVMBuildStructGEP2(x->b, type, a, i + 2, ""));
-    LLVMBasicBlockRef alone = lb_new_block(x, "alone"), many = lb_new_block(x, "many"), after = lb_new_block(x, "joined");
+    LLVMBuildStore(x->b, LLVMBuildSelect(x->b, one, x->pool, LLVMConstNull(x->ptr), ""),
+                   LLVMBuildStructGEP2(x->b, type, a, 1, ""));
+    for (uint32_t i = 0; i < x->k->n_args; i++)
+        LLVMBuildStore(x->b, x->buf[i], LLVMBuildStructGEP2(x->b, type, a, i + 2, ""));
+    LLVMBasicBlockRef alone = lb_new_block(x, "alone"), many = lb_new_block(x, "many"),
+                      after = lb_new_block(x, "joined");
     LLVMBuildCondBr(x->b, one, alone, many);
     lb_enter(x, alone);
     Val direct[] = {a, lb_i64(x, 0), lb_number(x->i32, 0)};
@@ -385,21 +467,28 @@ void lb_kernel(Builder *x, const LoopKernel *k) {
     kernel_tables(x);
     Val task = NULL;
     for (const LStmt *s = k->body.first; s; s = s->next)
-        if (s->kind == LS_PARALLEL) task = kernel_task(x, kernel_body(x, s));
+        if (s->kind == LS_PARALLEL)
+            task = kernel_task(x, kernel_body(x, s));
     Ty *param = arena_array(x->arena, k->n_args + 1u, sizeof *param);
-    for (uint32_t i = 0; i <= k->n_args; i++) param[i] = x->ptr;
-    open_kernel(x, lb_add_function(x, lb_text(x, "%.*s", k->name), x->nothing, param, k->n_args + 1, k->func_line));
+    for (uint32_t i = 0; i <= k->n_args; i++)
+        param[i] = x->ptr;
+    open_kernel(
+        x, lb_add_function(x, lb_text(x, "%.*s", k->name), x->nothing, param, k->n_args + 1, k->func_line));
     x->frame = LLVMGetParam(x->fn, 0);
     x->pool = lb_frame_field(x, offsetof(moec_frame, pool));
     Val scratch = lb_frame_field(x, offsetof(moec_frame, scratch));
     for (size_t i = 0; i < k->buf.count; i++) {
-        if (i < k->n_args) x->buf[i] = LLVMGetParam(x->fn, (unsigned)i + 1);
-        else if (is_scratch(k->buf.item[i])) x->buf[i] = lb_bytes_from(x, scratch, k->buf.item[i]->offset);
+        if (i < k->n_args)
+            x->buf[i] = LLVMGetParam(x->fn, (unsigned)i + 1);
+        else if (is_scratch(k->buf.item[i]))
+            x->buf[i] = lb_bytes_from(x, scratch, k->buf.item[i]->offset);
     }
     lb_load_symbols(x, lb_frame_field(x, offsetof(moec_frame, sym)));
     for (const LStmt *s = k->body.first; s; s = s->next) {
-        if (s->kind == LS_PARALLEL) parallel(x, s, task);
-        else statement(x, s);
+        if (s->kind == LS_PARALLEL)
+            parallel(x, s, task);
+        else
+            statement(x, s);
     }
     LLVMBuildRetVoid(x->b);
 }

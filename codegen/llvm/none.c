@@ -2,7 +2,8 @@
 #include "../llvm.h"
 
 static bool refuse(Diag *d) {
-    return diag_error(d, DIAG_TOOL_MISSING, NULL, "this moec was built without LLVM (-DMOEC_LLVM=OFF); use --backend=c");
+    return diag_error(d, DIAG_TOOL_MISSING, NULL,
+                      "this moec was built without LLVM (-DMOEC_LLVM=OFF); use --backend=c");
 }
 
 bool llvm_emit(const Program *p, const LlvmOptions *o, Text *out, Diag *d) {

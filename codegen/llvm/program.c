@@ -12,7 +12,8 @@ static Val place(Builder *x, const Place *at) {
         [PLACE_ARG] = offsetof(moec_frame, arg),
     };
     Val from = lb_frame_field(x, base[at->where]);
-    if (at->where != PLACE_ARG) return lb_bytes_from(x, from, (int64_t)at->at);
+    if (at->where != PLACE_ARG)
+        return lb_bytes_from(x, from, (int64_t)at->at);
     return LLVMBuildLoad2(x->b, x->ptr, lb_bytes_from(x, from, (int64_t)(at->at * sizeof(void *))), "");
 }
 
@@ -21,7 +22,8 @@ static void profile(Builder *x, const char *name, Val number) {
     Ty param[] = {x->ptr, x->i32};
     Val arg[] = {x->frame, number};
     unsigned n = number ? 2 : 1;
-    if (x->p->o->profile) lb_call(x, lb_runtime(x, name, x->nothing, param, n), arg, n);
+    if (x->p->o->profile)
+        lb_call(x, lb_runtime(x, name, x->nothing, param, n), arg, n);
 }
 
 static void calls(Builder *x, const CallList *l) {
@@ -33,7 +35,8 @@ static void calls(Builder *x, const CallList *l) {
         lb_line(x, c->line);
         Val *arg = arena_array(x->arena, c->n_places + 1, sizeof *arg);
         arg[0] = x->frame;
-        for (uint32_t j = 0; j < c->n_places; j++) arg[j + 1] = place(x, &c->place[j]);
+        for (uint32_t j = 0; j < c->n_places; j++)
+            arg[j + 1] = place(x, &c->place[j]);
         lb_call(x, lb_function(x, lb_text(x, "%.*s", c->kernel->name)), arg, c->n_places + 1);
         Val number = lb_number(x->i32, l->first + i);
         profile(x, "moec_profile_mark", number);
@@ -44,17 +47,22 @@ static void calls(Builder *x, const CallList *l) {
 
 static void size_rule(Builder *x, const SizeRule *r) {
     Ty with_row[] = {x->ptr, x->i32, x->ptr}, alone[] = {x->ptr, x->ptr};
-    lb_open(x, r->selects ? lb_add_function(x, r->symbol, x->nothing, with_row, 3, 0) : lb_add_function(x, r->symbol, x->nothing, alone, 2, 0), 0);
+    lb_open(x,
+            r->selects ? lb_add_function(x, r->symbol, x->nothing, with_row, 3, 0)
+                       : lb_add_function(x, r->symbol, x->nothing, alone, 2, 0),
+            0);
     lb_load_symbols(x, LLVMGetParam(x->fn, 0));
     Val out = LLVMGetParam(x->fn, r->selects ? 2 : 1);
     LLVMBasicBlockRef after = lb_new_block(x, "end"), here = LLVMGetInsertBlock(x->b);
     Val which = r->selects ? LLVMBuildSwitch(x->b, LLVMGetParam(x->fn, 1), after, r->n_rows) : NULL;
     for (uint32_t i = 0; i < r->n_rows; i++) {
         LLVMBasicBlockRef row = which ? lb_new_block(x, "row") : here;
-        if (which) LLVMAddCase(which, lb_number(x->i32, i), row);
+        if (which)
+            LLVMAddCase(which, lb_number(x->i32, i), row);
         lb_enter(x, row);
         for (uint32_t k = 0; k < r->row[i].n; k++)
-            LLVMBuildStore(x->b, lb_size(x, r->row[i].dim[k]), lb_bytes_from(x, out, (int64_t)(k * sizeof(int64_t))));
+            LLVMBuildStore(x->b, lb_size(x, r->row[i].dim[k]),
+                           lb_bytes_from(x, out, (int64_t)(k * sizeof(int64_t))));
         LLVMBuildBr(x->b, after);
     }
     lb_enter(x, after);
@@ -72,20 +80,27 @@ static Val text_constant(Builder *x, Str s) {
 }
 
 static Val reference(Builder *x, const char *symbol) {
-    if (!symbol) return LLVMConstNull(x->ptr);
+    if (!symbol)
+        return LLVMConstNull(x->ptr);
     Val v = LLVMGetNamedGlobal(x->m, symbol);
     return v ? v : lb_function(x, symbol);
 }
 
 static Val cell(Builder *x, CellKind kind, const Cell *c) {
     switch (kind) {
-    case CELL_U8: return lb_number(x->i8, c->i);
-    case CELL_I16: return lb_number(x->i16, c->i);
+    case CELL_U8:
+        return lb_number(x->i8, c->i);
+    case CELL_I16:
+        return lb_number(x->i16, c->i);
     case CELL_I32:
-    case CELL_U32: return lb_number(x->i32, c->i);
-    case CELL_TEXT: return text_constant(x, c->text);
-    case CELL_REF: return reference(x, c->ref);
-    default: return lb_i64(x, c->i);
+    case CELL_U32:
+        return lb_number(x->i32, c->i);
+    case CELL_TEXT:
+        return text_constant(x, c->text);
+    case CELL_REF:
+        return reference(x, c->ref);
+    default:
+        return lb_i64(x, c->i);
     }
 }
 
@@ -95,7 +110,8 @@ static Val table_row(Builder *x, const Record *r, const Cell *c) {
         const Field *f = &r->field[i];
         Val item[8];
         CHECK(f->count <= 8);
-        for (uint32_t k = 0; k < f->count; k++) item[k] = cell(x, f->kind, c++);
+        for (uint32_t k = 0; k < f->count; k++)
+            item[k] = cell(x, f->kind, c++);
         field[i] = f->count == 1 ? item[0] : LLVMConstArray2(LLVMTypeOf(item[0]), item, f->count);
     }
     return LLVMConstStructInContext(x->cx, field, r->n_fields, false);
@@ -105,15 +121,19 @@ static Val table_row(Builder *x, const Record *r, const Cell *c) {
 static void check_layout(Builder *x, const Record *r, Ty type) {
     LLVMTargetDataRef layout = LLVMGetModuleDataLayout(x->m);
     for (uint32_t i = 0; i < r->n_fields; i++)
-        if (LLVMOffsetOfElement(layout, type, i) != r->field[i].offset) BUG("%s.%s is elsewhere for the target", r->type, r->field[i].name);
-    if (LLVMABISizeOfType(layout, type) != r->size) BUG("%s has another size for the target", r->type);
+        if (LLVMOffsetOfElement(layout, type, i) != r->field[i].offset)
+            BUG("%s.%s is elsewhere for the target", r->type, r->field[i].name);
+    if (LLVMABISizeOfType(layout, type) != r->size)
+        BUG("%s has another size for the target", r->type);
 }
 
 static void table(Builder *x, const Table *t) {
     Val *row = arena_array(x->arena, t->n_rows, sizeof *row);
     size_t each = 0;
-    for (uint32_t i = 0; i < t->record->n_fields; i++) each += t->record->field[i].count;
-    for (uint32_t i = 0; i < t->n_rows; i++) row[i] = table_row(x, t->record, t->cell + i * each);
+    for (uint32_t i = 0; i < t->record->n_fields; i++)
+        each += t->record->field[i].count;
+    for (uint32_t i = 0; i < t->n_rows; i++)
+        row[i] = table_row(x, t->record, t->cell + i * each);
     Ty type = LLVMTypeOf(row[0]);
     check_layout(x, t->record, type);
     Val init = t->single ? row[0] : LLVMConstArray2(type, row, t->n_rows);
@@ -129,7 +149,8 @@ static void spec_bytes(Builder *x) {
 /* The weights file as it is: an assembler's include, or the constant would stand in memory several times. */
 static void embed_weights(Builder *x) {
     Text t = {0};
-    text_printf(&t, ".section .rodata\n.balign 64\n.globl %s\n.hidden %s\n%s:\n.incbin ", x->p->weights, x->p->weights, x->p->weights);
+    text_printf(&t, ".section .rodata\n.balign 64\n.globl %s\n.hidden %s\n%s:\n.incbin ", x->p->weights,
+                x->p->weights, x->p->weights);
     text_quoted(&t, str_c(x->o->weights));
     text_printf(&t, "\n.text\n");
     LLVMAppendModuleInlineAsm(x->m, t.p, t.n);
@@ -139,14 +160,21 @@ static void embed_weights(Builder *x) {
 void lb_program(Builder *x) {
     const Program *p = x->p;
     x->symbol = arena_array(x->arena, dim_sym_count(p->m->dims) + 1, sizeof *x->symbol);
-    for (uint32_t i = 0; i < p->n_kernels; i++) lb_kernel(x, p->kernel[i]);
-    if (p->prepare) calls(x, p->prepare);
-    for (uint32_t i = 0; i < p->n_functions; i++) calls(x, &p->function[i]);
-    for (uint32_t i = 0; i < p->n_size_rules; i++) size_rule(x, &p->size_rule[i]);
-    if (p->weights) LLVMAddGlobal(x->m, x->i8, p->weights);
-    if (p->weights && x->o->weights) embed_weights(x);
+    for (uint32_t i = 0; i < p->n_kernels; i++)
+        lb_kernel(x, p->kernel[i]);
+    if (p->prepare)
+        calls(x, p->prepare);
+    for (uint32_t i = 0; i < p->n_functions; i++)
+        calls(x, &p->function[i]);
+    for (uint32_t i = 0; i < p->n_size_rules; i++)
+        size_rule(x, &p->size_rule[i]);
+    if (p->weights)
+        LLVMAddGlobal(x->m, x->i8, p->weights);
+    if (p->weights && x->o->weights)
+        embed_weights(x);
     spec_bytes(x);
-    for (uint32_t i = 0; i < p->n_tables; i++) table(x, &p->table[i]);
+    for (uint32_t i = 0; i < p->n_tables; i++)
+        table(x, &p->table[i]);
     char *name = arena_printf(x->arena, "%s_program", p->o->prefix);
     lb_open(x, LLVMAddFunction(x->m, name, LLVMFunctionType(x->ptr, NULL, 0, false)), 0);
     LLVMBuildRet(x->b, reference(x, p->table[p->n_tables - 1].symbol));

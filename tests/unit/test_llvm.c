@@ -41,7 +41,9 @@ static void build(Built *b) {
     b->program = program_lower(b->m, &b->image, &b->options, b->d);
     assert_non_null(b->program);
     b->llvm = (LlvmOptions){.level = 1, .form = LLVM_FORM_IR};
-    if (llvm_version()) assert_true(file_read(b->a, MOEC_BUILD_DIR "/gen/vocabulary_plain.bc", 1 << 24, &b->llvm.vocabulary, b->d));
+    if (llvm_version())
+        assert_true(
+            file_read(b->a, MOEC_BUILD_DIR "/gen/vocabulary_plain.bc", 1 << 24, &b->llvm.vocabulary, b->d));
 }
 
 static void finish(Built *b) {
@@ -55,7 +57,8 @@ static void finish(Built *b) {
 static LStmt *first_store(LBlock *b) {
     for (LStmt *s = b->first; s; s = s->next) {
         LStmt *inner = s->kind == LS_STORE ? s : first_store(&s->body);
-        if (inner) return inner;
+        if (inner)
+            return inner;
     }
     return NULL;
 }
@@ -64,7 +67,8 @@ static void sound_modules_pass(void **state) {
     (void)state;
     Built b;
     Text out = {0};
-    if (!llvm_version()) skip();
+    if (!llvm_version())
+        skip();
     build(&b);
     assert_true(llvm_emit(b.program, &b.llvm, &out, b.d));
     assert_non_null(strstr(out.p, "@model_program"));
@@ -76,7 +80,8 @@ static void refused_modules_are_kept(void **state) {
     (void)state;
     Built b;
     char dir[] = "/tmp/test_llvm.XXXXXX", path[64];
-    if (!llvm_version()) skip();
+    if (!llvm_version())
+        skip();
     assert_non_null(mkdtemp(dir));
     snprintf(path, sizeof path, "%s/moec-bad-llvm.ll", dir);
     build(&b);
@@ -87,7 +92,8 @@ static void refused_modules_are_kept(void **state) {
     pid_t child = fork();
     if (child == 0) {
         Text out = {0};
-        if (chdir(dir) != 0 || !freopen("/dev/null", "w", stderr)) _exit(1);
+        if (chdir(dir) != 0 || !freopen("/dev/null", "w", stderr))
+            _exit(1);
         llvm_emit(b.program, &b.llvm, &out, b.d);
         _exit(0);
     }
@@ -104,6 +110,7 @@ static void refused_modules_are_kept(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(sound_modules_pass), cmocka_unit_test(refused_modules_are_kept)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(sound_modules_pass),
+                                       cmocka_unit_test(refused_modules_are_kept)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
