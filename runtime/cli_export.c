@@ -55,6 +55,6 @@ int moec_cmd_export(moec_cli *c) {
             c, moec_checkpoint_adapter(c->instance, c->o.checkpoint, moec_cli_warn, NULL, moec_cli_sink(c)));
     if (!code)
         code = moec_cli_status(
-            c, moec_safetensors_write(c->program, c->instance->adapter, c->o.out, moec_cli_sink(c)));
+            c, moec_safetensors_write(c->program, c->instance->slot[0].adapter, c->o.out, moec_cli_sink(c)));
     return code;
 }
