@@ -10,8 +10,8 @@ enum { MOST_SLOTS = 1 << 20 };
 moec_status moec_slots_check(int adapters, moec_sink sink) {
     return adapters >= 0 && adapters <= MOST_SLOTS
                ? MOEC_OK
-               : moec_fail(sink, MOEC_E_ARGUMENT, NULL, "error: %d adapters: at most %d are possible", adapters,
-                           (int)MOST_SLOTS);
+               : moec_fail(sink, MOEC_E_ARGUMENT, NULL, "error: %d adapters: at most %d are possible",
+                           adapters, (int)MOST_SLOTS);
 }
 
 uint64_t moec_slots_bytes(const moec_program *p, int adapters, moec_slot_bytes *part) {

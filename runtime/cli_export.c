@@ -34,7 +34,7 @@ static int check(moec_cli *c) {
     int full = p->spec && is_full(p->spec);
     if (!c->o.out)
         return moec_cli_usage(c, "export needs --out FILE");
-    if (c->o.adapter && c->o.checkpoint)
+    if (c->o.adapter.count && c->o.checkpoint)
         return moec_cli_usage(c, "--adapter and --checkpoint exclude each other");
     if (!p->n_tensors)
         return moec_cli_error(c, NULL, 0,

@@ -88,8 +88,8 @@ static moec_status bind_call(moec_generator *g, int which, int index, moec_sink 
     return MOEC_OK;
 }
 
-/* Counts the buffers of all calls; with a generator, whose calls are bound, also gives each its place in the block,
- * where it has one. */
+/* Counts the buffers of all calls; with a generator, whose calls are bound, also gives each its place in the
+ * block, where it has one. */
 static int lay_out(const moec_program *p, const int64_t *sym, moec_generator *g, uint64_t *at) {
     uint64_t size[ROLE_COUNT] = {0}, bytes;
     const int index[CALLS] = {p->seq2seq->encode, p->seq2seq->cross, p->seq2seq->step};

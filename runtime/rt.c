@@ -65,7 +65,8 @@ static moec_status map_weights(moec_instance *m, const char *path, moec_sink sin
     return s;
 }
 
-static moec_frame frame_of(const moec_instance *m, int slot, const int64_t *sym, void *const *arg, int *fault) {
+static moec_frame frame_of(const moec_instance *m, int slot, const int64_t *sym, void *const *arg,
+                           int *fault) {
     return (moec_frame){.pool = m->pool,
                         .weights = m->weights,
                         .adapter = m->slot[slot].adapter,
@@ -94,10 +95,11 @@ moec_status moec_prepare(moec_instance *m, int slot) {
 
 static moec_status reserve(unsigned char **at, uint64_t bytes, const char *what, moec_sink sink) {
     *at = bytes ? moec_mem_reserve(bytes) : NULL;
-    return *at || !bytes ? MOEC_OK
-                         : moec_fail(sink, MOEC_E_MEMORY, NULL,
-                                     "error: cannot reserve %llu bytes of %s: compile with smaller bounds (--dim)",
-                                     (unsigned long long)bytes, what);
+    return *at || !bytes
+               ? MOEC_OK
+               : moec_fail(sink, MOEC_E_MEMORY, NULL,
+                           "error: cannot reserve %llu bytes of %s: compile with smaller bounds (--dim)",
+                           (unsigned long long)bytes, what);
 }
 
 static moec_status reserve_all(moec_instance *m, const moec_options *o, moec_sink sink) {
@@ -191,7 +193,8 @@ void moec_close(moec_instance *m) {
 
 /* ---- running ---- */
 
-static moec_status check_call(const moec_instance *m, uint32_t function, const int64_t *sym, void *const *arg) {
+static moec_status check_call(const moec_instance *m, uint32_t function, const int64_t *sym,
+                              void *const *arg) {
     if (!m || function >= m->program->n_functions || !arg || (!sym && m->program->n_symbols))
         return MOEC_E_ARGUMENT;
     const moec_program *p = m->program;
@@ -250,8 +253,8 @@ static moec_status check_rows(const moec_instance *m, uint32_t function, const i
 }
 
 /* Rows from `from` to `end` of a call, as a call of their own. */
-static moec_status run_some(moec_instance *m, uint32_t function, int slot, const int64_t *sym, void *const *arg,
-                            int64_t from, int64_t end) {
+static moec_status run_some(moec_instance *m, uint32_t function, int slot, const int64_t *sym,
+                            void *const *arg, int64_t from, int64_t end) {
     const moec_program *p = m->program;
     const moec_function *f = &p->function[function];
     int64_t some[MOEC_SYMBOLS];

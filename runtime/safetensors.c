@@ -4,8 +4,8 @@
  * duplicate keys, known dtypes, shape product equal to the byte range, ranges that cover the data without
  * hole or overlap. Names, dtypes and shapes must be exactly the table's: no tensor missing, none left over.
  *
- * Nothing is allocated: the caller gives room for the entries, the header's text and the table of its keys, which
- * bounds both. qsort of the C library may allocate, so entries are sorted here. */
+ * Nothing is allocated: the caller gives room for the entries, the header's text and the table of its keys,
+ * which bounds both. qsort of the C library may allocate, so entries are sorted here. */
 #define _POSIX_C_SOURCE 200809L
 
 #include "internal.h"

@@ -1,5 +1,5 @@
-/* What a program takes in bytes, before anything is opened. Sums and products that leave 64 bits, or what memory can
- * hold, come out as UINT64_MAX, which no allocation grants. */
+/* What a program takes in bytes, before anything is opened. Sums and products that leave 64 bits, or what
+ * memory can hold, come out as UINT64_MAX, which no allocation grants. */
 #include "internal.h"
 #include "moec_train.h"
 
@@ -42,7 +42,7 @@ uint64_t moec_open_bytes(const moec_program *p, const moec_options *o) {
         o = &none;
     if (moec_slots_check(o->adapters, (moec_sink){NULL, 0}))
         return UINT64_MAX;
-    uint64_t bytes = o->weights ? p->weights_bytes : 0;
+    uint64_t bytes = o->weights || !p->embedded ? p->weights_bytes : 0;
     bytes = moec_size_plus(bytes, p->arena_bytes);
     bytes = moec_size_plus(bytes, moec_scratch_bytes(p, o->threads));
     bytes = moec_size_plus(bytes, moec_slots_bytes(p, o->adapters, &part));
@@ -51,8 +51,8 @@ uint64_t moec_open_bytes(const moec_program *p, const moec_options *o) {
 
 /* ---- of a function ---- */
 
-/* The symbols asked for (NULL: the upper bounds) with those that play no part at their lower bounds; false where one
- * is outside its bounds or has none above. */
+/* The symbols asked for (NULL: the upper bounds) with those that play no part at their lower bounds; false
+ * where one is outside its bounds or has none above. */
 static int symbols(const moec_program *p, const moec_function *f, const int64_t *sym, int64_t *out) {
     uint64_t used = moec_symbols_used(p, f);
     moec_symbols_low(p, out);
@@ -70,7 +70,8 @@ uint64_t moec_argument_bytes(const moec_program *p, uint32_t function, uint32_t 
     const moec_function *f = p && function < p->n_functions ? &p->function[function] : NULL;
     int64_t at[MOEC_SYMBOLS];
     uint64_t bytes;
-    return f && i < (uint64_t)f->n_inputs + f->n_outputs && symbols(p, f, sym, at) && moec_value_bytes(f, i, at, &bytes)
+    return f && i < (uint64_t)f->n_inputs + f->n_outputs && symbols(p, f, sym, at) &&
+                   moec_value_bytes(f, i, at, &bytes)
                ? bytes
                : UINT64_MAX;
 }

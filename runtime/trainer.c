@@ -130,7 +130,8 @@ static int is_read(const moec_program *p, const moec_function *f, uint32_t outpu
     return 0;
 }
 
-/* Counts buffers for the largest extents of the outputs that nobody reads; with arg, also gives each its place. */
+/* Counts buffers for the largest extents of the outputs that nobody reads; with arg, also gives each its
+ * place. */
 static int lay_out_rest(const moec_program *p, const moec_function *f, const int64_t *hi, void **arg,
                         unsigned char *own, uint64_t *at) {
     uint64_t bytes;
@@ -338,8 +339,8 @@ moec_status moec_trainer_step(moec_trainer *t, moec_step_report *r) {
         scale = o->clip_norm / (norm + 1e-6); /* as torch.nn.utils.clip_grad_norm_ */
     if (!isfinite(r->loss) || !isfinite(norm) || norm * scale > MOST)
         return MOEC_E_NUMERIC;
-    moec_optimizer_update(&t->optimizer, t->m->pool, t->m->slot[0].adapter, t->gradient, scale, r->learning_rate,
-                          t->steps);
+    moec_optimizer_update(&t->optimizer, t->m->pool, t->m->slot[0].adapter, t->gradient, scale,
+                          r->learning_rate, t->steps);
     t->steps++;
     return moec_prepare(t->m, 0);
 }
