@@ -19,11 +19,13 @@ static Target target_of(Build *b, EmitKind kind, const char *output) {
     return t;
 }
 
-/* NAME.h, and the runtime's header that it includes. */
+/* NAME.h, the runtime's header that it includes, and that of training for models that train. */
 static bool install_headers(Build *b, const char *header) {
     const char *slash = strrchr(header, '/');
     const char *dir = slash ? arena_printf(b->a, "%.*s", (int)(slash - header), header) : ".";
-    if (!build_embedded(b, slash == header ? "/" : dir, embedded_find("moec_rt.h"))) return false;
+    if (slash == header) dir = "/";
+    if (!build_embedded(b, dir, embedded_find("moec_rt.h"))) return false;
+    if (b->o->train && !build_embedded(b, dir, embedded_find("moec_train.h"))) return false;
     return build_install(b, build_path(b, b->dir, arena_printf(b->a, "%s.h", b->codegen.prefix)), header, 0666);
 }
 
