@@ -80,9 +80,9 @@ fi
 
 if [ -f "$root/cmake/moecConfig.cmake.in" ]; then
     cmake --install "$build" --prefix "$work/installed" >log 2>&1 &&
-        cmake -S embed-cmake -B out -DCMAKE_PREFIX_PATH="$work/installed" -DCMAKE_C_FLAGS="$flags" >log 2>&1 &&
-        cmake --build out >log 2>&1 || { cat log; fail "embed-cmake does not build"; }
-    out/similar >alike || fail "embed-cmake"
+        cmake -S embed-cmake -B built -DCMAKE_PREFIX_PATH="$work/installed" -DCMAKE_C_FLAGS="$flags" >log 2>&1 &&
+        cmake --build built >log 2>&1 || { cat log; fail "embed-cmake does not build"; }
+    built/similar >alike || fail "embed-cmake"
     # The same of the states that the command line prints: one row a token, a blank line between inputs.
     ./t5 encode --ids 6,90,80,70,1 --ids 6,80,90,70,1 --ids 3,200,11,54,33,1 | awk '
         BEGIN { RS = ""; FS = "\n" }
