@@ -150,15 +150,15 @@ static moec_status open_instance(moec_instance *m, const moec_options *o, moec_s
 }
 
 moec_status moec_open(const moec_program *p, const moec_options *o, moec_instance **out) {
-    if (!p || !out)
-        return MOEC_E_ARGUMENT;
     static const moec_options none;
     if (!o)
         o = &none;
-    *out = NULL;
     moec_sink sink = {o->message, o->message_room};
     if (sink.p && sink.room)
         sink.p[0] = 0;
+    if (!p || !out)
+        return moec_fail(sink, MOEC_E_ARGUMENT, NULL, "error: %s", moec_status_text(MOEC_E_ARGUMENT));
+    *out = NULL;
     moec_instance *m = moec_mem_new(1, sizeof *m);
     if (!m)
         return moec_fail(sink, MOEC_E_MEMORY, NULL, "error: out of memory");

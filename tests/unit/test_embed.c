@@ -98,6 +98,8 @@ static void bounds_slots(void **state) {
                       .adapters = -1};
     assert_int_equal(moec_open(&program, &o, &m), MOEC_E_ARGUMENT);
     assert_non_null(strstr(message, "error: -1 adapters"));
+    assert_int_equal(moec_open(NULL, &o, &m), MOEC_E_ARGUMENT);
+    assert_string_equal(message, "error: a null pointer, or an unknown function or adapter slot");
     o.adapters = 1 << 30;
     assert_int_equal(moec_open(&program, &o, &m), MOEC_E_ARGUMENT);
     assert_true(moec_open_bytes(&program, &o) == UINT64_MAX);
