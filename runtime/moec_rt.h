@@ -120,8 +120,8 @@ int64_t moec_generate_limit(const moec_program *p);
 /* ---- sizes, in bytes ------------------------------------------------------------------------------
  *
  * Of a program, so that memory can be planned before anything is opened; moec_train.h adds those of training.
- * sym: a value for each symbol, NULL: their upper bounds. UINT64_MAX: the size fits no memory, or there is no such
- * function or argument. None is rounded up to pages. */
+ * sym: a value for each symbol, NULL: their upper bounds. UINT64_MAX: the size fits no memory, a symbol is out of
+ * its bounds, or there is no such function or argument. None is rounded up to pages. */
 
 uint64_t moec_weights_bytes(const moec_program *p); /* mapped read-only, shared by instances and processes */
 uint64_t moec_adapter_bytes(const moec_program *p); /* a slot's tensors; moec_open reserves one more to load into */

@@ -41,7 +41,8 @@ class Model:
             raise RuntimeError((self.text.value or self.lib.moec_status_text(status)).decode())
 
     def load(self, slot, path):
-        self.check(self.lib.moec_load_adapter_slot(self.model, slot, path.encode(), self.text, c.c_size_t(512)))
+        room = c.c_size_t(len(self.text))
+        self.check(self.lib.moec_load_adapter_slot(self.model, slot, path.encode(), self.text, room))
 
     def generate(self, prompts, slots):
         rows, length = len(prompts), max(map(len, prompts))

@@ -7,7 +7,8 @@
 
 enum { ROWS = 32, SOURCE = 8, TARGET = 2 };
 
-static int64_t ids[ROWS][SOURCE], mask[ROWS][SOURCE], decoder[ROWS][TARGET], segment[ROWS][TARGET], labels[ROWS][TARGET];
+static int64_t ids[ROWS][SOURCE], mask[ROWS][SOURCE];
+static int64_t decoder[ROWS][TARGET], segment[ROWS][TARGET], labels[ROWS][TARGET];
 static float weight[ROWS][TARGET];
 
 static int64_t draw(int64_t n) {
@@ -35,8 +36,7 @@ static void make_batch(void) {
 }
 
 static int fail(const char *message, moec_status status) {
-    fprintf(stderr, "%s\n", *message ? message : moec_status_text(status));
-    return 1;
+    return fprintf(stderr, "%s\n", *message ? message : moec_status_text(status)), 1;
 }
 
 int main(int argc, char **argv) {
