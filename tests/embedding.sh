@@ -26,7 +26,7 @@ watch() {
     cc -g $strict -I. -o check "$root/tests/embedding/check.c" t5.a $libraries || exit 1
     ./check t5.weights "$case/adapter.safetensors" . "$tolerance" || fail "with $*"
 }
-watch 1e-5 -O3
+watch 1e-5 -O1
 watch 0 -O1 --matmul=plain
 
 # ---- what is linked -----------------------------------------------------------------------------------------
