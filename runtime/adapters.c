@@ -24,13 +24,6 @@ uint64_t moec_slots_bytes(const moec_program *p, int adapters, moec_slot_bytes *
     return moec_size_plus(moec_size_plus(part->adapters, part->derived), part->room);
 }
 
-static moec_status reserve(unsigned char **at, uint64_t bytes, const char *what, moec_sink sink) {
-    *at = bytes ? moec_mem_reserve(bytes) : NULL;
-    return *at || !bytes ? MOEC_OK
-                         : moec_fail(sink, MOEC_E_MEMORY, NULL, "error: cannot reserve %llu bytes of %s",
-                                     (unsigned long long)bytes, what);
-}
-
 moec_status moec_slots_open(moec_instance *m, int adapters, moec_sink sink) {
     const moec_program *p = m->program;
     moec_status s;
@@ -38,9 +31,9 @@ moec_status moec_slots_open(moec_instance *m, int adapters, moec_sink sink) {
     moec_slots_bytes(p, adapters, &m->slot_bytes);
     if (!(m->slot = moec_mem_new((size_t)m->slots, sizeof *m->slot)))
         return moec_fail(sink, MOEC_E_MEMORY, NULL, "error: out of memory");
-    if ((s = reserve(&m->adapters, m->slot_bytes.adapters, "adapters", sink)) ||
-        (s = reserve(&m->derived, m->slot_bytes.derived, "derived weights", sink)) ||
-        (s = reserve(&m->room, m->slot_bytes.room, "room to read adapters in", sink)))
+    if ((s = moec_reserve(&m->adapters, m->slot_bytes.adapters, "adapters", sink)) ||
+        (s = moec_reserve(&m->derived, m->slot_bytes.derived, "derived weights", sink)) ||
+        (s = moec_reserve(&m->room, m->slot_bytes.room, "room to read adapters in", sink)))
         return s;
     if (p->adapter_bytes && (!m->weights || p->adapter_init > p->weights_bytes ||
                              p->adapter_bytes > p->weights_bytes - p->adapter_init))

@@ -237,6 +237,8 @@ struct moec_instance {
     moec_generator *generator;
 };
 
+/* moec_mem_reserve with a message; NULL and MOEC_OK for 0 bytes. */
+moec_status moec_reserve(unsigned char **at, uint64_t bytes, const char *what, moec_sink sink);
 /* Computes what the program derives from a slot's tensors; after every change of them. */
 moec_status moec_prepare(moec_instance *m, int slot);
 

@@ -93,7 +93,7 @@ moec_status moec_prepare(moec_instance *m, int slot) {
     return fault_status(fault);
 }
 
-static moec_status reserve(unsigned char **at, uint64_t bytes, const char *what, moec_sink sink) {
+moec_status moec_reserve(unsigned char **at, uint64_t bytes, const char *what, moec_sink sink) {
     *at = bytes ? moec_mem_reserve(bytes) : NULL;
     return *at || !bytes
                ? MOEC_OK
@@ -107,9 +107,10 @@ static moec_status reserve_all(moec_instance *m, const moec_options *o, moec_sin
     m->pool = moec_pool_new(o->threads);
     if (!m->pool)
         return moec_fail(sink, MOEC_E_MEMORY, NULL, "error: cannot start %d threads", o->threads);
-    moec_status s = reserve(&m->arena, p->arena_bytes, "arena", sink);
+    moec_status s = moec_reserve(&m->arena, p->arena_bytes, "arena", sink);
     if (!s)
-        s = reserve(&m->scratch, moec_scratch_bytes(p, o->threads), "scratch space", sink);
+        s = moec_reserve(&m->scratch, moec_scratch_bytes(p, moec_pool_workers(m->pool)), "scratch space",
+                         sink);
     return s ? s : moec_slots_open(m, o->adapters, sink);
 }
 
