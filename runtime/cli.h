@@ -17,9 +17,9 @@ typedef struct moec_strings {
 } moec_strings;
 
 typedef struct moec_cli_options {
-    const char *weights, *adapter, *tokenizer, *jsonl, *sentence, *eval_sentence, *out, *normalize, *json,
+    const char *weights, *tokenizer, *jsonl, *sentence, *eval_sentence, *out, *normalize, *json,
         *checkpoint, *profile_json;
-    moec_strings ids, targets, text, in, data, eval, positional;
+    moec_strings ids, targets, text, in, data, eval, adapter, positional;
     int64_t threads, max_length, eos, batch, limit;
     int64_t accumulate, eval_every, save_every, keep, log_every, router_metrics;
     unsigned reduce; /* 0: examples, 1: tokens */
@@ -73,6 +73,7 @@ typedef struct moec_example {
     moec_ids input, target;
     int64_t line; /* of the JSONL file, 0 from the command line */
     int is_text;
+    int32_t adapter; /* its slot */
 } moec_example;
 
 typedef struct moec_examples {
@@ -111,8 +112,9 @@ typedef struct moec_bind {
 } moec_bind;
 
 /* Runs a function of the model with inputs and outputs bound by name; outputs not named are thrown away.
- * Returns an exit code. */
-int moec_cli_call(moec_cli *c, int index, const int64_t *sym, moec_bind *bind, int n);
+ * adapter_of_row as for moec_run_rows. Returns an exit code. */
+int moec_cli_call(moec_cli *c, int index, const int64_t *sym, moec_bind *bind, int n,
+                  const int32_t *adapter_of_row);
 
 /* ---- cli_eval.c ---- */
 

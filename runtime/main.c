@@ -74,7 +74,7 @@ static const struct Option {
     {"--text", "TEXT", OPTION_LIST, GENERATE | ENCODE, AT(text), 0, 0, "an input as text; may be repeated"},
     {"--jsonl", "FILE", OPTION_STRING, TEXTS, AT(jsonl), 0, 0,
      "inputs, one JSON object a line: \"input_ids\" or \"inputs\" (text); score: \"labels\" or \"targets\"; "
-     "- for stdin"},
+     "\"adapter\": which --adapter, its file or its place among them from 0 (default: 0); - for stdin"},
     {"--data", "FILE", OPTION_LIST, EVAL | TRAIN, AT(data), 0, 0,
      "examples, one JSON object a line: \"inputs\", \"targets\" (text) or \"input_ids\", \"labels\"; "
      "\"task\"; eval also: \"inputs\", \"choices\", \"label\", \"prompt\"; train also: \"weight\"; may be "
@@ -161,8 +161,9 @@ static const struct Option {
      "metrics.jsonl, adapter.safetensors; export: .safetensors file to write"},
     {"--weights", "FILE", OPTION_STRING, WORK, AT(weights), 0, 0,
      "weights file (default: beside the executable, its name + .weights)"},
-    {"--adapter", "FILE", OPTION_STRING, WORK, AT(adapter), 0, 0,
-     "safetensors to use in place of the compiled-in adapter; train: to start from"},
+    {"--adapter", "FILE", OPTION_LIST, WORK, AT(adapter), 0, 0,
+     "safetensors to use in place of the compiled-in adapter; train: to start from. generate, encode, score: may "
+     "be repeated, for inputs that choose by \"adapter\""},
     {"--tokenizer", "FILE", OPTION_STRING, TEXTS | EVAL | TRAIN, AT(tokenizer), 0, 0,
      "spiece.model to use in place of the compiled-in one"},
     {"--threads", "N", OPTION_INTEGER, WORK, AT(threads), 1, 1024, "threads (default: one a core)"},
@@ -433,18 +434,28 @@ static char *beside(const char *argv0, const char *suffix) {
     return p;
 }
 
-int moec_cli_open(moec_cli *c) {
+/* --adapter, each in the slot of its place. */
+static moec_status open_instance(moec_cli *c, const char *weights) {
+    const moec_strings *adapter = &c->o.adapter;
     moec_sink sink = moec_cli_sink(c);
+    moec_options o = {.weights = weights,
+                      .adapter = adapter->count ? adapter->item[0] : NULL,
+                      .threads = (int)c->o.threads,
+                      .message = sink.p,
+                      .message_room = sink.room,
+                      .adapters = (int)adapter->count};
+    moec_status s = moec_open(c->program, &o, &c->instance);
+    for (size_t i = 1; i < adapter->count && !s; i++)
+        s = moec_load_adapter_slot(c->instance, (int)i, adapter->item[i], sink.p, sink.room);
+    return s;
+}
+
+int moec_cli_open(moec_cli *c) {
     const moec_program *p = c->program;
     char *near = NULL;
     if (!c->o.weights && !p->embedded && p->weights_bytes && !(near = beside(c->self, ".weights")))
         return moec_cli_no_memory(c);
-    moec_options o = {.weights = c->o.weights ? c->o.weights : near,
-                      .adapter = c->o.adapter,
-                      .threads = (int)c->o.threads,
-                      .message = sink.p,
-                      .message_room = sink.room};
-    moec_status s = moec_open(p, &o, &c->instance);
+    moec_status s = open_instance(c, c->o.weights ? c->o.weights : near);
     if (s == MOEC_E_OPEN && near && strstr(c->message, ".weights")) {
         size_t n = strlen(c->message);
         snprintf(c->message + n, sizeof c->message - n, "; --weights names another place");
@@ -505,6 +516,8 @@ static int dispatch(moec_cli *c, int argc, char **argv) {
     for (int i = 0; i < OPTIONS; i++)
         if (given[i] && !(options[i].commands & command->bit))
             return moec_cli_usage(c, "%s takes no %s", command->name, options[i].name);
+    if (c->o.adapter.count > 1 && !(command->bit & TEXTS))
+        return moec_cli_usage(c, "%s takes one --adapter", command->name);
     int positional = (int)c->o.positional.count;
     if (positional < command->least || positional > command->most)
         return moec_cli_usage(c, "usage: %s %s%s [options]", c->name, command->name, command->usage);
@@ -530,7 +543,7 @@ int moec_main(const moec_program *p, const moec_tokenizer *tokenizer, int argc, 
     set_name(&c, c.self);
     size_t room = (size_t)argc + 1; /* each list may take all arguments */
     moec_strings *list[] = {&c.o.ids,  &c.o.targets, &c.o.text,      &c.o.in,
-                            &c.o.data, &c.o.eval,    &c.o.positional};
+                            &c.o.data, &c.o.eval,    &c.o.adapter, &c.o.positional};
     enum { LISTS = sizeof list / sizeof *list };
     const char **slots = moec_mem_new(LISTS * room, sizeof *slots);
     if (!slots)

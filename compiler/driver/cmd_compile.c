@@ -23,9 +23,10 @@ static Target target_of(Build *b, EmitKind kind, const char *output) {
     return t;
 }
 
-/* NAME.h, and the runtime's header that it includes. */
+/* NAME.h, the runtime's header that it includes, and that of training for models that train. */
 static bool install_headers(Build *b, const Target *t) {
     if (!build_embedded(b, t->folder, embedded_find("moec_rt.h"))) return false;
+    if (b->o->train && !build_embedded(b, t->folder, embedded_find("moec_train.h"))) return false;
     return build_install(b, build_path(b, b->dir, arena_printf(b->a, "%s.h", b->codegen.prefix)), t->header, 0666);
 }
 

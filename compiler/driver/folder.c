@@ -17,7 +17,9 @@ static const struct {
 } runtime_files[] = {
     {"moec_rt.h", "what a program that embeds the model includes; its comments are the reference"},
     {"moec_kernel.h", "scalar functions and the matrix product of the generated kernels"},
-    {"rt.c", "open, close, run, load an adapter"},
+    {"rt.c", "open, close, run"},
+    {"adapters.c", "adapters: their slots, loading, saving"},
+    {"sizes.c", "what the model takes in bytes"},
     {"generate.c", "greedy decoding"},
     {"profile.c", "what kernels take, where the program measures them"},
     {"tables.c", "questions about the model's tables: names, extents, sizes"},
@@ -60,7 +62,6 @@ static const struct {
     {"trainer.c", "training: batches and steps"},
     {"optimizer.c", "training: Adafactor, AdamW, SGD"},
     {"train_options.c", "training: options, schedules"},
-    {"train_memory.c", "training: memory of the activations"},
     {"train_impl.h", "training: what its files share"},
     {"dataset.h", "training data: examples, their order, batches"},
     {"dataset.c", "training data: reading"},
