@@ -17,7 +17,10 @@ const char *c_symbol(void *ctx, uint32_t i);
 /* Bytes inside a comment, or as a string literal with its quotes: nothing in them can end either. */
 void c_comment(Text *out, Str s);
 void c_string(Text *out, Str s);
-/* The kernel as static functions; scratch_stride: bytes of scratch between workers. */
-void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_stride, Text *out);
+/* The kernel as a function, and static ones that it uses; scratch_stride: bytes of scratch between workers. prefix: the
+ * function is global and called PREFIX_NAME; NULL: static and called NAME. */
+void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_stride, const char *prefix, Text *out);
+/* Its declaration where it is global. */
+void c_print_prototype(const LoopKernel *k, const char *prefix, Text *out);
 
 #endif

@@ -53,7 +53,9 @@ bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Di
     if (!mkdtemp(dir)) return diag_error(d, dir, "cannot make a scratch folder: %s", strerror(errno));
     b->dir = dir;
     b->codegen.prefix = prefix;
-    b->codegen.plain_matmul = o->matmul && strcmp(o->matmul, "plain") == 0;
+    EmitKind kind;
+    bool folder = emit_parse(o->emit, &kind) && kind == EMIT_C;
+    b->codegen.plain_matmul = o->matmul ? strcmp(o->matmul, "plain") == 0 : folder;
     b->codegen.embed_weights = o->embed_weights;
     for (uint32_t i = 0; i < model->m->n_params; i++) {
         const Param *p = &model->m->param[i];

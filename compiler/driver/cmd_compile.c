@@ -53,9 +53,15 @@ static const char *default_output(EmitKind kind) {
     return names[kind];
 }
 
+#define WORD "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789"
+
 static bool is_prefix(const char *s) {
-    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789";
-    return *s && !strchr("0123456789", *s) && strspn(s, letters) == strlen(s);
+    return *s && !strchr("0123456789", *s) && strspn(s, WORD) == strlen(s);
+}
+
+/* What goes into Makefiles unquoted. */
+static bool is_cpu(const char *s) {
+    return *s && strspn(s, WORD ".+-=,") == strlen(s);
 }
 
 /* A folder may be named with a slash at its end. */
@@ -71,6 +77,9 @@ int cmd_compile(const Options *o) {
     if (o->matmul && strcmp(o->matmul, "plain") != 0 && strcmp(o->matmul, "openblas") != 0)
         return usage_error(o, "--matmul: openblas or plain was expected");
     if (o->prefix && !is_prefix(o->prefix)) return usage_error(o, "--prefix: a C identifier was expected");
+    if (o->march && !is_cpu(o->march)) return usage_error(o, "-march: a name of letters, digits and . _ + - = , was expected");
+    if (o->tokenizer && kind != EMIT_C)
+        return usage_error(o, "--tokenizer goes with --emit=c; executables take text when there is a spiece.model beside the model");
     const char *output = o->output ? o->output : default_output(kind);
     Diag *d = diag_new();
     Model model;
