@@ -3,9 +3,10 @@
 # mixture-of-vectors adapter into one executable, runs it, and teaches it a task it cannot do.
 set -e
 root=$(cd "$(dirname "$0")/.." && pwd)
+packages=build
 . "$root/tests/install.inc"
 build=${BUILD_DIR:-$root/build}
-cmake -S "$root" -B "$build"
+cmake -S "$root" -B "$build" -DBUILD_TESTING=OFF
 cmake --build "$build" -j2 --target moec
 out=$build/quickstart
 rm -rf "$out"

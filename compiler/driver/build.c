@@ -55,7 +55,8 @@ bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Di
     b->codegen.prefix = prefix;
     EmitKind kind;
     bool folder = emit_parse(o->emit, &kind) && kind == EMIT_C;
-    b->codegen.plain_matmul = o->matmul ? strcmp(o->matmul, "plain") == 0 : folder;
+    if (!folder && !build_target(b)) return false;
+    b->codegen.plain_matmul = o->matmul ? strcmp(o->matmul, "plain") == 0 : folder || b->target;
     b->codegen.embed_weights = o->embed_weights;
     for (uint32_t i = 0; i < model->m->n_params; i++) {
         const Param *p = &model->m->param[i];
@@ -75,6 +76,10 @@ bool build_text(Build *b) {
     if (!b->model->dir || !s2s->present) return true;
     const char *path = arena_printf(b->a, "%s/spiece.model", b->model->dir);
     if (lstat(path, &s) != 0) return true;
+    if (b->target) { /* whose libsentencepiece is not known */
+        diag_warn(b->d, path, "a program for %s takes token ids alone; --emit=c --tokenizer gives sources that handle text", b->target);
+        return true;
+    }
     if (!file_read(b->a, path, MOEC_SPIECE_LIMIT, &b->text, b->d)) return false;
     b->text_model = path;
     char message[1024] = "";
@@ -97,6 +102,7 @@ void build_close(Build *b) {
         closedir(dir);
         rmdir(b->dir);
     }
+    vec_free(&b->runtime);
     if (b->program) program_free(b->program);
     if (b->a) arena_free(b->a);
 }
@@ -202,7 +208,7 @@ bool build_weights_asm(Build *b, const char *dir, const char *weights) {
 
 bool build_sources(Build *b, bool with_main) {
     for (const EmbeddedFile *e = driver_embedded; e->name; e++)
-        if ((ends_with(e->name, ".h") || ends_with(e->name, ".a")) && !build_embedded(b, b->dir, e)) return false;
+        if ((ends_with(e->name, ".h") || (ends_with(e->name, ".a") && !b->target)) && !build_embedded(b, b->dir, e)) return false;
     if (b->codegen.embed_weights && !build_weights_asm(b, b->dir, build_path(b, b->dir, "weights.bin"))) return false;
     return build_model(b, b->dir) && (!with_main || build_main(b, b->dir, b->text_model != NULL));
 }
@@ -231,16 +237,17 @@ static bool run_tool(Build *b, Args *args) {
 }
 
 static void add_flags(Build *b, Args *args) {
-    static const char *const common[] = {"-std=c99", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-Wall"};
-    const char *march = b->o->march ? b->o->march : "native";
+    static const char *const common[] = {"-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-Wall"};
+    const char *march = b->o->march ? b->o->march : b->target ? "generic" : "native";
     vec_push(args, b->o->level == 0 ? "-O0" : b->o->level == 1 ? "-O1" : "-O3");
     if (strcmp(march, "generic") != 0) vec_push(args, arena_printf(b->a, "-march=%s", march));
+    vec_push(args, b->target ? "-std=c11" : "-std=c99"); /* the runtime, too: C11 has atomic counters */
     for (size_t i = 0; i < sizeof common / sizeof *common; i++) vec_push(args, common[i]);
     vec_push(args, "-I");
     vec_push(args, b->dir);
 }
 
-static bool compile_object(Build *b, const char *source, const char *object) {
+bool build_object(Build *b, const char *source, const char *object) {
     Args args = {0};
     vec_push(&args, b->o->cc ? b->o->cc : "cc");
     add_flags(b, &args);
@@ -262,11 +269,12 @@ static bool link_result(Build *b, EmitKind kind, const char *result) {
     vec_push(&args, build_path(b, b->dir, "model.o"));
     if (kind == EMIT_EXE) vec_push(&args, build_path(b, b->dir, "main.o"));
     if (b->codegen.embed_weights) vec_push(&args, build_path(b, b->dir, "weights.o"));
-    if (kind == EMIT_SHARED) vec_push(&args, "-Wl,--whole-archive");
+    for (size_t i = 0; i < b->runtime.count; i++) vec_push(&args, build_path(b, b->dir, b->runtime.item[i]));
+    if (kind == EMIT_SHARED && !b->target) vec_push(&args, "-Wl,--whole-archive");
     bool text = kind == EMIT_EXE && b->text_model;
     if (text) vec_push(&args, build_path(b, b->dir, "libmoec_text.a"));
-    vec_push(&args, build_path(b, b->dir, "libmoec_rt.a"));
-    if (kind == EMIT_SHARED) vec_push(&args, "-Wl,--no-whole-archive");
+    if (!b->target) vec_push(&args, build_path(b, b->dir, "libmoec_rt.a"));
+    if (kind == EMIT_SHARED && !b->target) vec_push(&args, "-Wl,--no-whole-archive");
     if (!b->codegen.plain_matmul) vec_push(&args, "-lopenblas");
     if (text) vec_push(&args, "-lsentencepiece");
     if (text) vec_push(&args, "-lstdc++");
@@ -284,14 +292,17 @@ static int by_name(const void *a, const void *b) {
 /* The object and the runtime's members: all that a program needs to link the model. */
 static bool archive(Build *b, const char *result) {
     Args args = {0};
-    vec_push(&args, "ar");
-    vec_push(&args, "x");
-    vec_push(&args, "--output");
-    vec_push(&args, b->dir);
-    vec_push(&args, build_path(b, b->dir, "libmoec_rt.a"));
-    bool ok = run_tool(b, &args);
-    args.count = 0;
-    vec_push(&args, "ar");
+    bool ok = true;
+    if (!b->target) {
+        vec_push(&args, "ar");
+        vec_push(&args, "x");
+        vec_push(&args, "--output");
+        vec_push(&args, b->dir);
+        vec_push(&args, build_path(b, b->dir, "libmoec_rt.a"));
+        ok = run_tool(b, &args);
+        args.count = 0;
+    }
+    vec_push(&args, build_ar(b));
     vec_push(&args, "rcsD");
     vec_push(&args, result);
     size_t first = args.count;
@@ -306,12 +317,13 @@ static bool archive(Build *b, const char *result) {
 }
 
 bool build_compile(Build *b, EmitKind kind, const char **result) {
-    if (!compile_object(b, arena_printf(b->a, "%s.c", b->codegen.prefix), "model.o")) return false;
-    if (b->codegen.embed_weights && !compile_object(b, "weights.S", "weights.o")) return false;
+    if (!build_object(b, arena_printf(b->a, "%s.c", b->codegen.prefix), "model.o")) return false;
+    if (b->codegen.embed_weights && !build_object(b, "weights.S", "weights.o")) return false;
     *result = build_path(b, b->dir, kind == EMIT_OBJ ? "model.o" : "result");
     if (kind == EMIT_OBJ) return true;
+    if (b->target && !build_runtime(b)) return false;
     if (kind == EMIT_LIB) return archive(b, *result);
-    return (kind != EMIT_EXE || compile_object(b, "main.c", "main.o")) && link_result(b, kind, *result);
+    return (kind != EMIT_EXE || build_object(b, "main.c", "main.o")) && link_result(b, kind, *result);
 }
 
 bool build_install(Build *b, const char *from, const char *to, unsigned mode) {

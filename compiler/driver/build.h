@@ -19,6 +19,8 @@ typedef struct Build {
     char *dir;          /* scratch folder, removed by build_close */
     const char *text_model; /* spiece.model of the model directory, NULL without one; set by build_text */
     Str text;               /* its bytes, checked */
+    const char *target;     /* the machine that the C compiler compiles for, in its words; NULL: this one */
+    Vec(const char *) runtime; /* for another machine: the runtime's objects in the scratch folder */
 } Build;
 
 /* Opens a scratch folder and plans the image; prefix: of the generated symbols. */
@@ -48,6 +50,13 @@ const char *build_prefix(Arena *a, const char *output);
 const char *build_path(Build *b, const char *dir, const char *name);
 bool build_embedded(Build *b, const char *dir, const EmbeddedFile *e);
 bool build_main(Build *b, const char *dir, bool with_text);
+bool build_object(Build *b, const char *source, const char *object); /* runs the C compiler; both in the scratch folder */
+
+/* Compilers for other machines (cross.c): asks --cc what it compiles for; false after reporting that it cannot be used. Then
+ * the runtime compiled with it, and the archiver for its objects. */
+bool build_target(Build *b);
+bool build_runtime(Build *b);
+const char *build_ar(Build *b);
 bool build_model(Build *b, const char *dir);
 bool build_weights_asm(Build *b, const char *dir, const char *weights);
 
