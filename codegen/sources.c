@@ -41,6 +41,7 @@ typedef struct Splitter {
     Vec(const char *) kind; /* in the order of their first piece */
     Vec(Source) file;
     size_t large, most;
+    bool refused;
     Diag *d;
 } Splitter;
 
@@ -148,8 +149,8 @@ static void add_kind_files(Splitter *s, const char *kind) {
             text_printf(t, "/* Of the compiled model %s: %s. */\n#include \"%s_kernels.h\"\n\n", x, title, x);
         }
         text_add(t, q->text.p, q->text.n);
-        if (t->n > s->most && !diag_errors(s->d))
-            diag_error(s->d, NULL, "%s takes %zu bytes of C; a file may have %zu", q->name, q->text.n, s->most);
+        if (t->n > s->most && !s->refused)
+            s->refused = !diag_error(s->d, NULL, "%s takes %zu bytes of C; a file may have %zu", q->name, q->text.n, s->most);
     }
     size_t n = s->file.count - first;
     for (size_t i = 0; i < n; i++)
@@ -184,7 +185,7 @@ static void split(Splitter *s) {
     for (uint32_t i = 0; i < p->n_functions; i++)
         print_calls_parts(&s->w, &p->function[i], add_parts(s, &p->function[i], &parts), top);
     print_tables(&s->w, top);
-    if (top->n > s->most) diag_error(s->d, NULL, "%s.c would have %zu bytes; a file may have %zu", x, top->n, s->most);
+    if (top->n > s->most) s->refused = !diag_error(s->d, NULL, "%s.c would have %zu bytes; a file may have %zu", x, top->n, s->most);
     add_tables(s, &tables);
     print_shared_header(s, &parts, &tables);
     for (size_t i = 0; i < s->kind.count; i++) add_kind_files(s, s->kind.item[i]);
@@ -212,9 +213,8 @@ bool program_sources(const Program *p, Arena *a, size_t large, size_t most, Sour
     vec_free(&s.file);
     vec_free(&s.piece);
     vec_free(&s.kind);
-    if (diag_errors(d) == 0) return true;
-    sources_free(out);
-    return false;
+    if (s.refused) sources_free(out);
+    return !s.refused;
 }
 
 void sources_free(Sources *s) {

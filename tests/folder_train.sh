@@ -22,6 +22,11 @@ else
     cat "$work/log"
     fail "it does not build"
 fi
+clang=$(command -v clang || command -v clang-19) || echo "clang: not installed, skipped"
+for file in "$work"/t/*.c; do
+    # shellcheck disable=SC2086
+    [ -z "$clang" ] || "$clang" $strict -fsyntax-only "$file" || fail "clang: $file"
+done
 nm -g --defined-only "$work"/t/*.o | awk 'NF == 3 { print $3 }' | grep -Ev '^(t5_|moec_|main$)' && fail "other global symbols"
 
 # Two times 16 layers, ten experts at every site.

@@ -45,6 +45,16 @@ else
     fail "CMake does not build it"
 fi
 
+# What README.md says of other programs is C.
+{
+    echo '#include "t5.h"'
+    echo '#include <stdio.h>'
+    echo 'int main(void) { int64_t n = 2, ids[2] = {4, 1}, mask[2] = {1, 1}, tokens[20], steps, sym[9] = {0}; void *arg[9] = {0};'
+    sed -n '/^    #include/,/moec_close/p' "$work/a/README.md" | sed '/#include/d'
+    echo 'return 0; }'
+} >"$work/readme.c"
+grep -q moec_generate "$work/readme.c" && gcc $strict -fsyntax-only -I "$work/a" "$work/readme.c" || fail "README.md shows what is no C"
+
 # ---- two models in one program ---------------------------------------------------------------------------------
 
 "$build/tools/gen_t5" "$work/model" small d_model=32 d_ff=48 d_kv=8 heads=2 layers=1 dec_layers=1 vocab=100 >/dev/null &&

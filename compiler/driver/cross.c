@@ -68,8 +68,7 @@ bool build_target(Build *b) {
     if (!triple || is_host(triple)) return true;
     b->target = triple;
     return strstr(triple, "linux") != NULL ||
-           diag_error(b->d, NULL, "'%s' compiles for %s: what is built here runs on Linux; --emit=c gives sources for POSIX systems",
-                      b->o->cc, triple);
+           diag_error(b->d, NULL, "'%s' compiles for %s: compiled models run on Linux", b->o->cc, triple);
 }
 
 const char *build_ar(Build *b) {

@@ -103,9 +103,9 @@ static void print_building(const Folder *f, Text *t) {
     text_printf(t, "# %s\n\nA model compiled to C by moec. `make` builds the program `%s`", x, x);
     if (f->text) text_printf(t, "; the tokenizer takes a C++ compiler and libsentencepiece");
     if (!f->b->codegen.plain_matmul) text_printf(t, "; matrix products are OpenBLAS's");
-    text_printf(t, ".\n%s C99, libc, libm and pthreads are all it needs, on any little-endian POSIX system.",
-                f->text || !f->b->codegen.plain_matmul ? "Otherwise" : "A compiler of");
-    text_printf(t, " `make CC=clang`, `make CC=aarch64-linux-gnu-gcc` and\nany `CFLAGS` do; so does CMake: `cmake -S . -B build && cmake --build build`.\n\n    make\n");
+    text_printf(t, ".\n%s C99 compiler, libc, libm and pthreads are all it needs, on little-endian Linux. `make CC=clang`,\n"
+                   "`make CC=aarch64-linux-gnu-gcc` and any `CFLAGS` do; so does CMake: `cmake -S . -B build && cmake --build build`.\n\n    make\n",
+                f->text || !f->b->codegen.plain_matmul ? "Otherwise a" : "A");
     text_printf(t, "    ./%s info                                       # functions, extents, memory, adapter\n", x);
 }
 
