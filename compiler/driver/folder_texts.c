@@ -112,7 +112,7 @@ static void print_building(const Folder *f, Text *t) {
 static void print_running(const Folder *f, Text *t) {
     const char *x = f->b->codegen.prefix;
     if (!f->b->model->m->s2s.present) {
-        text_printf(t, "    ./%s run FUNCTION --in NAME=FILE.npy            # any of its functions\n\n", x);
+        text_printf(t, "    ./%s run main --in NAME=FILE.npy ...             # its inputs and outputs as NumPy stores them\n\n", x);
         return;
     }
     if (f->text) text_printf(t, "    ./%s --text \"Is it raining?\"                    # generates; the same as ./%s generate --text ...\n", x, x);
