@@ -1,11 +1,13 @@
 /* What the files of the command line share (main.c, cli_*.c, npy.c). Nothing here is needed to embed a model.
- */
+ * With MOEC_NO_TRAINING defined it has no command train and needs none of the files of training. */
 #ifndef MOEC_CLI_H
 #define MOEC_CLI_H
 
 #include "internal.h"
 #include "moec_main.h"
+#ifndef MOEC_NO_TRAINING
 #include "moec_train.h"
+#endif
 
 enum { EXIT_DONE = 0, EXIT_INPUT = 1, EXIT_USAGE = 2, EXIT_BUG = 70 };
 
@@ -25,7 +27,9 @@ typedef struct moec_cli_options {
     unsigned reduce; /* 0: examples, 1: tokens */
     int input_eos, skip_bad, pack, truncate, no_shuffle, resume, dry_run, base, profile, profile_calls, help,
         version;
+#ifndef MOEC_NO_TRAINING
     moec_train_options train;
+#endif
 } moec_cli_options;
 
 typedef struct moec_cli {

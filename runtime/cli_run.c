@@ -304,12 +304,14 @@ static void print_sizes(const moec_program *p) {
            "it %llu\n",
            (unsigned long long)moec_open_bytes(p, &one), (unsigned long long)moec_generate_bytes(p),
            (unsigned long long)moec_adapter_bytes(p), (unsigned long long)moec_derived_bytes(p));
+#ifndef MOEC_NO_TRAINING
     if (moec_train_gradient_bytes(p) > 0)
         printf("  training: gradients %llu, state of adafactor %llu, adamw %llu, sgd %llu\n",
                (unsigned long long)moec_train_gradient_bytes(p),
                (unsigned long long)moec_train_state_bytes(p, MOEC_ADAFACTOR),
                (unsigned long long)moec_train_state_bytes(p, MOEC_ADAMW),
                (unsigned long long)moec_train_state_bytes(p, MOEC_SGD));
+#endif
 }
 
 static void print_adapter(const moec_program *p) {

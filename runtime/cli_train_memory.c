@@ -140,7 +140,7 @@ static uint64_t arena(const moec_train_run *r) {
     for (size_t i = 0; sym && i < sizeof call / sizeof *call; i++)
         if (call[i].function >= 0 && call[i].is_called)
             sym[call[i].function] = call[i].sym;
-    uint64_t bytes = sym ? moec_train_arena_bytes(p, sym) : p->arena_bytes;
+    uint64_t bytes = sym ? moec_arena_bytes(p, sym) : p->arena_bytes;
     moec_mem_free(sym);
     return bytes;
 }

@@ -154,6 +154,9 @@ uint64_t moec_cache_bytes(const moec_program *p, uint32_t function, const int64_
 /* What a call of a function touches of the arena. Known for programs compiled with --train; for others the whole
  * arena, an upper bound for all functions. Allocates while it counts. */
 uint64_t moec_activation_bytes(const moec_program *p, uint32_t function, const int64_t *sym);
+/* The same of several functions together, as a run that trains calls them: sym[i] are the symbols that function i is
+ * called for, NULL where it is not. 0 for programs compiled without --train. Allocates while it counts. */
+uint64_t moec_arena_bytes(const moec_program *p, const int64_t *const *sym);
 /* Buffers of moec_generate: caches, encoder states and logits for the bounds; 0 for other models. */
 uint64_t moec_generate_bytes(const moec_program *p);
 /* All that moec_open maps with these options (NULL: all 0): weights unless they are embedded, arena, scratch,

@@ -95,9 +95,6 @@ uint64_t moec_train_gradient_bytes(const moec_program *p);
 uint64_t moec_train_state_bytes(const moec_program *p, moec_optimizer o); /* the optimiser's */
 /* All that moec_trainer_open maps: two sets of gradients, the state, outputs of `train` that nobody reads. */
 uint64_t moec_trainer_bytes(const moec_program *p, moec_optimizer o);
-/* What a run touches of the arena, activations and their gradients: sym[i] are the symbols that function i is called
- * for, NULL where it is not. Allocates while it counts. */
-uint64_t moec_train_arena_bytes(const moec_program *p, const int64_t *const *sym);
 
 #ifdef __cplusplus
 }

@@ -1,7 +1,6 @@
 /* What a program takes in bytes, before anything is opened. Sums and products that leave 64 bits, or what
  * memory can hold, come out as UINT64_MAX, which no allocation grants. */
 #include "internal.h"
-#include "moec_train.h"
 
 uint64_t moec_size_plus(uint64_t a, uint64_t b) {
     return a > UINT64_MAX - b ? UINT64_MAX : a + b;
@@ -88,7 +87,7 @@ uint64_t moec_cache_bytes(const moec_program *p, uint32_t function, const int64_
 
 /* ---- of the arena ---- */
 
-uint64_t moec_train_arena_bytes(const moec_program *p, const int64_t *const *sym) {
+uint64_t moec_arena_bytes(const moec_program *p, const int64_t *const *sym) {
     if (!p || !sym || !p->n_places || !p->place_sizes)
         return 0;
     size_t n = p->n_sizes;
@@ -120,7 +119,7 @@ uint64_t moec_activation_bytes(const moec_program *p, uint32_t function, const i
     if (!of)
         return p->arena_bytes;
     of[function] = at;
-    uint64_t bytes = moec_train_arena_bytes(p, of);
+    uint64_t bytes = moec_arena_bytes(p, of);
     moec_mem_free(of);
     return bytes;
 }

@@ -439,13 +439,13 @@ static void counts_the_arena(void **state) {
     p.n_sizes = 3;
     p.place = place;
     p.place_sizes = sizes_of;
-    assert_int_equal(moec_train_arena_bytes(&p, one), 144 + 10 + 64 - 2);
-    assert_int_equal(moec_train_arena_bytes(&p, other), 2000);
-    assert_int_equal(moec_train_arena_bytes(&p, both), 1000 + 8 + 64 + 1000);
-    assert_int_equal(moec_train_arena_bytes(&p, none), 0);
+    assert_int_equal(moec_arena_bytes(&p, one), 144 + 10 + 64 - 2);
+    assert_int_equal(moec_arena_bytes(&p, other), 2000);
+    assert_int_equal(moec_arena_bytes(&p, both), 1000 + 8 + 64 + 1000);
+    assert_int_equal(moec_arena_bytes(&p, none), 0);
     p.n_places = 1;
-    assert_int_equal(moec_train_arena_bytes(&p, other), 1000);
-    assert_int_equal(moec_train_arena_bytes(&fake_program, other), 0);
+    assert_int_equal(moec_arena_bytes(&p, other), 1000);
+    assert_int_equal(moec_arena_bytes(&fake_program, other), 0);
 }
 
 int main(void) {
