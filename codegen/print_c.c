@@ -608,7 +608,21 @@ static void print_parallel(CPrinter *p, const LStmt *par) {
                 (int)k->name.n, k->name.p, (int)k->name.n, k->name.p);
 }
 
-void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_stride, LineMarks *marks, Text *out) {
+/* Up to the bracket that closes the list of arguments. */
+static void print_head(CPrinter *p, const char *prefix) {
+    const LoopKernel *k = p->k;
+    text_printf(p->out, "%svoid %s%s%.*s(const moec_frame *f, ", prefix ? "" : "static ", prefix ? prefix : "", prefix ? "_" : "",
+                (int)k->name.n, k->name.p);
+    print_arg_types(p, ", ", ")");
+}
+
+void c_print_prototype(const LoopKernel *k, const char *prefix, Text *out) {
+    CPrinter p = {.k = k, .out = out};
+    print_head(&p, prefix);
+    text_printf(out, ";\n");
+}
+
+void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_stride, const char *prefix, LineMarks *marks, Text *out) {
     CPrinter p = {.k = k, .out = out, .names = names, .marks = marks};
     p.declared = arena_array(k->arena, k->buf.count + 1, sizeof *p.declared);
     const LStmt *par = NULL;
@@ -619,8 +633,8 @@ void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_str
     if (par) print_task(&p, par, scratch_stride);
 
     c_mark(marks, out, k->func_line);
-    text_printf(out, "static void %.*s(const moec_frame *f, ", (int)k->name.n, k->name.p);
-    print_arg_types(&p, ", ", ") {\n");
+    print_head(&p, prefix);
+    text_printf(out, " {\n");
     Used u = used_new(k);
     LBlock serial = k->body;
     for (const LStmt *s = serial.first; s; s = s->next) {

@@ -25,9 +25,13 @@ const char *c_symbol(void *ctx, uint32_t i);
 /* Bytes inside a comment, or as a string literal with its quotes: nothing in them can end either. */
 void c_comment(Text *out, Str s);
 void c_string(Text *out, Str s);
-/* The kernel as static functions; scratch_stride: bytes of scratch between workers. */
-void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_stride, LineMarks *marks, Text *out);
-/* The text with #line in front of every line that belongs to one of ir_file, and where the others, those of c_file, go on. */
+/* The kernel as a function, and static ones that it uses; scratch_stride: bytes of scratch between workers. prefix: the
+ * function is global and called PREFIX_NAME; NULL: static and called NAME. */
+void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_stride, const char *prefix, LineMarks *marks, Text *out);
+/* Its declaration where it is global. */
+void c_print_prototype(const LoopKernel *k, const char *prefix, Text *out);
+/* Appends the text with #line in front of every line that belongs to one of ir_file, and where the others, those of c_file,
+ * go on; out holds c_file from its first line. */
 void c_print_lines(const Text *text, const LineMarks *marks, const char *ir_file, const char *c_file, Text *out);
 
 #endif

@@ -1,7 +1,7 @@
 /* A program as C99: model.c and model.h, in the order a reader wants it. Kernels first, each headed by the graph it
- * computes; then a function a graph function, which is a list of kernel calls; tables last. */
-#include "print_c.h"
-#include "program.h"
+ * computes; then a function a graph function, which is a list of kernel calls; tables last. sources.c makes several files
+ * of the same pieces. */
+#include "print_program.h"
 
 #include <inttypes.h>
 
@@ -18,34 +18,69 @@ static void print_place(const Place *x, Text *c) {
     text_printf(c, " */");
 }
 
-static void print_calls(const Program *p, const CallList *l, const char *what, LineMarks *marks, Text *c) {
-    text_printf(c, "/* %s", what);
+static void print_call(const ProgramText *w, const CallList *l, uint32_t i, LineMarks *marks, Text *c) {
+    const KernelCall *call = &l->call[i];
+    c_mark(marks, c, call->line);
+    if (call->origin.n) {
+        text_printf(c, "    /* ");
+        c_comment(c, call->origin);
+        text_printf(c, " */\n");
+    }
+    text_printf(c, "    %s%s%.*s(f", w->shared ? w->p->o->prefix : "", w->shared ? "_" : "", (int)call->kernel->name.n,
+                call->kernel->name.p);
+    for (uint32_t j = 0; j < call->n_places; j++) {
+        text_printf(c, ",\n        ");
+        print_place(&call->place[j], c);
+    }
+    text_printf(c, ");\n");
+    if (w->p->o->profile) text_printf(c, "    moec_profile_mark(f, %u);\n", l->first + i);
+}
+
+static void print_title(const ProgramText *w, const CallList *l, Text *c) {
+    text_printf(c, "/* %s", l == w->p->prepare ? "what depends on the adapter alone, computed whenever one is loaded: " : "function ");
     c_comment(c, l->name);
+}
+
+static void print_head(const ProgramText *w, const CallList *l, LineMarks *marks, Text *c) {
+    print_title(w, l, c);
     text_printf(c, " */\n");
     c_mark(marks, c, l->line);
     text_printf(c, "static void %s(const moec_frame *f) {\n", l->symbol);
-    if (p->o->profile) text_printf(c, "    moec_profile_begin(f);\n");
-    for (uint32_t i = 0; i < l->n_calls; i++) {
-        const KernelCall *call = &l->call[i];
-        c_mark(marks, c, call->line);
-        if (call->origin.n) {
-            text_printf(c, "    /* ");
-            c_comment(c, call->origin);
-            text_printf(c, " */\n");
-        }
-        text_printf(c, "    %.*s(f", (int)call->kernel->name.n, call->kernel->name.p);
-        for (uint32_t j = 0; j < call->n_places; j++) {
-            text_printf(c, ",\n        ");
-            print_place(&call->place[j], c);
-        }
-        text_printf(c, ");\n");
-        if (p->o->profile) text_printf(c, "    moec_profile_mark(f, %u);\n", l->first + i);
-    }
+    if (w->p->o->profile) text_printf(c, "    moec_profile_begin(f);\n");
+}
+
+static void print_end(const CallList *l, LineMarks *marks, Text *c) {
     c_mark(marks, c, l->line);
-    if (l->n_calls == 0) text_printf(c, "    (void)f;\n");
     text_printf(c, "}\n");
     c_mark(marks, c, 0);
     text_printf(c, "\n");
+}
+
+void print_calls(const ProgramText *w, const CallList *l, LineMarks *marks, Text *c) {
+    print_head(w, l, marks, c);
+    for (uint32_t i = 0; i < l->n_calls; i++) print_call(w, l, i, marks, c);
+    if (l->n_calls == 0) text_printf(c, "    (void)f;\n");
+    print_end(l, marks, c);
+}
+
+uint32_t print_calls_part(const ProgramText *w, const CallList *l, uint32_t part, uint32_t from, uint32_t to, size_t most,
+                          LineMarks *marks, Text *c) {
+    size_t start = c->n;
+    print_title(w, l, c);
+    text_printf(c, ", from call %u of %u on */\n", from + 1, l->n_calls);
+    c_mark(marks, c, l->line);
+    text_printf(c, "void %s_%s_%u(const moec_frame *f) {\n", w->p->o->prefix, l->symbol, part);
+    uint32_t i = from;
+    while (i < to && (i == from || c->n - start < most)) print_call(w, l, i++, marks, c);
+    print_end(l, marks, c);
+    return i;
+}
+
+void print_calls_parts(const ProgramText *w, const CallList *l, uint32_t parts, LineMarks *marks, Text *c) {
+    print_head(w, l, marks, c);
+    for (uint32_t i = 1; i <= parts; i++) text_printf(c, "    %s_%s_%u(f);\n", w->p->o->prefix, l->symbol, i);
+    if (!parts) text_printf(c, "    (void)f;\n");
+    print_end(l, marks, c);
 }
 
 /* ---- size rules ---------------------------------------------------------------------------------------- */
@@ -58,7 +93,9 @@ static bool uses_symbol(const Program *p, const SizeRule *r, uint32_t sym) {
     return false;
 }
 
-static void print_size_rule(const Program *p, SymbolNames *names, const SizeRule *r, Text *c) {
+static void print_size_rule(ProgramText *w, const SizeRule *r, Text *c) {
+    const Program *p = w->p;
+    SymbolNames *names = &w->names;
     const char *type = r->selects ? "int64_t" : "uint64_t", *out = r->selects ? "extent" : "bytes";
     text_printf(c, "static void %s(const int64_t *sym, %s%s *%s) {\n", r->symbol, r->selects ? "uint32_t i, " : "", type, out);
     for (uint32_t s = 0; s < p->n_symbols; s++)
@@ -87,18 +124,31 @@ static const Table *find_table(const Program *p, const char *symbol) {
     return NULL;
 }
 
+bool table_is_shared(const ProgramText *w, const Table *t) {
+    for (uint32_t i = 0; i < t->record->n_fields; i++)
+        if (t->record->field[i].kind == CELL_REF) return false;
+    return w->shared;
+}
+
+static void print_table_name(const ProgramText *w, const Table *t, Text *c) {
+    bool shared = table_is_shared(w, t);
+    text_printf(c, "%s%s%s", shared ? w->p->o->prefix : "", shared ? "_" : "", t->symbol);
+}
+
 static void print_signed(int64_t v, Text *c) {
     if (v == INT64_MAX) text_printf(c, "INT64_MAX");
     else if (v > INT32_MAX || v < INT32_MIN) text_printf(c, "INT64_C(%" PRId64 ")", v);
     else text_printf(c, "%" PRId64, v);
 }
 
-static void print_cell(const Program *p, CellKind kind, const Cell *x, Text *c) {
+static void print_cell(const ProgramText *w, CellKind kind, const Cell *x, Text *c) {
     switch (kind) {
     case CELL_TEXT: c_string(c, x->text); break;
     case CELL_REF: {
-        const Table *t = x->ref ? find_table(p, x->ref) : NULL;
-        text_printf(c, "%s%s", t && t->single ? "&" : "", x->ref ? x->ref : "NULL");
+        const Table *t = x->ref ? find_table(w->p, x->ref) : NULL;
+        if (t && t->single) text_add(c, "&", 1);
+        if (t) print_table_name(w, t, c);
+        else text_printf(c, "%s", x->ref ? x->ref : "NULL");
         break;
     }
     case CELL_U64: text_printf(c, "UINT64_C(%" PRIu64 ")", (uint64_t)x->i); break;
@@ -107,11 +157,19 @@ static void print_cell(const Program *p, CellKind kind, const Cell *x, Text *c) 
     }
 }
 
+void print_table_declaration(const ProgramText *w, const Table *t, Text *c) {
+    text_printf(c, "extern const %s ", t->record->type);
+    print_table_name(w, t, c);
+    text_printf(c, "%s;\n", t->single ? "" : "[]");
+}
+
 /* Arrays have a row a line; single structs a field a line, those that are 0 left out. */
-static void print_table(const Program *p, const Table *t, Text *c) {
+void print_table(const ProgramText *w, const Table *t, Text *c) {
     const Record *r = t->record;
     const Cell *x = t->cell;
-    text_printf(c, "static const %s %s%s = {\n", r->type, t->symbol, t->single ? "" : "[]");
+    text_printf(c, "%sconst %s ", table_is_shared(w, t) ? "" : "static ", r->type);
+    print_table_name(w, t, c);
+    text_printf(c, "%s = {\n", t->single ? "" : "[]");
     for (uint32_t row = 0; row < t->n_rows; row++) {
         if (!t->single) text_printf(c, "    {");
         for (uint32_t i = 0; i < r->n_fields; x += r->field[i++].count) {
@@ -122,7 +180,7 @@ static void print_table(const Program *p, const Table *t, Text *c) {
             else if (i) text_printf(c, ", ");
             for (uint32_t k = 0; k < f->count; k++) {
                 text_printf(c, "%s", k ? ", " : f->count > 1 ? "{" : "");
-                print_cell(p, f->kind, &x[k], c);
+                print_cell(w, f->kind, &x[k], c);
             }
             text_printf(c, "%s%s", f->count > 1 ? "}" : "", t->single ? ",\n" : "");
         }
@@ -139,23 +197,37 @@ static void print_spec(const Program *p, Text *c) {
     text_printf(c, "\n    0};\n\n");
 }
 
+void print_tables(ProgramText *w, Text *c) {
+    const Program *p = w->p;
+    for (uint32_t i = 0; i < p->n_size_rules; i++) print_size_rule(w, &p->size_rule[i], c);
+    if (p->weights) text_printf(c, "extern const unsigned char %s[];\n\n", p->weights);
+    print_spec(p, c);
+    for (uint32_t i = 0; i < p->n_tables; i++)
+        if (!table_is_shared(w, &p->table[i])) print_table(w, &p->table[i], c);
+    text_printf(c, "const moec_program *%s_program(void) {\n    return &program;\n}\n", p->o->prefix);
+}
+
 /* ---- text ------------------------------------------------------------------------------------------------ */
 
-static void print_banner(const Program *p, SymbolNames *names, Text *c) {
+void print_banner(ProgramText *w, Text *c) {
+    const Program *p = w->p;
     text_printf(c, "/* A model compiled by moec. Weights file %016" PRIx64 ", %" PRIu64 " bytes. Adapter: ", p->im->hash, p->im->weights_bytes);
     if (p->m->spec.n) c_comment(c, p->m->spec);
     else text_printf(c, "none");
     text_printf(c, ".\n *\n * Run-time extents:\n");
     for (uint32_t i = 0; i < p->n_symbols; i++) {
         const DimSym *s = dim_sym_at(p->m->dims, p->symbol[i]);
-        text_printf(c, " *   %-4s ", c_symbol(names, p->symbol[i]));
+        text_printf(c, " *   %-4s ", c_symbol(&w->names, p->symbol[i]));
         c_comment(c, s->name);
         text_printf(c, ", %" PRId64 " to %" PRId64 "\n", s->lo, s->hi);
     }
     text_printf(c, " *\n * Arena %" PRId64 " bytes, scratch %" PRId64 " bytes a thread. Buffers are NAME_3: y written, else read,\n * or scratch. Variables are name3. */\n",
                 p->arena_bytes, p->scratch);
-    if (!p->o->plain_matmul) text_printf(c, "#define MOEC_MATMUL_OPENBLAS 1\n");
-    text_printf(c, "#include \"moec_kernel.h\"\n\n#include \"%s.h\"\n\n", p->o->prefix);
+}
+
+void print_includes(const ProgramText *w, Text *c) {
+    if (!w->p->o->plain_matmul) text_printf(c, "#define MOEC_MATMUL_OPENBLAS 1\n");
+    text_printf(c, "#include \"moec_kernel.h\"\n\n#include \"%s.h\"\n\n", w->p->o->prefix);
     text_printf(c, "/* Where values live: bytes into the weights file, the adapter, what `prepare` made of it, the arena; or an argument. */\n"
                    "#define WEIGHTS(type, at) ((const type *)(const void *)(f->weights + (at)))\n"
                    "#define ADAPTER(type, at) ((const type *)(const void *)(f->adapter + (at)))\n"
@@ -165,16 +237,13 @@ static void print_banner(const Program *p, SymbolNames *names, Text *c) {
 }
 
 static void print_all(const Program *p, LineMarks *marks, Text *c) {
-    SymbolNames names = {.dims = p->m->dims, .slot = p->slot};
-    print_banner(p, &names, c);
-    for (uint32_t i = 0; i < p->n_kernels; i++) c_print_kernel(p->kernel[i], &names, p->scratch, marks, c);
-    if (p->prepare) print_calls(p, p->prepare, "what depends on the adapter alone, computed whenever one is loaded: ", marks, c);
-    for (uint32_t i = 0; i < p->n_functions; i++) print_calls(p, &p->function[i], "function ", marks, c);
-    for (uint32_t i = 0; i < p->n_size_rules; i++) print_size_rule(p, &names, &p->size_rule[i], c);
-    if (p->weights) text_printf(c, "extern const unsigned char %s[];\n\n", p->weights);
-    print_spec(p, c);
-    for (uint32_t i = 0; i < p->n_tables; i++) print_table(p, &p->table[i], c);
-    text_printf(c, "const moec_program *%s_program(void) {\n    return &program;\n}\n", p->o->prefix);
+    ProgramText w = {.p = p, .names = {.dims = p->m->dims, .slot = p->slot}};
+    print_banner(&w, c);
+    print_includes(&w, c);
+    for (uint32_t i = 0; i < p->n_kernels; i++) c_print_kernel(p->kernel[i], &w.names, p->scratch, NULL, marks, c);
+    if (p->prepare) print_calls(&w, p->prepare, marks, c);
+    for (uint32_t i = 0; i < p->n_functions; i++) print_calls(&w, &p->function[i], marks, c);
+    print_tables(&w, c);
 }
 
 void program_print_c(const Program *p, Text *c) {

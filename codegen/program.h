@@ -138,4 +138,21 @@ void program_free(Program *p);
 void program_print_c(const Program *p, Text *c);
 void program_print_header(const Program *p, Text *h);
 
+/* One file of C; its name, and for its reader what it holds. */
+typedef struct Source {
+    const char *name, *what;
+    Text text;
+} Source;
+
+typedef struct Sources {
+    Source *item;
+    uint32_t count;
+} Sources;
+
+/* PREFIX.h and PREFIX.c; where that would be longer than `large` bytes, kernels and functions stand in files by kind of
+ * layer (sources.c). False after reporting: a single kernel or table is longer than `most`, which no file is. The texts are
+ * the caller's, to be freed with sources_free; the rest is in a. */
+bool program_sources(const Program *p, Arena *a, size_t large, size_t most, Sources *out, Diag *d);
+void sources_free(Sources *s);
+
 #endif

@@ -23,8 +23,8 @@ static moec_status write_part(const moec_trainer *t, int k, const char *path, mo
                               moec_sink sink) {
     const moec_program *p = t->m->program;
     const moec_optimizer_state *x = &t->optimizer;
-    return k == 0 ? moec_tensors_write(p->tensor, p->n_tensors, p->spec, t->m->adapter, path, &part->bytes,
-                                       &part->hash, sink)
+    return k == 0 ? moec_tensors_write(p->tensor, p->n_tensors, p->spec, t->m->slot[0].adapter, path,
+                                       &part->bytes, &part->hash, sink)
                   : moec_tensors_write(x->state_tensor, x->n_state_tensors, "", x->state, path, &part->bytes,
                                        &part->hash, sink);
 }
@@ -128,7 +128,8 @@ moec_status moec_checkpoint_export(const moec_trainer *t, const char *folder, mo
     if (s)
         return s;
     char *path = moec_path_new(folder, "%s", moec_part_names[0]);
-    s = path ? moec_safetensors_write(t->m->program, t->m->adapter, path, sink) : no_memory(folder, sink);
+    s = path ? moec_safetensors_write(t->m->program, t->m->slot[0].adapter, path, sink)
+             : no_memory(folder, sink);
     moec_mem_free(path);
     return s;
 }
@@ -196,9 +197,18 @@ static moec_status examine(const moec_trainer *t, moec_standing *p, int64_t step
     return s;
 }
 
+static moec_status read_state(const moec_optimizer_state *x, const char *path, moec_sink sink) {
+    uint64_t bytes = moec_tensors_room(x->state_tensor, x->n_state_tensors, NULL);
+    void *room = moec_mem_reserve(bytes);
+    moec_status s = room ? moec_tensors_read(x->state_tensor, x->n_state_tensors, path, x->state, room, bytes,
+                                             sink)
+                         : no_memory(path, sink);
+    moec_mem_release(room, bytes);
+    return s;
+}
+
 static moec_status restore(moec_trainer *t, int64_t step, const Files *f, moec_sink sink) {
-    const moec_optimizer_state *x = &t->optimizer;
-    moec_status s = moec_tensors_read(x->state_tensor, x->n_state_tensors, f->path[1], x->state, sink);
+    moec_status s = read_state(&t->optimizer, f->path[1], sink);
     if (!s)
         s = moec_load_adapter(t->m, f->path[0], sink.p, sink.room);
     if (!s) {

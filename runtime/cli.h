@@ -1,11 +1,13 @@
 /* What the files of the command line share (main.c, cli_*.c, npy.c). Nothing here is needed to embed a model.
- */
+ * With MOEC_NO_TRAINING defined it has no command train and needs none of the files of training. */
 #ifndef MOEC_CLI_H
 #define MOEC_CLI_H
 
 #include "internal.h"
 #include "moec_main.h"
+#ifndef MOEC_NO_TRAINING
 #include "moec_train.h"
+#endif
 
 enum { EXIT_DONE = 0, EXIT_INPUT = 1, EXIT_USAGE = 2, EXIT_BUG = 70 };
 
@@ -17,15 +19,17 @@ typedef struct moec_strings {
 } moec_strings;
 
 typedef struct moec_cli_options {
-    const char *weights, *adapter, *tokenizer, *jsonl, *sentence, *eval_sentence, *out, *normalize, *json,
+    const char *weights, *tokenizer, *jsonl, *sentence, *eval_sentence, *out, *normalize, *json,
         *checkpoint, *profile_json;
-    moec_strings ids, targets, text, in, data, eval, positional;
+    moec_strings ids, targets, text, in, data, eval, adapter, positional;
     int64_t threads, max_length, eos, batch, limit;
     int64_t accumulate, eval_every, save_every, keep, log_every, router_metrics;
     unsigned reduce; /* 0: examples, 1: tokens */
     int input_eos, skip_bad, pack, truncate, no_shuffle, resume, dry_run, base, profile, profile_calls, help,
         version;
+#ifndef MOEC_NO_TRAINING
     moec_train_options train;
+#endif
 } moec_cli_options;
 
 typedef struct moec_cli {
@@ -73,6 +77,7 @@ typedef struct moec_example {
     moec_ids input, target;
     int64_t line; /* of the JSONL file, 0 from the command line */
     int is_text;
+    int32_t adapter; /* its slot */
 } moec_example;
 
 typedef struct moec_examples {
@@ -111,8 +116,9 @@ typedef struct moec_bind {
 } moec_bind;
 
 /* Runs a function of the model with inputs and outputs bound by name; outputs not named are thrown away.
- * Returns an exit code. */
-int moec_cli_call(moec_cli *c, int index, const int64_t *sym, moec_bind *bind, int n);
+ * adapter_of_row as for moec_run_rows. Returns an exit code. */
+int moec_cli_call(moec_cli *c, int index, const int64_t *sym, moec_bind *bind, int n,
+                  const int32_t *adapter_of_row);
 
 /* ---- cli_eval.c ---- */
 

@@ -51,7 +51,8 @@ static moec_bind *find(moec_bind *bind, int n, const char *name, int output) {
     return NULL;
 }
 
-int moec_cli_call(moec_cli *c, int index, const int64_t *sym, moec_bind *bind, int n) {
+int moec_cli_call(moec_cli *c, int index, const int64_t *sym, moec_bind *bind, int n,
+                  const int32_t *adapter_of_row) {
     if (index < 0)
         return moec_cli_error(c, NULL, 0, "this model has no function for it");
     const moec_function *f = &c->program->function[index];
@@ -81,7 +82,7 @@ int moec_cli_call(moec_cli *c, int index, const int64_t *sym, moec_bind *bind, i
     }
     moec_cli_sink(c);
     if (!code)
-        code = moec_cli_status(c, moec_run(c->instance, (uint32_t)index, sym, arg));
+        code = moec_cli_status(c, moec_run_rows(c->instance, (uint32_t)index, sym, arg, adapter_of_row));
     for (uint32_t i = 0; spare && i < values; i++)
         moec_mem_free(spare[i]);
     moec_mem_free(spare);

@@ -79,13 +79,13 @@ static int encode(moec_window *w) {
                        {"sentence", 0, w->sentence},
                        {"hidden", 1, NULL}};
     if (!code)
-        code = moec_cli_call(c, q->encode, w->sym, enc, 4);
+        code = moec_cli_call(c, q->encode, w->sym, enc, 4, NULL);
     moec_bind cross[] = {{"hidden", 0, enc[3].at},
                          {"attention_mask", 0, w->mask},
                          {"sentence", 0, w->sentence},
                          {"cross_kv", 1, NULL}};
     if (!code)
-        code = moec_cli_call(c, q->cross, w->sym, cross, 4);
+        code = moec_cli_call(c, q->cross, w->sym, cross, 4, NULL);
     w->cross = cross[3].at;
     moec_mem_free(enc[3].at);
     return code ? code : find_row_bytes(w);
@@ -186,7 +186,7 @@ static int rows_score(moec_window *w, const Rows *r, double *score) {
                         {"sentence", 0, r->sentence},         {"logprob", 1, NULL}};
     set_symbol(w, q->batch, r->rows);
     set_symbol(w, q->target, r->targets);
-    int code = moec_cli_call(c, q->score, w->sym, bind, 6);
+    int code = moec_cli_call(c, q->score, w->sym, bind, 6, NULL);
     const float *logprob = bind[5].at;
     if (!code && !logprob)
         code = moec_cli_error(c, NULL, 0, "function 'score' has no output 'logprob'");

@@ -173,6 +173,32 @@ static int key_is(const moec_json *j, const char *s) {
     return strlen(s) == j->length && !memcmp(s, j->string, j->length);
 }
 
+/* A place among --adapter, or one of its files. */
+static int read_adapter(moec_cli *c, Place at, moec_json *j, int32_t *slot) {
+    const moec_strings *given = &c->o.adapter;
+    char shown[MOEC_SHOW];
+    moec_json_event e = moec_json_next(j);
+    if (e == MOEC_JSON_ERROR)
+        return EXIT_DONE; /* the caller's to tell */
+    if (e == MOEC_JSON_STRING) {
+        for (size_t i = 0; i < given->count; i++)
+            if (strlen(given->item[i]) == j->length && !memcmp(given->item[i], j->string, j->length)) {
+                *slot = (int32_t)i;
+                return EXIT_DONE;
+            }
+        return moec_cli_error(c, at.file, at.line, "adapter '%s' is none that --adapter gives",
+                              moec_show(shown, j->string, j->length));
+    }
+    if (e != MOEC_JSON_INTEGER)
+        return moec_cli_error(c, at.file, at.line, "adapter is neither a number nor a file");
+    if (j->integer < 0 || j->integer >= moec_larger((int64_t)given->count, 1))
+        return moec_cli_error(c, at.file, at.line,
+                              "adapter is %lld, --adapter is given %llu times, counted from 0",
+                              (long long)j->integer, (unsigned long long)given->count);
+    *slot = (int32_t)j->integer;
+    return EXIT_DONE;
+}
+
 /* Training data may be scored too: labels of -100 at the end stand for padding. */
 static void drop_ignored(Growing *g) {
     while (g->n > 0 && g->id[g->n - 1] == -100)
@@ -191,6 +217,10 @@ static int read_object(moec_cli *c, Place at, moec_json *j, int with_targets, mo
             int target, text;
         } keys[] = {{"input_ids", 0, 0}, {"inputs", 0, 1}, {"labels", 1, 0}, {"targets", 1, 1}};
         size_t k = 0;
+        if (key_is(j, "adapter")) {
+            code = read_adapter(c, at, j, &x->adapter);
+            continue;
+        }
         while (k < 4 && !(key_is(j, keys[k].name) && keys[k].target <= with_targets))
             k++;
         if (k == 4) { /* data for other commands */

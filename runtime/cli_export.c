@@ -1,6 +1,8 @@
 /* export: the adapter in force, or a checkpoint's, as a safetensors file with its spec. */
-#include "checkpoint.h"
 #include "cli.h"
+#ifndef MOEC_NO_TRAINING
+#include "checkpoint.h"
+#endif
 
 #include <stdio.h>
 #include <string.h>
@@ -34,7 +36,7 @@ static int check(moec_cli *c) {
     int full = p->spec && is_full(p->spec);
     if (!c->o.out)
         return moec_cli_usage(c, "export needs --out FILE");
-    if (c->o.adapter && c->o.checkpoint)
+    if (c->o.adapter.count && c->o.checkpoint)
         return moec_cli_usage(c, "--adapter and --checkpoint exclude each other");
     if (!p->n_tensors)
         return moec_cli_error(c, NULL, 0,
@@ -50,11 +52,13 @@ int moec_cmd_export(moec_cli *c) {
     int code = check(c);
     if (!code)
         code = moec_cli_open(c);
+#ifndef MOEC_NO_TRAINING
     if (!code && c->o.checkpoint)
         code = moec_cli_status(
             c, moec_checkpoint_adapter(c->instance, c->o.checkpoint, moec_cli_warn, NULL, moec_cli_sink(c)));
+#endif
     if (!code)
         code = moec_cli_status(
-            c, moec_safetensors_write(c->program, c->instance->adapter, c->o.out, moec_cli_sink(c)));
+            c, moec_safetensors_write(c->program, c->instance->slot[0].adapter, c->o.out, moec_cli_sink(c)));
     return code;
 }

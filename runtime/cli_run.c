@@ -288,18 +288,30 @@ static void print_value(const moec_program *p, const moec_function *f, uint32_t 
 
 /* Storage of the caches of step, for the bounds of the program. */
 static uint64_t cache_bytes(const moec_program *p) {
-    uint64_t total = 0, bytes;
-    int64_t sym[MOEC_SYMBOLS];
-    if (!p->seq2seq || p->seq2seq->step < 0)
-        return 0;
-    for (uint32_t i = 0; i < p->n_symbols; i++)
-        sym[i] = p->symbol[i].hi;
-    const moec_function *f = &p->function[p->seq2seq->step];
-    for (uint32_t v = 0; v < f->n_inputs; v++)
-        if ((f->value[v].grow_axis >= 0 || !strcmp(f->value[v].name, "cross_kv")) &&
-            moec_value_bytes(f, v, sym, &bytes))
-            total += bytes;
-    return total;
+    int step = p->seq2seq ? p->seq2seq->step : -1;
+    int cross = step < 0 ? -1 : moec_find_input(&p->function[step], "cross_kv");
+    return (step < 0 ? 0 : moec_cache_bytes(p, (uint32_t)step, NULL)) +
+           (cross < 0 ? 0 : moec_argument_bytes(p, (uint32_t)step, (uint32_t)cross, NULL));
+}
+
+static void print_sizes(const moec_program *p) {
+    const moec_options one = {.threads = 1};
+    printf("bytes: weights %llu%s, arena %llu, scratch %llu a thread, caches %llu\n",
+           (unsigned long long)moec_weights_bytes(p), p->embedded ? " (embedded)" : "",
+           (unsigned long long)p->arena_bytes, (unsigned long long)moec_scratch_bytes(p, 1),
+           (unsigned long long)cache_bytes(p));
+    printf("  opened with one thread %llu: of these buffers of decoding %llu, an adapter %llu, derived from "
+           "it %llu\n",
+           (unsigned long long)moec_open_bytes(p, &one), (unsigned long long)moec_generate_bytes(p),
+           (unsigned long long)moec_adapter_bytes(p), (unsigned long long)moec_derived_bytes(p));
+#ifndef MOEC_NO_TRAINING
+    if (moec_train_gradient_bytes(p) > 0)
+        printf("  training: gradients %llu, state of adafactor %llu, adamw %llu, sgd %llu\n",
+               (unsigned long long)moec_train_gradient_bytes(p),
+               (unsigned long long)moec_train_state_bytes(p, MOEC_ADAFACTOR),
+               (unsigned long long)moec_train_state_bytes(p, MOEC_ADAMW),
+               (unsigned long long)moec_train_state_bytes(p, MOEC_SGD));
+#endif
 }
 
 static void print_adapter(const moec_program *p) {
@@ -324,10 +336,7 @@ int moec_cmd_info(moec_cli *c) {
     printf("parameters %llu, trainable %llu (%.4f %%)\n", (unsigned long long)p->parameters,
            (unsigned long long)p->trainable,
            p->parameters ? 100.0 * (double)p->trainable / (double)p->parameters : 0.0);
-    printf("bytes: weights %llu%s, arena %llu, scratch %llu a thread, caches %llu\n",
-           (unsigned long long)p->weights_bytes, p->embedded ? " (embedded)" : "",
-           (unsigned long long)p->arena_bytes, (unsigned long long)p->scratch_bytes,
-           (unsigned long long)cache_bytes(p));
+    print_sizes(p);
     if (p->seq2seq)
         printf("vocabulary %lld, width %lld, pad %lld, eos %lld, start %lld\n", (long long)p->seq2seq->vocab,
                (long long)p->seq2seq->width, (long long)p->seq2seq->pad, (long long)p->seq2seq->eos,
@@ -338,7 +347,11 @@ int moec_cmd_info(moec_cli *c) {
                (long long)p->symbol[i].hi);
     for (uint32_t i = 0; i < p->n_functions; i++) {
         const moec_function *f = &p->function[i];
-        printf("function %s\n", moec_show_c(shown, f->name));
+        uint64_t bytes = moec_activation_bytes(p, i, NULL);
+        printf("function %s", moec_show_c(shown, f->name));
+        if (bytes < UINT64_MAX)
+            printf(", %s%llu bytes of the arena", p->n_places ? "" : "at most ", (unsigned long long)bytes);
+        printf("\n");
         for (uint32_t v = 0; v < f->n_inputs + f->n_outputs; v++)
             print_value(p, f, v);
     }

@@ -20,6 +20,7 @@ typedef struct Batch {
     int64_t rows, length, targets; /* extents; count <= rows */
     int64_t *ids, *mask, *decoder, *labels;
     float *sentence;
+    int32_t *adapter; /* slot of each row */
     int64_t sym[MOEC_SYMBOLS];
 } Batch;
 
@@ -29,6 +30,7 @@ static void batch_free(Batch *b) {
     moec_mem_free(b->decoder);
     moec_mem_free(b->labels);
     moec_mem_free(b->sentence);
+    moec_mem_free(b->adapter);
 }
 
 int64_t *moec_cli_ids(int64_t rows, int64_t n, int64_t fill) {
@@ -56,6 +58,7 @@ static int batch_make(Job *job, Batch *b, size_t first, int with_targets) {
     b->length = moec_larger(longest, lo);
     b->ids = moec_cli_ids(b->rows, b->length, q->pad);
     b->mask = moec_cli_ids(b->rows, b->length, 0);
+    b->adapter = moec_mem_new((size_t)b->rows, sizeof *b->adapter);
     if (with_targets) {
         moec_cli_range(c, q->target, q->score, "labels", 1, &lo, &hi);
         b->targets = moec_larger(target, lo);
@@ -64,12 +67,13 @@ static int batch_make(Job *job, Batch *b, size_t first, int with_targets) {
     }
     if (job->sentence.data)
         b->sentence = moec_mem_new((size_t)b->rows * (size_t)q->sentence_width, sizeof *b->sentence);
-    if (!b->ids || !b->mask || (with_targets && (!b->decoder || !b->labels)) ||
+    if (!b->ids || !b->mask || !b->adapter || (with_targets && (!b->decoder || !b->labels)) ||
         (job->sentence.data && !b->sentence))
         return moec_cli_no_memory(c);
     for (int64_t i = 0; i < b->rows; i++) {
         size_t from = first + ((size_t)i < b->count ? (size_t)i : 0);
         const moec_example *x = &job->all.item[from];
+        b->adapter[i] = x->adapter;
         memcpy(b->ids + i * b->length, x->input.id, (size_t)x->input.n * sizeof *b->ids);
         for (int64_t k = 0; k < x->input.n; k++)
             b->mask[i * b->length + k] = 1;
@@ -126,6 +130,11 @@ static int job_start(Job *job, moec_cli *c, int with_targets) {
     if (c->o.batch > hi)
         return moec_cli_error(c, NULL, 0, "--batch is %lld, the model was compiled for at most %lld",
                               (long long)c->o.batch, (long long)hi);
+    if (c->o.adapter.count > 1 && lo > 1)
+        return moec_cli_error(c, NULL, 0,
+                              "the model was compiled for batches of at least %lld: inputs of one batch cannot "
+                              "have different adapters",
+                              (long long)lo);
     job->batch = (size_t)(wanted < hi ? wanted : hi);
     moec_progress_start(&job->progress, job->all.count);
     return moec_cli_open(c);
@@ -169,7 +178,7 @@ static int generate_batch(Job *job, size_t first, int64_t most, int64_t *tokens)
     Batch b;
     int code = batch_make(job, &b, first, 0);
     if (!code) {
-        moec_generate_options o = {.max_length = most, .eos = eos};
+        moec_generate_options o = {.max_length = most, .eos = eos, .adapter_of_row = b.adapter};
         int64_t steps = 0;
         moec_cli_sink(c);
         code = moec_cli_status(c, moec_generate(c->instance, b.rows, b.length, b.ids, b.mask, b.sentence, &o,
@@ -225,7 +234,7 @@ static int call_encode(moec_cli *c, Batch *b, float **hidden) {
                         {"attention_mask", 0, b->mask},
                         {"sentence", 0, b->sentence},
                         {"hidden", 1, NULL}};
-    int code = moec_cli_call(c, c->program->seq2seq->encode, b->sym, bind, 4);
+    int code = moec_cli_call(c, c->program->seq2seq->encode, b->sym, bind, 4, b->adapter);
     *hidden = bind[3].at;
     return code || *hidden ? code : moec_cli_error(c, NULL, 0, "function 'encode' has no output 'hidden'");
 }
@@ -319,7 +328,7 @@ static int score_batch(Job *job, size_t first) {
         cross[0].at = hidden;
         cross[1].at = b.sentence;
         cross[2].at = b.mask;
-        code = moec_cli_call(c, q->cross, b.sym, cross, 4);
+        code = moec_cli_call(c, q->cross, b.sym, cross, 4, b.adapter);
     }
     if (!code) {
         score[0].at = b.decoder;
@@ -327,7 +336,7 @@ static int score_batch(Job *job, size_t first) {
         score[2].at = b.mask;
         score[3].at = b.labels;
         score[4].at = b.sentence;
-        code = moec_cli_call(c, q->score, b.sym, score, 6);
+        code = moec_cli_call(c, q->score, b.sym, score, 6, b.adapter);
     }
     const float *logprob = score[5].at;
     moec_progress_clear(&job->progress);

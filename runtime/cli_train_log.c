@@ -262,7 +262,7 @@ int moec_train_routers(moec_train_run *r, const moec_batch *b, moec_chars *out) 
     for (uint32_t i = 0; i < f->n_outputs; i++)
         bind[INPUTS + i] = (moec_bind){f->value[f->n_inputs + i].name, 1, NULL};
     moec_symbols_of(c->program, b->rows, b->source, b->target, sym);
-    int code = moec_cli_call(c, q->routers, sym, bind, INPUTS + (int)f->n_outputs);
+    int code = moec_cli_call(c, q->routers, sym, bind, INPUTS + (int)f->n_outputs, NULL);
     if (!code)
         put_routers(f, bind + INPUTS, sym, out);
     for (uint32_t i = 0; i < f->n_outputs; i++)

@@ -140,7 +140,7 @@ static uint64_t arena(const moec_train_run *r) {
     for (size_t i = 0; sym && i < sizeof call / sizeof *call; i++)
         if (call[i].function >= 0 && call[i].is_called)
             sym[call[i].function] = call[i].sym;
-    uint64_t bytes = sym ? moec_train_arena_bytes(p, sym) : p->arena_bytes;
+    uint64_t bytes = sym ? moec_arena_bytes(p, sym) : p->arena_bytes;
     moec_mem_free(sym);
     return bytes;
 }
@@ -176,7 +176,7 @@ void moec_train_plan(moec_train_run *r, uint64_t process) {
     const moec_cli *c = r->c;
     const moec_program *p = c->program;
     moec_memory_plan *m = &r->plan;
-    uint64_t blocks = c->o.adapter || c->o.resume ? 2 : 1; /* loading goes to a second one */
+    uint64_t blocks = c->o.adapter.count || c->o.resume ? 2 : 1; /* loading goes to a second one */
     *m = (moec_memory_plan){
         {[MOEC_MEMORY_WEIGHTS] = p->weights_bytes,
          [MOEC_MEMORY_ADAPTER] = blocks * p->adapter_bytes + p->derived_bytes,

@@ -53,10 +53,6 @@ struct moec_generator {
     int64_t most_rows, most_steps;
 };
 
-static uint64_t round_up(uint64_t n) {
-    return (n + 63) & ~(uint64_t)63;
-}
-
 static Role role_of(const char *name, int output) {
     for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
         if (!strcmp(roles[i].name, name))
@@ -92,34 +88,54 @@ static moec_status bind_call(moec_generator *g, int which, int index, moec_sink 
     return MOEC_OK;
 }
 
-/* Gives every buffer its place from *at on; with a block, also its address. */
-static int lay_out(moec_generator *g, const int64_t *sym, uint64_t *at) {
+/* Counts the buffers of all calls; with a generator, whose calls are bound, also gives each its place in the
+ * block, where it has one. */
+static int lay_out(const moec_program *p, const int64_t *sym, moec_generator *g, uint64_t *at) {
     uint64_t size[ROLE_COUNT] = {0}, bytes;
+    const int index[CALLS] = {p->seq2seq->encode, p->seq2seq->cross, p->seq2seq->step};
+    unsigned char *block = g ? g->block : NULL;
     *at = 0;
     for (int k = 0; k < CALLS; k++) {
-        Call *c = &g->call[k];
-        for (uint32_t i = 0; i < c->n; i++) {
-            const moec_value *v = &c->function->value[i];
-            Role r = (Role)c->role[i];
-            if (!moec_value_bytes(c->function, i, sym, &bytes))
+        const moec_function *f = &p->function[index[k]];
+        void **arg = g ? g->call[k].arg : NULL;
+        for (uint32_t i = 0; i < f->n_inputs + f->n_outputs; i++) {
+            const moec_value *v = &f->value[i];
+            Role r = role_of(v->name, i >= f->n_inputs);
+            if (!moec_value_bytes(f, i, sym, &bytes))
                 return 0;
             if (v->alias >= 0) {
-                c->arg[i] = c->arg[v->alias];
+                if (arg)
+                    arg[i] = arg[v->alias];
             } else if (r != ROLE_OWN) {
                 size[r] = bytes > size[r] ? bytes : size[r];
             } else {
-                c->arg[i] = g->block ? g->block + *at : NULL;
-                *at += round_up(bytes);
+                if (block)
+                    arg[i] = block + *at;
+                *at += moec_round_up(bytes);
             }
         }
     }
     for (int r = 0; r < ROLE_COUNT; r++) {
         if (r == ROLE_OWN || role_is_callers((Role)r))
             continue;
-        g->shared[r] = g->block ? g->block + *at : NULL;
-        *at += round_up(size[r] ? size[r] : 64);
+        if (block)
+            g->shared[r] = block + *at;
+        *at += moec_round_up(size[r] ? size[r] : 64);
     }
     return *at < (uint64_t)1 << 47;
+}
+
+uint64_t moec_generate_bytes(const moec_program *p) {
+    int64_t sym[MOEC_SYMBOLS];
+    uint64_t bytes;
+    if (!p || !p->seq2seq)
+        return 0;
+    const int index[CALLS] = {p->seq2seq->encode, p->seq2seq->cross, p->seq2seq->step};
+    for (int k = 0; k < CALLS; k++)
+        if (index[k] < 0 || (uint32_t)index[k] >= p->n_functions)
+            return UINT64_MAX;
+    moec_symbols_high(p, sym);
+    return lay_out(p, sym, NULL, &bytes) ? bytes : UINT64_MAX;
 }
 
 static int64_t highest(const moec_program *p, int symbol, int64_t otherwise) {
@@ -136,15 +152,14 @@ static moec_status set_up(moec_generator *g, moec_sink sink) {
             return s;
     }
     int64_t sym[MOEC_SYMBOLS], e[MOEC_RANK];
-    for (uint32_t i = 0; i < p->n_symbols; i++)
-        sym[i] = p->symbol[i].hi;
-    if (!lay_out(g, sym, &g->bytes))
+    moec_symbols_high(p, sym);
+    if (!lay_out(p, sym, g, &g->bytes))
         return moec_fail(sink, MOEC_E_MEMORY, NULL, "error: the buffers for decoding are too large");
     g->block = moec_mem_reserve(g->bytes);
     if (!g->block)
         return moec_fail(sink, MOEC_E_MEMORY, NULL, "error: cannot reserve %llu bytes for decoding",
                          (unsigned long long)g->bytes);
-    lay_out(g, sym, &g->bytes);
+    lay_out(p, sym, g, &g->bytes);
     for (int k = 0; k < CALLS; k++)
         for (uint32_t i = 0; i < g->call[k].n; i++)
             if (g->call[k].role[i] != ROLE_OWN)
@@ -186,8 +201,8 @@ int64_t moec_generate_limit(const moec_program *p) {
     return p && p->seq2seq ? highest(p, p->seq2seq->past, 0) + 1 : 0;
 }
 
-static moec_status run(moec_instance *m, Call *c, const int64_t *sym) {
-    return moec_run(m, c->index, sym, c->arg);
+static moec_status run(moec_instance *m, Call *c, const int64_t *sym, const int32_t *adapter_of_row) {
+    return moec_run_rows(m, c->index, sym, c->arg, adapter_of_row);
 }
 
 /* Points the arguments that belong to the caller at what this call brought. */
@@ -204,7 +219,7 @@ static moec_status bind_callers(moec_generator *g, const int64_t *ids, const int
 }
 
 static moec_status decode(moec_instance *m, int64_t *sym, int64_t batch, int64_t most, int64_t eos,
-                          int64_t *tokens, int64_t *steps,
+                          const int32_t *adapter_of_row, int64_t *tokens, int64_t *steps,
                           int (*each)(void *ctx, int64_t step, const int64_t *token), void *ctx) {
     moec_generator *g = m->generator;
     const moec_seq2seq *q = m->program->seq2seq;
@@ -217,7 +232,7 @@ static moec_status decode(moec_instance *m, int64_t *sym, int64_t batch, int64_t
     for (int64_t t = 0; t < most && open > 0; t++) {
         if (q->past >= 0)
             sym[q->past] = t;
-        moec_status s = run(m, &g->call[STEP], sym);
+        moec_status s = run(m, &g->call[STEP], sym, adapter_of_row);
         if (s)
             return s;
         for (int64_t i = 0; i < batch; i++) {
@@ -262,7 +277,8 @@ moec_status moec_generate(moec_instance *m, int64_t batch, int64_t length, const
     encode->shape(sym, (uint32_t)moec_find_input(encode, "input_ids"), e);
     if (e[0] != batch || e[1] != length)
         return MOEC_E_RANGE; /* constant extents */
-    if ((s = run(m, &g->call[ENCODE], sym)) || (s = run(m, &g->call[CROSS], sym)))
+    const int32_t *slot = o ? o->adapter_of_row : NULL;
+    if ((s = run(m, &g->call[ENCODE], sym, slot)) || (s = run(m, &g->call[CROSS], sym, slot)))
         return s;
-    return decode(m, sym, batch, most, eos, tokens, steps, each, ctx);
+    return decode(m, sym, batch, most, eos, slot, tokens, steps, each, ctx);
 }

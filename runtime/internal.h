@@ -21,6 +21,10 @@ void moec_mem_free(void *p);
 /* Zeroed pages that cost memory only when touched: sizes may come from upper bounds. NULL when refused. */
 void *moec_mem_reserve(uint64_t bytes);
 void moec_mem_release(void *p, uint64_t bytes);
+/* To a multiple of 64: blocks laid out one after the other stay aligned. */
+static inline uint64_t moec_round_up(uint64_t n) {
+    return (n + 63) & ~(uint64_t)63;
+}
 
 /* ---- message.c ---- */
 
@@ -113,9 +117,14 @@ typedef struct moec_json {
     uint64_t objects;
     struct moec_json_key *key;
     size_t keys, key_room;
+    int key_is_callers;
 } moec_json;
 
 void moec_json_open(moec_json *j, void *bytes, size_t n);
+/* The same without allocating: a document has at most `keys` keys, whose table, of moec_json_keys_bytes, is the
+ * caller's. */
+void moec_json_open_in(moec_json *j, void *bytes, size_t n, void *table, size_t keys);
+size_t moec_json_keys_bytes(size_t keys);
 void moec_json_close(moec_json *j);
 moec_json_event moec_json_next(moec_json *j);
 /* Skips the value that begins with event e; false on an error. */
@@ -144,8 +153,11 @@ int moec_value_bytes(const moec_function *f, uint32_t value, const int64_t *sym,
 /* Index of a named value among f's inputs (or outputs; counted from the first input), -1 when there is none.
  */
 int moec_find_input(const moec_function *f, const char *name);
-/* Every symbol at its lower bound. */
+/* Every symbol at its lower bound, at its upper one. */
 void moec_symbols_low(const moec_program *p, int64_t *sym);
+void moec_symbols_high(const moec_program *p, int64_t *sym);
+/* The symbol that is the leading extent of every argument of f and no part of another; -1 when there is none. */
+int moec_row_symbol(const moec_program *p, const moec_function *f);
 /* Likewise, but for those of a seq2seq model's batch and lengths, where it has such. */
 void moec_symbols_of(const moec_program *p, int64_t rows, int64_t source, int64_t target, int64_t *sym);
 int moec_find_output(const moec_function *f, const char *name);
@@ -155,17 +167,16 @@ int moec_find_output(const moec_function *f, const char *name);
 moec_pool *moec_pool_new(int threads); /* 0: one a core */
 void moec_pool_free(moec_pool *pool);
 int moec_pool_workers(const moec_pool *pool);
+int moec_pool_threads(int threads); /* what moec_pool_new makes of it */
 
 /* ---- safetensors.c ---- */
 
-/* Reads the program's adapter tensors from a safetensors file into `block`, which is touched only by a file
- * whose header is right in every respect; after MOEC_E_IO its contents are undefined. */
-moec_status moec_safetensors_read(const moec_program *p, const char *path, unsigned char *block,
-                                  moec_sink sink);
-
-/* The same for any table of tensors. */
+/* Reads the tensors of a table from a safetensors file into `block`, which is touched only by a file whose header is
+ * right in every respect; after MOEC_E_IO its contents are undefined. room: 64-byte aligned, moec_tensors_room bytes. */
 moec_status moec_tensors_read(const moec_tensor *tensor, uint32_t n, const char *path, unsigned char *block,
-                              moec_sink sink);
+                              void *room, uint64_t bytes, moec_sink sink);
+/* What reading takes; it bounds the header: that of these tensors with the spec (NULL: none), and 64 KiB. */
+uint64_t moec_tensors_room(const moec_tensor *tensor, uint32_t n, const char *spec);
 
 /* ---- safetensors_write.c ---- */
 
@@ -194,27 +205,58 @@ typedef struct moec_generator moec_generator;
 moec_status moec_generator_new(const moec_program *p, moec_generator **out, moec_sink sink);
 void moec_generator_free(moec_generator *g);
 
-/* ---- rt.c ---- */
-
-struct moec_instance {
-    const moec_program *program;
-    const unsigned char *weights;
-    uint64_t mapped; /* bytes to unmap, 0 when the weights are embedded */
-    unsigned char *adapter, *spare, *derived, *arena, *scratch;
-    uint64_t *used; /* one mask of symbols a function */
-    moec_pool *pool;
-    moec_generator *generator;
-    moec_profile *profile; /* NULL where the program takes none */
-};
-
 /* ---- profile.c ---- */
 
 moec_profile *moec_profile_new(const moec_program *p);      /* NULL: no memory */
 void moec_profile_free(moec_profile *r);
 moec_profile *moec_profile_running(const moec_instance *m); /* what frames carry: NULL while nothing is measured */
 
-/* Computes what the program derives from the adapter in force; after every change of its tensors. */
-moec_status moec_prepare(moec_instance *m);
+/* ---- sizes.c: sums and products that end at UINT64_MAX ---- */
+
+uint64_t moec_size_plus(uint64_t a, uint64_t b);
+uint64_t moec_size_times(uint64_t a, uint64_t b);
+
+/* ---- rt.c ---- */
+
+typedef struct moec_slot {
+    unsigned char *adapter, *derived; /* NULL where the program has none */
+} moec_slot;
+
+typedef struct moec_slot_bytes {
+    uint64_t adapters, derived, room;
+} moec_slot_bytes;
+
+struct moec_instance {
+    const moec_program *program;
+    const unsigned char *weights;
+    uint64_t mapped; /* bytes to unmap, 0 when the weights are embedded */
+    unsigned char *arena, *scratch;
+    moec_slot *slot; /* slot[0] is the one that training changes */
+    int slots;
+    unsigned char *adapters, *derived, *room; /* what slots lie in; what reading a file takes */
+    unsigned char *spare;                     /* where a file is read to: changes places with a slot's */
+    moec_slot_bytes slot_bytes;
+    uint64_t *used;   /* of each function: the symbols its extents depend on, a mask */
+    int *row_symbol;  /* of each function: the symbol of the rows of all its arguments; -1: none */
+    void **row_arg;   /* the arguments of a run of rows */
+    moec_pool *pool;
+    moec_generator *generator;
+    moec_profile *profile; /* NULL where the program takes none */
+};
+
+/* moec_mem_reserve with a message; NULL and MOEC_OK for 0 bytes. */
+moec_status moec_reserve(unsigned char **at, uint64_t bytes, const char *what, moec_sink sink);
+/* Computes what the program derives from a slot's tensors; after every change of them. */
+moec_status moec_prepare(moec_instance *m, int slot);
+
+/* ---- adapters.c ---- */
+
+moec_status moec_slots_check(int adapters, moec_sink sink); /* moec_options.adapters */
+/* Bytes of all slots of a program, in all and by part. */
+uint64_t moec_slots_bytes(const moec_program *p, int adapters, moec_slot_bytes *part);
+/* Reserves the slots and fills them with the compiled-in adapter, not prepared. moec_slots_close in any case. */
+moec_status moec_slots_open(moec_instance *m, int adapters, moec_sink sink);
+void moec_slots_close(moec_instance *m);
 
 enum { MOEC_IGNORED = -100 }; /* a target token that counts for nothing */
 

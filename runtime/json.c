@@ -24,8 +24,29 @@ void moec_json_open(moec_json *j, void *bytes, size_t n) {
     j->expect = WANT_VALUE;
 }
 
+/* The power of two of slots for a table that never grows. */
+static size_t key_slots(size_t keys) {
+    size_t slots = 64;
+    while (slots / 2 <= keys)
+        slots *= 2;
+    return slots;
+}
+
+size_t moec_json_keys_bytes(size_t keys) {
+    return key_slots(keys) * sizeof(struct moec_json_key);
+}
+
+void moec_json_open_in(moec_json *j, void *bytes, size_t n, void *table, size_t keys) {
+    moec_json_open(j, bytes, n);
+    memset(table, 0, moec_json_keys_bytes(keys));
+    j->key = table;
+    j->key_room = key_slots(keys);
+    j->key_is_callers = 1;
+}
+
 void moec_json_close(moec_json *j) {
-    moec_mem_free(j->key);
+    if (!j->key_is_callers)
+        moec_mem_free(j->key);
     j->key = NULL;
 }
 
@@ -179,6 +200,8 @@ static int key_table_grow(moec_json *j) {
 
 /* Remembers the current string as a key of the innermost object; returns what is wrong. */
 static const char *key_remember(moec_json *j) {
+    if (j->keys * 2 >= j->key_room && j->key_is_callers)
+        return "too many keys";
     if (j->keys * 2 >= j->key_room && !key_table_grow(j)) {
         j->no_memory = 1;
         return "out of memory";

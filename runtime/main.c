@@ -35,22 +35,28 @@ typedef enum OptionKind {
     OPTION_WORD  /* one of those of meta, which | separates: its number, an unsigned */
 } OptionKind;
 
+#ifdef MOEC_NO_TRAINING
+#define MOEC_CMD_TRAIN NULL
+#else
+#define MOEC_CMD_TRAIN moec_cmd_train
+#endif
+
 static const struct Command {
     const char *name;
     unsigned bit;
-    int (*run)(moec_cli *c);
+    int (*run)(moec_cli *c); /* NULL: not in this program */
     int seq2seq, least, most; /* positional arguments */
     const char *usage, *help;
 } commands[] = {
     {"generate", GENERATE, moec_cmd_generate, 1, 0, 0, "",
-     "decode greedily; prints a line of ids (or text) for each input"},
+     "decode greedily; prints a line of ids (or text) for each input; options alone mean this command"},
     {"encode", ENCODE, moec_cmd_encode, 1, 0, 0, "",
      "encoder states: a line for each token, or an .npy file"},
     {"score", SCORE, moec_cmd_score, 1, 0, 0, "",
      "log-probability of targets: a line with the sum, then each token's"},
     {"eval", EVAL, moec_cmd_eval, 1, 0, 0, "",
      "accuracy of choices ranked by log-probability; loss and exact match of pairs"},
-    {"train", TRAIN, moec_cmd_train, 1, 0, 0, "",
+    {"train", TRAIN, MOEC_CMD_TRAIN, 1, 0, 0, "",
      "train the adapter on examples; the program has to be compiled with --train"},
     {"export", EXPORT, moec_cmd_export, 0, 0, 0, "", "write the adapter in force as safetensors"},
     {"run", RUN, moec_cmd_run, 0, 1, 1, " FUNCTION", "run one function on .npy files"},
@@ -74,13 +80,14 @@ static const struct Option {
     {"--text", "TEXT", OPTION_LIST, GENERATE | ENCODE, AT(text), 0, 0, "an input as text; may be repeated"},
     {"--jsonl", "FILE", OPTION_STRING, TEXTS, AT(jsonl), 0, 0,
      "inputs, one JSON object a line: \"input_ids\" or \"inputs\" (text); score: \"labels\" or \"targets\"; "
-     "- for stdin"},
+     "\"adapter\": which --adapter, its file or its place among them from 0 (default: 0); - for stdin"},
     {"--data", "FILE", OPTION_LIST, EVAL | TRAIN, AT(data), 0, 0,
      "examples, one JSON object a line: \"inputs\", \"targets\" (text) or \"input_ids\", \"labels\"; "
      "\"task\"; eval also: \"inputs\", \"choices\", \"label\", \"prompt\"; train also: \"weight\"; may be "
      "repeated; - for stdin; train takes FILE:WEIGHT:CAP too: files are drawn from in proportion to WEIGHT "
      "(1) "
      "times their examples, of which at most CAP count"},
+#ifndef MOEC_NO_TRAINING
     {"--eval", "FILE", OPTION_LIST, TRAIN, AT(eval), 0, 0,
      "examples as the command eval takes them, to evaluate while training; may be repeated"},
     {"--steps", "N", OPTION_INTEGER, TRAIN, AT(train.steps), 1, (int64_t)1 << 53, "steps of the run"},
@@ -136,6 +143,7 @@ static const struct Option {
      "print the memory the run will take, then stop"},
     {"--checkpoint", "DIR", OPTION_STRING, EXPORT, AT(checkpoint), 0, 0,
      "a run's folder, for its newest checkpoint, or one checkpoint's"},
+#endif
     {"--base", NULL, OPTION_FLAG, EXPORT, AT(base), 0, 0,
      "of a program compiled with method full: all weights of the model"},
     {"--normalize", "HOW", OPTION_STRING, EVAL, AT(normalize), 0, 0,
@@ -161,8 +169,9 @@ static const struct Option {
      "metrics.jsonl, adapter.safetensors; export: .safetensors file to write"},
     {"--weights", "FILE", OPTION_STRING, WORK, AT(weights), 0, 0,
      "weights file (default: beside the executable, its name + .weights)"},
-    {"--adapter", "FILE", OPTION_STRING, WORK, AT(adapter), 0, 0,
-     "safetensors to use in place of the compiled-in adapter; train: to start from"},
+    {"--adapter", "FILE", OPTION_LIST, WORK, AT(adapter), 0, 0,
+     "safetensors to use in place of the compiled-in adapter; train: to start from. generate, encode, score: may "
+     "be repeated, for inputs that choose by \"adapter\""},
     {"--tokenizer", "FILE", OPTION_STRING, TEXTS | EVAL | TRAIN, AT(tokenizer), 0, 0,
      "spiece.model to use in place of the compiled-in one"},
     {"--threads", "N", OPTION_INTEGER, WORK, AT(threads), 1, 1024, "threads (default: one a core)"},
@@ -289,7 +298,7 @@ void moec_cli_print_text(const char *s, size_t n) {
 static void print_help(const moec_cli *c, const struct Command *only) {
     printf("usage: %s %s%s [options]\n\n", c->name, only ? only->name : "COMMAND", only ? only->usage : "");
     for (int i = 0; i < COMMANDS; i++)
-        if (only ? only == &commands[i] : !commands[i].seq2seq || c->program->seq2seq)
+        if (only ? only == &commands[i] : commands[i].run && (!commands[i].seq2seq || c->program->seq2seq))
             printf("  %s%-*s %s\n", commands[i].name, 18 - (int)strlen(commands[i].name), commands[i].usage,
                    commands[i].help);
     printf(only ? "\noptions:\n" : "\noptions (and the commands that take them):\n");
@@ -301,7 +310,7 @@ static void print_help(const moec_cli *c, const struct Command *only) {
                  options[i].meta ? options[i].meta : "");
         printf("  %-18s %s%s", left, strlen(left) > 18 ? "\n                     " : "", options[i].help);
         for (int k = 0, listed = 0; k < COMMANDS && !only && options[i].commands != ALL; k++)
-            if (options[i].commands & commands[k].bit)
+            if ((options[i].commands & commands[k].bit) && commands[k].run)
                 printf("%s%s", listed++ ? ", " : " [", commands[k].name);
         printf("%s\n", !only && options[i].commands != ALL ? "]" : "");
     }
@@ -387,6 +396,9 @@ static int parse(moec_cli *c, const struct Command **command, unsigned char *giv
                     *command = &commands[k], a = NULL;
             if (a && !*command)
                 return moec_cli_usage(c, "unknown command '%s'", moec_show_c(shown, a));
+            if (!(*command)->run)
+                return moec_cli_error(c, NULL, 0,
+                                      "the program was compiled without training: compile it again with --train");
             if (a)
                 c->o.positional.item[c->o.positional.count++] = a;
             continue;
@@ -433,18 +445,28 @@ static char *beside(const char *argv0, const char *suffix) {
     return p;
 }
 
-int moec_cli_open(moec_cli *c) {
+/* --adapter, each in the slot of its place. */
+static moec_status open_instance(moec_cli *c, const char *weights) {
+    const moec_strings *adapter = &c->o.adapter;
     moec_sink sink = moec_cli_sink(c);
+    moec_options o = {.weights = weights,
+                      .adapter = adapter->count ? adapter->item[0] : NULL,
+                      .threads = (int)c->o.threads,
+                      .message = sink.p,
+                      .message_room = sink.room,
+                      .adapters = (int)adapter->count};
+    moec_status s = moec_open(c->program, &o, &c->instance);
+    for (size_t i = 1; i < adapter->count && !s; i++)
+        s = moec_load_adapter_slot(c->instance, (int)i, adapter->item[i], sink.p, sink.room);
+    return s;
+}
+
+int moec_cli_open(moec_cli *c) {
     const moec_program *p = c->program;
     char *near = NULL;
     if (!c->o.weights && !p->embedded && p->weights_bytes && !(near = beside(c->self, ".weights")))
         return moec_cli_no_memory(c);
-    moec_options o = {.weights = c->o.weights ? c->o.weights : near,
-                      .adapter = c->o.adapter,
-                      .threads = (int)c->o.threads,
-                      .message = sink.p,
-                      .message_room = sink.room};
-    moec_status s = moec_open(p, &o, &c->instance);
+    moec_status s = open_instance(c, c->o.weights ? c->o.weights : near);
     if (s == MOEC_E_OPEN && near && strstr(c->message, ".weights")) {
         size_t n = strlen(c->message);
         snprintf(c->message + n, sizeof c->message - n, "; --weights names another place");
@@ -500,11 +522,15 @@ static int dispatch(moec_cli *c, int argc, char **argv) {
         print_help(c, command);
         return EXIT_DONE;
     }
+    if (!command && argc > 1 && c->program->seq2seq)
+        command = &commands[0]; /* generate */
     if (!command)
         return moec_cli_usage(c, "no command was given");
     for (int i = 0; i < OPTIONS; i++)
         if (given[i] && !(options[i].commands & command->bit))
             return moec_cli_usage(c, "%s takes no %s", command->name, options[i].name);
+    if (c->o.adapter.count > 1 && !(command->bit & TEXTS))
+        return moec_cli_usage(c, "%s takes one --adapter", command->name);
     int positional = (int)c->o.positional.count;
     if (positional < command->least || positional > command->most)
         return moec_cli_usage(c, "usage: %s %s%s [options]", c->name, command->name, command->usage);
@@ -525,12 +551,14 @@ int moec_main(const moec_program *p, const moec_tokenizer *tokenizer, int argc, 
     moec_cli c = {.program = p,
                   .tokenizer = tokenizer,
                   .o = {.eos = -1, .accumulate = 1, .save_every = 100, .keep = 2, .log_every = 10}};
+#ifndef MOEC_NO_TRAINING
     moec_train_defaults(&c.o.train);
+#endif
     c.self = argc > 0 ? argv[0] : "model";
     set_name(&c, c.self);
     size_t room = (size_t)argc + 1; /* each list may take all arguments */
     moec_strings *list[] = {&c.o.ids,  &c.o.targets, &c.o.text,      &c.o.in,
-                            &c.o.data, &c.o.eval,    &c.o.positional};
+                            &c.o.data, &c.o.eval,    &c.o.adapter, &c.o.positional};
     enum { LISTS = sizeof list / sizeof *list };
     const char **slots = moec_mem_new(LISTS * room, sizeof *slots);
     if (!slots)

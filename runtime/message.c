@@ -71,7 +71,7 @@ moec_status moec_fail_at(moec_sink sink, moec_status s, const char *file, int64_
 const char *moec_status_text(moec_status s) {
     static const char *const text[MOEC_E_STATUS_COUNT] = {
         "done",
-        "a null pointer or an unknown function",
+        "a null pointer, or an unknown function or adapter slot",
         "an extent is outside the bounds the model was compiled for",
         "an index in the data (a token id, for instance) is outside its table",
         "a file cannot be opened or is no regular file",

@@ -1,11 +1,27 @@
 /* moec runtime: what a compiled model links, and how a program uses one.
  *
  * A compiled model is one constant, `const moec_program *PREFIX_program(void)`: tables that describe its functions
- * and pointers to the generated code. An instance joins a program with its mapped weights file, an adapter, an
- * arena and a thread pool. Nothing is allocated between moec_open and moec_close; nothing prints or exits.
+ * and pointers to the generated code. An instance joins a program with its mapped weights file, adapters, an arena
+ * and a thread pool. The contract:
  *
- * Threads: an instance serves one call at a time; several instances of one program are independent and share the
- * mapped weights. Results do not depend on the number of threads.
+ * - Instances are opaque. Every function that can fail returns a moec_status; none prints, exits, aborts or touches
+ *   a standard stream. Text about a failure goes into the caller's buffer: one line, `FILE: error: why`, printable
+ *   ASCII, always ended by a NUL, cut where the buffer ends. NULL where none is allowed gives MOEC_E_ARGUMENT.
+ * - Memory: moec_open allocates everything (moec_open_bytes says how much), moec_close gives it back. In between
+ *   nothing is allocated, but by moec_save_adapter while it writes and by the sizes marked so below. What is
+ *   reserved takes memory only where it is touched. OpenBLAS, where the model was compiled for it, keeps buffers of
+ *   its own, mapped at a thread's first product.
+ * - Buffers: arguments, ids, tokens and paths are the caller's, before, during and after a call; the runtime keeps no
+ *   pointer to them when a call has returned. They hold dense row-major arrays, aligned as their element type is in C,
+ *   and must not overlap unless a value says it is stored in another.
+ * - Threads: an instance serves one call at a time, from whichever thread; the caller sees to that. Instances are
+ *   independent of each other, also those of one program, which share its mapped weights. Functions that take a
+ *   program may run at any time. An instance's own threads block all signals and do not survive fork: open it in
+ *   the process that uses it. Results do not depend on the number of threads.
+ * - Versions: MOEC_ABI changes with every layout and meaning in this header and moec_train.h. moec_abi() is the number
+ *   the runtime was built with: a program that loads a shared library compares them before anything else (moec_open
+ *   does the same for program and weights file). Structures of options are for the caller to zero-initialise; new
+ *   fields come at their ends, and 0 means what was done before there was the field: sources keep compiling.
  *
  * The first half is for users, the second half is what generated code and the runtime agree on. */
 #ifndef MOEC_RT_H
@@ -20,9 +36,11 @@ extern "C" {
 
 #define MOEC_ABI 3
 
+int moec_abi(void); /* MOEC_ABI of the runtime that is linked or loaded */
+
 typedef enum moec_status {
     MOEC_OK = 0,
-    MOEC_E_ARGUMENT, /* a null pointer, an unknown function or name */
+    MOEC_E_ARGUMENT, /* a null pointer, an unknown function, name or adapter slot */
     MOEC_E_RANGE,    /* an extent outside the bounds the model was compiled for */
     MOEC_E_INDEX,    /* an index that is data (a token id) outside its table */
     MOEC_E_OPEN,     /* a file cannot be opened or is no regular file */
@@ -45,23 +63,37 @@ typedef struct moec_instance moec_instance;
 
 typedef struct moec_options {
     const char *weights; /* path of the weights file; NULL: the program's embedded weights */
-    const char *adapter; /* safetensors to load over the compiled-in adapter; NULL: none */
+    const char *adapter; /* safetensors to load over the compiled-in adapter, into slot 0; NULL: none */
     int threads;         /* 0: one a core */
-    char *message;       /* where open and load explain a failure, message_room bytes; may be NULL */
+    char *message;       /* where open explains a failure, message_room bytes; may be NULL */
     size_t message_room;
+    int adapters;        /* slots: adapters held at a time, each its own tensors; 0: 1 */
 } moec_options;
 
-/* Maps and checks the weights, sizes the arena, starts the threads, loads and prepares the adapter. */
+/* Maps and checks the weights, sizes the arena, starts the threads, loads and prepares the adapter; every slot starts
+ * as the compiled-in one. o may be NULL: all fields 0. *out: NULL unless MOEC_OK. */
 moec_status moec_open(const moec_program *p, const moec_options *o, moec_instance **out);
-void moec_close(moec_instance *m);
-/* Replaces the adapter's tensors (names, types and shapes must agree exactly) and prepares it; on failure the old
- * one stays in force. */
-moec_status moec_load_adapter(moec_instance *m, const char *path, char *message, size_t room);
+void moec_close(moec_instance *m); /* NULL: nothing */
 
-/* Runs one function. sym: a value for each of the program's symbols (unused ones ignored). arg: a buffer for each
- * input, then each output, in the order of the function's values; a grown output (alias >= 0) is its input's buffer. */
+/* Replaces the tensors of a slot (names, types and shapes must agree exactly) and prepares it, between two calls; on
+ * failure the old ones stay in force. message: room bytes, may be NULL. moec_load_adapter: slot 0. */
+moec_status moec_load_adapter(moec_instance *m, const char *path, char *message, size_t room);
+moec_status moec_load_adapter_slot(moec_instance *m, int slot, const char *path, char *message, size_t room);
+/* Writes a slot's tensors and the adapter's spec as safetensors; the file appears when it is complete. */
+moec_status moec_save_adapter(moec_instance *m, int slot, const char *path, char *message, size_t room);
+
+/* Runs one function with slot 0. sym: a value for each of the program's symbols (unused ones ignored). arg: a buffer
+ * for each input, then each output, in the order of the function's values, of moec_argument_bytes each; a grown output
+ * (alias >= 0) is its input's buffer. What outputs hold after a failure is undefined. */
 moec_status moec_run(moec_instance *m, uint32_t function, const int64_t *sym, void *const *arg);
-/* Index of a function, symbol or adapter tensor by name; -1 when there is none. */
+/* The same with the adapter of slot adapter_of_row[i] for row i of the batch; NULL: slot 0 for all. Rows are the
+ * leading extent of every argument; neighbours of one slot run together as a batch of their own, so rows must not
+ * depend on each other (they do not in encode, cross, step and score), sorted rows run fastest, and the bounds of the
+ * batch have to include the length of each run (MOEC_E_RANGE). A function with an argument that has no such rows takes
+ * one slot for all, else MOEC_E_ARGUMENT. */
+moec_status moec_run_rows(moec_instance *m, uint32_t function, const int64_t *sym, void *const *arg,
+                          const int32_t *adapter_of_row);
+/* Index of a function or symbol by name; -1 when there is none. */
 int moec_find_function(const moec_program *p, const char *name);
 int moec_find_symbol(const moec_program *p, const char *name);
 
@@ -70,12 +102,14 @@ int moec_find_symbol(const moec_program *p, const char *name);
 typedef struct moec_generate_options {
     int64_t max_length; /* tokens after the start token; 0: as many as the caches hold */
     int64_t eos;        /* -1: the model's */
+    const int32_t *adapter_of_row; /* [batch], as for moec_run_rows; NULL: slot 0 */
 } moec_generate_options;
 
 /* Greedy decoding. ids, mask: [batch, length] right padded; sentence: [batch, width] for routers that read one,
- * else NULL. tokens: [batch, max_length], pad after eos; *steps: tokens made. `each` (may be NULL) is called after
- * every step with the batch's new tokens; returning nonzero stops. Buffers of the whole decoding are allocated at
- * moec_open for the bounds of the program. */
+ * else NULL. tokens: [batch, max_length], pad after eos; *steps: tokens made. o may be NULL: all that fit, the model's
+ * eos. `each` (may be NULL) is called after every step, in the caller's thread, with the batch's new tokens; returning
+ * nonzero stops; it must not use the instance. Buffers of the whole decoding are allocated at moec_open for the bounds
+ * of the program. MOEC_E_ARGUMENT for other models. */
 moec_status moec_generate(moec_instance *m, int64_t batch, int64_t length, const int64_t *ids, const int64_t *mask,
                           const float *sentence, const moec_generate_options *o, int64_t *tokens, int64_t *steps,
                           int (*each)(void *ctx, int64_t step, const int64_t *token), void *ctx);
@@ -102,6 +136,32 @@ void moec_profile_stop(moec_instance *m);
 moec_status moec_profile_read(const moec_instance *m, uint32_t row, moec_profile_row *out);
 /* Nanoseconds from start to stop, or to now; 0 before the first start. */
 uint64_t moec_profile_elapsed(const moec_instance *m);
+
+/* ---- sizes, in bytes ------------------------------------------------------------------------------
+ *
+ * Of a program, so that memory can be planned before anything is opened; moec_train.h adds those of training.
+ * sym: a value for each symbol, NULL: their upper bounds. UINT64_MAX: the size fits no memory, a symbol is out of
+ * its bounds, or there is no such function or argument. None is rounded up to pages. */
+
+uint64_t moec_weights_bytes(const moec_program *p); /* mapped read-only, shared by instances and processes */
+uint64_t moec_adapter_bytes(const moec_program *p); /* a slot's tensors; moec_open reserves one more to load into */
+uint64_t moec_derived_bytes(const moec_program *p); /* what is computed from a slot's tensors when they change */
+uint64_t moec_scratch_bytes(const moec_program *p, int threads); /* of all threads; 0: one a core */
+/* Storage of a function's argument i (inputs, then outputs); a grown one counts its capacity. */
+uint64_t moec_argument_bytes(const moec_program *p, uint32_t function, uint32_t i, const int64_t *sym);
+/* Of all caches of a function: its inputs that grow. */
+uint64_t moec_cache_bytes(const moec_program *p, uint32_t function, const int64_t *sym);
+/* What a call of a function touches of the arena. Known for programs compiled with --train; for others the whole
+ * arena, an upper bound for all functions. Allocates while it counts. */
+uint64_t moec_activation_bytes(const moec_program *p, uint32_t function, const int64_t *sym);
+/* The same of several functions together, as a run that trains calls them: sym[i] are the symbols that function i is
+ * called for, NULL where it is not. 0 for programs compiled without --train. Allocates while it counts. */
+uint64_t moec_arena_bytes(const moec_program *p, const int64_t *const *sym);
+/* Buffers of moec_generate: caches, encoder states and logits for the bounds; 0 for other models. */
+uint64_t moec_generate_bytes(const moec_program *p);
+/* All that moec_open maps with these options (NULL: all 0): weights unless they are embedded, arena, scratch,
+ * adapters, buffers of decoding. Tables of some KiB on the heap and the threads' stacks come on top. */
+uint64_t moec_open_bytes(const moec_program *p, const moec_options *o);
 
 /* ---- shared with generated code ---------------------------------------------------------------- */
 

@@ -3,9 +3,11 @@
  *
  *   moec_trainer_open -> { moec_trainer_batch for each micro-batch -> moec_trainer_step } for each step -> close
  *
- * A trainer works on an open instance and changes its adapter in place; between two steps the instance generates and
- * scores with what has been learnt so far. Everything is allocated by moec_trainer_open. Same options and batches give
- * the same bits with every thread count.
+ * A trainer works on an open instance and changes its adapter, that of slot 0, in place; between two steps the instance
+ * generates and scores with what has been learnt so far, and moec_save_adapter(m, 0, ...) writes it. The rules of
+ * moec_rt.h hold: status codes, no output; everything is allocated by moec_trainer_open, nothing by batches and steps;
+ * batches are the caller's and read only during the call. A call of a trainer is a call of its instance: one at a time,
+ * and the trainer is closed first. Same options and batches give the same bits with every thread count.
  *
  * Symbols: B rows, S source tokens, T target tokens; the extents of a batch stay within the program's bounds. */
 #ifndef MOEC_TRAIN_H
@@ -72,8 +74,9 @@ typedef struct moec_step_report {
 
 typedef struct moec_trainer moec_trainer;
 
+/* *out: NULL unless MOEC_OK; message: room bytes for a line about a failure, may be NULL. */
 moec_status moec_trainer_open(moec_instance *m, const moec_train_options *o, moec_trainer **out, char *message, size_t room);
-void moec_trainer_close(moec_trainer *t);
+void moec_trainer_close(moec_trainer *t); /* NULL: nothing */
 /* Forward and backward of one micro-batch; its gradient is added to the step's. `share`: the micro-batch's share in
  * the step's router losses, which are means over a micro-batch (1 / number of micro-batches). A batch that fails
  * (MOEC_E_RANGE, MOEC_E_INDEX) leaves the step as it was. */
@@ -85,13 +88,13 @@ moec_status moec_trainer_step(moec_trainer *t, moec_step_report *r);
 const void *moec_trainer_tensor(const moec_trainer *t, uint32_t i);
 int64_t moec_trainer_steps(const moec_trainer *t); /* done so far, those before a resumed checkpoint included */
 
-/* Bytes a trainer of this program allocates for gradients (twice that in runs whose steps have several micro-batches)
- * and for the optimiser's state. */
+/* ---- sizes, in bytes, as in moec_rt.h; 0 for a program that does not train ---- */
+
+/* Gradients of a step: touched once, or twice where steps have several micro-batches. */
 uint64_t moec_train_gradient_bytes(const moec_program *p);
-uint64_t moec_train_state_bytes(const moec_program *p, moec_optimizer o);
-/* Bytes of the arena that a run touches, activations and their gradients: sym[i] are the symbols that function i is
- * called for, NULL where it is not. 0 for a program that does not train. */
-uint64_t moec_train_arena_bytes(const moec_program *p, const int64_t *const *sym);
+uint64_t moec_train_state_bytes(const moec_program *p, moec_optimizer o); /* the optimiser's */
+/* All that moec_trainer_open maps: two sets of gradients, the state, outputs of `train` that nobody reads. */
+uint64_t moec_trainer_bytes(const moec_program *p, moec_optimizer o);
 
 #ifdef __cplusplus
 }

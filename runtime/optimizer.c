@@ -198,20 +198,16 @@ double moec_optimizer_norm(moec_optimizer_state *x, moec_pool *pool, const unsig
 
 /* ---- memory ---- */
 
-static uint64_t round_up(uint64_t n) {
-    return (n + 63) & ~(uint64_t)63;
-}
-
 uint64_t moec_train_gradient_bytes(const moec_program *p) {
     uint64_t bytes = 0;
     for (uint32_t i = 0; p && i < p->n_tensors; i++)
         if (p->tensor[i].gradient >= 0)
-            bytes += round_up(p->tensor[i].bytes);
+            bytes = moec_size_plus(bytes, moec_round_up(p->tensor[i].bytes));
     return bytes;
 }
 
 uint64_t moec_train_state_bytes(const moec_program *p, moec_optimizer o) {
-    return (unsigned)o < MOEC_OPTIMIZER_COUNT ? (uint64_t)rules[o].slots * moec_train_gradient_bytes(p) : 0;
+    return (unsigned)o < MOEC_OPTIMIZER_COUNT ? moec_size_times((uint64_t)rules[o].slots, moec_train_gradient_bytes(p)) : 0;
 }
 
 uint64_t moec_optimizer_state_bytes(const moec_optimizer_state *x) {
@@ -249,7 +245,7 @@ static void lay_out(const moec_program *p, moec_optimizer_state *x) {
             continue;
         moec_param *q = &x->param[k];
         *q = (moec_param){t, (int64_t)(t->bytes / sizeof(float)), x->set_bytes, span, 0};
-        x->set_bytes += round_up(t->bytes);
+        x->set_bytes += moec_round_up(t->bytes);
         for (int64_t at = 0; at < q->n; at += SPAN)
             x->span[span++] = (moec_span){k, at, at + SPAN < q->n ? at + SPAN : q->n, {0, 0}};
         k++;

@@ -124,11 +124,15 @@ static Padded *counter_at(moec_pool *p, int i) {
     return i < (int)(sizeof all / sizeof *all) ? all[i] : NULL;
 }
 
+int moec_pool_threads(int threads) {
+    if (threads > 0)
+        return threads;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    return cores < 1 ? 1 : cores > MAX_THREADS ? MAX_THREADS : (int)cores;
+}
+
 moec_pool *moec_pool_new(int threads) {
-    if (threads <= 0) {
-        long cores = sysconf(_SC_NPROCESSORS_ONLN);
-        threads = cores < 1 ? 1 : cores > MAX_THREADS ? MAX_THREADS : (int)cores;
-    }
+    threads = moec_pool_threads(threads);
     moec_pool *p = moec_mem_new(1, sizeof *p);
     Worker *worker = moec_mem_new((size_t)threads, sizeof *worker);
     if (!p || !worker || threads > MAX_THREADS) {

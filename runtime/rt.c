@@ -1,4 +1,4 @@
-/* Instances: a program joined with its mapped weights, an adapter, an arena and a pool.
+/* Instances: a program joined with its mapped weights, adapters, an arena and a pool; running its functions.
  *
  * The weights file is recognised by its header (magic, ABI, size, hash), which costs nothing at any size; its
  * contents are not hashed again. Arena, scratch and buffers are reserved for the bounds of the program and
@@ -65,11 +65,12 @@ static moec_status map_weights(moec_instance *m, const char *path, moec_sink sin
     return s;
 }
 
-static moec_frame frame_of(const moec_instance *m, const int64_t *sym, void *const *arg, int *fault) {
+static moec_frame frame_of(const moec_instance *m, int slot, const int64_t *sym, void *const *arg,
+                           int *fault) {
     return (moec_frame){.pool = m->pool,
                         .weights = m->weights,
-                        .adapter = m->adapter,
-                        .derived = m->derived,
+                        .adapter = m->slot[slot].adapter,
+                        .derived = m->slot[slot].derived,
                         .arena = m->arena,
                         .scratch = m->scratch,
                         .sym = sym,
@@ -82,43 +83,54 @@ static moec_status fault_status(int fault) {
     return fault > 0 && fault < MOEC_E_STATUS_COUNT ? (moec_status)fault : fault ? MOEC_E_ARGUMENT : MOEC_OK;
 }
 
-moec_status moec_prepare(moec_instance *m) {
+moec_status moec_prepare(moec_instance *m, int slot) {
     if (!m->program->prepare)
         return MOEC_OK;
     int fault = 0;
     int64_t sym[MOEC_SYMBOLS];
     moec_symbols_low(m->program, sym);
-    moec_frame f = frame_of(m, sym, NULL, &fault);
+    moec_frame f = frame_of(m, slot, sym, NULL, &fault);
     m->program->prepare(&f);
     return fault_status(fault);
 }
 
-static moec_status reserve(unsigned char **at, uint64_t bytes, const char *what, moec_sink sink) {
-    *at = moec_mem_reserve(bytes);
-    return *at ? MOEC_OK
+moec_status moec_reserve(unsigned char **at, uint64_t bytes, const char *what, moec_sink sink) {
+    *at = bytes ? moec_mem_reserve(bytes) : NULL;
+    return *at || !bytes
+               ? MOEC_OK
                : moec_fail(sink, MOEC_E_MEMORY, NULL,
                            "error: cannot reserve %llu bytes of %s: compile with smaller bounds (--dim)",
                            (unsigned long long)bytes, what);
 }
 
-static moec_status reserve_all(moec_instance *m, int threads, moec_sink sink) {
+static moec_status reserve_all(moec_instance *m, const moec_options *o, moec_sink sink) {
     const moec_program *p = m->program;
-    m->pool = moec_pool_new(threads);
+    m->pool = moec_pool_new(o->threads);
     if (!m->pool)
-        return moec_fail(sink, MOEC_E_MEMORY, NULL, "error: cannot start %d threads", threads);
-    uint64_t workers = (uint64_t)moec_pool_workers(m->pool);
-    if (p->scratch_bytes > ((uint64_t)1 << 47) / workers)
-        return moec_fail(sink, MOEC_E_MEMORY, NULL, "error: too many threads");
-    moec_status s = reserve(&m->arena, p->arena_bytes, "arena", sink);
+        return moec_fail(sink, MOEC_E_MEMORY, NULL, "error: cannot start %d threads", o->threads);
+    moec_status s = moec_reserve(&m->arena, p->arena_bytes, "arena", sink);
     if (!s)
-        s = reserve(&m->scratch, p->scratch_bytes * workers, "scratch space", sink);
-    if (!s)
-        s = reserve(&m->adapter, p->adapter_bytes, "adapter", sink);
-    if (!s)
-        s = reserve(&m->spare, p->adapter_bytes, "adapter", sink);
-    if (!s)
-        s = reserve(&m->derived, p->derived_bytes, "derived weights", sink);
-    return s;
+        s = moec_reserve(&m->scratch, moec_scratch_bytes(p, moec_pool_workers(m->pool)), "scratch space",
+                         sink);
+    return s ? s : moec_slots_open(m, o->adapters, sink);
+}
+
+/* What is asked of functions' shapes at every call. */
+static moec_status look_up(moec_instance *m) {
+    const moec_program *p = m->program;
+    size_t most = 0;
+    m->used = moec_mem_new(p->n_functions, sizeof *m->used);
+    m->row_symbol = moec_mem_new(p->n_functions, sizeof *m->row_symbol);
+    if (!m->used || !m->row_symbol)
+        return MOEC_E_MEMORY;
+    for (uint32_t i = 0; i < p->n_functions; i++) {
+        size_t values = (size_t)p->function[i].n_inputs + p->function[i].n_outputs;
+        m->used[i] = moec_symbols_used(p, &p->function[i]);
+        m->row_symbol[i] = moec_row_symbol(p, &p->function[i]);
+        most = values > most ? values : most;
+    }
+    m->row_arg = moec_mem_new(most, sizeof *m->row_arg);
+    return m->row_arg ? MOEC_OK : MOEC_E_MEMORY;
 }
 
 static moec_status open_instance(moec_instance *m, const moec_options *o, moec_sink sink) {
@@ -129,41 +141,28 @@ static moec_status open_instance(moec_instance *m, const moec_options *o, moec_s
     if (p->n_symbols > MOEC_SYMBOLS)
         return moec_fail(sink, MOEC_E_MISMATCH, NULL, "error: the program has %u symbols, %d are possible",
                          (unsigned)p->n_symbols, MOEC_SYMBOLS);
-    moec_status s = map_weights(m, o->weights, sink);
-    if (!s)
-        s = reserve_all(m, o->threads, sink);
-    if (s)
+    moec_status s = moec_slots_check(o->adapters, sink);
+    if (s || (s = map_weights(m, o->weights, sink)) || (s = reserve_all(m, o, sink)) || (s = look_up(m)))
         return s;
-    m->used = moec_mem_new(p->n_functions, sizeof *m->used);
-    if (!m->used)
-        return MOEC_E_MEMORY;
     if (moec_profile_rows(p) && !(m->profile = moec_profile_new(p)))
         return MOEC_E_MEMORY;
-    for (uint32_t i = 0; i < p->n_functions; i++)
-        m->used[i] = moec_symbols_used(p, &p->function[i]);
-    if (p->adapter_bytes) {
-        if (!m->weights || p->adapter_init > p->weights_bytes ||
-            p->adapter_bytes > p->weights_bytes - p->adapter_init)
-            return moec_fail(sink, MOEC_E_FORMAT, NULL, "error: the adapter lies outside the weights file");
-        memcpy(m->adapter, m->weights + p->adapter_init, (size_t)p->adapter_bytes);
-    }
     if (p->seq2seq && (s = moec_generator_new(p, &m->generator, sink)))
         return s;
-    if (o->adapter)
-        return moec_load_adapter(m, o->adapter, sink.p, sink.room);
-    return moec_prepare(m);
+    for (int i = o->adapter ? 1 : 0; i < m->slots && !s; i++)
+        s = moec_prepare(m, i);
+    return s || !o->adapter ? s : moec_load_adapter(m, o->adapter, sink.p, sink.room);
 }
 
 moec_status moec_open(const moec_program *p, const moec_options *o, moec_instance **out) {
-    if (!p || !out)
-        return MOEC_E_ARGUMENT;
     static const moec_options none;
     if (!o)
         o = &none;
-    *out = NULL;
     moec_sink sink = {o->message, o->message_room};
     if (sink.p && sink.room)
         sink.p[0] = 0;
+    if (!p || !out)
+        return moec_fail(sink, MOEC_E_ARGUMENT, NULL, "error: %s", moec_status_text(MOEC_E_ARGUMENT));
+    *out = NULL;
     moec_instance *m = moec_mem_new(1, sizeof *m);
     if (!m)
         return moec_fail(sink, MOEC_E_MEMORY, NULL, "error: out of memory");
@@ -182,44 +181,25 @@ void moec_close(moec_instance *m) {
     if (!m)
         return;
     const moec_program *p = m->program;
-    uint64_t workers = m->pool ? (uint64_t)moec_pool_workers(m->pool) : 1;
+    int workers = m->pool ? moec_pool_workers(m->pool) : 1;
     moec_pool_free(m->pool);
     moec_generator_free(m->generator);
     moec_mem_release(m->arena, p->arena_bytes);
-    moec_mem_release(m->scratch, p->scratch_bytes * workers);
-    moec_mem_release(m->adapter, p->adapter_bytes);
-    moec_mem_release(m->spare, p->adapter_bytes);
-    moec_mem_release(m->derived, p->derived_bytes);
+    moec_mem_release(m->scratch, moec_scratch_bytes(p, workers));
+    moec_slots_close(m);
     if (m->mapped)
         munmap((void *)(uintptr_t)m->weights, (size_t)m->mapped);
     moec_mem_free(m->used);
     moec_profile_free(m->profile);
+    moec_mem_free(m->row_symbol);
+    moec_mem_free(m->row_arg);
     moec_mem_free(m);
 }
 
-moec_status moec_load_adapter(moec_instance *m, const char *path, char *message, size_t room) {
-    moec_sink sink = {message, room};
-    if (message && room)
-        message[0] = 0;
-    if (!m || !path)
-        return moec_fail(sink, MOEC_E_ARGUMENT, NULL, "error: %s", moec_status_text(MOEC_E_ARGUMENT));
-    if (!m->program->n_tensors)
-        return moec_fail(sink, MOEC_E_MISMATCH, path, "the model was compiled without an adapter");
-    moec_status s = moec_safetensors_read(m->program, path, m->spare, sink);
-    if (s)
-        return s;
-    unsigned char *old = m->adapter;
-    m->adapter = m->spare;
-    m->spare = old;
-    if (!(s = moec_prepare(m)))
-        return MOEC_OK;
-    m->spare = m->adapter;
-    m->adapter = old;
-    moec_prepare(m); /* it succeeded with these tensors before */
-    return moec_fail(sink, s, path, "%s", moec_status_text(s));
-}
+/* ---- running ---- */
 
-moec_status moec_run(moec_instance *m, uint32_t function, const int64_t *sym, void *const *arg) {
+static moec_status check_call(const moec_instance *m, uint32_t function, const int64_t *sym,
+                              void *const *arg) {
     if (!m || function >= m->program->n_functions || !arg || (!sym && m->program->n_symbols))
         return MOEC_E_ARGUMENT;
     const moec_program *p = m->program;
@@ -233,8 +213,88 @@ moec_status moec_run(moec_instance *m, uint32_t function, const int64_t *sym, vo
     for (uint32_t i = f->n_inputs; i < f->n_inputs + f->n_outputs; i++)
         if (f->value[i].alias >= 0 && arg[i] != arg[f->value[i].alias])
             return MOEC_E_ARGUMENT;
+    return MOEC_OK;
+}
+
+static moec_status run_slot(moec_instance *m, const moec_function *f, int slot, const int64_t *sym,
+                            void *const *arg) {
     int fault = 0;
-    moec_frame frame = frame_of(m, sym, arg, &fault);
+    moec_frame frame = frame_of(m, slot, sym, arg, &fault);
     f->run(&frame);
     return fault_status(fault);
+}
+
+moec_status moec_run(moec_instance *m, uint32_t function, const int64_t *sym, void *const *arg) {
+    moec_status s = check_call(m, function, sym, arg);
+    return s ? s : run_slot(m, &m->program->function[function], 0, sym, arg);
+}
+
+/* Leading extent of the first argument. */
+static int64_t rows_of(const moec_function *f, const int64_t *sym) {
+    int64_t e[MOEC_RANK] = {1};
+    if (f->n_inputs + f->n_outputs > 0 && f->value[0].rank > 0)
+        f->shape(sym, 0, e);
+    return e[0];
+}
+
+static int64_t run_end(const int32_t *slot, int64_t from, int64_t rows) {
+    int64_t end = from + 1;
+    while (end < rows && slot[end] == slot[from])
+        end++;
+    return end;
+}
+
+/* Whether all slots exist and all runs lie within the bounds. */
+static moec_status check_rows(const moec_instance *m, uint32_t function, const int32_t *slot, int64_t rows) {
+    const int symbol = m->row_symbol[function];
+    for (int64_t i = 0, end; i < rows; i = end) {
+        end = run_end(slot, i, rows);
+        if (slot[i] < 0 || slot[i] >= m->slots || (symbol < 0 && end - i < rows))
+            return MOEC_E_ARGUMENT;
+        if (symbol >= 0 && end - i < m->program->symbol[symbol].lo)
+            return MOEC_E_RANGE;
+    }
+    return MOEC_OK;
+}
+
+/* Rows from `from` to `end` of a call, as a call of their own. */
+static moec_status run_some(moec_instance *m, uint32_t function, int slot, const int64_t *sym,
+                            void *const *arg, int64_t from, int64_t end) {
+    const moec_program *p = m->program;
+    const moec_function *f = &p->function[function];
+    int64_t some[MOEC_SYMBOLS];
+    memcpy(some, sym, p->n_symbols * sizeof *some);
+    for (uint32_t i = 0; i < f->n_inputs + f->n_outputs; i++) {
+        uint64_t stride;
+        some[m->row_symbol[function]] = 1;
+        if (!moec_value_bytes(f, i, some, &stride))
+            return MOEC_E_RANGE;
+        m->row_arg[i] = (unsigned char *)arg[i] + (uint64_t)from * stride;
+    }
+    some[m->row_symbol[function]] = end - from;
+    return run_slot(m, f, slot, some, m->row_arg);
+}
+
+moec_status moec_run_rows(moec_instance *m, uint32_t function, const int64_t *sym, void *const *arg,
+                          const int32_t *adapter_of_row) {
+    moec_status s = check_call(m, function, sym, arg);
+    if (s)
+        return s;
+    const moec_function *f = &m->program->function[function];
+    int64_t rows = adapter_of_row ? rows_of(f, sym) : 0;
+    if (rows < 1)
+        return run_slot(m, f, 0, sym, arg);
+    if ((s = check_rows(m, function, adapter_of_row, rows)))
+        return s;
+    if (run_end(adapter_of_row, 0, rows) == rows)
+        return run_slot(m, f, adapter_of_row[0], sym, arg);
+    for (int64_t i = 0, end; i < rows && !s; i = end) {
+        end = run_end(adapter_of_row, i, rows);
+        s = run_some(m, function, adapter_of_row[i], sym, arg, i, end);
+    }
+    return s;
+}
+
+int moec_abi(void) {
+    return MOEC_ABI;
 }

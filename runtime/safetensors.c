@@ -3,15 +3,19 @@
  * Everything the format promises is checked before a byte of data is read: header length, strict JSON, no
  * duplicate keys, known dtypes, shape product equal to the byte range, ranges that cover the data without
  * hole or overlap. Names, dtypes and shapes must be exactly the table's: no tensor missing, none left over.
- */
+ *
+ * Nothing is allocated: the caller gives room for the entries, the header's text and the table of its keys,
+ * which bounds both. qsort of the C library may allocate, so entries are sorted here. */
 #define _POSIX_C_SOURCE 200809L
 
 #include "internal.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define HEADER_LIMIT ((uint64_t)100000000) /* the format's own */
+
+/* What a header may hold beyond the table's tensors: metadata, blanks. */
+enum { FOREIGN_BYTES = 64 << 10, FOREIGN_KEYS = 255 };
 
 /* Names of the format's element types; those without a moec_dtype cannot belong to an adapter. */
 static const struct {
@@ -36,18 +40,40 @@ typedef struct Reader {
     moec_sink sink;
     moec_json json;
     Entry *entry; /* sorted by name, later by begin */
+    char *keys;   /* table of the header's keys */
+    unsigned char *header;
+    uint64_t header_limit;
     int64_t data; /* bytes of data in the file */
     char shown[MOEC_SHOW];
 } Reader;
 
-static int by_name(const void *a, const void *b) {
-    return strcmp(((const Entry *)a)->tensor->name, ((const Entry *)b)->tensor->name);
+static int name_precedes(const Entry *a, const Entry *b) {
+    return strcmp(a->tensor->name, b->tensor->name) < 0;
 }
 
-static int by_begin(const void *a, const void *b) {
-    const Entry *x = a, *y = b;
-    return x->begin != y->begin ? (x->begin > y->begin) - (x->begin < y->begin)
-                                : (x->end > y->end) - (x->end < y->end);
+static int begin_precedes(const Entry *a, const Entry *b) {
+    return a->begin != b->begin ? a->begin < b->begin : a->end < b->end;
+}
+
+/* Heapsort. */
+static void sort(Entry *e, uint32_t n, int (*precedes)(const Entry *a, const Entry *b)) {
+    for (uint32_t built = n / 2, end = n; end > 1;) {
+        if (built > 0) {
+            built--;
+        } else {
+            Entry last = e[--end];
+            e[end] = e[0];
+            e[0] = last;
+        }
+        for (uint64_t at = built, child; (child = 2 * at + 1) < end; at = child) {
+            child += child + 1 < end && precedes(&e[child], &e[child + 1]);
+            if (!precedes(&e[at], &e[child]))
+                break;
+            Entry swap = e[at];
+            e[at] = e[child];
+            e[child] = swap;
+        }
+    }
 }
 
 static Entry *find_entry(Reader *r, const char *name, size_t n) {
@@ -244,7 +270,7 @@ static moec_status check_cover(Reader *r) {
     for (uint32_t i = 0; i < n; i++)
         if (!r->entry[i].seen)
             return OTHER("tensor '%s' is missing", r->entry[i].tensor->name);
-    qsort(r->entry, n, sizeof *r->entry, by_begin);
+    sort(r->entry, n, begin_precedes);
     int64_t at = 0;
     for (uint32_t i = 0; i < n; i++) {
         const Entry *x = &r->entry[i];
@@ -256,7 +282,20 @@ static moec_status check_cover(Reader *r) {
     return at == r->data ? MOEC_OK : BAD("%lld bytes follow the last tensor", (long long)(r->data - at));
 }
 
-static moec_status read_file(Reader *r, int fd, uint64_t size, unsigned char *block, unsigned char **header) {
+/* __metadata__, and of each tensor its name and three more. */
+static size_t key_limit(uint32_t n) {
+    return 4 * (size_t)n + 1 + FOREIGN_KEYS;
+}
+
+/* Names and spec may be escaped, a byte as six. */
+static uint64_t header_limit(const moec_tensor *tensor, uint32_t n, const char *spec) {
+    uint64_t bytes = FOREIGN_BYTES + 6 * (spec ? strlen(spec) : 0);
+    for (uint32_t i = 0; i < n; i++)
+        bytes += 256 + 6 * strlen(tensor[i].name);
+    return bytes < HEADER_LIMIT ? bytes : HEADER_LIMIT;
+}
+
+static moec_status read_file(Reader *r, int fd, uint64_t size, unsigned char *block) {
     unsigned char raw[8];
     if (size < 8)
         return BAD("is too short for a safetensors file");
@@ -269,20 +308,19 @@ static moec_status read_file(Reader *r, int fd, uint64_t size, unsigned char *bl
     if (n > HEADER_LIMIT || n > size - 8)
         return BAD("the header's length %llu does not fit the file of %llu bytes", (unsigned long long)n,
                    (unsigned long long)size);
-    *header = moec_mem_new((size_t)n + 1, 1);
-    r->entry = moec_mem_new(r->n, sizeof *r->entry);
-    if (!*header || !r->entry)
-        return moec_fail(r->sink, MOEC_E_MEMORY, r->path, "out of memory");
-    s = moec_file_read(fd, r->path, 8, *header, n, r->sink);
+    if (n > r->header_limit)
+        return BAD("the header has %llu bytes, more than the %llu that these tensors need",
+                   (unsigned long long)n, (unsigned long long)r->header_limit);
+    s = moec_file_read(fd, r->path, 8, r->header, n, r->sink);
     if (s)
         return s;
-    if (n == 0 || (*header)[0] != '{')
+    if (n == 0 || r->header[0] != '{')
         return BAD("the header does not begin with '{'");
     for (uint32_t i = 0; i < r->n; i++)
-        r->entry[i].tensor = &r->tensor[i];
-    qsort(r->entry, r->n, sizeof *r->entry, by_name);
+        r->entry[i] = (Entry){.tensor = &r->tensor[i]};
+    sort(r->entry, r->n, name_precedes);
     r->data = (int64_t)(size - 8 - n);
-    moec_json_open(&r->json, *header, (size_t)n);
+    moec_json_open_in(&r->json, r->header, (size_t)n, r->keys, key_limit(r->n));
     if ((s = read_header(r)) || (s = check_cover(r)))
         return s;
     for (uint32_t i = 0; i < r->n; i++) {
@@ -295,24 +333,23 @@ static moec_status read_file(Reader *r, int fd, uint64_t size, unsigned char *bl
     return MOEC_OK;
 }
 
+uint64_t moec_tensors_room(const moec_tensor *tensor, uint32_t n, const char *spec) {
+    return moec_round_up(n * sizeof(Entry)) + moec_round_up(moec_json_keys_bytes(key_limit(n))) +
+           header_limit(tensor, n, spec);
+}
+
 moec_status moec_tensors_read(const moec_tensor *tensor, uint32_t n, const char *path, unsigned char *block,
-                              moec_sink sink) {
-    Reader r = {.tensor = tensor, .n = n, .path = path, .sink = sink};
+                              void *room, uint64_t bytes, moec_sink sink) {
+    Reader r = {.tensor = tensor, .n = n, .path = path, .sink = sink, .entry = room};
+    r.keys = (char *)room + moec_round_up(n * sizeof(Entry));
+    r.header = (unsigned char *)r.keys + moec_round_up(moec_json_keys_bytes(key_limit(n)));
+    r.header_limit = bytes - (uint64_t)(r.header - (unsigned char *)room);
     int fd;
     uint64_t size = 0;
     moec_status s = moec_file_open(path, (uint64_t)1 << 62, &fd, &size, sink);
     if (s)
         return s;
-    unsigned char *header = NULL;
-    s = read_file(&r, fd, size, block, &header);
-    moec_json_close(&r.json);
-    moec_mem_free(r.entry);
-    moec_mem_free(header);
+    s = read_file(&r, fd, size, block);
     moec_file_close(fd);
     return s;
-}
-
-moec_status moec_safetensors_read(const moec_program *p, const char *path, unsigned char *block,
-                                  moec_sink sink) {
-    return moec_tensors_read(p->tensor, p->n_tensors, path, block, sink);
 }

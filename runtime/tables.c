@@ -55,6 +55,11 @@ void moec_symbols_low(const moec_program *p, int64_t *sym) {
         sym[i] = p->symbol[i].lo;
 }
 
+void moec_symbols_high(const moec_program *p, int64_t *sym) {
+    for (uint32_t i = 0; i < p->n_symbols; i++)
+        sym[i] = p->symbol[i].hi;
+}
+
 void moec_symbols_of(const moec_program *p, int64_t rows, int64_t source, int64_t target, int64_t *sym) {
     const int symbol[] = {p->seq2seq->batch, p->seq2seq->source, p->seq2seq->target};
     const int64_t extent[] = {rows, source, target};
@@ -98,6 +103,24 @@ moec_axis moec_axis_of(const moec_program *p, const moec_function *f, uint32_t v
             a.symbol = -2;
     }
     return a;
+}
+
+int moec_row_symbol(const moec_program *p, const moec_function *f) {
+    int rows = -1;
+    for (uint32_t v = 0; v < f->n_inputs + f->n_outputs; v++) {
+        if (f->value[v].rank == 0 || f->value[v].grow_axis == 0)
+            return -1;
+        moec_axis a = moec_axis_of(p, f, v, 0);
+        if (a.symbol < 0 || a.scale != 1 || a.base != 0 || (v > 0 && a.symbol != rows))
+            return -1;
+        rows = a.symbol;
+        for (int axis = 1; axis < f->value[v].rank; axis++) {
+            a = moec_axis_of(p, f, v, axis);
+            if (a.symbol == rows || a.symbol == -2)
+                return -1;
+        }
+    }
+    return rows;
 }
 
 uint64_t moec_symbols_used(const moec_program *p, const moec_function *f) {

@@ -120,30 +120,57 @@ static void aim_gradients(moec_trainer *t, unsigned char *set) {
     }
 }
 
-/* Outputs that nobody reads get buffers for the largest extents. */
+static int is_read(const moec_program *p, const moec_function *f, uint32_t output) {
+    for (int k = 0; k < MOEC_LOSSES; k++)
+        if (!strcmp(f->value[output].name, losses[k]))
+            return 1;
+    for (uint32_t i = 0; i < p->n_tensors; i++)
+        if (p->tensor[i].gradient == (int)(output - f->n_inputs))
+            return 1;
+    return 0;
+}
+
+/* Counts buffers for the largest extents of the outputs that nobody reads; with arg, also gives each its
+ * place. */
+static int lay_out_rest(const moec_program *p, const moec_function *f, const int64_t *hi, void **arg,
+                        unsigned char *own, uint64_t *at) {
+    uint64_t bytes;
+    *at = 0;
+    for (uint32_t i = f->n_inputs; i < f->n_inputs + f->n_outputs; i++) {
+        if (is_read(p, f, i))
+            continue;
+        if (!moec_value_bytes(f, i, hi, &bytes) || bytes > ((uint64_t)1 << 46) - *at)
+            return 0;
+        if (arg)
+            arg[i] = own + *at;
+        *at += moec_round_up(bytes);
+    }
+    return 1;
+}
+
 static moec_status bind_rest(moec_trainer *t, const int64_t *hi, moec_sink sink) {
     const moec_function *f = t->function;
-    uint64_t at = 0, bytes;
-    for (int pass = 0; pass < 2; pass++) {
-        at = 0;
-        for (uint32_t i = f->n_inputs; i < f->n_inputs + f->n_outputs; i++) {
-            if (f->value[i].alias >= 0)
-                return moec_fail(sink, MOEC_E_MISMATCH, NULL, "error: function 'train' changes its inputs");
-            if (t->arg[i])
-                continue;
-            if (!moec_value_bytes(f, i, hi, &bytes) || bytes > ((uint64_t)1 << 46) - at)
-                return no_memory(sink);
-            if (pass)
-                t->arg[i] = t->own + at;
-            at += (bytes + 63) & ~(uint64_t)63;
-        }
-        if (!pass) {
-            t->own_bytes = at;
-            if (!(t->own = moec_mem_reserve(at)))
-                return no_memory(sink);
-        }
-    }
+    for (uint32_t i = f->n_inputs; i < f->n_inputs + f->n_outputs; i++)
+        if (f->value[i].alias >= 0)
+            return moec_fail(sink, MOEC_E_MISMATCH, NULL, "error: function 'train' changes its inputs");
+    if (!lay_out_rest(t->m->program, f, hi, NULL, NULL, &t->own_bytes) ||
+        (t->own_bytes && !(t->own = moec_mem_reserve(t->own_bytes))))
+        return no_memory(sink);
+    lay_out_rest(t->m->program, f, hi, t->arg, t->own, &t->own_bytes);
     return MOEC_OK;
+}
+
+uint64_t moec_trainer_bytes(const moec_program *p, moec_optimizer o) {
+    int index = p && p->seq2seq ? p->seq2seq->train : -1;
+    int64_t hi[MOEC_SYMBOLS];
+    uint64_t own;
+    if (index < 0 || (uint32_t)index >= p->n_functions)
+        return 0;
+    moec_symbols_high(p, hi);
+    if (!lay_out_rest(p, &p->function[index], hi, NULL, NULL, &own))
+        return UINT64_MAX;
+    uint64_t gradients = moec_size_times(2, moec_train_gradient_bytes(p));
+    return moec_size_plus(moec_size_plus(gradients, moec_train_state_bytes(p, o)), own);
 }
 
 static moec_status open_trainer(moec_trainer *t, const moec_train_options *o, moec_sink sink) {
@@ -170,8 +197,7 @@ static moec_status open_trainer(moec_trainer *t, const moec_train_options *o, mo
     if (!(t->gradient = moec_mem_reserve(2 * t->optimizer.set_bytes)))
         return no_memory(sink);
     int64_t hi[MOEC_SYMBOLS];
-    for (uint32_t i = 0; i < p->n_symbols; i++)
-        hi[i] = p->symbol[i].hi;
+    moec_symbols_high(p, hi);
     if ((s = bind_inputs(t, sink)) || (s = bind_losses(t, sink)) || (s = bind_gradients(t, hi, sink)))
         return s;
     return bind_rest(t, hi, sink);
@@ -209,7 +235,7 @@ void moec_trainer_close(moec_trainer *t) {
 }
 
 const void *moec_trainer_tensor(const moec_trainer *t, uint32_t i) {
-    return i < t->m->program->n_tensors ? t->m->adapter + t->m->program->tensor[i].offset : NULL;
+    return t && i < t->m->program->n_tensors ? t->m->slot[0].adapter + t->m->program->tensor[i].offset : NULL;
 }
 
 int64_t moec_trainer_steps(const moec_trainer *t) {
@@ -313,8 +339,8 @@ moec_status moec_trainer_step(moec_trainer *t, moec_step_report *r) {
         scale = o->clip_norm / (norm + 1e-6); /* as torch.nn.utils.clip_grad_norm_ */
     if (!isfinite(r->loss) || !isfinite(norm) || norm * scale > MOST)
         return MOEC_E_NUMERIC;
-    moec_optimizer_update(&t->optimizer, t->m->pool, t->m->adapter, t->gradient, scale, r->learning_rate,
-                          t->steps);
+    moec_optimizer_update(&t->optimizer, t->m->pool, t->m->slot[0].adapter, t->gradient, scale,
+                          r->learning_rate, t->steps);
     t->steps++;
-    return moec_prepare(t->m);
+    return moec_prepare(t->m, 0);
 }

@@ -4,7 +4,7 @@ set -e
 root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/tests/install.inc"
 build=${BUILD_DIR:-$root/build}
-cmake -S "$root" -B "$build" -DMOEC_WERROR=ON "$@"
+cmake -S "$root" -B "$build" -DBUILD_TESTING=ON -DMOEC_WERROR=ON "$@"
 cmake --build "$build" -j2
 cd "$build"
 exec ctest --output-on-failure -j "$(nproc)"

@@ -224,6 +224,12 @@ fi
 for line in weights adapter activations scratch gradients optimiser data evaluation process total; do
     grep -Eq "^$line.* [0-9.]+ [KMG]iB$" "$work/out" || fail "--dry-run has no $line: $(cat "$work/out")"
 done
+"$exe" info >"$work/out"
+grep -q '^  training: gradients 79360, state of adafactor 79360, adamw 158720, sgd 79360$' "$work/out" || fail "info has no sizes of training"
+grep -q '^function train, [1-9][0-9]* bytes of the arena' "$work/out" || fail "info has no size of train"
+"$work/inference" info >"$work/out"
+grep -q '^function encode, at most [1-9][0-9]* bytes of the arena' "$work/out" || fail "info has no bound of encode"
+grep -q training: "$work/out" && fail "info of a program that does not train"
 total() { "$exe" train --data "$work/train.jsonl" --steps 5 --dry-run "$@" | awk '/^activations/ { print $2 * ($3 == "MiB" ? 1024 : 1) }'; }
 awk -v a="$(total --batch 1)" -v b="$(total --batch 8)" 'BEGIN { exit !(b > 4 * a) }' || fail "activations of 1 and 8 rows: $(total --batch 1), $(total --batch 8)"
 

@@ -42,9 +42,11 @@ bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Di
         return diag_error(d, DIAG_FOLDER_MAKE, dir, "cannot make a scratch folder: %s", strerror(errno));
     b->dir = dir;
     b->codegen.prefix = prefix;
-    b->codegen.plain_matmul = o->matmul == MATMUL_PLAIN;
+    b->llvm = o->backend == BACKEND_LLVM || o->executor == EXECUTOR_LLVM || o->emit == EMIT_LLVM || o->emit == EMIT_BC;
+    bool folder = o->emit == EMIT_C;
+    if (!folder && !build_target(b)) return false;
+    b->codegen.plain_matmul = o->matmul == MATMUL_AUTO ? folder || b->target : o->matmul == MATMUL_PLAIN;
     b->codegen.embed_weights = o->embed_weights;
-    b->llvm = o->backend == BACKEND_LLVM || o->executor == EXECUTOR_LLVM;
     b->codegen.profile = o->profile;
     if (o->debug) b->codegen.ir_file = arena_printf(b->a, "%s.ir", prefix);
     for (uint32_t i = 0; i < model->m->n_params; i++) {
@@ -65,6 +67,10 @@ bool build_text(Build *b) {
     if (!b->model->dir || !s2s->present) return true;
     const char *path = arena_printf(b->a, "%s/spiece.model", b->model->dir);
     if (lstat(path, &s) != 0) return true;
+    if (b->target) { /* whose libsentencepiece is not known */
+        diag_warn(b->d, DIAG_BUILD_MACHINE, path, "a program for %s takes token ids alone; --emit=c --tokenizer gives sources that handle text", b->target);
+        return true;
+    }
     if (!file_read(b->a, path, MOEC_SPIECE_LIMIT, &b->text, b->d)) return false;
     b->text_model = path;
     char message[1024] = "";
@@ -87,6 +93,7 @@ void build_close(Build *b) {
         closedir(dir);
         rmdir(b->dir);
     }
+    vec_free(&b->runtime);
     if (b->program) program_free(b->program);
     if (b->a) arena_free(b->a);
 }
@@ -185,7 +192,7 @@ bool build_weights_asm(Build *b, const char *dir, const char *weights) {
 
 bool build_sources(Build *b, bool with_main) {
     for (const EmbeddedFile *e = driver_embedded; e->name; e++)
-        if ((ends_with(e->name, ".h") || ends_with(e->name, ".a")) && !build_embedded(b, b->dir, e)) return false;
+        if ((ends_with(e->name, ".h") || (ends_with(e->name, ".a") && !b->target)) && !build_embedded(b, b->dir, e)) return false;
     if (!build_model(b, b->dir)) return false;
     if (b->llvm) return true;
     if (b->codegen.embed_weights && !build_weights_asm(b, b->dir, build_path(b, b->dir, "weights.bin"))) return false;
@@ -233,10 +240,11 @@ bool build_tool(Build *b, Args *args, const char *hint) {
 }
 
 static void add_flags(Build *b, Args *args) {
-    static const char *const common[] = {"-std=c99", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-Wall"};
-    const char *march = b->o->march ? b->o->march : "native";
+    static const char *const common[] = {"-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-Wall"};
+    const char *march = b->o->march ? b->o->march : b->target ? "generic" : "native";
     vec_push(args, b->o->level == 0 ? "-O0" : b->o->level == 1 ? "-O1" : "-O3");
     if (strcmp(march, "generic") != 0) vec_push(args, arena_printf(b->a, "-march=%s", march));
+    vec_push(args, b->target ? "-std=c11" : "-std=c99"); /* the runtime, too: C11 has atomic counters */
     for (size_t i = 0; i < sizeof common / sizeof *common; i++) vec_push(args, common[i]);
     vec_push(args, "-I");
     vec_push(args, b->dir);
@@ -253,7 +261,7 @@ static bool add_debug(Build *b, Args *args) {
     return true;
 }
 
-static bool compile_file(Build *b, const char *how, const char *source, const char *object) {
+bool build_object(Build *b, const char *how, const char *source, const char *object) {
     Args args = {0};
     vec_push(&args, b->o->cc ? b->o->cc : "cc");
     add_flags(b, &args);
@@ -276,11 +284,12 @@ static bool link_result(Build *b, EmitKind kind, const char *result) {
     vec_push(&args, build_path(b, b->dir, "model.o"));
     if (kind == EMIT_EXE) vec_push(&args, build_path(b, b->dir, "main.o"));
     if (b->codegen.embed_weights) vec_push(&args, build_path(b, b->dir, "weights.o"));
-    if (kind == EMIT_SHARED) vec_push(&args, "-Wl,--whole-archive");
+    for (size_t i = 0; i < b->runtime.count; i++) vec_push(&args, build_path(b, b->dir, b->runtime.item[i]));
+    if (kind == EMIT_SHARED && !b->target) vec_push(&args, "-Wl,--whole-archive");
     bool text = kind == EMIT_EXE && b->text_model;
     if (text) vec_push(&args, build_path(b, b->dir, "libmoec_text.a"));
-    vec_push(&args, build_path(b, b->dir, "libmoec_rt.a"));
-    if (kind == EMIT_SHARED) vec_push(&args, "-Wl,--no-whole-archive");
+    if (!b->target) vec_push(&args, build_path(b, b->dir, "libmoec_rt.a"));
+    if (kind == EMIT_SHARED && !b->target) vec_push(&args, "-Wl,--no-whole-archive");
     if (!b->codegen.plain_matmul) vec_push(&args, "-lopenblas");
     if (text) vec_push(&args, "-lsentencepiece");
     if (text) vec_push(&args, "-lstdc++");
@@ -299,14 +308,17 @@ static int by_name(const void *a, const void *b) {
 static bool archive(Build *b, const char *result) {
     Args args = {0};
     static const char hint[] = "install binutils";
-    vec_push(&args, "ar");
-    vec_push(&args, "x");
-    vec_push(&args, "--output");
-    vec_push(&args, b->dir);
-    vec_push(&args, build_path(b, b->dir, "libmoec_rt.a"));
-    bool ok = build_tool(b, &args, hint);
-    args.count = 0;
-    vec_push(&args, "ar");
+    bool ok = true;
+    if (!b->target) {
+        vec_push(&args, "ar");
+        vec_push(&args, "x");
+        vec_push(&args, "--output");
+        vec_push(&args, b->dir);
+        vec_push(&args, build_path(b, b->dir, "libmoec_rt.a"));
+        ok = build_tool(b, &args, hint);
+        args.count = 0;
+    }
+    vec_push(&args, build_ar(b));
     vec_push(&args, "rcsD");
     vec_push(&args, result);
     size_t first = args.count;
@@ -340,11 +352,11 @@ static bool join_objects(Build *b, const char *name) {
 /* Objects of the C backend: model.o, and main.o and weights.o where they are needed; for assembly, model.s. */
 static bool compile_objects(Build *b, EmitKind kind) {
     const char *model = arena_printf(b->a, "%s.c", b->codegen.prefix);
-    if (kind == EMIT_ASM) return compile_file(b, "-S", model, "model.s");
-    if (!compile_file(b, "-c", model, "model.o")) return false;
-    if (b->codegen.embed_weights && !compile_file(b, "-c", "weights.S", "weights.o")) return false;
+    if (kind == EMIT_ASM) return build_object(b, "-S", model, "model.s");
+    if (!build_object(b, "-c", model, "model.o")) return false;
+    if (b->codegen.embed_weights && !build_object(b, "-c", "weights.S", "weights.o")) return false;
     if (kind == EMIT_OBJ && b->codegen.embed_weights) return join_objects(b, "model.o");
-    return kind != EMIT_EXE || compile_file(b, "-c", "main.c", "main.o");
+    return kind != EMIT_EXE || build_object(b, "-c", "main.c", "main.o");
 }
 
 static const char *const made_names[EMIT_COUNT] = {
@@ -355,8 +367,9 @@ static const char *const made_names[EMIT_COUNT] = {
 bool build_compile(Build *b, EmitKind kind, const char **result) {
     *result = build_path(b, b->dir, made_names[kind]);
     if (!(b->llvm ? build_llvm_objects(b, kind) : compile_objects(b, kind))) return false;
+    if (kind != EMIT_EXE && kind != EMIT_LIB && kind != EMIT_SHARED) return true;
+    if (b->target && !build_runtime(b)) return false;
     if (kind == EMIT_LIB) return archive(b, *result);
-    if (kind != EMIT_EXE && kind != EMIT_SHARED) return true;
     return b->llvm ? build_llvm_link(b, kind, *result) : link_result(b, kind, *result);
 }
 

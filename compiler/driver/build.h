@@ -18,6 +18,8 @@ typedef struct Build {
     const char *source_dir; /* what debug information says of where sources are; NULL: where the debugger runs */
     const char *text_model; /* spiece.model of the model directory, NULL without one; set by build_text */
     Str text;               /* its bytes, checked */
+    const char *target;     /* the machine that code is for, in the words of --cc or --target; NULL: this one */
+    Vec(const char *) runtime; /* for another machine: the runtime's objects in the scratch folder */
 } Build;
 
 /* Opens a scratch folder and plans the image; prefix: of the generated symbols. */
@@ -53,6 +55,14 @@ bool build_embedded(Build *b, const char *dir, const EmbeddedFile *e);
 bool build_main(Build *b, const char *dir, bool with_text);
 bool build_model(Build *b, const char *dir);
 bool build_weights_asm(Build *b, const char *dir, const char *weights);
+/* Runs the C compiler, how: "-c" or "-S"; both files are in the scratch folder. */
+bool build_object(Build *b, const char *how, const char *source, const char *object);
+
+/* Other machines (cross.c): sets `target`, from what --cc says it compiles for, or for LLVM from --target; false after
+ * reporting that it cannot be used. Then the runtime compiled with --cc, and the archiver for its objects. */
+bool build_target(Build *b);
+bool build_runtime(Build *b);
+const char *build_ar(Build *b);
 
 typedef Vec(const char *) Args;
 /* Runs a program, args[0] found on PATH; `hint` tells what to do when it is not there. */

@@ -26,15 +26,6 @@ static bool write_bytes(Build *b, const char *name, const Text *t) {
            outfile_commit(&f);
 }
 
-/* Whether code is made for another machine than this one: its runtime's archive does not fit. */
-static bool is_foreign(const Build *b) {
-    char *host = llvm_host();
-    size_t n = host ? strcspn(host, "-") : 0;
-    bool foreign = b->o->target && host && (strncmp(b->o->target, host, n) != 0 || b->o->target[n] != '-');
-    mem_free(host);
-    return foreign;
-}
-
 bool build_llvm_objects(Build *b, EmitKind kind) {
     static const struct {
         LlvmForm form;
@@ -45,11 +36,11 @@ bool build_llvm_objects(Build *b, EmitKind kind) {
         [EMIT_ASM] = {LLVM_FORM_ASM, "model.s"},     [EMIT_LLVM] = {LLVM_FORM_IR, "model.ll"},
         [EMIT_BC] = {LLVM_FORM_BITCODE, "model.bc"},
     };
-    if (is_foreign(b) && (kind == EMIT_EXE || kind == EMIT_LIB || kind == EMIT_SHARED))
+    if (b->target && (kind == EMIT_EXE || kind == EMIT_LIB || kind == EMIT_SHARED))
         return diag_error(b->d, DIAG_USAGE_TOGETHER, NULL,
                           "the runtime that moec carries is this machine's: for %s use --emit=obj, and the "
                           "runtime's sources from --emit=c",
-                          b->o->target);
+                          b->target);
     LlvmOptions o = options_of(b, result[kind].form), main = options_of(b, LLVM_FORM_OBJECT);
     Text t = {0};
     bool ok =

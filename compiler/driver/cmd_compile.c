@@ -23,9 +23,10 @@ static Target target_of(Build *b, EmitKind kind, const char *output) {
     return t;
 }
 
-/* NAME.h, and the runtime's header that it includes. */
+/* NAME.h, the runtime's header that it includes, and that of training for models that train. */
 static bool install_headers(Build *b, const Target *t) {
     if (!build_embedded(b, t->folder, embedded_find("moec_rt.h"))) return false;
+    if (b->o->train && !build_embedded(b, t->folder, embedded_find("moec_train.h"))) return false;
     return build_install(b, build_path(b, b->dir, arena_printf(b->a, "%s.h", b->codegen.prefix)), t->header, 0666);
 }
 
@@ -58,9 +59,15 @@ static const char *default_output(EmitKind kind) {
     return names[kind];
 }
 
+#define WORD "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789"
+
 static bool is_prefix(const char *s) {
-    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789";
-    return *s && !strchr("0123456789", *s) && strspn(s, letters) == strlen(s);
+    return *s && !strchr("0123456789", *s) && strspn(s, WORD) == strlen(s);
+}
+
+/* What goes into Makefiles unquoted. */
+static bool is_cpu(const char *s) {
+    return *s && strspn(s, WORD ".+-=,") == strlen(s);
 }
 
 /* A folder may be named with a slash at its end. */
@@ -73,6 +80,9 @@ static const char *without_slash(const char *path, Arena *a) {
 int cmd_compile(const Options *o) {
     EmitKind kind = (EmitKind)o->emit;
     if (o->prefix && !is_prefix(o->prefix)) return usage_error(o, DIAG_USAGE_VALUE, "--prefix: a C identifier was expected");
+    if (o->march && !is_cpu(o->march)) return usage_error(o, DIAG_USAGE_VALUE, "-march: a name of letters, digits and . _ + - = , was expected");
+    if (o->tokenizer && kind != EMIT_C)
+        return usage_error(o, DIAG_USAGE_TOGETHER, "--tokenizer goes with --emit=c; executables take text when there is a spiece.model beside the model");
     int exit_code;
     if (!reports_check(o, false, &exit_code)) return exit_code;
     const char *output = o->output ? o->output : default_output(kind);
@@ -84,7 +94,6 @@ int cmd_compile(const Options *o) {
         if (kind == EMIT_C) output = without_slash(output, model.arena);
         const char *prefix = o->prefix ? o->prefix : build_prefix(model.arena, output);
         ok = build_open(&b, o, &model, prefix, d);
-        b.llvm = b.llvm || kind == EMIT_LLVM || kind == EMIT_BC;
         if (ok && !b.llvm && (o->target || o->mcpu || o->linker))
             ok = diag_error(d, DIAG_USAGE_TOGETHER, NULL, "--target, -mcpu and --linker need --backend=llvm; the C backend's compiler is chosen with --cc");
         if (ok && kind == EMIT_C) ok = build_folder(&b, output);

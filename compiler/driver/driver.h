@@ -51,7 +51,7 @@ typedef struct Options {
 
 /* What a WORD's field may be, in the order of its words. */
 typedef enum EmitKind { EMIT_EXE, EMIT_OBJ, EMIT_LIB, EMIT_SHARED, EMIT_C, EMIT_HEADER, EMIT_ASM, EMIT_LLVM, EMIT_BC, EMIT_COUNT } EmitKind;
-enum { MATMUL_OPENBLAS, MATMUL_PLAIN };
+enum { MATMUL_AUTO, MATMUL_OPENBLAS, MATMUL_PLAIN };
 enum { REPORT_AUTO, REPORT_TEXT, REPORT_JSON };
 enum { BACKEND_C, BACKEND_LLVM };
 enum { EXECUTOR_INTERP, EXECUTOR_C, EXECUTOR_LLVM };

@@ -2,7 +2,7 @@
  *
  * All files are made in a folder beside the one asked for and moved when the last is complete, so a failed compile leaves
  * no half-written folder, and one that was there before stays as it was. */
-#include "build.h"
+#include "folder.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -11,146 +11,172 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The runtime's files that a folder gets, in the order of its README. The tokenizer's are not among them. */
+/* A model's file of C is split by kind of layer where it would be longer, and none is ever longer than the second. */
+enum { LARGE_SOURCE = 512 << 10, MOST_SOURCE = 1000000 };
+
+typedef enum RuntimeSet { SET_ALWAYS, SET_TRAIN, SET_BLAS, SET_TEXT } RuntimeSet;
+
+/* The runtime's files that a folder gets, in the order of its README. */
 static const struct {
-    const char *name, *what;
+    RuntimeSet set;
+    FileUse use;
+    const char *name, *as, *what; /* as: the name in the folder, NULL: the same */
 } runtime_files[] = {
-    {"moec_rt.h", "what a program that embeds the model includes; its comments are the reference"},
-    {"moec_kernel.h", "scalar functions and the matrix product of the generated kernels"},
-    {"rt.c", "open, close, run, load an adapter"},
-    {"generate.c", "greedy decoding"},
-    {"profile.c", "what kernels take, where the program measures them"},
-    {"tables.c", "questions about the model's tables: names, extents, sizes"},
-    {"pool.c", "threads and barriers"},
-    {"atomic.h", "counters that threads share"},
-    {"safetensors.c", "adapter files"},
-    {"json.c", "strict JSON reader"},
-    {"jsonl.h", "lines of JSON: their reader"},
-    {"jsonl.c", "lines of JSON, read as a stream"},
-    {"file.c", "reading, mapping, writing of files"},
-    {"mem.c", "the only calls of malloc and mmap"},
-    {"message.c", "one-line diagnostics, status texts"},
-    {"internal.h", "what the runtime's files share"},
-    {"moec_main.h", "the command line: its entry"},
-    {"blas.c", "OpenBLAS' choice of kernels"},
-    {"main.c", NULL}, /* the runtime's: goes as moec_main.c, beside the generated one */
-    {"cli.h", "what the files of the command line share"},
-    {"cli_call.c", "its calls of the model's functions; progress"},
-    {"cli_examples.c", "its inputs: ids, JSONL"},
-    {"cli_seq2seq.c", "its commands generate, encode, score"},
-    {"metrics.h", "metrics of evaluation: pure functions and counters"},
-    {"metrics.c", "medians, exact matches, counters by task"},
-    {"cli_eval.h", "what its command eval consists of"},
-    {"cli_eval.c", "its command eval"},
-    {"cli_eval_read.c", "the examples of eval"},
-    {"cli_eval_window.c", "the scores of eval"},
-    {"cli_eval_report.c", "the table and JSON of eval"},
-    {"cli_run.c", "its commands run and info"},
-    {"cli_train.h", "what its command train consists of"},
-    {"cli_train.c", "its command train: a run"},
-    {"cli_train_data.c", "the data of a run"},
-    {"cli_train_eval.c", "evaluation within a run"},
-    {"cli_train_log.c", "metrics.jsonl, and what a person sees of a run"},
-    {"cli_train_memory.c", "the memory a run takes"},
-    {"cli_export.c", "its command export"},
-    {"cli_profile.h", "profiles as tables: for programs that print one"},
-    {"cli_profile.c", "its options --profile, --profile-calls, --profile-json"},
-    {"npy.c", ".npy files"},
-    {"moec_train.h", "training: what a program that trains the model includes"},
-    {"trainer.c", "training: batches and steps"},
-    {"optimizer.c", "training: Adafactor, AdamW, SGD"},
-    {"train_options.c", "training: options, schedules"},
-    {"train_memory.c", "training: memory of the activations"},
-    {"train_impl.h", "training: what its files share"},
-    {"dataset.h", "training data: examples, their order, batches"},
-    {"dataset.c", "training data: reading"},
-    {"data_order.c", "training data: which example comes next"},
-    {"data_batch.c", "training data: steps and batches"},
-    {"checkpoint.h", "checkpoints of training"},
-    {"checkpoint.c", "checkpoints: saved whole, the newest whole one loaded"},
-    {"checkpoint_state.c", "checkpoints: state.json"},
-    {"run_folder.c", "checkpoints: names in a run's folder"},
-    {"safetensors_write.c", "adapter files, written"},
-    {"chars.c", "text that grows; JSON strings"},
-    {"names.c", "byte strings and their numbers"},
-    {"text.h", "the face of a tokenizer; this folder has none, inputs are token ids"},
+    {SET_ALWAYS, USE_RUNTIME, "moec_rt.h", NULL, "what a program that embeds the model includes; its comments are the reference"},
+    {SET_ALWAYS, USE_RUNTIME, "moec_kernel.h", NULL, "scalar functions and the matrix product of the generated kernels"},
+    {SET_ALWAYS, USE_RUNTIME, "rt.c", NULL, "open, close, run"},
+    {SET_ALWAYS, USE_RUNTIME, "adapters.c", NULL, "adapters: their slots, loading, saving"},
+    {SET_ALWAYS, USE_RUNTIME, "sizes.c", NULL, "what the model takes in bytes"},
+    {SET_ALWAYS, USE_RUNTIME, "generate.c", NULL, "greedy decoding"},
+    {SET_ALWAYS, USE_RUNTIME, "profile.c", NULL, "what kernels take, where the program measures them"},
+    {SET_ALWAYS, USE_RUNTIME, "tables.c", NULL, "questions about the model's tables: names, extents, sizes"},
+    {SET_ALWAYS, USE_RUNTIME, "pool.c", NULL, "threads and barriers"},
+    {SET_ALWAYS, USE_RUNTIME, "atomic.h", NULL, "counters that threads share"},
+    {SET_ALWAYS, USE_RUNTIME, "safetensors.c", NULL, "adapter files"},
+    {SET_ALWAYS, USE_RUNTIME, "safetensors_write.c", NULL, "adapter files, written"},
+    {SET_ALWAYS, USE_RUNTIME, "json.c", NULL, "strict JSON reader"},
+    {SET_ALWAYS, USE_RUNTIME, "file.c", NULL, "reading, mapping, writing of files"},
+    {SET_ALWAYS, USE_RUNTIME, "mem.c", NULL, "the only calls of malloc and mmap"},
+    {SET_ALWAYS, USE_RUNTIME, "message.c", NULL, "one-line diagnostics, status texts"},
+    {SET_ALWAYS, USE_RUNTIME, "chars.c", NULL, "text that grows; JSON strings"},
+    {SET_ALWAYS, USE_RUNTIME, "internal.h", NULL, "what the runtime's files share"},
+    {SET_TRAIN, USE_RUNTIME, "moec_train.h", NULL, "training: what a program that trains the model includes"},
+    {SET_TRAIN, USE_RUNTIME, "trainer.c", NULL, "training: batches and steps"},
+    {SET_TRAIN, USE_RUNTIME, "optimizer.c", NULL, "training: Adafactor, AdamW, SGD"},
+    {SET_TRAIN, USE_RUNTIME, "train_options.c", NULL, "training: options, schedules"},
+    {SET_TRAIN, USE_RUNTIME, "train_impl.h", NULL, "training: what its files share"},
+    {SET_TRAIN, USE_RUNTIME, "checkpoint.h", NULL, "checkpoints of training"},
+    {SET_TRAIN, USE_RUNTIME, "checkpoint.c", NULL, "checkpoints: saved whole, the newest whole one loaded"},
+    {SET_TRAIN, USE_RUNTIME, "checkpoint_state.c", NULL, "checkpoints: state.json"},
+    {SET_TRAIN, USE_RUNTIME, "run_folder.c", NULL, "checkpoints: names in a run's folder"},
+    {SET_ALWAYS, USE_PROGRAM, "moec_main.h", NULL, "the command line: its entry"},
+    {SET_BLAS, USE_PROGRAM, "blas.c", NULL, "OpenBLAS' choice of kernels"},
+    {SET_ALWAYS, USE_PROGRAM, "main.c", "moec_main.c", "the command line: options, help"},
+    {SET_ALWAYS, USE_PROGRAM, "cli.h", NULL, "what the files of the command line share"},
+    {SET_ALWAYS, USE_PROGRAM, "cli_call.c", NULL, "its calls of the model's functions; progress"},
+    {SET_ALWAYS, USE_PROGRAM, "cli_examples.c", NULL, "its inputs: ids, JSONL"},
+    {SET_ALWAYS, USE_PROGRAM, "jsonl.h", NULL, "lines of JSON: their reader"},
+    {SET_ALWAYS, USE_PROGRAM, "jsonl.c", NULL, "lines of JSON, read as a stream"},
+    {SET_ALWAYS, USE_PROGRAM, "npy.c", NULL, ".npy files"},
+    {SET_ALWAYS, USE_PROGRAM, "names.c", NULL, "byte strings and their numbers"},
+    {SET_ALWAYS, USE_PROGRAM, "cli_seq2seq.c", NULL, "its commands generate, encode, score"},
+    {SET_ALWAYS, USE_PROGRAM, "cli_eval.h", NULL, "what its command eval consists of"},
+    {SET_ALWAYS, USE_PROGRAM, "cli_eval.c", NULL, "its command eval"},
+    {SET_ALWAYS, USE_PROGRAM, "cli_eval_read.c", NULL, "the examples of eval"},
+    {SET_ALWAYS, USE_PROGRAM, "cli_eval_window.c", NULL, "the scores of eval"},
+    {SET_ALWAYS, USE_PROGRAM, "cli_eval_report.c", NULL, "the table and JSON of eval"},
+    {SET_ALWAYS, USE_PROGRAM, "metrics.h", NULL, "metrics of evaluation: pure functions and counters"},
+    {SET_ALWAYS, USE_PROGRAM, "metrics.c", NULL, "medians, exact matches, counters by task"},
+    {SET_ALWAYS, USE_PROGRAM, "cli_run.c", NULL, "its commands run and info"},
+    {SET_ALWAYS, USE_PROGRAM, "cli_export.c", NULL, "its command export"},
+    {SET_ALWAYS, USE_PROGRAM, "cli_profile.h", NULL, "profiles as tables: for programs that print one"},
+    {SET_ALWAYS, USE_PROGRAM, "cli_profile.c", NULL, "its options --profile, --profile-calls, --profile-json"},
+    {SET_TRAIN, USE_PROGRAM, "cli_train.h", NULL, "what its command train consists of"},
+    {SET_TRAIN, USE_PROGRAM, "cli_train.c", NULL, "its command train: a run"},
+    {SET_TRAIN, USE_PROGRAM, "cli_train_data.c", NULL, "the data of a run"},
+    {SET_TRAIN, USE_PROGRAM, "cli_train_eval.c", NULL, "evaluation within a run"},
+    {SET_TRAIN, USE_PROGRAM, "cli_train_log.c", NULL, "metrics.jsonl, and what a person sees of a run"},
+    {SET_TRAIN, USE_PROGRAM, "cli_train_memory.c", NULL, "the memory a run takes"},
+    {SET_TRAIN, USE_PROGRAM, "dataset.h", NULL, "training data: examples, their order, batches"},
+    {SET_TRAIN, USE_PROGRAM, "dataset.c", NULL, "training data: reading"},
+    {SET_TRAIN, USE_PROGRAM, "data_order.c", NULL, "training data: which example comes next"},
+    {SET_TRAIN, USE_PROGRAM, "data_batch.c", NULL, "training data: steps and batches"},
+    {SET_ALWAYS, USE_PROGRAM, "text.h", NULL, "the face of a tokenizer"},
+    {SET_TEXT, USE_PROGRAM, "spiece.c", NULL, "checks of a vocabulary"},
+    {SET_TEXT, USE_PROGRAM, "text.cc", NULL, "the tokenizer: T5's rules over libsentencepiece"},
 };
 enum { N_RUNTIME = sizeof runtime_files / sizeof *runtime_files };
-static const char cli_main[] = "moec_main.c";
 
-static const char *folder_name(size_t i) {
-    return runtime_files[i].what ? runtime_files[i].name : cli_main;
+/* ---- its files ------------------------------------------------------------------------------------------- */
+
+static void list_file(Folder *f, FileUse use, const char *name, const char *what) {
+    vec_push(&f->file, ((FolderFile){name, what, use}));
 }
 
-static bool is_source(const char *name) {
-    size_t n = strlen(name);
-    return n > 2 && strcmp(name + n - 2, ".c") == 0;
+static bool write_text(Folder *f, const char *name, const Text *t) {
+    return outfile_text(build_path(f->b, f->dir, name), t, f->b->d);
 }
 
-static bool write_runtime(Build *b, const char *dir) {
+static bool write_model(Folder *f) {
+    Sources s;
+    if (!build_program(f->b) || !program_sources(f->b->program, f->b->a, LARGE_SOURCE, MOST_SOURCE, &s, f->b->d)) return false;
+    bool ok = true;
+    for (uint32_t i = 0; i < s.count && ok; i++) {
+        list_file(f, USE_MODEL, s.item[i].name, s.item[i].what);
+        ok = write_text(f, s.item[i].name, &s.item[i].text);
+    }
+    sources_free(&s);
+    return ok;
+}
+
+static bool write_weights_asm(Folder *f) {
+    if (!f->b->codegen.embed_weights) return true;
+    list_file(f, USE_MODEL, "weights.S", "puts the weights into the program");
+    return build_weights_asm(f->b, f->dir, f->weights);
+}
+
+static bool write_ir(Folder *f) {
+    if (f->b->codegen.ir_file) list_file(f, USE_OTHER, f->b->codegen.ir_file, "the IR that debuggers show in the place of the model's C");
+    return build_ir(f->b, f->dir);
+}
+
+static bool write_vocabulary(Folder *f) {
+    if (!f->text) return true;
+    list_file(f, USE_OTHER, f->text, "the vocabulary, read by the program when it meets text");
+    return build_install_text(f->b, build_path(f->b, f->dir, f->text));
+}
+
+static bool write_runtime(Folder *f) {
+    bool take[] = {[SET_ALWAYS] = true, [SET_TRAIN] = f->b->o->train, [SET_BLAS] = !f->b->codegen.plain_matmul, [SET_TEXT] = f->text != NULL};
     for (size_t i = 0; i < N_RUNTIME; i++) {
+        if (!take[runtime_files[i].set]) continue;
         const EmbeddedFile *e = embedded_find(runtime_files[i].name);
         if (!e) BUG("the runtime has no file '%s'", runtime_files[i].name);
         EmbeddedFile as = *e;
-        as.name = folder_name(i);
-        if (!build_embedded(b, dir, &as)) return false;
+        if (runtime_files[i].as) as.name = runtime_files[i].as;
+        list_file(f, runtime_files[i].use, as.name, runtime_files[i].what);
+        if (!build_embedded(f->b, f->dir, &as)) return false;
     }
     return true;
 }
 
-static bool write_makefile(Build *b, const char *dir) {
-    const char *x = b->codegen.prefix;
-    Text t = {0};
-    text_printf(&t, "# Builds the program %s from the sources in this folder with any C99 compiler: make CC=clang CFLAGS=-O2\n", x);
-    text_printf(&t, "CC ?= cc\nCFLAGS ?= %s-O3 -march=native -fno-math-errno -fno-trapping-math\n", b->codegen.ir_file ? "-g " : "");
-    text_printf(&t, "LDLIBS = %s-lm -lpthread\n", b->codegen.plain_matmul ? "" : "-lopenblas ");
-    text_printf(&t, "OBJECTS = %s.o main.o%s", x, b->codegen.embed_weights ? " weights.o" : "");
-    for (size_t i = 0, n = 0; i < N_RUNTIME; i++) {
-        const char *name = folder_name(i);
-        if (is_source(name)) text_printf(&t, "%s %.*s.o", n++ % 8 ? "" : " \\\n   ", (int)strlen(name) - 2, name);
+static const struct {
+    const char *name, *what;
+    void (*print)(const Folder *f, Text *t);
+} text_files[] = {
+    {"Makefile", "builds the program with make", folder_makefile},
+    {"CMakeLists.txt", "the same with CMake", folder_cmake},
+    {"README.md", "this text", folder_readme},
+};
+enum { N_TEXTS = sizeof text_files / sizeof *text_files };
+
+static bool write_texts(Folder *f) {
+    bool ok = true;
+    for (size_t i = 0; i < N_TEXTS; i++) list_file(f, USE_OTHER, text_files[i].name, text_files[i].what);
+    for (size_t i = 0; i < N_TEXTS && ok; i++) {
+        Text t = {0};
+        text_files[i].print(f, &t);
+        ok = write_text(f, text_files[i].name, &t);
+        text_free(&t);
     }
-    text_printf(&t, "\n\n%s: $(OBJECTS)\n\t$(CC) $(LDFLAGS) -o $@ $(OBJECTS) $(LDLIBS)\n\n", x);
-    text_printf(&t, "%%.o: %%.c $(wildcard *.h)\n\t$(CC) -std=c99 $(CFLAGS) -c -o $@ $<\n\n");
-    if (b->codegen.embed_weights) text_printf(&t, "weights.o: weights.S %s.weights\n\t$(CC) -c -o $@ weights.S\n\n", x);
-    text_printf(&t, "clean:\n\trm -f $(OBJECTS) %s\n\n.PHONY: clean\n", x);
-    bool ok = outfile_text(build_path(b, dir, "Makefile"), &t, b->d);
-    text_free(&t);
     return ok;
 }
 
-static bool write_readme(Build *b, const char *dir) {
-    const char *x = b->codegen.prefix;
-    Text t = {0};
-    text_printf(&t, "# %s\n\nA model compiled to C by moec. `make` builds the program `%s`%s; `make CC=clang` and any `CFLAGS` do.\n\n", x, x,
-                b->codegen.plain_matmul ? ", with nothing but libc, libm and pthreads" : ", which needs OpenBLAS");
-    text_printf(&t, "    make && ./%s info\n\n", x);
-    if (b->model->m->s2s.present) text_printf(&t, "    ./%s generate --ids 4,60,70,80,1\n\n", x);
-    text_printf(&t, "To use the model in another program, compile all files but `main.c` and the command line's with it, include\n"
-                    "`%s.h`, and see `moec_rt.h`: `moec_open(%s_program(), &options, &instance)`, then `moec_run` or `moec_generate`.\n\n", x, x);
-    text_printf(&t, "| file | what |\n|---|---|\n| `%s.c` | the model: kernels, functions, tables. Read its first lines, then the functions below the kernels |\n", x);
-    text_printf(&t, "| `%s.h` | its entry point |\n| `%s.weights` | the weights, mapped when the model is opened%s |\n", x, x,
-                b->codegen.embed_weights ? "; here part of the program" : "; keep it beside the program");
-    if (b->codegen.embed_weights) text_printf(&t, "| `weights.S` | puts the weights into the program |\n");
-    if (b->codegen.ir_file) text_printf(&t, "| `%s` | the IR that debuggers show in the place of `%s.c` |\n", b->codegen.ir_file, x);
-    text_printf(&t, "| `main.c` | main of the program |\n| `Makefile` | builds it |\n");
-    for (size_t i = 0; i < N_RUNTIME; i++)
-        text_printf(&t, "| `%s` | %s |\n", folder_name(i), runtime_files[i].what ? runtime_files[i].what : "the command line: options, help");
-    bool ok = outfile_text(build_path(b, dir, "README.md"), &t, b->d);
-    text_free(&t);
-    return ok;
+/* Whether two files cannot stand in one folder, or would be built into one object. */
+static bool clashes(const char *a, const char *b) {
+    size_t n = strcspn(a, ".");
+    return strcmp(a, b) == 0 || (name_ends(a, ".c") && (name_ends(b, ".S") || name_ends(b, ".cc")) && strncmp(a, b, n + 1) == 0);
 }
 
-/* The model's files stand beside the runtime's. */
-static bool name_is_free(Build *b) {
-    size_t n = strlen(b->codegen.prefix);
-    bool taken = strcmp(b->codegen.prefix, "main") == 0 || strcmp(b->codegen.prefix, "weights") == 0;
-    for (size_t i = 0; i < N_RUNTIME && !taken; i++) {
-        const char *name = folder_name(i);
-        taken = strncmp(name, b->codegen.prefix, n) == 0 && name[n] == '.';
+/* The model's files and the program stand beside the runtime's, and the Makefile has a word of its own. */
+static bool names_differ(Folder *f) {
+    const char *x = f->b->codegen.prefix, *clash = strcmp(x, "clean") == 0 ? x : NULL;
+    for (size_t i = 0; i < f->file.count && !clash; i++) {
+        if (strcmp(f->file.item[i].name, x) == 0) clash = x;
+        for (size_t j = 0; j < f->file.count && !clash; j++)
+            if (i != j && clashes(f->file.item[i].name, f->file.item[j].name)) clash = f->file.item[i].name;
     }
-    return !taken || diag_error(b->d, DIAG_FOLDER_MAKE, NULL,
-                                "the folder has another file '%s.c' or '%s.h': choose a name with --prefix",
-                                b->codegen.prefix, b->codegen.prefix);
+    return !clash || diag_error(f->b->d, DIAG_FOLDER_MAKE, NULL, "the folder has another '%s': choose a name with --prefix", clash);
 }
 
 /* ---- the folder as a whole --------------------------------------------------------------------------------- */
@@ -177,14 +203,16 @@ static bool move_file(Build *b, const char *dir, const char *name, const char *t
            diag_error(b->d, DIAG_FOLDER_MAKE, target, "cannot move into place: %s", strerror(errno));
 }
 
-static bool write_all(Build *b, const char *dir) {
-    const char *x = b->codegen.prefix;
-    const char *weights_name = arena_printf(b->a, "%s.weights", x);
+static bool write_all(Folder *f) {
+    Build *b = f->b;
     OutFile weights;
-    if (!build_weights(b, build_path(b, dir, weights_name), &weights)) return false;
-    if (write_runtime(b, dir) && build_model(b, dir) && build_ir(b, dir) && build_main(b, dir, false) &&
-        write_makefile(b, dir) && write_readme(b, dir) && (!b->codegen.embed_weights || build_weights_asm(b, dir, weights_name)))
-        return outfile_commit(&weights);
+    if (!build_weights(b, build_path(b, f->dir, f->weights), &weights)) return false;
+    bool ok = write_model(f) && write_weights_asm(f) && write_ir(f);
+    list_file(f, USE_OTHER, f->weights, b->codegen.embed_weights ? "the weights, part of the program when it has been built"
+                                                                 : "the weights, mapped when the model is opened");
+    list_file(f, USE_PROGRAM, "main.c", "main of the program");
+    ok = ok && write_vocabulary(f) && build_main(b, f->dir, f->text != NULL) && write_runtime(f) && write_texts(f) && names_differ(f);
+    if (ok) return outfile_commit(&weights);
     outfile_abandon(&weights);
     return false;
 }
@@ -198,18 +226,23 @@ static bool put_in_place(Build *b, const char *dir, const char *out) {
 }
 
 bool build_folder(Build *b, const char *out) {
-    if (!name_is_free(b) || !build_spares_input(b, out)) return false;
-    const char *dir = NULL;
-    for (int i = 0; i < 100 && !dir; i++) {
-        const char *candidate = arena_printf(b->a, "%s.%ld.%d", out, (long)getpid(), i);
-        if (mkdir(candidate, 0777) == 0) dir = candidate;
-        else if (errno != EEXIST)
-            return diag_error(b->d, DIAG_FOLDER_MAKE, out, "cannot make the folder: %s", strerror(errno));
+    if (!build_spares_input(b, out)) return false;
+    Folder f = {.b = b, .weights = arena_printf(b->a, "%s.weights", b->codegen.prefix)};
+    if (b->o->tokenizer) {
+        if (!build_text(b)) return false;
+        if (!b->text_model)
+            return diag_error(b->d, DIAG_MODEL_FILES, b->model->path, "--tokenizer: there is no spiece.model beside the model, which text needs");
+        f.text = arena_printf(b->a, "%s.spiece.model", b->codegen.prefix);
     }
-    if (!dir)
-        return diag_error(b->d, DIAG_FOLDER_MAKE, out, "cannot make a folder beside it");
-    bool ok = write_all(b, dir) && put_in_place(b, dir, out);
-    each_file(dir, remove_file, b, NULL); /* nothing is left to remove after a success in one rename */
-    rmdir(dir);
+    for (int i = 0; i < 100 && !f.dir; i++) {
+        const char *candidate = arena_printf(b->a, "%s.%ld.%d", out, (long)getpid(), i);
+        if (mkdir(candidate, 0777) == 0) f.dir = candidate;
+        else if (errno != EEXIST) return diag_error(b->d, DIAG_FOLDER_MAKE, out, "cannot make the folder: %s", strerror(errno));
+    }
+    if (!f.dir) return diag_error(b->d, DIAG_FOLDER_MAKE, out, "cannot make a folder beside it");
+    bool ok = write_all(&f) && put_in_place(b, f.dir, out);
+    each_file(f.dir, remove_file, b, NULL); /* nothing is left to remove after a success in one rename */
+    rmdir(f.dir);
+    vec_free(&f.file);
     return ok;
 }

@@ -15,6 +15,7 @@ bool native_symbol_address(Native *n, const char *name, void *out) {
 bool native_open(Native *n, const Options *o, Model *model, int threads, Diag *d) {
     *n = (Native){.d = d};
     if (!build_open(&n->build, o, model, "model", d)) return false;
+    if (n->build.target) return diag_error(d, DIAG_BUILD_MACHINE, NULL, "'%s' compiles for %s, which this machine does not run", o->cc, n->build.target);
     const char *made, *weights = arena_printf(n->build.a, "%s/weights.bin", n->build.dir);
     OutFile w;
     n->build.codegen.embed_weights = false;

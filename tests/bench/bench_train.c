@@ -255,7 +255,7 @@ int main(int argc, char **argv) {
     *(void **)&t.batch = find(b.library, "moec_trainer_batch");
     *(void **)&t.step = find(b.library, "moec_trainer_step");
     *(void **)&t.defaults = find(b.library, "moec_train_defaults");
-    *(void **)&t.arena_bytes = find(b.library, "moec_train_arena_bytes");
+    *(void **)&t.arena_bytes = find(b.library, "moec_arena_bytes");
     *(void **)&t.gradient_bytes = find(b.library, "moec_train_gradient_bytes");
     *(void **)&t.state_bytes = find(b.library, "moec_train_state_bytes");
     make_batch(&t);

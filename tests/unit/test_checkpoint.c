@@ -192,11 +192,11 @@ static void has(const char *text, const char *word) {
 
 static void assert_same(const Run *a, const Run *b) {
     assert_int_equal(moec_trainer_steps(a->t), moec_trainer_steps(b->t));
-    assert_memory_equal(a->m->adapter, b->m->adapter, fake_program.adapter_bytes);
+    assert_memory_equal(a->m->slot[0].adapter, b->m->slot[0].adapter, fake_program.adapter_bytes);
     assert_memory_equal(a->t->optimizer.state, b->t->optimizer.state,
                         moec_optimizer_state_bytes(&a->t->optimizer));
     assert_memory_equal(a->position, b->position, sizeof a->position);
-    assert_memory_equal(a->m->derived, b->m->derived, sizeof(float));
+    assert_memory_equal(a->m->slot[0].derived, b->m->slot[0].derived, sizeof(float));
 }
 
 /* Two checkpoints, of steps 1 and 2. */
@@ -239,7 +239,7 @@ static void writes_safetensors(void **state) {
     moec_sink none = {NULL, 0};
     moec_instance *m = fake_open(1);
     const char *path = path_of("x");
-    assert_int_equal(moec_safetensors_write(&fake_program, m->adapter, path, none), MOEC_OK);
+    assert_int_equal(moec_safetensors_write(&fake_program, m->slot[0].adapter, path, none), MOEC_OK);
     size_t n;
     char *bytes = slurp(path, &n), message[200];
     size_t header = (unsigned char)bytes[0] | (size_t)(unsigned char)bytes[1] << 8;
@@ -248,10 +248,10 @@ static void writes_safetensors(void **state) {
     assert_memory_equal(bytes + 8, want, sizeof want - 1);
     for (size_t i = sizeof want - 1; i < header; i++)
         assert_int_equal(bytes[8 + i], ' ');
-    assert_memory_equal(bytes + 8 + header, m->adapter + 64 + NB * 4, 8);
-    memset(m->adapter, 0, fake_program.adapter_bytes);
+    assert_memory_equal(bytes + 8 + header, m->slot[0].adapter + 64 + NB * 4, 8);
+    memset(m->slot[0].adapter, 0, fake_program.adapter_bytes);
     assert_int_equal(moec_load_adapter(m, path, message, sizeof message), MOEC_OK);
-    assert_int_equal(moec_safetensors_write(&fake_program, m->adapter, path_of("y"), none), MOEC_OK);
+    assert_int_equal(moec_safetensors_write(&fake_program, m->slot[0].adapter, path_of("y"), none), MOEC_OK);
     size_t again_n;
     char *again = slurp(path_of("y"), &again_n);
     assert_int_equal(n, again_n);
@@ -293,7 +293,7 @@ static void goes_on_with_the_same_bits(void **state) {
         assert_same(&second, &straight);
         must(&second, moec_checkpoint_export(second.t, run_folder(), sink_of(&second)));
         must(&second, moec_load_adapter(first.m, path_of("run/adapter.safetensors"), second.message, 100));
-        assert_memory_equal(first.m->adapter, straight.m->adapter, fake_program.adapter_bytes);
+        assert_memory_equal(first.m->slot[0].adapter, straight.m->slot[0].adapter, fake_program.adapter_bytes);
         run_close(&straight);
         run_close(&first);
         run_close(&second);

@@ -43,7 +43,7 @@ static void check_run(const moec_train_options *o, const Reference *want) {
     near(sum, want->sum, 1e-6);
     near(r.gradient_norm, want->norm, 1e-6);
     near(r.loss, 1 + 0.1 + 5, 1e-6);
-    assert_true(*(float *)(void *)m->derived == 2 * fake_a(m)[0]);   /* prepared */
+    assert_true(*(float *)(void *)m->slot[0].derived == 2 * fake_a(m)[0]);   /* prepared */
     assert_true(fake_a(m)[16 + NB] == 5 && fake_a(m)[17 + NB] == 6); /* c is not trained */
     moec_trainer_close(t);
     moec_close(m);
@@ -78,7 +78,7 @@ static void adafactor_from_zero(void **state) {
     moec_train_options o = options(MOEC_ADAFACTOR);
     moec_instance *m = fake_open(1);
     moec_trainer *t = fake_trainer(m, &o);
-    memset(m->adapter, 0, fake_program.adapter_bytes);
+    memset(m->slot[0].adapter, 0, fake_program.adapter_bytes);
     fake_step(t, 0); /* v = g^2, so u is the sign of g: that of -L (i+1)/10, of -L ((j mod 7) - 3) */
     for (int i = 0; i < NA; i++)
         near(fake_a(m)[i] * 1e5, 1, 1e-6);
@@ -233,7 +233,7 @@ static void threads_change_nothing(void **state) {
             moec_trainer *u = fake_trainer(m, &o);
             for (int i = 0; i < 4; i++)
                 fake_step(u, i);
-            assert_memory_equal(m->adapter, one->adapter, fake_program.adapter_bytes);
+            assert_memory_equal(m->slot[0].adapter, one->slot[0].adapter, fake_program.adapter_bytes);
             assert_memory_equal(u->optimizer.state, t->optimizer.state,
                                 moec_optimizer_state_bytes(&t->optimizer));
             moec_trainer_close(u);
@@ -283,14 +283,14 @@ static void numbers_stay_finite(void **state) {
            held = (size_t)moec_optimizer_state_bytes(&t->optimizer);
     unsigned char *before = malloc(block + held);
     assert_non_null(before);
-    memcpy(before, m->adapter, block);
+    memcpy(before, m->slot[0].adapter, block);
     memcpy(before + block, t->optimizer.state, held);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         moec_step_report r;
         assert_int_equal(fake_batch(t, 1, 1, 1, 1), MOEC_OK);
         assert_int_equal(fake_batch(t, 1, bad[i].label, bad[i].weight, 1), MOEC_OK);
         assert_int_equal(moec_trainer_step(t, &r), MOEC_E_NUMERIC);
-        assert_memory_equal(m->adapter, before, block);
+        assert_memory_equal(m->slot[0].adapter, before, block);
         assert_memory_equal(t->optimizer.state, before + block, held);
         assert_int_equal(moec_trainer_steps(t), 1);
         assert_int_equal(moec_trainer_step(t, &r), MOEC_E_ARGUMENT); /* its gradient is gone */
@@ -300,7 +300,7 @@ static void numbers_stay_finite(void **state) {
     moec_trainer *t2 = fake_trainer(m2, &o);
     fake_step(t2, 0);
     fake_step(t2, 1);
-    assert_memory_equal(m->adapter, m2->adapter, block);
+    assert_memory_equal(m->slot[0].adapter, m2->slot[0].adapter, block);
     free(before);
     moec_trainer_close(t);
     moec_trainer_close(t2);
@@ -439,13 +439,13 @@ static void counts_the_arena(void **state) {
     p.n_sizes = 3;
     p.place = place;
     p.place_sizes = sizes_of;
-    assert_int_equal(moec_train_arena_bytes(&p, one), 144 + 10 + 64 - 2);
-    assert_int_equal(moec_train_arena_bytes(&p, other), 2000);
-    assert_int_equal(moec_train_arena_bytes(&p, both), 1000 + 8 + 64 + 1000);
-    assert_int_equal(moec_train_arena_bytes(&p, none), 0);
+    assert_int_equal(moec_arena_bytes(&p, one), 144 + 10 + 64 - 2);
+    assert_int_equal(moec_arena_bytes(&p, other), 2000);
+    assert_int_equal(moec_arena_bytes(&p, both), 1000 + 8 + 64 + 1000);
+    assert_int_equal(moec_arena_bytes(&p, none), 0);
     p.n_places = 1;
-    assert_int_equal(moec_train_arena_bytes(&p, other), 1000);
-    assert_int_equal(moec_train_arena_bytes(&fake_program, other), 0);
+    assert_int_equal(moec_arena_bytes(&p, other), 1000);
+    assert_int_equal(moec_arena_bytes(&fake_program, other), 0);
 }
 
 int main(void) {

@@ -186,11 +186,11 @@ static inline moec_trainer *fake_trainer(moec_instance *m, const moec_train_opti
 }
 
 static inline const float *fake_a(const moec_instance *m) {
-    return (const float *)(void *)m->adapter;
+    return (const float *)(void *)m->slot[0].adapter;
 }
 
 static inline const float *fake_b(const moec_instance *m) {
-    return (const float *)(void *)(m->adapter + 64);
+    return (const float *)(void *)(m->slot[0].adapter + 64);
 }
 
 /* A batch of `rows` rows that carries label `label` and weight `weight` in each of its two targets a row. */
