@@ -83,7 +83,7 @@ struct LExpr {
 /* ---- statements -------------------------------------------------------------------------------- */
 
 typedef enum LStmtKind {
-    LS_FOR,      /* for var in 0 .. extent */
+    LS_FOR,      /* for var in 0 .. extent, which the body does not change */
     LS_PARALLEL, /* the same, iterations on the pool's workers */
     LS_LET,      /* var = a, once */
     LS_SET,      /* var = a, again */

@@ -26,7 +26,7 @@ static int has_avx512(void) {
 
 void moec_choose_blas(char **argv) {
     if (getenv("OPENBLAS_CORETYPE") || getenv("OPENBLAS_NUM_THREADS")) return;
-    setenv("OPENBLAS_NUM_THREADS", "1", 1); /* the model has its own threads */
-    if (has_avx512()) setenv("OPENBLAS_CORETYPE", "SkylakeX", 1);
+    if (has_avx512() && setenv("OPENBLAS_CORETYPE", "SkylakeX", 1) != 0) return;
+    if (setenv("OPENBLAS_NUM_THREADS", "1", 1) != 0) return; /* the model has its own threads; and no third start */
     execv("/proc/self/exe", argv);
 }

@@ -65,8 +65,17 @@ Val lb_function(Builder *x, const char *name) {
     return f;
 }
 
+/* A call promises of its operands what the function takes for granted. */
 Val lb_call(Builder *x, Val f, Val *arg, unsigned n) {
-    return LLVMBuildCall2(x->b, LLVMGlobalGetValueType(f), f, arg, n, "");
+    Val call = LLVMBuildCall2(x->b, LLVMGlobalGetValueType(f), f, arg, n, "");
+    for (unsigned i = 0; i <= n; i++) { /* 0: the result */
+        LLVMAttributeRef of[16];
+        unsigned count = LLVMGetAttributeCountAtIndex(f, i);
+        CHECK(count <= sizeof of / sizeof *of);
+        LLVMGetAttributesAtIndex(f, i, of);
+        for (unsigned k = 0; k < count; k++) LLVMAddCallSiteAttribute(call, i, of[k]);
+    }
+    return call;
 }
 
 Val lb_runtime(Builder *x, const char *name, Ty result, Ty *param, unsigned n) {
@@ -132,8 +141,6 @@ void lb_load_symbols(Builder *x, Val array) {
         Val at[] = {lb_i64(x, i)}, where = LLVMBuildInBoundsGEP2(x->b, x->i64, array, at, 1, "");
         uint32_t sym = x->p->symbol[i];
         x->symbol[sym] = LLVMBuildLoad2(x->b, x->i64, where, "");
-        Str name = dim_sym_at(x->p->m->dims, sym)->name;
-        LLVMSetValueName2(x->symbol[sym], name.p, name.n);
     }
 }
 

@@ -33,6 +33,7 @@ typedef struct Builder {
     LLVMBuilderRef b;
     LLVMTargetMachineRef machine;
     DebugLines debug;
+    bool failed; /* LLVM has reported an error */
     Ty i8, i16, i32, i64, f32, f64, ptr, nothing;
     Val *symbol; /* run-time symbols, by DimTable number */
     /* of the function being built */
@@ -85,6 +86,15 @@ const char *lb_text(const Builder *x, const char *fmt, Str s); /* fmt has one %.
 /* The pointer at `offset` of the frame; the address some bytes behind another. */
 Val lb_frame_field(Builder *x, size_t offset);
 Val lb_bytes_from(Builder *x, Val base, int64_t offset);
+
+/* ---- the target (target.c) ---------------------------------------------------------------------------- */
+
+/* The machine of the options; false after reporting. */
+bool lb_open_machine(Builder *x);
+/* Sizes of types are the machine's from here on. */
+void lb_set_layout(Builder *x);
+/* All functions of the module are the machine's. */
+void lb_retarget(Builder *x);
 
 /* ---- debug information --------------------------------------------------------------------------------- */
 

@@ -5,122 +5,7 @@
 #include "builder.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-/* ---- the target -------------------------------------------------------------------------------- */
-
-static void add_targets(void) {
-    static bool done;
-    if (done)
-        return;
-    done = true;
-    LLVMInitializeAllTargetInfos();
-    LLVMInitializeAllTargets();
-    LLVMInitializeAllTargetMCs();
-    LLVMInitializeAllAsmPrinters();
-    LLVMInitializeAllAsmParsers();
-}
-
-/* LLVM tells of a CPU that it does not know on stderr, in no other way: what it says while the machine is made is read
- * from a file in the place of stderr. */
-static LLVMTargetMachineRef make_machine(LLVMTargetRef t, const char *triple, const char *cpu,
-                                         const char *features, const char *abi, int level, bool *complained) {
-    LLVMTargetMachineOptionsRef o = LLVMCreateTargetMachineOptions();
-    LLVMTargetMachineOptionsSetCPU(o, cpu);
-    LLVMTargetMachineOptionsSetFeatures(o, features);
-    LLVMTargetMachineOptionsSetABI(o, abi);
-    LLVMTargetMachineOptionsSetCodeGenOptLevel(o, (LLVMCodeGenOptLevel)level);
-    LLVMTargetMachineOptionsSetRelocMode(o, LLVMRelocPIC);
-    FILE *said = tmpfile();
-    fflush(stderr);
-    int saved = said ? dup(2) : -1;
-    if (saved >= 0)
-        dup2(fileno(said), 2);
-    LLVMTargetMachineRef m = LLVMCreateTargetMachineWithOptions(t, triple, o);
-    LLVMDisposeTargetMachineOptions(o);
-    if (saved >= 0) {
-        fflush(stderr);
-        dup2(saved, 2);
-        close(saved);
-    }
-    *complained = said && fseek(said, 0, SEEK_END) == 0 && ftell(said) > 0;
-    if (said)
-        fclose(said);
-    return m;
-}
-
-/* What every Linux of a machine may use, where LLVM's default is less: of RISC-V it takes the integer set alone. */
-typedef struct Baseline {
-    const char *machine, *features, *abi;
-} Baseline;
-
-static const Baseline *baseline(const char *triple) {
-    static const Baseline rows[] = {{"riscv64", "+m,+a,+f,+d,+c", "lp64d"}, {"", "", ""}};
-    const Baseline *b = rows;
-    while (strncmp(triple, b->machine, strlen(b->machine)) != 0)
-        b++;
-    return b;
-}
-
-static bool open_machine(Builder *x) {
-    add_targets();
-    char *host = LLVMGetDefaultTargetTriple(), *why = NULL;
-    char *triple = LLVMNormalizeTargetTriple(x->o->triple ? x->o->triple : host);
-    const Baseline *base = baseline(triple);
-    bool native = !x->o->cpu || strcmp(x->o->cpu, "native") == 0, foreign = strcmp(triple, host) != 0;
-    char *cpu = native && !foreign
-                    ? LLVMGetHostCPUName()
-                    : LLVMCreateMessage(native || strcmp(x->o->cpu, "generic") == 0 ? "" : x->o->cpu);
-    char *features = native && !foreign ? LLVMGetHostCPUFeatures() : LLVMCreateMessage(base->features);
-    LLVMTargetRef target;
-    bool ok = true, complained = false;
-    if (LLVMGetTargetFromTriple(triple, &target, &why))
-        ok = diag_error(x->d, DIAG_USAGE_VALUE, NULL, "--target: LLVM has no target '%s'",
-                        diag_show(x->d, str_c(x->o->triple)));
-    else if (!(x->machine = make_machine(target, triple, cpu, features, base->abi, x->o->level, &complained)))
-        ok = diag_error(x->d, DIAG_USAGE_VALUE, NULL, "--target: LLVM makes no code for '%s'",
-                        diag_show(x->d, str_c(triple)));
-    else if (complained)
-        ok = diag_error(x->d, DIAG_USAGE_VALUE, NULL, "LLVM knows no CPU '%s' of target %s",
-                        diag_show(x->d, str_c(cpu)), diag_show(x->d, str_c(triple)));
-    LLVMDisposeMessage(why);
-    LLVMDisposeMessage(host);
-    LLVMDisposeMessage(triple);
-    LLVMDisposeMessage(cpu);
-    LLVMDisposeMessage(features);
-    return ok;
-}
-
-/* The bitcode was made for some machine; this is the one the code is for. */
-static void retarget(Builder *x) {
-    static const char *const old[] = {"target-cpu", "target-features", "tune-cpu", "min-legal-vector-width"};
-    char *triple = LLVMGetTargetMachineTriple(x->machine), *cpu = LLVMGetTargetMachineCPU(x->machine),
-         *features = LLVMGetTargetMachineFeatureString(x->machine);
-    LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(x->machine);
-    LLVMSetTarget(x->m, triple);
-    LLVMSetModuleDataLayout(x->m, layout);
-    LLVMDisposeTargetData(layout);
-    LLVMAttributeRef own[] = {
-        LLVMCreateStringAttribute(x->cx, "target-cpu", 10, cpu, (unsigned)strlen(cpu)),
-        LLVMCreateStringAttribute(x->cx, "target-features", 15, features, (unsigned)strlen(features)),
-        /* kernels are nothing but vector loops: whole registers */
-        LLVMCreateStringAttribute(x->cx, "prefer-vector-width", 19, "512", 3)};
-    for (Val f = LLVMGetFirstFunction(x->m); f; f = LLVMGetNextFunction(f)) {
-        for (size_t i = 0; i < sizeof old / sizeof *old; i++)
-            LLVMRemoveStringAttributeAtIndex(f, LLVMAttributeFunctionIndex, old[i], (unsigned)strlen(old[i]));
-        if (LLVMIsDeclaration(f))
-            continue;
-        for (size_t i = 0; i < sizeof own / sizeof *own; i++)
-            if (i == 2 || (i == 0 ? *cpu : *features))
-                LLVMAddAttributeAtIndex(f, LLVMAttributeFunctionIndex, own[i]);
-        lb_attribute(x, f, LLVMAttributeFunctionIndex, "nounwind", 0);
-    }
-    LLVMDisposeMessage(triple);
-    LLVMDisposeMessage(cpu);
-    LLVMDisposeMessage(features);
-}
 
 /* ---- from a module to bytes -------------------------------------------------------------------- */
 
@@ -177,9 +62,21 @@ static bool write_form(Builder *x, Text *out) {
     return true;
 }
 
+/* What LLVM has to say while it makes code: errors end the work, the first of them is told. */
+static void take_message(LLVMDiagnosticInfoRef info, void *ctx) {
+    Builder *x = ctx;
+    if (LLVMGetDiagInfoSeverity(info) != LLVMDSError || x->failed)
+        return;
+    char *text = LLVMGetDiagInfoDescription(info);
+    x->failed = true;
+    diag_error(x->d, DIAG_TOOL_FAILED, NULL, "LLVM: %s", diag_show(x->d, str_c(text)));
+    LLVMDisposeMessage(text);
+}
+
 static void open_builder(Builder *x) {
     x->arena = arena_new();
     x->cx = LLVMContextCreate();
+    LLVMContextSetDiagnosticHandler(x->cx, take_message, x);
     x->b = LLVMCreateBuilderInContext(x->cx);
     x->i8 = LLVMInt8TypeInContext(x->cx);
     x->i16 = LLVMInt16TypeInContext(x->cx);
@@ -205,30 +102,32 @@ static void close_builder(Builder *x) {
 static bool finish(Builder *x, const char *name, Text *out) {
     LLVMSetModuleIdentifier(x->m, name, strlen(name));
     LLVMSetSourceFileName(x->m, name, strlen(name));
-    retarget(x);
+    lb_retarget(x);
     verify(x);
     optimise(x);
-    return write_form(x, out);
+    return write_form(x, out) && !x->failed;
 }
 
 static void load_vocabulary(Builder *x) {
+    static const char *const kept[] = {"llvm.used", "llvm.compiler.used"};
     LLVMMemoryBufferRef b =
         LLVMCreateMemoryBufferWithMemoryRange(x->o->vocabulary.p, x->o->vocabulary.n, "vocabulary", false);
     if (LLVMParseBitcodeInContext2(x->cx, b, &x->m))
         BUG("the vocabulary is no bitcode");
     LLVMDisposeMemoryBuffer(b);
-    LLVMDeleteGlobal(LLVMGetNamedGlobal(x->m, "llvm.compiler.used"));
+    /* what kept unused functions there */
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+        if (LLVMGetNamedGlobal(x->m, kept[i]))
+            LLVMDeleteGlobal(LLVMGetNamedGlobal(x->m, kept[i]));
 }
 
 bool llvm_emit(const Program *p, const LlvmOptions *o, Text *out, Diag *d) {
     Builder x = {.p = p, .o = o, .d = d};
     open_builder(&x);
-    bool ok = open_machine(&x);
+    bool ok = lb_open_machine(&x);
     if (ok) {
         load_vocabulary(&x);
-        LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(x.machine);
-        LLVMSetModuleDataLayout(x.m, layout);
-        LLVMDisposeTargetData(layout);
+        lb_set_layout(&x);
         lb_debug_begin(&x);
         lb_program(&x);
         lb_debug_end(&x);
@@ -249,7 +148,7 @@ static Val tokenizer(Builder *x) {
 bool llvm_emit_main(const char *prefix, bool text, bool blas, const LlvmOptions *o, Text *out, Diag *d) {
     Builder x = {.o = o, .d = d};
     open_builder(&x);
-    bool ok = open_machine(&x);
+    bool ok = lb_open_machine(&x);
     if (ok) {
         x.m = LLVMModuleCreateWithNameInContext("main", x.cx);
         Ty two[] = {x.i32, x.ptr}, four[] = {x.ptr, x.ptr, x.i32, x.ptr};

@@ -57,10 +57,15 @@ static Val contracted(Val v) {
 
 static Val compare(Builder *x, const LExpr *e, const OpRule *r) {
     DType t = e->a->type;
-    Val a = expr(x, e->a), b = lb_convert(x, expr(x, e->b), e->b->type, LLVMTypeOf(a));
+    Val a = expr(x, e->a), b = expr(x, e->b);
+    bool same = LLVMTypeOf(a) == LLVMTypeOf(b) && lb_is_unsigned(t) == lb_is_unsigned(e->b->type);
     if (dtype_is_float(t))
-        return as_bool(x, LLVMBuildFCmp(x->b, r->real, a, b, ""));
-    return as_bool(x, LLVMBuildICmp(x->b, lb_is_unsigned(t) ? r->zero : r->sign, a, b, ""));
+        return as_bool(x, LLVMBuildFCmp(x->b, r->real, a, lb_convert(x, b, e->b->type, LLVMTypeOf(a)), ""));
+    if (!same) { /* both as C promotes them */
+        a = lb_convert(x, a, t, x->i64);
+        b = lb_convert(x, b, e->b->type, x->i64);
+    }
+    return as_bool(x, LLVMBuildICmp(x->b, same && lb_is_unsigned(t) ? r->zero : r->sign, a, b, ""));
 }
 
 static Val is_inf(Builder *x, Val v) {
@@ -438,6 +443,7 @@ static void parallel(Builder *x, const LStmt *par, Val task) {
     LLVMPositionBuilderBefore(x->b, LLVMGetFirstInstruction(top));
     Val a = LLVMBuildAlloca(x->b, type, "");
     lb_enter(x, here);
+    lb_line(x, par->line);
     Val one = LLVMBuildICmp(x->b, LLVMIntEQ, tasks, lb_i64(x, 1), "");
     LLVMBuildStore(x->b, x->frame, LLVMBuildStructGEP2(x->b, type, a, 0, ""));
     LLVMBuildStore(x->b, LLVMBuildSelect(x->b, one, x->pool, LLVMConstNull(x->ptr), ""),

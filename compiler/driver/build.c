@@ -19,6 +19,10 @@
 
 extern char **environ;
 
+bool build_prefix_taken(const char *prefix) {
+    return strcmp(prefix, "main") == 0 || strcmp(prefix, "moec") == 0;
+}
+
 const char *build_prefix(Arena *a, const char *output) {
     const char *base = strrchr(output, '/');
     base = base ? base + 1 : output;
@@ -31,7 +35,19 @@ const char *build_prefix(Arena *a, const char *output) {
         }
         if (!isalnum((unsigned char)*c)) *c = '_';
     }
-    return *start ? start : "model";
+    return build_prefix_taken(start) ? p : *start ? start : "model";
+}
+
+/* Options that only one backend reads, and what a text of LLVM's cannot hold. */
+static bool check_backend(Build *b) {
+    const Options *o = b->o;
+    if (!b->llvm && (o->target || o->mcpu || o->linker))
+        return diag_error(b->d, DIAG_USAGE_TOGETHER, NULL, "--target, -mcpu and --linker need --backend=llvm; the C backend's compiler is chosen with --cc");
+    if (o->mcpu && o->march && strcmp(o->mcpu, o->march) != 0)
+        return diag_error(b->d, DIAG_USAGE_TOGETHER, NULL, "-march and -mcpu name one CPU: leave one out");
+    if (o->embed_weights && (o->emit == EMIT_LLVM || o->emit == EMIT_BC))
+        return diag_error(b->d, DIAG_USAGE_TOGETHER, NULL, "--embed-weights needs a form that holds them: LLVM's text and bitcode keep them in a file beside");
+    return true;
 }
 
 bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Diag *d) {
@@ -44,6 +60,7 @@ bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Di
     b->codegen.prefix = prefix;
     b->llvm = o->backend == BACKEND_LLVM || o->executor == EXECUTOR_LLVM || o->emit == EMIT_LLVM || o->emit == EMIT_BC;
     bool folder = o->emit == EMIT_C;
+    if (!check_backend(b)) return false;
     if (!folder && !build_target(b)) return false;
     b->codegen.plain_matmul = o->matmul == MATMUL_AUTO ? folder || b->target : o->matmul == MATMUL_PLAIN;
     b->codegen.embed_weights = o->embed_weights;

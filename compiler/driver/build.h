@@ -46,6 +46,8 @@ bool build_compile(Build *b, EmitKind kind, const char **result);
 bool build_install(Build *b, const char *from, const char *to, unsigned mode);
 /* The folder of standalone sources (folder.c). */
 bool build_folder(Build *b, const char *out);
+/* Whether a prefix would meet names of the runtime or of C. */
+bool build_prefix_taken(const char *prefix);
 /* A valid prefix made of the output's name. */
 const char *build_prefix(Arena *a, const char *output);
 

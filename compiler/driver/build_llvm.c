@@ -10,7 +10,7 @@
 static LlvmOptions options_of(const Build *b, LlvmForm form) {
     const EmbeddedFile *v =
         embedded_find(b->codegen.plain_matmul ? "vocabulary_plain.bc" : "vocabulary_openblas.bc");
-    LlvmOptions o = {.triple = b->o->target, .cpu = b->o->mcpu ? b->o->mcpu : b->o->march, .form = form};
+    LlvmOptions o = {.triple = b->target, .cpu = b->o->mcpu ? b->o->mcpu : b->o->march, .form = form};
     o.level = b->o->level == 0 || b->o->level == 1 ? (int)b->o->level : 3;
     o.source_dir = b->source_dir;
     if (v)
@@ -98,6 +98,7 @@ static void add_program(Build *b, Args *args, int machine, const char *start) {
 
 bool build_llvm_link(Build *b, EmitKind kind, const char *result) {
     static const char *const common[] = {
+        "--build-id",
         "--eh-frame-hdr", "--hash-style=gnu", "-z", "relro", "-z", "now", "-z", "noexecstack"};
     int machine = host_machine();
     if (machine < 0)
@@ -108,6 +109,10 @@ bool build_llvm_link(Build *b, EmitKind kind, const char *result) {
     if (!start)
         return diag_error(b->d, DIAG_TOOL_MISSING, NULL,
                           "Scrt1.o is not installed, with which programs start; install libc6-dev");
+    if (access(machines[machine].loader, X_OK) != 0)
+        return diag_error(b->d, DIAG_TOOL_MISSING, NULL,
+                          "%s is not there, which starts programs of the GNU C library: use --emit=obj and link with a C compiler",
+                          machines[machine].loader);
     bool program = kind == EMIT_EXE, text = program && b->text_model;
     Args args = {0};
     vec_push(&args, b->o->linker ? b->o->linker : "ld");
@@ -119,6 +124,10 @@ bool build_llvm_link(Build *b, EmitKind kind, const char *result) {
         add_program(b, &args, machine, start);
     else
         vec_push(&args, "-shared");
+    /* where ld looks of itself; other linkers have no folders of their own */
+    const char *folders[] = {start, arena_printf(b->a, "/lib/%s", machines[machine].folder)};
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
+        vec_push(&args, arena_printf(b->a, "-L%s", folders[i]));
     vec_push(&args, build_path(b, b->dir, "model.o"));
     if (text)
         vec_push(&args, build_path(b, b->dir, "libmoec_text.a"));

@@ -62,7 +62,7 @@ static const char *default_output(EmitKind kind) {
 #define WORD "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789"
 
 static bool is_prefix(const char *s) {
-    return *s && !strchr("0123456789", *s) && strspn(s, WORD) == strlen(s);
+    return *s && !strchr("0123456789", *s) && strspn(s, WORD) == strlen(s) && !build_prefix_taken(s);
 }
 
 /* What goes into Makefiles unquoted. */
@@ -79,7 +79,7 @@ static const char *without_slash(const char *path, Arena *a) {
 
 int cmd_compile(const Options *o) {
     EmitKind kind = (EmitKind)o->emit;
-    if (o->prefix && !is_prefix(o->prefix)) return usage_error(o, DIAG_USAGE_VALUE, "--prefix: a C identifier was expected");
+    if (o->prefix && !is_prefix(o->prefix)) return usage_error(o, DIAG_USAGE_VALUE, "--prefix: a C identifier other than main and moec was expected");
     if (o->march && !is_cpu(o->march)) return usage_error(o, DIAG_USAGE_VALUE, "-march: a name of letters, digits and . _ + - = , was expected");
     if (o->tokenizer && kind != EMIT_C)
         return usage_error(o, DIAG_USAGE_TOGETHER, "--tokenizer goes with --emit=c; executables take text when there is a spiece.model beside the model");
@@ -94,8 +94,6 @@ int cmd_compile(const Options *o) {
         if (kind == EMIT_C) output = without_slash(output, model.arena);
         const char *prefix = o->prefix ? o->prefix : build_prefix(model.arena, output);
         ok = build_open(&b, o, &model, prefix, d);
-        if (ok && !b.llvm && (o->target || o->mcpu || o->linker))
-            ok = diag_error(d, DIAG_USAGE_TOGETHER, NULL, "--target, -mcpu and --linker need --backend=llvm; the C backend's compiler is chosen with --cc");
         if (ok && kind == EMIT_C) ok = build_folder(&b, output);
         else if (ok && kind == EMIT_HEADER) ok = emit_header(&b, output);
         else if (ok)

@@ -1,0 +1,207 @@
+/* The machine that code is for: which there are, what their CPUs may be, and the module made theirs. */
+#include "builder.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Machines that the runtime and the weights file serve, all of them Linux, little-endian, of 64 bits. What every CPU of
+ * the machine has, where LLVM takes less (of RISC-V the integer set alone); its calling convention; whether a caller
+ * extends the sign of an int. */
+typedef struct Machine {
+    const char *name, *features, *abi;
+    bool extends;
+} Machine;
+
+static const Machine machines[] = {
+    {"x86_64", "", "", false},
+    {"aarch64", "", "", false},
+    {"riscv64", "+m,+a,+f,+d,+c", "lp64d", true},
+};
+enum { N_MACHINES = sizeof machines / sizeof *machines };
+
+static const Machine *find_machine(const char *triple) {
+    size_t n = strcspn(triple, "-");
+    for (int i = 0; i < N_MACHINES; i++)
+        if (strlen(machines[i].name) == n && strncmp(triple, machines[i].name, n) == 0)
+            return strstr(triple, "-linux") && !strstr(triple, "x32") ? &machines[i] : NULL;
+    return NULL;
+}
+
+static void add_targets(void) {
+    static bool done;
+    if (done)
+        return;
+    done = true;
+    LLVMInitializeAllTargetInfos();
+    LLVMInitializeAllTargets();
+    LLVMInitializeAllTargetMCs();
+    LLVMInitializeAllAsmPrinters();
+    LLVMInitializeAllAsmParsers();
+}
+
+typedef struct Target {
+    LLVMTargetRef target;
+    const Machine *machine;
+    const char *triple, *cpu, *features;
+    int level;
+} Target;
+
+static LLVMTargetMachineRef make_machine(const Target *t) {
+    LLVMTargetMachineOptionsRef o = LLVMCreateTargetMachineOptions();
+    LLVMTargetMachineOptionsSetCPU(o, t->cpu);
+    LLVMTargetMachineOptionsSetFeatures(o, t->features);
+    LLVMTargetMachineOptionsSetABI(o, t->machine->abi);
+    LLVMTargetMachineOptionsSetCodeGenOptLevel(o, (LLVMCodeGenOptLevel)t->level);
+    LLVMTargetMachineOptionsSetRelocMode(o, LLVMRelocPIC);
+    LLVMTargetMachineRef m = LLVMCreateTargetMachineWithOptions(t->target, t->triple, o);
+    LLVMDisposeTargetMachineOptions(o);
+    return m;
+}
+
+/* Compiles nothing at all for the machine. */
+static void try_machine(const Target *t) {
+    char *why = NULL;
+    LLVMMemoryBufferRef made;
+    LLVMTargetMachineRef machine = make_machine(t);
+    LLVMContextRef cx = LLVMContextCreate();
+    LLVMModuleRef m = LLVMModuleCreateWithNameInContext("", cx);
+    LLVMBuilderRef b = LLVMCreateBuilderInContext(cx);
+    Val f = LLVMAddFunction(m, "f", LLVMFunctionType(LLVMVoidTypeInContext(cx), NULL, 0, false));
+    LLVMSetTarget(m, t->triple);
+    LLVMPositionBuilderAtEnd(b, LLVMAppendBasicBlockInContext(cx, f, ""));
+    LLVMBuildRetVoid(b);
+    _exit(machine && !LLVMTargetMachineEmitToMemoryBuffer(machine, m, LLVMObjectFile, &why, &made) ? 0 : 1);
+}
+
+/* LLVM says of a CPU that it does not know it on stderr, in no other way, and ends the process over some: a child tries. */
+static bool machine_works(const Target *t) {
+    int ends[2], status = 1;
+    char text[256];
+    size_t said = 0;
+    if (pipe(ends) != 0)
+        return false;
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(ends[1], 2);
+        try_machine(t);
+    }
+    close(ends[1]);
+    for (ssize_t n; child > 0 && ((n = read(ends[0], text, sizeof text)) > 0 || (n < 0 && errno == EINTR));)
+        said += n > 0 ? (size_t)n : 0;
+    close(ends[0]);
+    while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
+    return child > 0 && said == 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+static bool find_target(Builder *x, Target *t) {
+    char *why = NULL;
+    t->machine = find_machine(t->triple);
+    if (!t->machine)
+        return diag_error(x->d, DIAG_USAGE_VALUE, NULL,
+                          "--target: compiled models run on Linux on x86_64, aarch64 and riscv64, not '%s'",
+                          diag_show(x->d, str_c(t->triple)));
+    if (!LLVMGetTargetFromTriple(t->triple, &t->target, &why))
+        return true;
+    LLVMDisposeMessage(why);
+    return diag_error(x->d, DIAG_USAGE_VALUE, NULL, "--target: this LLVM has no target '%s'",
+                      diag_show(x->d, str_c(t->triple)));
+}
+
+static bool choose_cpu(Builder *x, Target *t) {
+    const char *cpu = x->o->cpu ? x->o->cpu : x->o->triple ? "generic" : "native";
+    bool native = strcmp(cpu, "native") == 0;
+    t->features = t->machine->features;
+    t->cpu = "";
+    if (native && x->o->triple)
+        return diag_error(x->d, DIAG_USAGE_TOGETHER, NULL, "native is this machine's CPU: name one of %s",
+                          diag_show(x->d, str_c(t->triple)));
+    if (native) {
+        char *name = LLVMGetHostCPUName(), *has = LLVMGetHostCPUFeatures();
+        t->cpu = arena_strndup(x->arena, name, strlen(name));
+        t->features = arena_strndup(x->arena, has, strlen(has));
+        LLVMDisposeMessage(name);
+        LLVMDisposeMessage(has);
+    } else if (strcmp(cpu, "generic") != 0) {
+        t->cpu = cpu;
+        if (!machine_works(t))
+            return diag_error(x->d, DIAG_USAGE_VALUE, NULL, "LLVM knows no CPU '%s' of target %s",
+                              diag_show(x->d, str_c(cpu)), diag_show(x->d, str_c(t->triple)));
+    }
+    return true;
+}
+
+bool lb_open_machine(Builder *x) {
+    add_targets();
+    char *triple = x->o->triple ? LLVMNormalizeTargetTriple(x->o->triple) : LLVMGetDefaultTargetTriple();
+    Target t = {.triple = arena_strndup(x->arena, triple, strlen(triple)), .level = x->o->level};
+    LLVMDisposeMessage(triple);
+    if (!find_target(x, &t) || !choose_cpu(x, &t))
+        return false;
+    x->machine = make_machine(&t);
+    return x->machine != NULL || diag_error(x->d, DIAG_USAGE_VALUE, NULL, "--target: LLVM makes no code for '%s'",
+                                            diag_show(x->d, str_c(t.triple)));
+}
+
+/* ---- the module made the machine's ------------------------------------------------------------------ */
+
+static void set_string(const Builder *x, Val f, const char *key, const char *value) {
+    if (!*value)
+        return;
+    LLVMAddAttributeAtIndex(f, LLVMAttributeFunctionIndex,
+                            LLVMCreateStringAttribute(x->cx, key, (unsigned)strlen(key), value,
+                                                      (unsigned)strlen(value)));
+}
+
+/* ints of a call of f, and of f itself, go with their sign extended. */
+static void extend_ints(const Builder *x, Val f) {
+    unsigned kind = LLVMGetEnumAttributeKindForName("signext", 7);
+    for (unsigned i = 0; i < LLVMCountParams(f); i++) {
+        if (LLVMTypeOf(LLVMGetParam(f, i)) != x->i32)
+            continue;
+        lb_attribute(x, f, i + 1, "signext", 0);
+        for (LLVMUseRef u = LLVMGetFirstUse(f); u; u = LLVMGetNextUse(u)) {
+            Val user = LLVMGetUser(u);
+            if (LLVMIsACallInst(user) && LLVMGetCalledValue(user) == f)
+                LLVMAddCallSiteAttribute(user, i + 1, LLVMCreateEnumAttribute(x->cx, kind, 0));
+        }
+    }
+}
+
+/* The bitcode was made for some machine; this is the one the code is for. */
+void lb_retarget(Builder *x) {
+    static const char *const old[] = {"target-cpu", "target-features", "tune-cpu", "min-legal-vector-width"};
+    enum { UNWIND_TABLES = 2 }; /* for debuggers, profilers and exceptions that pass through */
+    char *triple = LLVMGetTargetMachineTriple(x->machine), *cpu = LLVMGetTargetMachineCPU(x->machine),
+         *features = LLVMGetTargetMachineFeatureString(x->machine);
+    const Machine *machine = find_machine(triple);
+    lb_set_layout(x);
+    LLVMSetTarget(x->m, triple);
+    if (*machine->abi)
+        LLVMAddModuleFlag(x->m, LLVMModuleFlagBehaviorError, "target-abi", 10,
+                          LLVMMDStringInContext2(x->cx, machine->abi, strlen(machine->abi)));
+    for (Val f = LLVMGetFirstFunction(x->m); f; f = LLVMGetNextFunction(f)) {
+        for (size_t i = 0; i < sizeof old / sizeof *old; i++)
+            LLVMRemoveStringAttributeAtIndex(f, LLVMAttributeFunctionIndex, old[i], (unsigned)strlen(old[i]));
+        if (machine->extends)
+            extend_ints(x, f);
+        if (LLVMIsDeclaration(f))
+            continue;
+        set_string(x, f, "target-cpu", cpu);
+        set_string(x, f, "target-features", features);
+        set_string(x, f, "prefer-vector-width", "512"); /* kernels are nothing but vector loops: whole registers */
+        lb_attribute(x, f, LLVMAttributeFunctionIndex, "nounwind", 0);
+        lb_attribute(x, f, LLVMAttributeFunctionIndex, "uwtable", UNWIND_TABLES);
+    }
+    LLVMDisposeMessage(triple);
+    LLVMDisposeMessage(cpu);
+    LLVMDisposeMessage(features);
+}
+
+void lb_set_layout(Builder *x) {
+    LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(x->machine);
+    LLVMSetModuleDataLayout(x->m, layout);
+    LLVMDisposeTargetData(layout);
+}
