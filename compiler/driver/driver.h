@@ -16,7 +16,7 @@ enum { EXIT_DONE = 0, EXIT_INPUT = 1, EXIT_USAGE = 2 };
 /* ---- options (options.c; the table is options.def) -------------------------------------------- */
 
 typedef enum Command {
-#define COMMAND(name, argument, doc) COMMAND_##name,
+#define COMMAND(name, argument, most, doc) COMMAND_##name,
 #include "options.def"
     COMMAND_COUNT
 } Command;
@@ -41,6 +41,7 @@ typedef struct Options {
     TextList argument;   /* all of them */
 #define FIELD_FLAG bool
 #define FIELD_TEXT const char *
+#define FIELD_WORD const char *
 #define FIELD_NUMBER int64_t
 #define FIELD_LIST TextList
 #define OPTION(kind, field, spelling, argument, commands, doc) FIELD_##kind field;
@@ -109,7 +110,7 @@ const EmbeddedFile *embedded_find(const char *name); /* NULL when moec was built
 
 /* ---- commands --------------------------------------------------------------------------------------------- */
 
-#define COMMAND(name, argument, doc) int cmd_##name(const Options *o);
+#define COMMAND(name, argument, most, doc) int cmd_##name(const Options *o);
 #include "options.def"
 
 #endif

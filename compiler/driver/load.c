@@ -330,6 +330,7 @@ bool model_passes(Model *model, const Options *o, const char *stop_after, const 
                    .n_list = n,
                    .stop_after = o->stop_after ? o->stop_after : stop_after,
                    .dump_dir = o->dump_dir,
+                   .changed = !o->dump_changed ? CHANGED_NOT : *o->dump_changed ? CHANGED_DIFF : CHANGED_TEXT,
                    .time_passes = o->time_passes,
                    .no_verify = o->verify && !strcmp(o->verify, "none"),
                    .paranoid = o->paranoid,

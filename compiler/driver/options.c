@@ -8,10 +8,10 @@
 
 #define C(name) (1u << COMMAND_##name)
 #define ALL_COMMANDS ((1u << COMMAND_COUNT) - 1)
-#define MODEL_COMMANDS (ALL_COMMANDS & ~C(adapter))
+#define MODEL_COMMANDS (ALL_COMMANDS & ~(C(adapter) | C(diff)))
 #define PASS_COMMANDS (MODEL_COMMANDS & ~C(info))
 
-typedef enum OptionKind { OPTION_FLAG, OPTION_TEXT, OPTION_NUMBER, OPTION_LIST } OptionKind;
+typedef enum OptionKind { OPTION_FLAG, OPTION_TEXT, OPTION_WORD, OPTION_NUMBER, OPTION_LIST } OptionKind;
 
 typedef struct OptionRow {
     OptionKind kind;
@@ -29,9 +29,11 @@ static const OptionRow option_rows[] = {
 enum { N_OPTIONS = sizeof option_rows / sizeof *option_rows };
 
 static const struct {
-    const char *name, *argument, *doc;
+    const char *name, *argument;
+    size_t most;
+    const char *doc;
 } command_rows[] = {
-#define COMMAND(name, argument, doc) {#name, argument, doc},
+#define COMMAND(name, argument, most, doc) {#name, argument, most, doc},
 #include "options.def"
 };
 
@@ -105,8 +107,9 @@ static void show_command_help(Command c, SubCommand sub)
             continue;
         char head[64];
         bool attached = row->spelling[1] != '-' && row->spelling[2] == 0;
-        snprintf(head, sizeof head, "%s%s%s", row->spelling, !row->argument[0] ? "" : attached ? " " : "=",
-                 row->argument);
+        bool may = row->kind == OPTION_WORD;
+        snprintf(head, sizeof head, "%s%s%s%s", row->spelling, !row->argument[0] ? "" : attached ? " " : may ? "[=" : "=",
+                 row->argument, may ? "]" : "");
         printf("  %-26s %s\n", head, row->doc);
     }
     if (c == COMMAND_opt || c == COMMAND_dump) {
@@ -141,8 +144,8 @@ static bool store(Options *o, const OptionRow *row, const char *value, int *exit
     void *field = (char *)o + row->offset;
     if (row->kind == OPTION_FLAG) {
         *(bool *)field = true;
-    } else if (row->kind == OPTION_TEXT) {
-        *(const char **)field = value;
+    } else if (row->kind == OPTION_TEXT || row->kind == OPTION_WORD) {
+        *(const char **)field = value ? value : "";
     } else if (row->kind == OPTION_LIST) {
         TextList *list = field;
         vec_push(list, value);
@@ -167,7 +170,7 @@ static bool parse_option(int argc, char **argv, int *at, Options *o, int *exit_c
         *exit_code = usage_error(o, "unknown option '%s'", argv[*at]);
         return false;
     }
-    if (row->kind != OPTION_FLAG && !value) {
+    if (row->kind != OPTION_FLAG && row->kind != OPTION_WORD && !value) {
         if (*at + 1 == argc) {
             *exit_code = usage_error(o, "%s wants a value", row->spelling);
             return false;
@@ -231,7 +234,7 @@ static const char *argument_name(const Options *o)
 
 static bool store_argument(Options *o, const char *value, int *exit_code)
 {
-    size_t most = o->sub < SUB_COUNT ? sub_rows[o->sub].most : 1;
+    size_t most = o->sub < SUB_COUNT ? sub_rows[o->sub].most : command_rows[o->command].most;
     if (o->argument.count == most) {
         *exit_code = most > 1 ? usage_error(o, "more than %zu arguments", most)
                               : usage_error(o, "one %s at a time: '%s' is too much", argument_name(o), value);
@@ -273,6 +276,10 @@ bool options_parse(int argc, char **argv, Options *o, int *exit_code)
     }
     if (o->stop_after && !pass_find(str_c(o->stop_after), &pass)) {
         *exit_code = usage_error(o, "there is no pass '%s'", o->stop_after);
+        return false;
+    }
+    if (o->dump_changed && *o->dump_changed && strcmp(o->dump_changed, "diff")) {
+        *exit_code = usage_error(o, "--dump-changed stands alone or is --dump-changed=diff");
         return false;
     }
     if (o->verify && strcmp(o->verify, "each") && strcmp(o->verify, "none")) {
