@@ -32,12 +32,6 @@ void diff_node_key(const Side *s, const Func *f, const Str *names, const Node *n
         else
             attrs[plain.n_attrs++] = n->attrs[i];
     }
-    if (!names) {
-        Str *alike = arena_array(scratch, f->n_values + 1, sizeof *alike);
-        for (ValueId v = 0; v < f->n_values; v++)
-            alike[v] = str_c("%");
-        names = alike;
-    }
     node_print_as(s->m, f, names, &plain, out);
     arena_free(scratch);
 }

@@ -19,9 +19,12 @@ typedef struct Pairing {
 static uint32_t *node_classes(Differ *x, const Side *s, const Func *f)
 {
     uint32_t *class = arena_array(x->arena, f->n_nodes + 1, sizeof *class);
+    Str *alike = arena_array(x->arena, f->n_values + 1, sizeof *alike);
+    for (ValueId v = 0; v < f->n_values; v++)
+        alike[v] = str_c("%");
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         Text key = {0};
-        diff_node_key(s, f, NULL, &f->node[i], &key);
+        diff_node_key(s, f, alike, &f->node[i], &key);
         class[i] = diff_class(x, &key);
         text_free(&key);
     }

@@ -25,7 +25,7 @@ typedef struct Differ {
 
 /* The number of a text: equal numbers, equal texts. */
 uint32_t diff_class(Differ *x, const Text *t);
-/* A node without its origin: values are called as `names` says (NULL: all alike), functions by their class. */
+/* A node without its origin: values are called as `names` says, functions by their class. */
 void diff_node_key(const Side *s, const Func *f, const Str *names, const Node *n, Text *out);
 
 /* Lines to be shown: what stands in a, in b, or in both. */

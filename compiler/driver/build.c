@@ -1,6 +1,7 @@
 /* Driving the C compiler. It is run with an argument vector, never through a shell; everything it makes appears in a
  * scratch folder first and reaches its place by an atomic rename, so a failed build leaves nothing behind. */
 #include "build.h"
+#include "tool.h"
 
 #include "../../frontends/file.h"
 #include "../../runtime/text.h"
@@ -9,15 +10,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
-
-extern char **environ;
 
 static const char *const emit_names[EMIT_COUNT] = {"exe", "obj", "lib", "shared", "c", "header"};
 
@@ -48,10 +45,8 @@ const char *build_prefix(Arena *a, const char *output) {
 
 bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Diag *d) {
     *b = (Build){.o = o, .model = model, .d = d, .a = arena_new()};
-    const char *tmp = getenv("TMPDIR");
-    char *dir = arena_printf(b->a, "%s/moec.XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(dir)) return diag_error(d, dir, "cannot make a scratch folder: %s", strerror(errno));
-    b->dir = dir;
+    b->dir = scratch_open(b->a, d);
+    if (!b->dir) return false;
     b->codegen.prefix = prefix;
     b->codegen.plain_matmul = o->matmul && strcmp(o->matmul, "plain") == 0;
     b->codegen.embed_weights = o->embed_weights;
@@ -88,13 +83,7 @@ bool build_install_text(Build *b, const char *to) {
 }
 
 void build_close(Build *b) {
-    DIR *dir = b->dir ? opendir(b->dir) : NULL;
-    if (dir) {
-        for (struct dirent *e; (e = readdir(dir));)
-            if (e->d_name[0] != '.') unlinkat(dirfd(dir), e->d_name, 0);
-        closedir(dir);
-        rmdir(b->dir);
-    }
+    scratch_close(b->dir);
     if (b->a) arena_free(b->a);
 }
 
@@ -199,25 +188,8 @@ bool build_sources(Build *b, bool with_main) {
 
 /* ---- the C compiler --------------------------------------------------------------------------------------- */
 
-typedef Vec(const char *) Args;
-
 static bool run_tool(Build *b, Args *args) {
-    vec_push(args, NULL);
-    if (b->o->verbose) {
-        for (size_t i = 0; args->item[i]; i++) fprintf(stderr, "%s%s", i ? " " : "", args->item[i]);
-        fputc('\n', stderr);
-    }
-    pid_t pid;
-    int status, e = posix_spawnp(&pid, args->item[0], NULL, NULL, (char *const *)args->item, environ);
-    if (e == ENOENT)
-        return diag_error(b->d, NULL, "the program '%s' is not installed; install gcc, or name a C compiler with --cc", args->item[0]);
-    if (e) return diag_error(b->d, NULL, "cannot start '%s': %s", args->item[0], strerror(e));
-    while (waitpid(pid, &status, 0) < 0)
-        if (errno != EINTR) return diag_error(b->d, NULL, "waiting for '%s': %s", args->item[0], strerror(errno));
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
-        return diag_error(b->d, NULL, "the program '%s' is not installed; install gcc, or name a C compiler with --cc", args->item[0]);
-    return (WIFEXITED(status) && WEXITSTATUS(status) == 0) ||
-           diag_error(b->d, NULL, "'%s' failed; -v shows its command line", args->item[0]);
+    return tool_run(args, b->o->verbose, "install gcc, or name a C compiler with --cc", b->d);
 }
 
 static void add_flags(Build *b, Args *args) {
