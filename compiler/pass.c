@@ -126,7 +126,11 @@ static bool run_list(Module *m, const PassRun *run, Text *last, Diag *d)
         bound = bound || p == PASS_bind;
         if (!bound)
             return diag_error(d, NULL, "pass '%s' needs every extent known: run `bind` in front of it", passes[p].name);
+        if (run->around && !run->around(m, p, false, run->context, d))
+            return false;
         if (!run_one(m, run, p, i + 1, bound, last, d))
+            return false;
+        if (run->around && !run->around(m, p, true, run->context, d))
             return false;
         if (p == PASS_bind && run->after_bind && !run->after_bind(m, run->context, d))
             return false;

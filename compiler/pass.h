@@ -64,6 +64,8 @@ typedef struct PassRun {
     bool bound;    /* the module is already past bind */
     /* Called once types are known; false ends the run. NULL: nothing to do. */
     bool (*after_bind)(const Module *m, void *context, Diag *d);
+    /* Called in front of every pass and, `done`, behind it; false ends the run. NULL: nothing to do. */
+    bool (*around)(const Module *m, PassId p, bool done, void *context, Diag *d);
     void *context;
     const char *bad_ir_dir; /* where the IR that fails verification is written; NULL: "." */
 } PassRun;

@@ -16,8 +16,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { MAX_CASES = 256 };
-
 /* ---- files ----------------------------------------------------------------------------------------- */
 
 const char *verify_path(Verify *v, const char *key, const char *name) {
@@ -298,8 +296,7 @@ static int by_name(const void *a, const void *b) {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* Keys of the folder's cases, sorted; those of training batches left out. */
-static bool case_keys(Verify *v, Arena *a, const char **key, int *n) {
+bool verify_keys(Verify *v, Arena *a, const char **key, int *n) {
     static const char tail[] = ".input_ids.npy";
     DIR *dir = opendir(v->dir);
     if (!dir) return diag_error(v->d, v->dir, "cannot open the folder: %s", strerror(errno));
@@ -320,7 +317,7 @@ static bool verify_all(Verify *v) {
     Arena *names = arena_new();
     const char *key[MAX_CASES];
     int n = 0;
-    bool ok = case_keys(v, names, key, &n);
+    bool ok = verify_keys(v, names, key, &n);
     for (int i = 0; i <= n + v->o->train && ok; i++) {
         v->a = arena_new();
         v->sym = arena_array(v->a, v->n.program->n_symbols + 1, sizeof *v->sym);
@@ -333,10 +330,12 @@ static bool verify_all(Verify *v) {
 }
 
 int cmd_verify(const Options *o) {
-    if (!o->golden) return usage_error(o, "--golden DIR is needed: stored inputs and outputs");
+    if (!o->golden && !o->per_node) return usage_error(o, "--golden DIR is needed: stored inputs and outputs; or --per-node");
+    if (o->against && !o->per_node) return usage_error(o, "--against goes with --per-node");
     Verify v = {.o = o, .dir = o->golden, .tolerance = o->tolerance ? strtod(o->tolerance, NULL) : 2e-5};
     if (!(v.tolerance > 0)) return usage_error(o, "--tolerance: a positive number was expected");
     v.d = diag_new();
+    if (o->per_node) return verify_nodes(&v);
     Model model;
     bool ok = model_load(o, &model, v.d) && model_passes(&model, o, NULL, NULL, 0, v.d);
     if (ok && !model.m->s2s.present) ok = diag_error(v.d, o->model, "not a sequence to sequence model: verify has no cases for it");

@@ -70,6 +70,8 @@ typedef struct Model {
     OnnxFiles *files;
     SafeFile base;       /* weights in the place of the model's own; empty without */
     PassOptions options; /* for the passes; points into the arena */
+    bool (*around)(const Module *m, PassId p, bool done, void *context, Diag *d); /* as in PassRun */
+    void *around_context;
 } Model;
 
 /* MODEL is a directory as exporters leave it, an .onnx file, or an .ir file. False after reporting; *out is to be

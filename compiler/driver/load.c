@@ -303,6 +303,12 @@ static bool check_outputs(const Module *m, void *context, Diag *d)
     return onnx_check_outputs(m, model->files, d);
 }
 
+static bool call_around(const Module *m, PassId p, bool done, void *context, Diag *d)
+{
+    const Model *model = context;
+    return model->around(m, p, done, model->around_context, d);
+}
+
 static bool check_ids(const Model *model, Diag *d)
 {
     const Seq2Seq *s = &model->m->s2s;
@@ -335,6 +341,7 @@ bool model_passes(Model *model, const Options *o, const char *stop_after, const 
                    .no_verify = o->verify && !strcmp(o->verify, "none"),
                    .paranoid = o->paranoid,
                    .after_bind = model->files ? check_outputs : NULL,
+                   .around = model->around ? call_around : NULL,
                    .context = model,
                    .bound = module_is_bound(model->m)};
     if (run.stop_after && !pass_find(str_c(run.stop_after), &stop))
