@@ -7,31 +7,7 @@ work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 status=0
 
-# both LABEL MODEL OPTIONS...: every number of both summaries.
-both() {
-    label=$1
-    shift
-    "$moec" run "$@" --backend=interp >"$work/a" 2>"$work/err" || { cat "$work/err" >&2; status=1; return; }
-    "$moec" run "$@" --backend=c -O1 >"$work/b" 2>"$work/err" || { cat "$work/err" >&2; status=1; return; }
-    awk -v label="$label" '
-        function abs(x) { return x < 0 ? -x : x }
-        NR == FNR { line[FNR] = $0; n = FNR; next }
-        {
-            k = split(line[FNR], a, " ")
-            if (k != NF) bad = 1
-            for (i = 1; i <= NF; i++)
-                if (a[i] == "norm") norm = a[i + 1] == a[i + 1] + 0 ? a[i + 1] : 0
-            for (i = 1; i <= NF; i++) {
-                if (a[i] == $i) continue
-                d = abs(a[i] - $i)
-                if ($i !~ /^-?[0-9.]+(e[-+]?[0-9]+)?$/ || d > 2e-5 * (abs(norm) + 1)) bad = 1
-            }
-        }
-        END {
-            if (bad || FNR != n || !n) { print label ": interpreter and compiled code differ"; exit 1 }
-            print label ": equal"
-        }' "$work/a" "$work/b" || { cat "$work/a" "$work/b"; status=1; }
-}
+. "$root/tests/both.inc"
 
 all=bind,fold,match,attach,derive,cse,fuse,plan
 both shapes "$root/tests/ir/shapes.ir" --passes=$all
@@ -45,15 +21,6 @@ both gradients "$root/tests/ir/gradients.ir" --passes=$all --dim B=5 --dim T=70
 both "gradients of one token" "$root/tests/ir/gradients.ir" --passes=$all --dim B=1 --dim T=1
 both "gradients of many tokens" "$root/tests/ir/gradients.ir" --passes=$all --dim B=8 --dim T=300
 both block "$root/tests/ir/roundtrip.ir" --passes=fold,cse,fuse,plan
-# Dumps of every stage are compiled from there on.
-"$moec" run "$root/examples/t5-tiny" --passes=$all --func encode --dump-ir=all --dump-dir="$work/stages" >/dev/null ||
-    status=1
-for stage in 01-before-bind 04-after-attach; do
-    both "dump $stage" "$work/stages/$stage.ir" --func step --passes=$all
-done
-for stage in 05-after-derive 07-after-fuse 08-after-plan; do
-    both "dump $stage" "$work/stages/$stage.ir" --func step
-done
 for method in mov molora; do
     printf '{"moec_adapter": 1, "method": "%s", "experts": 3%s}\n' $method \
         "$([ $method = molora ] && echo ', "rank": 2')" >"$work/$method.json"
