@@ -28,6 +28,7 @@ typedef struct Nodes {
     Model model, against;
     const Module *reference; /* what the interpreter runs */
     Snapshot *before;
+    Derived *derived; /* of encoder and decoder, around `derive` alone */
     const char *departs; /* the first pass that changed results */
     int departed;        /* functions that did */
     const char *key;     /* of the case at hand, NULL when seeded */
@@ -47,14 +48,23 @@ static bool around_pass(const Module *m, PassId p, bool done, void *context, Dia
     uint32_t compared;
     if (!done) {
         n->before = snapshot_take(m, &n->model.options);
+        n->derived = p == PASS_derive ? derived_before(m, &n->model.options) : NULL;
         return true;
     }
     Diag *found = diag_new();
     diag_push(found, "pass %s", pass_name(p));
     bool same = snapshot_compare(n->before, m, p == PASS_bind, &compared, found);
+    if (n->derived) {
+        uint32_t more;
+        same = derived_after(n->derived, m, &n->model.options, n->v->tolerance, &more, found) && same;
+        compared += more;
+    }
     snapshot_free(n->before);
+    derived_free(n->derived);
     n->before = NULL;
+    n->derived = NULL;
     if (may_change(n, p)) printf("pass %-7s attaches adapter values that were given: results differ as they should\n", pass_name(p));
+    else if (same && !compared) printf("pass %-7s no function keeps its signature: nothing to compare\n", pass_name(p));
     else if (same) printf("pass %-7s %u functions compared, same results\n", pass_name(p), compared);
     else {
         printf("pass %-7s changes results\n", pass_name(p));
@@ -298,6 +308,7 @@ int verify_nodes(Verify *v) {
     if (ok && n.departs) printf("the interpreter's results change first in pass %s\n", n.departs);
     if (ok) printf("%s\n", n.departed || n.departs ? "FAILED" : "ok");
     snapshot_free(n.before);
+    derived_free(n.derived);
     vec_free(&n.pool);
     int code = diag_finish(v->d, ok);
     model_close(&n.against);
