@@ -10,7 +10,9 @@ enum {
     WORTH = 3,           /* nodes that a repeat has to save */
     INDEPENDENT_MIN = 3, /* groups that do not depend on each other are no layers: two of a kind stay as they are */
 };
-#define MOST_CHECKS ((uint64_t)1 << 27) /* pairs of nodes that are looked at: time for graphs of any size */
+/* Pairs of nodes that are looked at, in one search and in all: time for graphs of any size. */
+#define SEARCH_CHECKS ((uint64_t)1 << 26)
+#define MOST_CHECKS ((uint64_t)1 << 29)
 
 /* ---- likeness ---------------------------------------------------------------------------------------- */
 
@@ -109,7 +111,7 @@ typedef struct Search {
     const Func *f;
     NodeId *node;     /* by position */
     int64_t *at;      /* by NodeId: its position, or -1 */
-    uint32_t *like;   /* by NodeId: its number */
+    uint32_t *like;   /* by position: the node's number */
     int64_t *lo, *hi; /* by position i, for one period: the run that holds i as well as i + period starts in lo..hi */
     int64_t *all_lo, *all_hi; /* the same of all positions from i to the end of a stretch */
     uint64_t checks;
@@ -140,7 +142,7 @@ static bool operand_fits(Search *s, int64_t i, int64_t period, ValueId a, ValueI
     bool same_result = s->f->value[a].index == s->f->value[b].index;
     if (from >= 0 && to - from == period)
         return same_result;
-    bool alike = from >= 0 && to >= 0 && same_result && s->like[s->node[from]] == s->like[s->node[to]];
+    bool alike = from >= 0 && to >= 0 && same_result && s->like[from] == s->like[to];
     if (to < 0 || (alike && to < i)) /* both from outside */
         *lo = larger(*lo, larger(from, to) + 1);
     else { /* into the first group from outside, into the next from the first */
@@ -154,10 +156,10 @@ static bool operand_fits(Search *s, int64_t i, int64_t period, ValueId a, ValueI
 static bool fits(Search *s, int64_t i, int64_t period)
 {
     const Node *a = &s->f->node[s->node[i]], *b = &s->f->node[s->node[i + period]];
+    if (s->like[i] != s->like[i + period])
+        return false;
     s->lo[i] = 0;
     s->hi[i] = i;
-    if (s->like[s->node[i]] != s->like[s->node[i + period]])
-        return false;
     for (uint32_t k = 0; k < a->n_in; k++)
         if (!operand_fits(s, i, period, a->in[k], b->in[k]))
             return false;
@@ -267,7 +269,8 @@ static void try_both(Search *s, int64_t begin, int64_t end, int64_t period, Foun
 static Found search(Search *s, int64_t from, int64_t to)
 {
     Found best = {0};
-    for (int64_t period = 1; 2 * period <= to - from && s->checks < MOST_CHECKS; period++) {
+    uint64_t most = s->checks + SEARCH_CHECKS < MOST_CHECKS ? s->checks + SEARCH_CHECKS : MOST_CHECKS;
+    for (int64_t period = 1; 2 * period <= to - from && s->checks < most; period++) {
         int64_t begin = from;
         for (int64_t i = from; i + period <= to; i++) {
             if (i + period < to && fits(s, i, period))
@@ -316,20 +319,22 @@ void repeats_find(const Module *m, const Func *f, const uint32_t *likeness, Aren
     s.hi = arena_array(scratch, room, sizeof *s.hi);
     s.all_lo = arena_array(scratch, room, sizeof *s.all_lo);
     s.all_hi = arena_array(scratch, room, sizeof *s.all_hi);
-    uint32_t *count = arena_array(scratch, room, sizeof *count);
+    uint32_t *count = arena_array(scratch, room, sizeof *count), *number_of = arena_array(scratch, room, sizeof *number_of);
     repeats_none(f, a, out);
     for (NodeId i = 0; i < f->n_nodes; i++) {
         Text key = {0};
         node_key(&l, f, &f->node[i], &key);
-        s.like[i] = number(&l, &key);
-        count[s.like[i]]++;
+        number_of[i] = number(&l, &key);
+        count[number_of[i]]++;
         text_free(&key);
     }
     int64_t n = 0;
     for (NodeId i = 0; i < f->n_nodes; i++) {
-        s.at[i] = count[s.like[i]] > 1 ? n : -1;
-        if (s.at[i] >= 0)
-            s.node[n++] = i;
+        s.at[i] = count[number_of[i]] > 1 ? n : -1;
+        if (s.at[i] < 0)
+            continue;
+        s.like[n] = number_of[i];
+        s.node[n++] = i;
     }
     Vec(int64_t) todo = {0}; /* ends of stretches without a repeat, pairs */
     vec_push(&todo, 0);
