@@ -41,4 +41,7 @@ done
 # a dump from before its functions for training takes the options that make them
 "$moec" run "$work/train/04-after-attach.ir" --train --func train --backend=c -O0 --matmul=plain >"$work/out" 2>"$work/err" &&
     grep -q '^loss' "$work/out" || fail "training from the adapter's dump: $(cat "$work/err")"
+# an adapter is not attached twice, nor dropped without a word
+"$moec" run "$work/mov/10-after-plan.ir" --adapter "$work/mov.json" --func step >"$work/out" 2>"$work/err" && fail "a second adapter is taken"
+grep -q '10-after-plan.ir: error: the adapter of this dump is attached already' "$work/err" || fail "a second adapter: $(cat "$work/err")"
 exit $status

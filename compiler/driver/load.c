@@ -209,6 +209,8 @@ static bool load_adapter(const Options *o, Model *model, Diag *d)
             return diag_error(d, o->adapter_weights, "--adapter-weights needs --adapter");
         return true;
     }
+    if (model->m->spec.n)
+        return diag_error(d, o->model, "the adapter of this dump is attached already: there is no place for that of --adapter");
     model->spec = spec_load(model->arena, o->adapter, d);
     if (!model->spec)
         return false;
