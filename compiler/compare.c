@@ -1,4 +1,5 @@
-/* Differences of tensors, relative to their norm: sums of many products are as exact as that, whatever single ones are. */
+/* Differences of tensors, relative to their norm: sums of many products are as exact as that, whatever single
+ * ones are. */
 #include "compare.h"
 
 #include <math.h>
@@ -6,21 +7,19 @@
 
 #define MASK 1e30
 
-static bool same_type(const Tensor *a, const Tensor *b)
-{
-    return a->dtype == b->dtype && a->rank == b->rank && memcmp(a->dim, b->dim, (size_t)a->rank * sizeof *a->dim) == 0;
+static bool same_type(const Tensor *a, const Tensor *b) {
+    return a->dtype == b->dtype && a->rank == b->rank &&
+           memcmp(a->dim, b->dim, (size_t)a->rank * sizeof *a->dim) == 0;
 }
 
-static Departure integers_depart(const Tensor *got, const Tensor *want, int64_t count)
-{
+static Departure integers_depart(const Tensor *got, const Tensor *want, int64_t count) {
     for (int64_t i = 0; i < count; i++)
         if (tensor_get_i64(got, i) != tensor_get_i64(want, i))
             return (Departure){INFINITY, i, (double)tensor_get_i64(got, i), (double)tensor_get_i64(want, i)};
     return (Departure){.at = -1};
 }
 
-double tensor_rms(const Tensor *t)
-{
+double tensor_rms(const Tensor *t) {
     double sum = 0;
     int64_t count = 0;
     if (!dtype_is_float(t->dtype) || !tensor_count(t, &count) || !count)
@@ -32,8 +31,7 @@ double tensor_rms(const Tensor *t)
     return sqrt(sum / (double)count);
 }
 
-Departure tensors_depart(const Tensor *got, const Tensor *want, double least)
-{
+Departure tensors_depart(const Tensor *got, const Tensor *want, double least) {
     Departure x = {.at = -1};
     double diff = 0, norm = 0, worst = 0;
     int64_t count = 0;

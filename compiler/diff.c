@@ -7,8 +7,7 @@
 
 enum { CONTEXT = 3 };
 
-uint32_t diff_class(Differ *x, const Text *t)
-{
+uint32_t diff_class(Differ *x, const Text *t) {
     uint32_t class = (uint32_t)x->classes.count;
     Str key = {t->n ? t->p : "", t->n};
     if (namemap_find(&x->classes, key, &class))
@@ -18,8 +17,7 @@ uint32_t diff_class(Differ *x, const Text *t)
     return class;
 }
 
-void diff_node_key(const Side *s, const Func *f, const Str *names, const Node *n, Text *out)
-{
+void diff_node_key(const Side *s, const Func *f, const Str *names, const Node *n, Text *out) {
     Arena *scratch = arena_new();
     Node plain = *n;
     Attr *attrs = arena_array(scratch, n->n_attrs + 1, sizeof *attrs);
@@ -36,11 +34,10 @@ void diff_node_key(const Side *s, const Func *f, const Str *names, const Node *n
     arena_free(scratch);
 }
 
-/* ---- pairs of functions --------------------------------------------------------------------------- */
+/* ---- pairs of functions ---------------------------------------------------------------------- */
 
 /* The text of f with values by number. Entries are known by the names of their inputs, others are not. */
-static void func_key(const Side *s, const Func *f, Text *out)
-{
+static void func_key(const Side *s, const Func *f, Text *out) {
     Arena *scratch = arena_new();
     Str *names = arena_array(scratch, f->n_values + 1, sizeof *names);
     uint32_t number = 0;
@@ -64,8 +61,7 @@ static void func_key(const Side *s, const Func *f, Text *out)
 }
 
 /* Callees first; calls are free of cycles and nest a bounded number deep. */
-static void classify(Differ *x, Side *s, const Func *f)
-{
+static void classify(Differ *x, Side *s, const Func *f) {
     if (s->class[f->id] != NONE)
         return;
     for (uint32_t i = 0; i < f->n_nodes; i++)
@@ -78,8 +74,7 @@ static void classify(Differ *x, Side *s, const Func *f)
     text_free(&key);
 }
 
-static void side_open(Differ *x, Side *s, const Module *m)
-{
+static void side_open(Differ *x, Side *s, const Module *m) {
     *s = (Side){.m = m};
     s->class = arena_array(x->arena, m->n_funcs + 1u, sizeof *s->class);
     s->pair = arena_array(x->arena, m->n_funcs + 1u, sizeof *s->pair);
@@ -92,8 +87,7 @@ static void side_open(Differ *x, Side *s, const Module *m)
 }
 
 /* Without the number that makes it unique. */
-static Str stem(Str name)
-{
+static Str stem(Str name) {
     while (name.n > 1 && isdigit((unsigned char)name.p[name.n - 1]))
         name.n--;
     return name;
@@ -101,24 +95,20 @@ static Str stem(Str name)
 
 typedef bool PairTest(const Differ *x, const Func *f, const Func *g);
 
-static bool same_entry(const Differ *x, const Func *f, const Func *g)
-{
+static bool same_entry(const Differ *x, const Func *f, const Func *g) {
     (void)x;
     return f->role == FR_ENTRY && str_eq(f->name, g->name);
 }
 
-static bool equal(const Differ *x, const Func *f, const Func *g)
-{
+static bool equal(const Differ *x, const Func *f, const Func *g) {
     return f->role != FR_ENTRY && x->a.class[f->id] == x->b.class[g->id];
 }
 
-static bool equal_and_named(const Differ *x, const Func *f, const Func *g)
-{
+static bool equal_and_named(const Differ *x, const Func *f, const Func *g) {
     return equal(x, f, g) && str_eq(f->name, g->name);
 }
 
-static bool same_init(const Differ *x, const Func *f, const Func *g)
-{
+static bool same_init(const Differ *x, const Func *f, const Func *g) {
     ParamId q;
     if (f->role != FR_INIT)
         return false;
@@ -129,21 +119,18 @@ static bool same_init(const Differ *x, const Func *f, const Func *g)
     return false;
 }
 
-static bool named(const Differ *x, const Func *f, const Func *g)
-{
+static bool named(const Differ *x, const Func *f, const Func *g) {
     (void)x;
     return f->role != FR_ENTRY && f->role != FR_INIT && str_eq(f->name, g->name);
 }
 
-static bool alike_named(const Differ *x, const Func *f, const Func *g)
-{
+static bool alike_named(const Differ *x, const Func *f, const Func *g) {
     (void)x;
     return f->role != FR_ENTRY && f->role != FR_INIT && str_eq(stem(f->name), stem(g->name));
 }
 
 /* The strongest reason first; a changed function is the same one to those that call it. */
-static void pair_funcs(Differ *x)
-{
+static void pair_funcs(Differ *x) {
     static PairTest *const tests[] = {same_entry, equal_and_named, equal, same_init, named, alike_named};
     for (size_t t = 0; t < sizeof tests / sizeof *tests; t++)
         for (FuncId i = 0; i < x->a.m->n_funcs; i++)
@@ -165,10 +152,9 @@ static void pair_funcs(Differ *x)
             x->b.class[x->a.pair[i]] = x->a.class[i];
 }
 
-/* ---- what is shown ---------------------------------------------------------------------------------- */
+/* ---- what is shown --------------------------------------------------------------------------- */
 
-static void count_rows(const DiffRows *rows, uint32_t *removed, uint32_t *added)
-{
+static void count_rows(const DiffRows *rows, uint32_t *removed, uint32_t *added) {
     *removed = *added = 0;
     for (size_t i = 0; i < rows->count; i++) {
         *removed += rows->item[i].kind == '-';
@@ -177,8 +163,7 @@ static void count_rows(const DiffRows *rows, uint32_t *removed, uint32_t *added)
 }
 
 /* Whether row i is changed or has a change close by. */
-static bool near_change(const DiffRows *rows, size_t i)
-{
+static bool near_change(const DiffRows *rows, size_t i) {
     size_t from = i < CONTEXT ? 0 : i - CONTEXT;
     for (size_t k = from; k < rows->count && k <= i + CONTEXT; k++)
         if (rows->item[k].kind != ' ')
@@ -186,8 +171,8 @@ static bool near_change(const DiffRows *rows, size_t i)
     return false;
 }
 
-static void show_hunk(Differ *x, const char *heading, const DiffRows *rows, size_t from, size_t to, uint32_t a, uint32_t b)
-{
+static void show_hunk(Differ *x, const char *heading, const DiffRows *rows, size_t from, size_t to,
+                      uint32_t a, uint32_t b) {
     uint32_t in_a = 0, in_b = 0;
     for (size_t i = from; i < to; i++) {
         in_a += rows->item[i].kind != '+';
@@ -201,15 +186,15 @@ static void show_hunk(Differ *x, const char *heading, const DiffRows *rows, size
     }
 }
 
-void diff_show(Differ *x, const char *heading, const DiffRows *rows)
-{
+void diff_show(Differ *x, const char *heading, const DiffRows *rows) {
     uint32_t removed, added, a = 1, b = 1;
     count_rows(rows, &removed, &added);
     if (!removed && !added)
         return;
     x->differs = true;
     if (x->o->stat) {
-        text_printf(x->out, "%6u -  %6u +  %6zu =  %s\n", removed, added, rows->count - removed - added, heading);
+        text_printf(x->out, "%6u -  %6u +  %6zu =  %s\n", removed, added, rows->count - removed - added,
+                    heading);
         return;
     }
     for (size_t i = 0; i < rows->count;) {
@@ -225,8 +210,7 @@ void diff_show(Differ *x, const char *heading, const DiffRows *rows)
     }
 }
 
-static void add_row(Differ *x, DiffRows *rows, char kind, const Text *t)
-{
+static void add_row(Differ *x, DiffRows *rows, char kind, const Text *t) {
     DiffRow r = {kind, {arena_strndup(x->arena, t->n ? t->p : "", t->n), t->n}};
     vec_push(rows, r);
 }
@@ -234,14 +218,12 @@ static void add_row(Differ *x, DiffRows *rows, char kind, const Text *t)
 /* A symbol, the facts or a parameter, by position; an empty text where there is none. */
 typedef void Line(const Side *s, uint32_t i, Text *key, Text *shown);
 
-static void symbol_line(const Side *s, uint32_t i, Text *key, Text *shown)
-{
+static void symbol_line(const Side *s, uint32_t i, Text *key, Text *shown) {
     symbol_print(dim_sym_at(s->m->dims, i), shown);
     text_add(key, shown->p, shown->n);
 }
 
-static void param_line(const Side *s, uint32_t i, Text *key, Text *shown)
-{
+static void param_line(const Side *s, uint32_t i, Text *key, Text *shown) {
     Param p = s->m->param[i];
     param_print(s->m, &p, shown);
     if (p.init != NONE)
@@ -251,8 +233,7 @@ static void param_line(const Side *s, uint32_t i, Text *key, Text *shown)
     param_print(s->m, &p, key);
 }
 
-static bool find_symbol(const Side *s, const Side *other, uint32_t i, uint32_t *at)
-{
+static bool find_symbol(const Side *s, const Side *other, uint32_t i, uint32_t *at) {
     Str name = dim_sym_at(s->m->dims, i)->name;
     for (uint32_t k = 0; k < dim_sym_count(other->m->dims); k++)
         if (str_eq(dim_sym_at(other->m->dims, k)->name, name)) {
@@ -262,25 +243,23 @@ static bool find_symbol(const Side *s, const Side *other, uint32_t i, uint32_t *
     return false;
 }
 
-static bool find_param(const Side *s, const Side *other, uint32_t i, uint32_t *at)
-{
+static bool find_param(const Side *s, const Side *other, uint32_t i, uint32_t *at) {
     return module_find_param(other->m, s->m->param[i].name, at);
 }
 
 /* Data that both know and that are not part of the text. */
-static bool data_differ(const Param *p, const Param *q)
-{
+static bool data_differ(const Param *p, const Param *q) {
     Tensor t = {.dtype = p->dtype, .rank = p->rank};
     size_t bytes;
     memcpy(t.dim, p->dim, sizeof t.dim);
-    return p->data && q->data && p->data != q->data && tensor_bytes(&t, &bytes) && memcmp(p->data, q->data, bytes) != 0;
+    return p->data && q->data && p->data != q->data && tensor_bytes(&t, &bytes) &&
+           memcmp(p->data, q->data, bytes) != 0;
 }
 
 typedef bool Find(const Side *s, const Side *other, uint32_t i, uint32_t *at);
 
-/* Things found by name: those of a in their order, what b has instead beside each, then what b has besides. */
-static void diff_lines(Differ *x, const char *heading, uint32_t n, uint32_t m, Line *line, Find *find)
-{
+/* Things found by name: those of a in their order, what b has instead beside each, then what else b has. */
+static void diff_lines(Differ *x, const char *heading, uint32_t n, uint32_t m, Line *line, Find *find) {
     DiffRows rows = {0};
     for (uint32_t i = 0; i < n; i++) {
         Text key[2] = {{0}, {0}}, shown[2] = {{0}, {0}};
@@ -317,8 +296,7 @@ static void diff_lines(Differ *x, const char *heading, uint32_t n, uint32_t m, L
 }
 
 /* Two lines at most, the end of each cut off. */
-static void diff_facts(Differ *x)
-{
+static void diff_facts(Differ *x) {
     Text a = {0}, b = {0};
     facts_print(x->a.m, &a);
     facts_print(x->b.m, &b);
@@ -328,7 +306,7 @@ static void diff_facts(Differ *x)
         for (int k = 0; k < 2; k++)
             for (size_t i = 0, end; i < side[k]->n; i = end + 1) {
                 end = i + strcspn(side[k]->p + i, "\n");
-                DiffRow r = {"-+"[k], {arena_strndup(x->arena, side[k]->p + i, end - i), end - i}};
+                DiffRow r = {"-+" [k], { arena_strndup(x->arena, side[k]->p + i, end - i), end - i }};
                 vec_push(&rows, r);
             }
     }
@@ -338,19 +316,18 @@ static void diff_facts(Differ *x)
     text_free(&b);
 }
 
-static bool wanted(const Differ *x, const Func *f)
-{
+static bool wanted(const Differ *x, const Func *f) {
     return !x->o->func || str_is(f->name, x->o->func);
 }
 
-bool module_diff(const Module *a, const Module *b, const DiffOptions *o, Text *out)
-{
+bool module_diff(const Module *a, const Module *b, const DiffOptions *o, Text *out) {
     Differ x = {.o = o, .arena = arena_new(), .out = out};
     side_open(&x, &x.a, a);
     side_open(&x, &x.b, b);
     pair_funcs(&x);
     if (!o->func) {
-        diff_lines(&x, "symbols", (uint32_t)dim_sym_count(a->dims), (uint32_t)dim_sym_count(b->dims), symbol_line, find_symbol);
+        diff_lines(&x, "symbols", (uint32_t)dim_sym_count(a->dims), (uint32_t)dim_sym_count(b->dims),
+                   symbol_line, find_symbol);
         diff_facts(&x);
         diff_lines(&x, "parameters", a->n_params, b->n_params, param_line, find_param);
     }

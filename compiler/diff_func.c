@@ -1,6 +1,7 @@
-/* Two functions compared: nodes that are alike but for their operands are aligned, what stands between aligned ones is
- * paired by its results, and then a node is the same when its operands correspond. So a node that is put in or changed
- * shows as that and does not change all that depends on it; one that reads another value shows, too. */
+/* Two functions compared: nodes that are alike but for their operands are aligned, what stands between
+ * aligned ones is paired by its results, and then a node is the same when its operands correspond. So a node
+ * that is put in or changed shows as that and does not change all that depends on it; one that reads another
+ * value shows, too. */
 #include "diff_impl.h"
 #include "lcs.h"
 
@@ -9,15 +10,14 @@
 typedef struct Pairing {
     Differ *x;
     const Func *f, *g;
-    uint32_t *of;       /* by NodeId of f: the node of g that is alike, or NONE */
-    ValueId *value;     /* by ValueId of f: what stands for it in g, or NONE */
+    uint32_t *of;   /* by NodeId of f: the node of g that is alike, or NONE */
+    ValueId *value; /* by ValueId of f: what stands for it in g, or NONE */
     Str *f_name, *g_name;
 } Pairing;
 
-/* ---- what corresponds ------------------------------------------------------------------------------ */
+/* ---- what corresponds ------------------------------------------------------------------------ */
 
-static uint32_t *node_classes(Differ *x, const Side *s, const Func *f)
-{
+static uint32_t *node_classes(Differ *x, const Side *s, const Func *f) {
     uint32_t *class = arena_array(x->arena, f->n_nodes + 1, sizeof *class);
     Str *alike = arena_array(x->arena, f->n_values + 1, sizeof *alike);
     for (ValueId v = 0; v < f->n_values; v++)
@@ -32,8 +32,7 @@ static uint32_t *node_classes(Differ *x, const Side *s, const Func *f)
 }
 
 /* Nodes by their results alone: what one in the place of another has in common with it. */
-static uint32_t *result_classes(Differ *x, const Side *s, const Func *f)
-{
+static uint32_t *result_classes(Differ *x, const Side *s, const Func *f) {
     uint32_t *class = arena_array(x->arena, f->n_nodes + 1, sizeof *class);
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         Text key = {0};
@@ -46,15 +45,13 @@ static uint32_t *result_classes(Differ *x, const Side *s, const Func *f)
     return class;
 }
 
-static void pair_results(Pairing *p, uint32_t i, uint32_t j)
-{
+static void pair_results(Pairing *p, uint32_t i, uint32_t j) {
     for (uint32_t k = 0; k < p->f->node[i].n_out && k < p->g->node[j].n_out; k++)
         p->value[p->f->node[i].out + k] = p->g->node[j].out + k;
 }
 
 /* Inputs of entries go by name, those of other functions by position. */
-static void pair_inputs(Pairing *p)
-{
+static void pair_inputs(Pairing *p) {
     for (uint32_t i = 0; i < p->f->n_inputs; i++)
         for (uint32_t j = 0; j < p->g->n_inputs; j++) {
             Str a = p->f->value[p->f->input[i]].name, b = p->g->value[p->g->input[j]].name;
@@ -63,8 +60,7 @@ static void pair_inputs(Pairing *p)
         }
 }
 
-static void pair_nodes(Pairing *p)
-{
+static void pair_nodes(Pairing *p) {
     Differ *x = p->x;
     uint32_t *a = node_classes(x, &x->a, p->f), *b = node_classes(x, &x->b, p->g);
     uint32_t *between = arena_array(x->arena, p->f->n_nodes + 1, sizeof *between);
@@ -88,20 +84,19 @@ static void pair_nodes(Pairing *p)
     }
 }
 
-static bool operands_correspond(const Pairing *p, const ValueId *a, const ValueId *b, uint32_t n)
-{
+static bool operands_correspond(const Pairing *p, const ValueId *a, const ValueId *b, uint32_t n) {
     for (uint32_t k = 0; k < n; k++) {
-        bool param = a[k] != NONE && p->f->value[a[k]].kind == VK_PARAM; /* parameters are part of the class */
+        bool param =
+            a[k] != NONE && p->f->value[a[k]].kind == VK_PARAM; /* parameters are part of the class */
         if (a[k] == NONE ? b[k] != NONE : !param && p->value[a[k]] != b[k])
             return false;
     }
     return true;
 }
 
-/* ---- names ------------------------------------------------------------------------------------------- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
-static void name_sides(Pairing *p)
-{
+static void name_sides(Pairing *p) {
     Arena *arena = p->x->arena;
     NameMap taken = {0};
     p->f_name = value_names(p->f, arena);
@@ -118,32 +113,28 @@ static void name_sides(Pairing *p)
     namemap_free(&taken);
 }
 
-/* ---- rows --------------------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
-static void row_text(Differ *x, DiffRows *rows, char kind, Text *t)
-{
+static void row_text(Differ *x, DiffRows *rows, char kind, Text *t) {
     DiffRow r = {kind, {arena_strndup(x->arena, t->p, t->n), t->n}};
     vec_push(rows, r);
     text_free(t);
 }
 
-static void row_node(Differ *x, DiffRows *rows, char kind, const Func *f, const Str *names, uint32_t i)
-{
+static void row_node(Differ *x, DiffRows *rows, char kind, const Func *f, const Str *names, uint32_t i) {
     Text t = {0};
     text_printf(&t, "  ");
     node_print_as(kind == '+' ? x->b.m : x->a.m, f, names, &f->node[i], &t);
     row_text(x, rows, kind, &t);
 }
 
-static void row_head(Differ *x, DiffRows *rows, char kind, const Func *f, const Str *names)
-{
+static void row_head(Differ *x, DiffRows *rows, char kind, const Func *f, const Str *names) {
     Text t = {0};
     func_head_print(kind == '+' ? x->b.m : x->a.m, f, names, &t);
     row_text(x, rows, kind, &t);
 }
 
-static void row_return(Differ *x, DiffRows *rows, char kind, const Func *f, const Str *names)
-{
+static void row_return(Differ *x, DiffRows *rows, char kind, const Func *f, const Str *names) {
     Text t = {0};
     text_printf(&t, "  ");
     return_print(kind == '+' ? x->b.m : x->a.m, f, names, &t);
@@ -151,8 +142,7 @@ static void row_return(Differ *x, DiffRows *rows, char kind, const Func *f, cons
 }
 
 /* All of a function that the other module lacks. */
-static void rows_whole(Differ *x, DiffRows *rows, char kind, const Func *f)
-{
+static void rows_whole(Differ *x, DiffRows *rows, char kind, const Func *f) {
     const Str *names = value_names(f, x->arena);
     row_head(x, rows, kind, f, names);
     for (uint32_t i = 0; i < f->n_nodes; i++)
@@ -160,8 +150,7 @@ static void rows_whole(Differ *x, DiffRows *rows, char kind, const Func *f)
     row_return(x, rows, kind, f, names);
 }
 
-static bool same_head(const Pairing *p)
-{
+static bool same_head(const Pairing *p) {
     if (p->f->n_inputs != p->g->n_inputs)
         return false;
     for (uint32_t i = 0; i < p->f->n_inputs; i++) {
@@ -169,7 +158,8 @@ static bool same_head(const Pairing *p)
         Text a = {0}, b = {0};
         type_print(p->x->a.m, &v->type, &a);
         type_print(p->x->b.m, &w->type, &b);
-        bool same = a.n == b.n && memcmp(a.p, b.p, a.n) == 0 && (p->f->role != FR_ENTRY || str_eq(v->name, w->name));
+        bool same =
+            a.n == b.n && memcmp(a.p, b.p, a.n) == 0 && (p->f->role != FR_ENTRY || str_eq(v->name, w->name));
         text_free(&a);
         text_free(&b);
         if (!same)
@@ -178,22 +168,21 @@ static bool same_head(const Pairing *p)
     return true;
 }
 
-static bool same_return(const Pairing *p)
-{
+static bool same_return(const Pairing *p) {
     if (p->f->n_outputs != p->g->n_outputs)
         return false;
     for (uint32_t i = 0; i < p->f->n_outputs; i++) {
         const Value *v = &p->f->value[p->f->output[i]], *w = &p->g->value[p->g->output[i]];
         bool params = v->kind == VK_PARAM && w->kind == VK_PARAM &&
                       str_eq(p->x->a.m->param[v->def].name, p->x->b.m->param[w->def].name);
-        if ((!params && p->value[p->f->output[i]] != p->g->output[i]) || !str_eq(p->f->output_name[i], p->g->output_name[i]))
+        if ((!params && p->value[p->f->output[i]] != p->g->output[i]) ||
+            !str_eq(p->f->output_name[i], p->g->output_name[i]))
             return false;
     }
     return true;
 }
 
-static void rows_paired(Pairing *p, DiffRows *rows)
-{
+static void rows_paired(Pairing *p, DiffRows *rows) {
     Differ *x = p->x;
     bool head = same_head(p), tail = same_return(p);
     row_head(x, rows, head ? ' ' : '-', p->f, p->f_name);
@@ -219,8 +208,7 @@ static void rows_paired(Pairing *p, DiffRows *rows)
         row_return(x, rows, '+', p->g, p->g_name);
 }
 
-void diff_funcs(Differ *x, const Func *f, const Func *g)
-{
+void diff_funcs(Differ *x, const Func *f, const Func *g) {
     DiffRows rows = {0};
     Text heading = {0};
     text_printf(&heading, "func ");
@@ -230,7 +218,8 @@ void diff_funcs(Differ *x, const Func *f, const Func *g)
         name_print('@', g->name, &heading);
     }
     if (f && g) {
-        Pairing p = {.x = x, .f = f, .g = g, .value = arena_array(x->arena, f->n_values + 1, sizeof(ValueId))};
+        Pairing p = {
+            .x = x, .f = f, .g = g, .value = arena_array(x->arena, f->n_values + 1, sizeof(ValueId))};
         memset(p.value, 0xff, (f->n_values + 1) * sizeof *p.value);
         pair_inputs(&p);
         pair_nodes(&p);

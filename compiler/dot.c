@@ -1,5 +1,5 @@
-/* The graph of a module. Node names of the graph are made of numbers: n<function>_<node>, i and o with the position for
- * inputs and outputs, p<function>_<node>_<operand> for parameters. */
+/* The graph of a module. Node names of the graph are made of numbers: n<function>_<node>, i and o with the
+ * position for inputs and outputs, p<function>_<node>_<operand> for parameters. */
 #include "dot.h"
 #include "namemap.h"
 #include "print.h"
@@ -16,16 +16,15 @@ typedef struct Graph {
     Repeats repeats;
     Arena *a; /* of one function */
     NameMap edges;
-    uint32_t *input, *output;         /* by position: the first of those it stands with */
-    uint32_t *inputs, *outputs;       /* by position: how many stand there */
+    uint32_t *input, *output;   /* by position: the first of those it stands with */
+    uint32_t *inputs, *outputs; /* by position: how many stand there */
     Text *out;
 } Graph;
 
-/* ---- labels ------------------------------------------------------------------------------------------ */
+/* ---- labels ---------------------------------------------------------------------------------- */
 
 /* Inside a quoted label, where backslashes and entities have a meaning; the end of long names says most. */
-static void add_label(Text *out, Str s)
-{
+static void add_label(Text *out, Str s) {
     if (s.n > LABEL_MOST) {
         s.p += s.n - LABEL_MOST;
         s.n = LABEL_MOST;
@@ -44,31 +43,27 @@ static void add_label(Text *out, Str s)
     }
 }
 
-static void add_type(const Module *m, const Type *t, Text *out)
-{
+static void add_type(const Module *m, const Type *t, Text *out) {
     Text text = {0};
     type_print(m, t, &text);
     add_label(out, (Str){text.p, text.n});
     text_free(&text);
 }
 
-static void add_times(Text *out, uint32_t n)
-{
+static void add_times(Text *out, uint32_t n) {
     if (n > 1)
         text_printf(out, "\\nx%u", n);
 }
 
-/* ---- what stands for what ------------------------------------------------------------------------------ */
+/* ---- what stands for what -------------------------------------------------------------------- */
 
-static bool in_repeat(const Graph *g, NodeId n)
-{
+static bool in_repeat(const Graph *g, NodeId n) {
     return g->repeats.run[n] != NONE;
 }
 
-/* What outputs that are shown as one have in common: the result of a node in a repeat, or the type of results of a node with
- * very many; empty for one that stands alone. */
-static Str output_key(const Graph *g, const Value *v)
-{
+/* What outputs that are shown as one have in common: the result of a node in a repeat, or the type of results
+ * of a node with very many; empty for one that stands alone. */
+static Str output_key(const Graph *g, const Value *v) {
     if (v->kind != VK_NODE)
         return (Str){NULL, 0};
     if (in_repeat(g, v->def))
@@ -83,8 +78,7 @@ static Str output_key(const Graph *g, const Value *v)
 }
 
 /* Inputs with the same uses by nodes of repeats are one, too. */
-static void fold_ends(Graph *g)
-{
+static void fold_ends(Graph *g) {
     const Func *f = g->f;
     Text *uses = mem_alloc((f->n_values + 1) * sizeof *uses);
     bool *alone = arena_array(g->a, f->n_values + 1, sizeof *alone);
@@ -120,10 +114,9 @@ static void fold_ends(Graph *g)
     namemap_free(&seen);
 }
 
-/* ---- nodes ---------------------------------------------------------------------------------------------- */
+/* ---- nodes ----------------------------------------------------------------------------------- */
 
-static void node_box(const Graph *g, NodeId i)
-{
+static void node_box(const Graph *g, NodeId i) {
     const Node *n = &g->f->node[i];
     const Attr *site = node_attr(n, AT_site);
     text_printf(g->out, "      n%u_%u [label=\"%s", g->f->id, i, op_info(n->op)->name);
@@ -140,8 +133,7 @@ static void node_box(const Graph *g, NodeId i)
 }
 
 /* In how many groups node i has a parameter of its own as operand k. */
-static uint32_t own_params(const Graph *g, NodeId i, uint32_t k)
-{
+static uint32_t own_params(const Graph *g, NodeId i, uint32_t k) {
     uint32_t n = 1;
     for (NodeId j = i + 1; j < g->f->n_nodes && in_repeat(g, i); j++)
         if (g->repeats.like[j] == i && g->f->node[j].in[k] != g->f->node[i].in[k])
@@ -149,11 +141,13 @@ static uint32_t own_params(const Graph *g, NodeId i, uint32_t k)
     return n;
 }
 
-static void param_box(const Graph *g, NodeId i, uint32_t k)
-{
+static void param_box(const Graph *g, NodeId i, uint32_t k) {
     const Node *n = &g->f->node[i];
     const Value *v = &g->f->value[n->in[k]];
-    text_printf(g->out, "      p%u_%u_%u [shape=box, style=filled, fillcolor=lightgrey, fontsize=9, height=0.2, label=\"@", g->f->id, i, k);
+    text_printf(
+        g->out,
+        "      p%u_%u_%u [shape=box, style=filled, fillcolor=lightgrey, fontsize=9, height=0.2, label=\"@",
+        g->f->id, i, k);
     add_label(g->out, g->m->param[v->def].name);
     add_times(g->out, own_params(g, i, k));
     text_printf(g->out, "\"];\n      p%u_%u_%u -> n%u_%u [label=\"", g->f->id, i, k, g->f->id, i);
@@ -162,8 +156,7 @@ static void param_box(const Graph *g, NodeId i, uint32_t k)
 }
 
 /* Parameters belong to the node that reads them: one box each, or one for all of very many. */
-static void param_boxes(const Graph *g, NodeId i)
-{
+static void param_boxes(const Graph *g, NodeId i) {
     const Node *n = &g->f->node[i];
     uint32_t count = 0, first = 0, last = 0;
     for (uint32_t k = 0; k < n->n_in; k++) {
@@ -177,7 +170,9 @@ static void param_boxes(const Graph *g, NodeId i)
             param_box(g, i, k);
     if (count <= MANY)
         return;
-    text_printf(g->out, "      p%u_%u_0 [shape=box, style=filled, fillcolor=lightgrey, fontsize=9, height=0.2, label=\"%u parameters\\n@",
+    text_printf(g->out,
+                "      p%u_%u_0 [shape=box, style=filled, fillcolor=lightgrey, fontsize=9, height=0.2, "
+                "label=\"%u parameters\\n@",
                 g->f->id, i, count);
     add_label(g->out, g->m->param[g->f->value[n->in[first]].def].name);
     text_printf(g->out, " ...\\n@");
@@ -185,11 +180,10 @@ static void param_boxes(const Graph *g, NodeId i)
     text_printf(g->out, "\"];\n      p%u_%u_0 -> n%u_%u;\n", g->f->id, i, g->f->id, i);
 }
 
-/* ---- edges ------------------------------------------------------------------------------------------------ */
+/* ---- edges ----------------------------------------------------------------------------------- */
 
 /* From what makes v to `to`; once for each `way`, however many groups have it. */
-static void edge(Graph *g, ValueId v, const char *to, uint32_t way, bool onward)
-{
+static void edge(Graph *g, ValueId v, const char *to, uint32_t way, bool onward) {
     const Func *f = g->f;
     const Value *x = &f->value[v];
     const char *from = x->kind == VK_INPUT ? arena_printf(g->a, "i%u_%u", f->id, g->input[x->def])
@@ -202,8 +196,7 @@ static void edge(Graph *g, ValueId v, const char *to, uint32_t way, bool onward)
     text_printf(g->out, "\"%s];\n", onward ? ", style=dashed, constraint=false" : "");
 }
 
-static void node_edges(Graph *g, NodeId i)
-{
+static void node_edges(Graph *g, NodeId i) {
     const Node *n = &g->f->node[i];
     const char *to = arena_printf(g->a, "n%u_%u", g->f->id, g->repeats.like[i]);
     for (uint32_t k = 0; k < n->n_in; k++) {
@@ -217,10 +210,9 @@ static void node_edges(Graph *g, NodeId i)
     }
 }
 
-/* ---- ends --------------------------------------------------------------------------------------------------- */
+/* ---- ends ------------------------------------------------------------------------------------ */
 
-static void input_ellipses(const Graph *g)
-{
+static void input_ellipses(const Graph *g) {
     for (uint32_t i = 0; i < g->f->n_inputs; i++) {
         if (g->input[i] != i)
             continue;
@@ -231,8 +223,7 @@ static void input_ellipses(const Graph *g)
     }
 }
 
-static void output_ellipses(Graph *g)
-{
+static void output_ellipses(Graph *g) {
     for (uint32_t i = 0; i < g->f->n_outputs; i++) {
         const Value *v = &g->f->value[g->f->output[i]];
         const char *name = arena_printf(g->a, "o%u_%u", g->f->id, i);
@@ -251,15 +242,14 @@ static void output_ellipses(Graph *g)
     }
 }
 
-/* ---- functions ------------------------------------------------------------------------------------------------ */
+/* ---- functions ------------------------------------------------------------------------------- */
 
-static void func_nodes(const Graph *g)
-{
+static void func_nodes(const Graph *g) {
     for (uint32_t r = 0; r <= g->repeats.n; r++) {
         uint32_t run = r < g->repeats.n ? r : NONE;
         if (run != NONE)
-            text_printf(g->out, "    subgraph cluster_%u_%u {\n      style=dashed; label=\"x%u\";\n", g->f->id, run,
-                        g->repeats.item[run].times);
+            text_printf(g->out, "    subgraph cluster_%u_%u {\n      style=dashed; label=\"x%u\";\n",
+                        g->f->id, run, g->repeats.item[run].times);
         for (NodeId i = 0; i < g->f->n_nodes; i++)
             if (g->repeats.run[i] == run && g->repeats.turn[i] == 0) {
                 node_box(g, i);
@@ -270,8 +260,8 @@ static void func_nodes(const Graph *g)
     }
 }
 
-static void func_cluster(const Module *m, const Func *f, const uint32_t *likeness, bool fold, uint32_t times, Text *out)
-{
+static void func_cluster(const Module *m, const Func *f, const uint32_t *likeness, bool fold, uint32_t times,
+                         Text *out) {
     static const char *const role[] = {"entry", "body", "kernel", "init"};
     Graph g = {.m = m, .f = f, .fold = fold, .a = arena_new(), .out = out};
     g.input = arena_array(g.a, f->n_inputs + 1u, sizeof *g.input);
@@ -300,8 +290,7 @@ static void func_cluster(const Module *m, const Func *f, const uint32_t *likenes
 }
 
 /* Whether f stands for itself, and for how many; entries always do. */
-static bool stands(const Module *m, const Func *f, const uint32_t *likeness, uint32_t *times)
-{
+static bool stands(const Module *m, const Func *f, const uint32_t *likeness, uint32_t *times) {
     *times = 1;
     for (FuncId i = 0; f->role != FR_ENTRY && i < m->n_funcs; i++) {
         if (i == f->id || !m->func[i] || likeness[i] != likeness[f->id])
@@ -313,11 +302,11 @@ static bool stands(const Module *m, const Func *f, const uint32_t *likeness, uin
     return true;
 }
 
-void module_dot(const Module *m, bool fold, const char *func, Text *out)
-{
+void module_dot(const Module *m, bool fold, const char *func, Text *out) {
     Arena *a = arena_new();
     const uint32_t *likeness = func_likeness(m, a);
-    text_printf(out, "digraph moec {\n  node [shape=box, fontname=monospace];\n  edge [fontname=monospace, fontsize=8];\n");
+    text_printf(out, "digraph moec {\n  node [shape=box, fontname=monospace];\n  edge [fontname=monospace, "
+                     "fontsize=8];\n");
     for (FuncId i = 0; i < m->n_funcs; i++) {
         uint32_t times = 1;
         if (!m->func[i] || (func && !str_is(m->func[i]->name, func)))

@@ -7,8 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-bool dump_write(const char *path, const Text *text, Diag *d)
-{
+bool dump_write(const char *path, const Text *text, Diag *d) {
     FILE *f = fopen(path, "wb");
     bool ok = f && fwrite(text->p, 1, text->n, f) == text->n;
     int error = errno;
@@ -20,9 +19,8 @@ bool dump_write(const char *path, const Text *text, Diag *d)
 }
 
 /* To stdout, a blank line behind it, or to NN-WHEN-PASS.ENDING in the folder. */
-static bool place(const Text *text, const PassRun *run, uint32_t number, const char *when, const char *pass, const char *ending,
-                  Diag *d)
-{
+static bool place(const Text *text, const PassRun *run, uint32_t number, const char *when, const char *pass,
+                  const char *ending, Diag *d) {
     if (!run->dump_dir) {
         fwrite(text->p, 1, text->n, stdout);
         fputc('\n', stdout);
@@ -37,8 +35,8 @@ static bool place(const Text *text, const PassRun *run, uint32_t number, const c
     return ok;
 }
 
-bool dump_module(const Module *m, const PassRun *run, uint32_t number, const char *when, const char *pass, Diag *d)
-{
+bool dump_module(const Module *m, const PassRun *run, uint32_t number, const char *when, const char *pass,
+                 Diag *d) {
     Text text = {0};
     text_printf(&text, "# %s %s\n", when, pass);
     module_print(m, &text);
@@ -48,8 +46,8 @@ bool dump_module(const Module *m, const PassRun *run, uint32_t number, const cha
 }
 
 /* Modules are changed in place: the one before is read back from its text. */
-static bool dump_diff(const Module *m, const PassRun *run, uint32_t number, const char *pass, const Text *last, Diag *d)
-{
+static bool dump_diff(const Module *m, const PassRun *run, uint32_t number, const char *pass,
+                      const Text *last, Diag *d) {
     static const DiffOptions everything = {NULL, false};
     Module *before = module_parse(d, "<before>", last->p, last->n);
     Text text = {0};
@@ -64,8 +62,8 @@ static bool dump_diff(const Module *m, const PassRun *run, uint32_t number, cons
     return ok;
 }
 
-bool dump_change(const Module *m, const PassRun *run, uint32_t number, const char *pass, Text *last, bool dumped, Diag *d)
-{
+bool dump_change(const Module *m, const PassRun *run, uint32_t number, const char *pass, Text *last,
+                 bool dumped, Diag *d) {
     Text now = {0};
     bool ok = true;
     module_print(m, &now);

@@ -3,15 +3,13 @@
 #include "print.h"
 
 /* Whether result k of n has no storage of its own: an append, or a call of what hands one out. */
-static bool is_appended(const Module *m, const Node *n, uint32_t k)
-{
+static bool is_appended(const Module *m, const Node *n, uint32_t k) {
     const Attr *a = n->op == OP_call ? node_attr(n, AT_func) : NULL;
     const Func *callee = a ? module_func(m, (FuncId)a->i) : NULL;
     return n->op == OP_append || (callee && value_is(callee, callee->output[k], OP_append));
 }
 
-static void expose(Module *m, Func *f, Arena *scratch)
-{
+static void expose(Module *m, Func *f, Arena *scratch) {
     bool *is_output = arena_array(scratch, f->n_values + 1, sizeof *is_output);
     const Str *names = value_names(f, scratch);
     Remap r = remap_begin(m, scratch, f);
@@ -30,8 +28,7 @@ static void expose(Module *m, Func *f, Arena *scratch)
     func_end(m, r.f, f->id);
 }
 
-void expose_results(Module *m)
-{
+void expose_results(Module *m) {
     for (FuncId i = 0; i < m->n_funcs; i++) {
         Arena *scratch = arena_new();
         if (m->func[i] && m->func[i]->role == FR_ENTRY)

@@ -1,5 +1,5 @@
-/* Repeats in a function: for every period the stretches of nodes that are like the ones a period on; the one that covers
- * most becomes a repeat, and what stands before and behind it is searched again. */
+/* Repeats in a function: for every period the stretches of nodes that are like the ones a period on; the one
+ * that covers most becomes a repeat, and what stands before and behind it is searched again. */
 #include "repeat.h"
 #include "namemap.h"
 #include "print.h"
@@ -7,14 +7,15 @@
 #include <string.h>
 
 enum {
-    WORTH = 3,           /* nodes that a repeat has to save */
-    INDEPENDENT_MIN = 3, /* groups that do not depend on each other are no layers: two of a kind stay as they are */
+    WORTH = 3, /* nodes that a repeat has to save */
+    INDEPENDENT_MIN =
+        3, /* groups that do not depend on each other are no layers: two of a kind stay as they are */
 };
 /* Pairs of nodes that are looked at, in one search and in all: time for graphs of any size. */
 #define SEARCH_CHECKS ((uint64_t)1 << 26)
-#define MOST_CHECKS ((uint64_t)1 << 29)
+#define MOST_CHECKS   ((uint64_t)1 << 29)
 
-/* ---- likeness ---------------------------------------------------------------------------------------- */
+/* ---- likeness -------------------------------------------------------------------------------- */
 
 typedef struct Likeness {
     const Module *m;
@@ -23,8 +24,7 @@ typedef struct Likeness {
     uint32_t *func;
 } Likeness;
 
-static uint32_t number(Likeness *l, const Text *t)
-{
+static uint32_t number(Likeness *l, const Text *t) {
     uint32_t n = (uint32_t)l->numbers.count;
     Str key = {t->p, t->n};
     if (namemap_find(&l->numbers, key, &n))
@@ -35,8 +35,7 @@ static uint32_t number(Likeness *l, const Text *t)
 }
 
 /* What a node is, operands by their types alone. */
-static void node_key(const Likeness *l, const Func *f, const Node *n, Text *out)
-{
+static void node_key(const Likeness *l, const Func *f, const Node *n, Text *out) {
     static const Str no_names[1];
     Attr few[16], *attrs = n->n_attrs <= 16 ? few : mem_alloc(n->n_attrs * sizeof *attrs);
     Node plain = {.op = n->op, .attrs = attrs};
@@ -63,8 +62,7 @@ static void node_key(const Likeness *l, const Func *f, const Node *n, Text *out)
 }
 
 /* Callees first; calls are free of cycles and nest a bounded number deep. */
-static void func_number(Likeness *l, const Func *f)
-{
+static void func_number(Likeness *l, const Func *f) {
     Text t = {0};
     if (l->func[f->id] != NONE)
         return;
@@ -91,8 +89,7 @@ static void func_number(Likeness *l, const Func *f)
     text_free(&t);
 }
 
-uint32_t *func_likeness(const Module *m, Arena *a)
-{
+uint32_t *func_likeness(const Module *m, Arena *a) {
     Arena *scratch = arena_new();
     Likeness l = {.m = m, .a = scratch, .func = arena_array(a, m->n_funcs + 1u, sizeof(uint32_t))};
     memset(l.func, 0xff, (m->n_funcs + 1u) * sizeof *l.func);
@@ -104,15 +101,16 @@ uint32_t *func_likeness(const Module *m, Arena *a)
     return l.func;
 }
 
-/* ---- the search ---------------------------------------------------------------------------------------- */
+/* ---- the search ------------------------------------------------------------------------------ */
 
 /* Positions count nodes that are like another one, the others left out. */
 typedef struct Search {
     const Func *f;
-    NodeId *node;     /* by position */
-    int64_t *at;      /* by NodeId: its position, or -1 */
-    uint32_t *like;   /* by position: the node's number */
-    int64_t *lo, *hi; /* by position i, for one period: the run that holds i as well as i + period starts in lo..hi */
+    NodeId *node;   /* by position */
+    int64_t *at;    /* by NodeId: its position, or -1 */
+    uint32_t *like; /* by position: the node's number */
+    int64_t *lo,
+        *hi; /* by position i, for one period: the run that holds i as well as i + period starts in lo..hi */
     int64_t *all_lo, *all_hi; /* the same of all positions from i to the end of a stretch */
     uint64_t checks;
 } Search;
@@ -123,19 +121,16 @@ typedef struct Found {
 } Found;
 
 /* The position that makes v, or -1. */
-static int64_t maker(const Search *s, ValueId v)
-{
+static int64_t maker(const Search *s, ValueId v) {
     return s->f->value[v].kind == VK_NODE ? s->at[s->f->value[v].def] : -1;
 }
 
-static int64_t larger(int64_t a, int64_t b)
-{
+static int64_t larger(int64_t a, int64_t b) {
     return a > b ? a : b;
 }
 
 /* Operands a of position i and b of i + period: narrows where a run may start. False: no run holds both. */
-static bool operand_fits(Search *s, int64_t i, int64_t period, ValueId a, ValueId b)
-{
+static bool operand_fits(Search *s, int64_t i, int64_t period, ValueId a, ValueId b) {
     if (a == NONE || (s->f->value[a].kind == VK_PARAM && s->f->value[b].kind == VK_PARAM))
         return true;
     int64_t from = maker(s, a), to = maker(s, b), *lo = &s->lo[i], *hi = &s->hi[i];
@@ -153,8 +148,7 @@ static bool operand_fits(Search *s, int64_t i, int64_t period, ValueId a, ValueI
     return *lo <= *hi;
 }
 
-static bool fits(Search *s, int64_t i, int64_t period)
-{
+static bool fits(Search *s, int64_t i, int64_t period) {
     const Node *a = &s->f->node[s->node[i]], *b = &s->f->node[s->node[i + period]];
     if (s->like[i] != s->like[i + period])
         return false;
@@ -167,8 +161,7 @@ static bool fits(Search *s, int64_t i, int64_t period)
 }
 
 /* Whether some operand of the second group comes from the first. */
-static bool is_chained(const Search *s, int64_t start, int64_t period)
-{
+static bool is_chained(const Search *s, int64_t start, int64_t period) {
     for (int64_t i = start + period; i < start + 2 * period; i++) {
         const Node *n = &s->f->node[s->node[i]];
         for (uint32_t k = 0; k < n->n_in; k++) {
@@ -180,14 +173,12 @@ static bool is_chained(const Search *s, int64_t start, int64_t period)
     return false;
 }
 
-static bool worth(const Found *x)
-{
+static bool worth(const Found *x) {
     return (x->times - 1) * x->period >= WORTH && (x->chained || x->times >= INDEPENDENT_MIN);
 }
 
 /* How many values the second group takes from the first. */
-static uint32_t crossing(const Search *s, int64_t start, int64_t period, Arena *scratch)
-{
+static uint32_t crossing(const Search *s, int64_t start, int64_t period, Arena *scratch) {
     bool *seen = arena_array(scratch, s->f->n_values + 1, sizeof *seen);
     uint32_t n = 0;
     for (int64_t i = start + period; i < start + 2 * period; i++) {
@@ -204,8 +195,7 @@ static uint32_t crossing(const Search *s, int64_t start, int64_t period, Arena *
 }
 
 /* Positions begin..end - 1 fit with those a period on. */
-static void gather_bounds(Search *s, int64_t begin, int64_t end)
-{
+static void gather_bounds(Search *s, int64_t begin, int64_t end) {
     for (int64_t i = end - 1; i >= begin; i--) {
         bool last = i == end - 1;
         s->all_lo[i] = last ? s->lo[i] : larger(s->lo[i], s->all_lo[i + 1]);
@@ -213,14 +203,13 @@ static void gather_bounds(Search *s, int64_t begin, int64_t end)
     }
 }
 
-static bool may_start(const Search *s, int64_t i)
-{
+static bool may_start(const Search *s, int64_t i) {
     return s->all_lo[i] <= i && i <= s->all_hi[i];
 }
 
-/* Where a group begins is a matter of taste when there is room: where the fewest values pass from group to group. */
-static void align(const Search *s, Found *x, int64_t end)
-{
+/* Where a group begins is a matter of taste when there is room: where the fewest values pass from group to
+ * group. */
+static void align(const Search *s, Found *x, int64_t end) {
     uint32_t best = UINT32_MAX;
     int64_t first = x->start, last = end + x->period - x->times * x->period;
     for (int64_t start = first; start <= last && start < end; start++) {
@@ -237,8 +226,7 @@ static void align(const Search *s, Found *x, int64_t end)
 }
 
 /* The run of this period in the stretch begin..end - 1, if it beats *best. */
-static void try_stretch(Search *s, int64_t begin, int64_t end, int64_t period, Found *best)
-{
+static void try_stretch(Search *s, int64_t begin, int64_t end, int64_t period, Found *best) {
     if (end - begin < period || (end - begin) / period * period + period <= best->times * best->period)
         return;
     gather_bounds(s, begin, end);
@@ -256,8 +244,7 @@ static void try_stretch(Search *s, int64_t begin, int64_t end, int64_t period, F
 }
 
 /* Also without the tail that keeps a run from starting at the front. */
-static void try_both(Search *s, int64_t begin, int64_t end, int64_t period, Found *best)
-{
+static void try_both(Search *s, int64_t begin, int64_t end, int64_t period, Found *best) {
     int64_t tail = begin;
     while (tail < end && s->lo[tail] <= begin)
         tail++;
@@ -266,8 +253,7 @@ static void try_both(Search *s, int64_t begin, int64_t end, int64_t period, Foun
         try_stretch(s, begin, end, period, best);
 }
 
-static Found search(Search *s, int64_t from, int64_t to)
-{
+static Found search(Search *s, int64_t from, int64_t to) {
     Found best = {0};
     uint64_t most = s->checks + SEARCH_CHECKS < MOST_CHECKS ? s->checks + SEARCH_CHECKS : MOST_CHECKS;
     for (int64_t period = 1; 2 * period <= to - from && s->checks < most; period++) {
@@ -283,8 +269,7 @@ static Found search(Search *s, int64_t from, int64_t to)
     return best;
 }
 
-static void record(Search *s, const Found *x, Repeats *out)
-{
+static void record(Search *s, const Found *x, Repeats *out) {
     for (int64_t i = 0; i < x->times * x->period; i++) {
         NodeId n = s->node[x->start + i];
         out->run[n] = out->n;
@@ -294,8 +279,7 @@ static void record(Search *s, const Found *x, Repeats *out)
     out->item[out->n++] = (Repeat){(uint32_t)x->period, (uint32_t)x->times, x->chained};
 }
 
-void repeats_none(const Func *f, Arena *a, Repeats *out)
-{
+void repeats_none(const Func *f, Arena *a, Repeats *out) {
     *out = (Repeats){.run = arena_array(a, f->n_nodes + 1, sizeof *out->run),
                      .turn = arena_array(a, f->n_nodes + 1, sizeof *out->turn),
                      .like = arena_array(a, f->n_nodes + 1, sizeof *out->like),
@@ -306,8 +290,7 @@ void repeats_none(const Func *f, Arena *a, Repeats *out)
     }
 }
 
-void repeats_find(const Module *m, const Func *f, const uint32_t *likeness, Arena *a, Repeats *out)
-{
+void repeats_find(const Module *m, const Func *f, const uint32_t *likeness, Arena *a, Repeats *out) {
     Arena *scratch = arena_new();
     Likeness l = {.m = m, .a = scratch, .func = (uint32_t *)(uintptr_t)likeness};
     Search s = {.f = f};
@@ -319,7 +302,8 @@ void repeats_find(const Module *m, const Func *f, const uint32_t *likeness, Aren
     s.hi = arena_array(scratch, room, sizeof *s.hi);
     s.all_lo = arena_array(scratch, room, sizeof *s.all_lo);
     s.all_hi = arena_array(scratch, room, sizeof *s.all_hi);
-    uint32_t *count = arena_array(scratch, room, sizeof *count), *number_of = arena_array(scratch, room, sizeof *number_of);
+    uint32_t *count = arena_array(scratch, room, sizeof *count),
+             *number_of = arena_array(scratch, room, sizeof *number_of);
     repeats_none(f, a, out);
     for (NodeId i = 0; i < f->n_nodes; i++) {
         Text key = {0};

@@ -1,12 +1,13 @@
-/* Layers found by structure: groups of nodes that stand in a function several times in a row, as isomorphic as a reader
- * wants them. Names play no part.
+/* Layers found by structure: groups of nodes that stand in a function several times in a row, as isomorphic
+ * as a reader wants them. Names play no part.
  *
- * Nodes are alike when they have the same op, types and attributes, annotations and the start of slices left out, and call
- * functions that are alike. A repeat is a run of `times` groups of `period` nodes each: every node is like its counterpart
- * one group on, and so are its operands: they lie at the same place in the same or the group before; or outside the run,
- * where groups may have operands of their own (weights, caches, what another repeat made); or what comes to the first group
- * from outside comes to the others from the group before. Nodes that are like no other of their function may stand between
- * those of a run and do not belong to it. */
+ * Nodes are alike when they have the same op, types and attributes, annotations and the start of slices left
+ * out, and call functions that are alike. A repeat is a run of `times` groups of `period` nodes each: every
+ * node is like its counterpart one group on, and so are its operands: they lie at the same place in the same
+ * or the group before; or outside the run, where groups may have operands of their own (weights, caches, what
+ * another repeat made); or what comes to the first group from outside comes to the others from the group
+ * before. Nodes that are like no other of their function may stand between those of a run and do not belong
+ * to it. */
 #ifndef MOEC_REPEAT_H
 #define MOEC_REPEAT_H
 

@@ -3,10 +3,9 @@
 
 #include <string.h>
 
-/* What is left of the pipeline before code can be made: what stands behind what the module shows to have run. `match`
- * does not know its own results any more when adapters stand between them. */
-uint32_t passes_left(const Module *m, PassId *list)
-{
+/* What is left of the pipeline before code can be made: what stands behind what the module shows to have run.
+ * `match` does not know its own results any more when adapters stand between them. */
+uint32_t passes_left(const Module *m, PassId *list) {
     bool placed = false, fused = false;
     uint32_t n = 0;
     for (FuncId i = 0; i < m->n_funcs; i++) {
@@ -20,9 +19,9 @@ uint32_t passes_left(const Module *m, PassId *list)
     return n;
 }
 
-/* Text IR names large weights without carrying them: they get small seeded values, the same for the same name. */
-bool seed_weights(Module *m, uint64_t seed, const char *file, Diag *d)
-{
+/* Text IR names large weights without carrying them: they get small seeded values, the same for the same
+ * name. */
+bool seed_weights(Module *m, uint64_t seed, const char *file, Diag *d) {
     uint32_t n = 0;
     for (ParamId i = 0; i < m->n_params; i++) {
         Param *p = &m->param[i];
@@ -36,7 +35,8 @@ bool seed_weights(Module *m, uint64_t seed, const char *file, Diag *d)
         uint64_t state = hash_bytes(seed, p->name.p, p->name.n);
         for (int64_t k = 0; k < count; k++) {
             state = state * 6364136223846793005u + 1442695040888963407u; /* Knuth's MMIX generator */
-            tensor_set_f64(&t, k, dtype_is_float(t.dtype) ? ((double)(state >> 40) * 0x1p-24 - 0.5) * 0.25 : 0.0);
+            tensor_set_f64(&t, k,
+                           dtype_is_float(t.dtype) ? ((double)(state >> 40) * 0x1p-24 - 0.5) * 0.25 : 0.0);
         }
         p->data = t.data;
         n++;
@@ -46,10 +46,9 @@ bool seed_weights(Module *m, uint64_t seed, const char *file, Diag *d)
     return true;
 }
 
-/* Symbols that given inputs decide take their values from them; the others are seeded, then the inputs left. */
-bool complete_inputs(const Module *m, const PassOptions *o, const Func *f, const bool *given, Tensor *in, int64_t *syms,
-                     Arena *a, Diag *d)
-{
+/* Symbols that given inputs decide are those; the others are seeded, then the inputs that are left. */
+bool complete_inputs(const Module *m, const PassOptions *o, const Func *f, const bool *given, Tensor *in,
+                     int64_t *syms, Arena *a, Diag *d) {
     Tensor *seeded = arena_array(a, f->n_inputs + 1u, sizeof *seeded);
     bool all = true;
     seed_symbols(m, o, syms);
@@ -81,11 +80,11 @@ bool complete_inputs(const Module *m, const PassOptions *o, const Func *f, const
     return func_bind_dims(m, f, in, syms, d);
 }
 
-/* ---- native code ------------------------------------------------------------------------------------------ */
+/* ---- native code ----------------------------------------------------------------------------- */
 
-/* Copies between dense data and storage whose axis `axis` has room for more: outer * extent * inner elements. */
-static void copy_grown(const Tensor *t, int axis, int64_t capacity, void *dense, void *storage, bool to_storage)
-{
+/* Copies between dense data and storage whose axis `axis` has room for more: outer * extent * inner. */
+static void copy_grown(const Tensor *t, int axis, int64_t capacity, void *dense, void *storage,
+                       bool to_storage) {
     size_t inner = dtype_bytes(t->dtype);
     int64_t outer = 1;
     for (int i = 0; i < t->rank; i++) {
@@ -101,8 +100,7 @@ static void copy_grown(const Tensor *t, int axis, int64_t capacity, void *dense,
     }
 }
 
-static bool grown_input(const moec_value *v, Tensor *t, Arena *a, Diag *d)
-{
+static bool grown_input(const moec_value *v, Tensor *t, Arena *a, Diag *d) {
     Tensor room = *t;
     room.dim[v->grow_axis] = v->capacity;
     if (t->dim[v->grow_axis] > v->capacity || !tensor_alloc(a, &room))
@@ -112,11 +110,12 @@ static bool grown_input(const moec_value *v, Tensor *t, Arena *a, Diag *d)
     return true;
 }
 
-bool call_compiled(Native *n, const Module *m, const Func *f, const int64_t *syms, Tensor *in, Tensor *out, Arena *a)
-{
+bool call_compiled(Native *n, const Module *m, const Func *f, const int64_t *syms, Tensor *in, Tensor *out,
+                   Arena *a) {
     int index = native_function(n, arena_printf(a, "%.*s", (int)f->name.n, f->name.p));
     if (index < 0)
-        return diag_error(n->d, NULL, "function @%s is no entry of the compiled model", diag_show(n->d, f->name));
+        return diag_error(n->d, NULL, "function @%s is no entry of the compiled model",
+                          diag_show(n->d, f->name));
     const moec_function *p = &n->program->function[index];
     int64_t *sym = arena_array(a, n->program->n_symbols + 1, sizeof *sym);
     for (size_t i = 0; i < dim_sym_count(m->dims); i++) {

@@ -4,14 +4,12 @@
 
 enum { DIFF_NONE = 0, DIFF_SOME = 1, DIFF_TROUBLE = 2 };
 
-static bool has_func(const Module *a, const Module *b, const Options *o, Diag *d)
-{
+static bool has_func(const Module *a, const Module *b, const Options *o, Diag *d) {
     return !o->func || module_find(a, o->func) || module_find(b, o->func) ||
            diag_error(d, NULL, "neither module has a function '%s'", diag_show(d, str_c(o->func)));
 }
 
-int cmd_diff(const Options *o)
-{
+int cmd_diff(const Options *o) {
     if (o->argument.count != 2)
         return usage_error(o, "two models to compare were expected");
     Diag *d = diag_new();

@@ -6,8 +6,7 @@
 
 #define MAX_SVG ((int64_t)1 << 30)
 
-static bool run_dot(const char *from, const char *to, bool verbose, Diag *d)
-{
+static bool run_dot(const char *from, const char *to, bool verbose, Diag *d) {
     Args args = {0};
     vec_push(&args, "dot");
     vec_push(&args, "-Tsvg");
@@ -19,13 +18,14 @@ static bool run_dot(const char *from, const char *to, bool verbose, Diag *d)
     return ok;
 }
 
-bool svg_render(Text *graph, bool verbose, Diag *d)
-{
+bool svg_render(Text *graph, bool verbose, Diag *d) {
     Arena *a = arena_new();
     Str drawing;
     char *dir = scratch_open(a, d);
-    const char *from = arena_printf(a, "%s/graph.dot", dir ? dir : ""), *to = arena_printf(a, "%s/graph.svg", dir ? dir : "");
-    bool ok = dir && outfile_text(from, graph, d) && run_dot(from, to, verbose, d) && file_read(a, to, MAX_SVG, &drawing, d);
+    const char *from = arena_printf(a, "%s/graph.dot", dir ? dir : ""),
+               *to = arena_printf(a, "%s/graph.svg", dir ? dir : "");
+    bool ok = dir && outfile_text(from, graph, d) && run_dot(from, to, verbose, d) &&
+              file_read(a, to, MAX_SVG, &drawing, d);
     if (ok) {
         graph->n = 0;
         text_add(graph, drawing.p, drawing.n);

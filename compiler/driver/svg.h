@@ -4,7 +4,8 @@
 
 #include "driver.h"
 
-/* Replaces a graph in Graphviz' language by its drawing. False after reporting that `dot` is missing or fails. */
+/* Replaces a graph in Graphviz' language by its drawing. False after reporting that `dot` is missing or
+ * fails. */
 bool svg_render(Text *graph, bool verbose, Diag *d);
 
 #endif

@@ -15,16 +15,19 @@ extern char **environ;
 char *scratch_open(Arena *a, Diag *d) {
     const char *tmp = getenv("TMPDIR");
     char *dir = arena_printf(a, "%s/moec.XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (mkdtemp(dir)) return dir;
+    if (mkdtemp(dir))
+        return dir;
     diag_error(d, dir, "cannot make a scratch folder: %s", strerror(errno));
     return NULL;
 }
 
 void scratch_close(const char *path) {
     DIR *dir = path ? opendir(path) : NULL;
-    if (!dir) return;
+    if (!dir)
+        return;
     for (struct dirent *e; (e = readdir(dir));)
-        if (e->d_name[0] != '.') unlinkat(dirfd(dir), e->d_name, 0);
+        if (e->d_name[0] != '.')
+            unlinkat(dirfd(dir), e->d_name, 0);
     closedir(dir);
     rmdir(path);
 }
@@ -36,16 +39,21 @@ static bool missing(const char *program, const char *install, Diag *d) {
 bool tool_run(Args *args, bool verbose, const char *install, Diag *d) {
     vec_push(args, NULL);
     if (verbose) {
-        for (size_t i = 0; args->item[i]; i++) fprintf(stderr, "%s%s", i ? " " : "", args->item[i]);
+        for (size_t i = 0; args->item[i]; i++)
+            fprintf(stderr, "%s%s", i ? " " : "", args->item[i]);
         fputc('\n', stderr);
     }
     pid_t pid;
     int status, e = posix_spawnp(&pid, args->item[0], NULL, NULL, (char *const *)args->item, environ);
-    if (e == ENOENT) return missing(args->item[0], install, d);
-    if (e) return diag_error(d, NULL, "cannot start '%s': %s", args->item[0], strerror(e));
+    if (e == ENOENT)
+        return missing(args->item[0], install, d);
+    if (e)
+        return diag_error(d, NULL, "cannot start '%s': %s", args->item[0], strerror(e));
     while (waitpid(pid, &status, 0) < 0)
-        if (errno != EINTR) return diag_error(d, NULL, "waiting for '%s': %s", args->item[0], strerror(errno));
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 127) return missing(args->item[0], install, d);
+        if (errno != EINTR)
+            return diag_error(d, NULL, "waiting for '%s': %s", args->item[0], strerror(errno));
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
+        return missing(args->item[0], install, d);
     return (WIFEXITED(status) && WEXITSTATUS(status) == 0) ||
            diag_error(d, NULL, "'%s' failed; -v shows its command line", args->item[0]);
 }

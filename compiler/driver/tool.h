@@ -1,4 +1,5 @@
-/* Other people's programs: a scratch folder for what they read and write, and running them, never through a shell. */
+/* Other people's programs: a scratch folder for what they read and write, and running them, never through a
+ * shell. */
 #ifndef MOEC_TOOL_H
 #define MOEC_TOOL_H
 
@@ -10,8 +11,8 @@ typedef Vec(const char *) Args;
 char *scratch_open(Arena *a, Diag *d);
 /* Removes the folder's files and the folder; NULL is fine. */
 void scratch_close(const char *dir);
-/* Runs args (a NULL is put behind them) and waits; `install`: what to say when there is no such program. `verbose` shows the
- * command line on stderr. False after reporting, also when it fails. */
+/* Runs args (a NULL is put behind them) and waits; `install`: what to say when there is no such program.
+ * `verbose` shows the command line on stderr. False after reporting, also when it fails. */
 bool tool_run(Args *args, bool verbose, const char *install, Diag *d);
 
 #endif
