@@ -4,6 +4,7 @@
 
 #include "../../codegen/program.h"
 #include "driver.h"
+#include "tool.h"
 
 typedef struct Build {
     const Options *o;
@@ -54,7 +55,6 @@ bool build_main(Build *b, const char *dir, bool with_text);
 bool build_model(Build *b, const char *dir);
 bool build_weights_asm(Build *b, const char *dir, const char *weights);
 
-typedef Vec(const char *) Args;
 /* Runs a program, args[0] found on PATH; `hint` tells what to do when it is not there. */
 bool build_tool(Build *b, Args *args, const char *hint);
 
