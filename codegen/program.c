@@ -287,7 +287,15 @@ static void use_symbol(void *ctx, uint32_t sym) {
     ((SymbolUse *)ctx)->slot[sym] = 0;
 }
 
-/* Numbers the symbols that stand in a type of an entry function or kernel; passes leave others behind. */
+static void number_attrs(Program *p, const Node *n, SymbolUse *u) {
+    for (uint32_t i = 0; i < n->n_attrs; i++) {
+        const Attr *a = &n->attrs[i];
+        if (attr_kind(a->key) == AK_DIM) dim_visit(p->m->dims, a->d, use_symbol, u);
+        for (uint32_t k = 0; attr_kind(a->key) == AK_DIMS && k < a->dims.n; k++) dim_visit(p->m->dims, a->dims.v[k], use_symbol, u);
+    }
+}
+
+/* Numbers the symbols that stand in a type or an attribute of an entry function or kernel; passes leave others behind. */
 static void number_symbols(Program *p) {
     uint32_t n = (uint32_t)dim_sym_count(p->m->dims);
     SymbolUse u = {arena_array(p->arena, n + 1, sizeof *u.slot)};
@@ -297,6 +305,7 @@ static void number_symbols(Program *p) {
         if (!f || (f->role != FR_ENTRY && !p->kernel[i])) continue;
         for (ValueId v = 0; v < f->n_values; v++)
             for (int a = 0; a < f->value[v].type.rank; a++) dim_visit(p->m->dims, f->value[v].type.dim[a], use_symbol, &u);
+        for (uint32_t k = 0; k < f->n_nodes; k++) number_attrs(p, &f->node[k], &u);
     }
     p->symbol = arena_array(p->arena, n + 1, sizeof *p->symbol);
     for (uint32_t i = 0; i < n; i++)
