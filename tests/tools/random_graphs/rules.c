@@ -156,6 +156,12 @@ bool grow_numeric(Gen *g, Op op, DType t) {
     return binary(g, op, t, t, t);
 }
 
+bool grow_logical(Gen *g, Op op, DType t) {
+    if (t != DT_BOOL || op_info(op)->in_max == 2) return t == DT_BOOL && binary(g, op, t, t, t);
+    ValueId v = pick(g, t, any_shape);
+    return made(v) && made(emit(g, op, &v, 1, NULL, 0));
+}
+
 bool grow_compare(Gen *g, Op op, DType t) {
     return binary(g, op, t, t, DT_BOOL);
 }

@@ -220,7 +220,8 @@ bool grow_gradient(Gen *g, Op op, DType t) {
     g->differentiable = false; /* nothing goes through a gradient again */
     for (ValueId i = 0; loss != NONE && i < before && made < 3; i++) {
         const Value *s = &g->f->value[i];
-        if (!on[i] || s->kind == VK_NODE || !dtype_is_float(s->type.dtype) || s->type.dtype == DT_F16 || !rng_chance(&g->rng, 70)) continue;
+        bool fixed = s->kind == VK_PARAM && g->m->param[s->def].kind != PK_ADAPTER; /* may be folded away: its gradient is none */
+        if (!on[i] || s->kind == VK_NODE || fixed || !dtype_is_float(s->type.dtype) || s->type.dtype == DT_F16 || !rng_chance(&g->rng, 70)) continue;
         ValueId in[2] = {loss, i};
         made += emit(g, op, in, 2, NULL, 0) != NONE;
     }
