@@ -385,5 +385,6 @@ LoopKernel *lower_kernel(Module *m, const Func *f, const LowerOptions *o, Arena 
         to.buf = b;
         if (!store_elements(&l, v, &to)) return NULL;
     }
+    loop_prune(l.k);
     return l.k;
 }

@@ -269,6 +269,10 @@ static const LExpr *pull_pointwise(Lower *l, const Node *n, const LExpr *const *
     LOp op;
     const LExpr *whole = pull_integer(l, n, e[0]);
     if (whole) return whole;
+    if (n->op == OP_pow && e[1]->type != t && (dtype_is_float(t) || dtype_is_float(e[1]->type))) {
+        DType in = dtype_is_float(t) ? t : DT_F64;
+        return le_cast(l->k, t, le_op2(l->k, LO_POW, in, le_cast(l->k, in, e[0]), le_cast(l->k, in, e[1])));
+    }
     if (n->op == OP_dropout || n->op == OP_jitter) return e[0];
     if (n->op == OP_cast) return le_cast(l->k, t, e[0]);
     if (n->op == OP_select) return le_select(l->k, e[0], e[1], e[2]);

@@ -11,7 +11,8 @@
  *   shrink.c     a failing graph made small, and the files that reproduce it
  *   main.c       options, counts
  *
- * A graph follows from its seed alone, whatever stands beside it in a module and whatever the machine. */
+ * A graph follows from its seed alone, whatever stands beside it in a module and whatever the machine and compiler: no two
+ * choices stand in one expression, whose parts C orders as it likes. */
 #ifndef RANDOM_GRAPHS_H
 #define RANDOM_GRAPHS_H
 

@@ -15,7 +15,7 @@ enum { MARGIN = 8 };
 
 /* Relative size of the noise: much above the spacing of numbers, so that hardly ever all samples leave a value as it is. */
 static double noise_of(DType t) {
-    return t == DT_F16 ? 0x1p-7 : t == DT_F32 ? 0x1p-19 : 0x1p-47;
+    return t == DT_F16 ? 0x1p-7 : t == DT_F32 ? 0x1p-19 : 0x1p-40;
 }
 
 /* ---- the noisy function ---- */
@@ -37,9 +37,13 @@ static ValueId noisy(Noisy *x, ValueId v) {
     return t.dtype == DT_F16 ? build_binary(x->m, x->r.f, OP_add, v, noise_input(x, &t, "tiny"), str_c("")) : v;
 }
 
-/* Ops whose formula subtracts nearly equal numbers of size 1: their own rounding is no fraction of the result. */
+/* Ops inside which nearly equal numbers are subtracted: their own rounding is no fraction of the result, but of the sizes of
+ * their operands. */
 static bool cancels(Op op) {
-    return op == OP_gelu || op == OP_gelu_grad;
+    static const Op ops[] = {OP_gelu, OP_gelu_grad, OP_log_softmax, OP_attention_grad, OP_cross_entropy, OP_cross_entropy_dx, OP_cross_entropy_dw};
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
+        if (ops[i] == op) return true;
+    return false;
 }
 
 static bool is_float(const Func *f, ValueId v) {
@@ -50,6 +54,33 @@ static bool is_rounded(const Func *f, const Node *n, const Exact *of) {
     for (uint32_t k = 0; k < n->n_out; k++)
         if (is_float(f, n->out + k) && !of[n->out + k].exact) return true;
     return false;
+}
+
+/* The product of the largest magnitudes of n's float operands, none below 1. */
+static ValueId size_of_operands(Noisy *x, const Func *f, const Node *n, DType t) {
+    ValueId size = build_scalar(x->m, x->r.f, t, 1);
+    for (uint32_t i = 0; i < n->n_in; i++) {
+        if (!is_float(f, n->in[i]) || f->value[n->in[i]].type.dtype != t || !f->value[n->in[i]].type.rank) continue;
+        int64_t axes[MOEC_MAX_RANK];
+        uint32_t rank = (uint32_t)f->value[n->in[i]].type.rank;
+        for (uint32_t k = 0; k < rank; k++) axes[k] = k;
+        Attr attrs[2] = {attr_ints(AT_axes, axes, rank), attr_i(AT_keep, 0)};
+        ValueId most = build_unary(x->m, x->r.f, OP_abs, x->r.map[n->in[i]], str_c(""));
+        most = func_node(x->m, x->r.f, OP_reduce_max, &most, 1, attrs, 2, str_c(""));
+        most = build_binary(x->m, x->r.f, OP_max, most, build_scalar(x->m, x->r.f, t, 1), str_c(""));
+        size = build_binary(x->m, x->r.f, OP_mul, size, most, str_c(""));
+    }
+    return size;
+}
+
+static void add_inner(Noisy *x, const Func *f, const Node *n) {
+    ValueId size = size_of_operands(x, f, n, f->value[n->out].type.dtype);
+    for (uint32_t k = 0; k < n->n_out; k++) {
+        ValueId *v = &x->r.map[n->out + k];
+        Type t = x->r.f->value[*v].type;
+        ValueId e = build_binary(x->m, x->r.f, OP_mul, noise_input(x, &t, "inner"), size, str_c(""));
+        *v = build_binary(x->m, x->r.f, OP_add, *v, e, str_c(""));
+    }
 }
 
 static FuncId noisy_func(Module *m, const Func *f, const Exact *of) {
@@ -63,11 +94,8 @@ static FuncId noisy_func(Module *m, const Func *f, const Exact *of) {
         for (uint32_t k = 0; k < n->n_in; k++) kept[k] = remap_value(&x.r, n->in[k]);
         for (uint32_t k = 0; rounded && k < n->n_in; k++)
             if (is_float(f, n->in[k]) && x.r.map[n->in[k]] == kept[k]) x.r.map[n->in[k]] = noisy(&x, kept[k]);
-        ValueId v = remap_node(&x.r, n);
-        if (cancels(n->op)) {
-            Type t = x.r.f->value[v].type;
-            x.r.map[n->out] = build_binary(m, x.r.f, OP_add, v, noise_input(&x, &t, "inner"), str_c(""));
-        }
+        remap_node(&x.r, n);
+        if (cancels(n->op)) add_inner(&x, f, n);
         for (uint32_t k = 0; k < n->n_in; k++)
             if (n->in[k] != NONE) x.r.map[n->in[k]] = kept[k];
     }

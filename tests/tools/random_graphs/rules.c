@@ -81,12 +81,15 @@ bool grow_split_seed(Gen *g, Op op, DType t) {
 static ValueId in_domain(Gen *g, Op op, ValueId v) {
     bool part = op == OP_sqrt || op == OP_rsqrt || op == OP_log || op == OP_recip || op == OP_div || op == OP_pow;
     if (!part || v == NONE || !dtype_is_float(gen_type(g, v)->dtype)) return v;
-    if (!g->differentiable && rng_chance(&g->rng, 30)) return v;
+    bool given = g->f->value[v].kind != VK_NODE; /* the sign of a computed zero is nobody's business, that of 1 / 0 is */
+    if (!g->differentiable && given && rng_chance(&g->rng, 50)) return v;
     Tensor c = {.dtype = gen_type(g, v)->dtype};
     if (!tensor_alloc(g->m->arena, &c)) return NONE;
     tensor_set_f64(&c, 0, 0.5);
     Attr value = attr_t(AT_value, c);
-    ValueId in[2] = {emit(g, OP_abs, &v, 1, NULL, 0), emit(g, OP_const, NULL, 0, &value, 1)};
+    ValueId in[2];
+    in[0] = emit(g, OP_abs, &v, 1, NULL, 0);
+    in[1] = emit(g, OP_const, NULL, 0, &value, 1);
     return emit(g, OP_add, in, 2, NULL, 0);
 }
 
@@ -348,7 +351,8 @@ bool grow_gather(Gen *g, Op op, DType t) {
     if (v == NONE) return false;
     Type x = *gen_type(g, v);
     int axis = rng_chance(&g->rng, 50) ? 0 : (int)below(g, x.rank), rank = (int)below(g, 3);
-    Dim dim[2] = {g->palette[below(g, 4)], g->palette[below(g, 4)]};
+    Dim dim[2];
+    for (int i = 0; i < 2; i++) dim[i] = g->palette[below(g, 4)];
     ValueId in[2] = {v, index_input(g, rng_chance(&g->rng, 75) ? DT_I64 : DT_I32, rank, dim, x.dim[axis])};
     Attr attr = attr_i(AT_axis, axis);
     return made(emit(g, op, in, 2, &attr, 1));
@@ -409,7 +413,8 @@ bool grow_reduce(Gen *g, Op op, DType t) {
 bool grow_arg(Gen *g, Op op, DType t) {
     ValueId v = pick(g, t, (Want){1, 5, true, false, true});
     if (v == NONE) return false;
-    Attr attrs[3] = {attr_i(AT_axis, below(g, gen_type(g, v)->rank)), attr_i(AT_keep, below(g, 2)), attr_i(AT_last, below(g, 2))};
+    int64_t axis = below(g, gen_type(g, v)->rank), keep = below(g, 2), last = below(g, 2);
+    Attr attrs[3] = {attr_i(AT_axis, axis), attr_i(AT_keep, keep), attr_i(AT_last, last)};
     return made(emit(g, op, &v, 1, attrs, 3));
 }
 

@@ -48,9 +48,11 @@ static bool heads_make(Gen *g, DType t, Heads *x) {
     int64_t heads = 1 + below(g, 3), wide = widths[below(g, 6)], deep = rng_chance(&g->rng, 70) ? wide : widths[below(g, 6)];
     Dim b = pick_filled(g), rows = pick_dim(g), keys = rng_chance(&g->rng, 30) ? rows : pick_filled(g);
     if (dim_lower(g->m->dims, keys) < 1) keys = pick_filled(g);
-    *x = (Heads){.in = {rows3(g, t, b, rows, heads * wide), rows3(g, t, b, keys, heads * wide), rows3(g, t, b, keys, heads * deep),
-                        NONE, NONE, NONE, NONE, NONE, NONE},
-                 .n_in = 5};
+    *x = (Heads){.n_in = 5};
+    for (int i = 0; i < 9; i++) x->in[i] = NONE;
+    x->in[0] = rows3(g, t, b, rows, heads * wide);
+    x->in[1] = rows3(g, t, b, keys, heads * wide);
+    x->in[2] = rows3(g, t, b, keys, heads * deep);
     x->attrs[x->n_attrs++] = attr_i(AT_heads, heads);
     if (rng_chance(&g->rng, 50)) x->attrs[x->n_attrs++] = attr_i(AT_causal, 1);
     if (rng_chance(&g->rng, 40))
@@ -174,7 +176,9 @@ bool grow_call(Gen *g, Op op, DType t) {
 }
 
 bool grow_if(Gen *g, Op op, DType t) {
-    ValueId in[2] = {pick(g, DT_BOOL, (Want){0, 0, false, false, false}), pick(g, t, tame)};
+    ValueId in[2];
+    in[0] = pick(g, DT_BOOL, (Want){0, 0, false, false, false});
+    in[1] = pick(g, t, tame);
     if (in[0] == NONE || in[1] == NONE) return false;
     Attr funcs[2] = {{.key = AT_then_func}, {.key = AT_else_func}};
     funcs[0].i = callee(g, in + 1, 1, true);
