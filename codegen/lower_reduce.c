@@ -162,7 +162,7 @@ static bool reduce_columns(Lower *l, Reduce *r, int innermost, const View *to) {
     LBlock *back = l->block;
     const LExpr *idx[MOEC_MAX_RANK], *extent = lower_extent(l, r->x, r->rank - 1);
     bool spread = lower_may_spread(l) && to->buf->kind == LB_ARG, outer = kept_below(r, r->rank - 1);
-    int64_t block = extent->kind == LE_INT && extent->i < COLUMNS ? extent->i : COLUMNS;
+    int64_t block = extent->kind == LE_INT && extent->i < COLUMNS ? extent->i + !extent->i : COLUMNS;
     const LExpr *size = le_int(k, block), *blocks = li_div(k, li_add(k, extent, le_int(k, block - 1)), size);
     open_kept(l, r, r->rank - 1, spread && outer, idx);
     LStmt *b = spread && !outer ? ls_parallel(k, l->block, blocks, "block") : ls_for(k, l->block, blocks, "block");

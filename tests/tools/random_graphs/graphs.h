@@ -135,6 +135,8 @@ ValueId make_source(Gen *g, DType t, int rank, const Dim *dim, Want want);
 ValueId emit(Gen *g, Op op, const ValueId *in, uint32_t n, const Attr *attrs, uint32_t n_attrs);
 ValueId emit_typed(Gen *g, Op op, const ValueId *in, uint32_t n, const Attr *attrs, uint32_t n_attrs, Type t);
 const Type *gen_type(const Gen *g, ValueId v);
+/* A gradient gets through v's node; not so of log Z. */
+bool leads_back(const Gen *g, ValueId v);
 /* One node (and what it needs) of the op whose main operand has type t. */
 bool grow(Gen *g, Op op, DType t);
 

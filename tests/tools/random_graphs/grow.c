@@ -185,9 +185,14 @@ ValueId make_source(Gen *g, DType t, int rank, const Dim *dim, Want want) {
 
 /* ---- values that are there ---- */
 
+bool leads_back(const Gen *g, ValueId v) {
+    const Node *n = value_node(g->f, v);
+    return !n || n->op != OP_cross_entropy || v == n->out;
+}
+
 static bool serves(Gen *g, ValueId v, DType t, Want want) {
     const Type *x = gen_type(g, v);
-    if (x->dtype != t || x->rank < want.rank_min || x->rank > want.rank_max) return false;
+    if (x->dtype != t || x->rank < want.rank_min || x->rank > want.rank_max || (g->differentiable && !leads_back(g, v))) return false;
     if ((want.exact && !g->exact[v].exact) || (want.tame && g->exact[v].wild)) return false;
     for (int i = 0; want.nonempty && i < x->rank; i++)
         if (dim_lower(g->m->dims, x->dim[i]) < 1) return false;

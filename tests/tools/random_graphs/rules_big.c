@@ -207,7 +207,7 @@ bool grow_gradient(Gen *g, Op op, DType t) {
     ValueId v = NONE;
     for (ValueId i = g->f->n_values; i-- > 0 && v == NONE;) {
         const Value *x = &g->f->value[i];
-        if (x->kind == VK_NODE && (x->type.dtype == DT_F32 || x->type.dtype == DT_F64) && rng_chance(&g->rng, 70)) v = i;
+        if (x->kind == VK_NODE && (x->type.dtype == DT_F32 || x->type.dtype == DT_F64) && leads_back(g, i) && rng_chance(&g->rng, 70)) v = i;
     }
     (void)t;
     if (v == NONE) v = pick(g, DT_F32, (Want){1, 3, false, true, true});
