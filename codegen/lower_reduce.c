@@ -394,8 +394,8 @@ bool lower_argmax(Lower *l, const Node *n, const View *to) {
     const LExpr *better = le_op2(k, than, DT_BOOL, e, le_var(k, best));
     if (dtype_is_float(t)) {
         const LExpr *nan = le_op1(k, LO_ISNAN, DT_BOOL, e);
-        const LExpr *new_nan = le_op2(k, LO_AND, DT_BOOL, nan, le_op1(k, LO_NOT, DT_BOOL, le_op1(k, LO_ISNAN, DT_BOOL, le_var(k, best))));
-        better = le_op2(k, LO_OR, DT_BOOL, better, new_nan);
+        if (!node_int(n, AT_last, 0)) nan = le_op2(k, LO_AND, DT_BOOL, nan, le_op1(k, LO_NOT, DT_BOOL, le_op1(k, LO_ISNAN, DT_BOOL, le_var(k, best))));
+        better = le_op2(k, LO_OR, DT_BOOL, better, nan);
     }
     LStmt *i = ls_if(k, l->block, better);
     ls_set(k, &i->body, best, e);
@@ -422,9 +422,14 @@ bool lower_top_k_mask(Lower *l, const Node *n, const View *to) {
     l->block = &s->body;
     other[last] = le_var(k, s->var);
     const LExpr *y = le_var(k, ls_let(k, l->block, t, lower_pull(l, x, other), "y"));
-    const LExpr *tie = le_op2(k, LO_AND, DT_BOOL, le_op2(k, LO_EQ, DT_BOOL, y, e),
-                              le_op2(k, LO_LT, DT_BOOL, le_var(k, s->var), idx[last]));
-    const LExpr *first = le_op2(k, LO_OR, DT_BOOL, le_op2(k, LO_GT, DT_BOOL, y, e), tie);
+    const LExpr *more = le_op2(k, LO_GT, DT_BOOL, y, e), *same = le_op2(k, LO_EQ, DT_BOOL, y, e);
+    if (dtype_is_float(t)) { /* NaN is larger than any number */
+        const LExpr *nan_y = le_op1(k, LO_ISNAN, DT_BOOL, y), *nan_e = le_op1(k, LO_ISNAN, DT_BOOL, e);
+        more = le_op2(k, LO_OR, DT_BOOL, more, le_op2(k, LO_AND, DT_BOOL, nan_y, le_op1(k, LO_NOT, DT_BOOL, nan_e)));
+        same = le_op2(k, LO_OR, DT_BOOL, same, le_op2(k, LO_AND, DT_BOOL, nan_y, nan_e));
+    }
+    const LExpr *tie = le_op2(k, LO_AND, DT_BOOL, same, le_op2(k, LO_LT, DT_BOOL, le_var(k, s->var), idx[last]));
+    const LExpr *first = le_op2(k, LO_OR, DT_BOOL, more, tie);
     ls_set(k, l->block, before, li_add(k, le_var(k, before), le_cast(k, DT_I64, first)));
     l->block = inner;
     ls_store(k, l->block, to->buf, view_index(l, to, idx),

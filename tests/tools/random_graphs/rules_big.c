@@ -225,6 +225,8 @@ bool grow_gradient(Gen *g, Op op, DType t) {
     for (ValueId i = 0; loss != NONE && i < before && made < 3; i++) {
         const Value *s = &g->f->value[i];
         bool fixed = s->kind == VK_PARAM && g->m->param[s->def].kind != PK_ADAPTER; /* may be folded away: its gradient is none */
+        const Source *from = s->kind == VK_INPUT ? source_of(g->graph, s->name) : NULL;
+        if (from && from->fill == FILL_SHARE) continue; /* weights of losses are given */
         if (!on[i] || s->kind == VK_NODE || fixed || !dtype_is_float(s->type.dtype) || s->type.dtype == DT_F16 || !rng_chance(&g->rng, 70)) continue;
         ValueId in[2] = {loss, i};
         made += emit(g, op, in, 2, NULL, 0) != NONE;

@@ -33,7 +33,8 @@ typedef struct Shrink {
     Edit edit[EDITS_MAX];
     uint32_t n;
     int64_t syms[SYMBOLS_MAX];
-    bool bound; /* syms are set */
+    bool bound;   /* syms are set */
+    bool applied; /* all edits could be made */
 } Shrink;
 
 /* ---- edits ---- */
@@ -115,26 +116,11 @@ static void make_edited(void *ctx, Graph *g, Module *m) {
     for (uint32_t i = 0; i < x->n; i++)
         if (x->edit[i].kind == EDIT_SYMBOL) syms[x->edit[i].at] = x->edit[i].to;
     g->syms = syms;
-    for (uint32_t i = 0; i < x->n; i++)
-        if (x->edit[i].kind != EDIT_SYMBOL && !apply(g, &x->edit[i], i)) return;
+    x->applied = true;
+    for (uint32_t i = 0; i < x->n && x->applied; i++) x->applied = x->edit[i].kind == EDIT_SYMBOL || apply(g, &x->edit[i], i);
 }
 
 /* ---- search ---- */
-
-static bool fails(Shrink *x, char *why, size_t room) {
-    char text[400];
-    bool ok = check_one(x->s, make_edited, x, text, sizeof text) == V_FAILED;
-    if (ok) snprintf(why, room, "%s", text);
-    return ok;
-}
-
-static bool try_edit(Shrink *x, EditKind kind, uint32_t at, int64_t to, char *why, size_t room) {
-    if (x->n == EDITS_MAX) return false;
-    x->edit[x->n++] = (Edit){kind, at, to};
-    if (fails(x, why, room)) return true;
-    x->n--;
-    return false;
-}
 
 typedef struct Size {
     uint32_t nodes, outputs, symbols;
@@ -154,6 +140,22 @@ static Size size_of(Shrink *x) {
     graph_free(&g);
     module_free(m);
     return s;
+}
+
+static bool fails(Shrink *x, char *why, size_t room) {
+    char text[400];
+    size_of(x);
+    bool ok = x->applied && check_one(x->s, make_edited, x, text, sizeof text) == V_FAILED;
+    if (ok) snprintf(why, room, "%s", text);
+    return ok;
+}
+
+static bool try_edit(Shrink *x, EditKind kind, uint32_t at, int64_t to, char *why, size_t room) {
+    if (x->n == EDITS_MAX) return false;
+    x->edit[x->n++] = (Edit){kind, at, to};
+    if (fails(x, why, room)) return true;
+    x->n--;
+    return false;
 }
 
 static void search(Shrink *x, char *why, size_t room) {
