@@ -45,7 +45,7 @@ static bool c_text(Module *m, Image *im, Text *code, Text *header, Diag *d) {
 }
 
 static bool c_object(Module *m, Image *im, const BuildOptions *o, const char *object, Arena *a, Diag *d) {
-    static const char *const flags = "-std=c99 -fno-math-errno -fno-trapping-math -ffp-contract=fast -fPIC -Wall -Wextra -Werror";
+    static const char *const flags = "-std=c99 -fno-math-errno -fno-trapping-math -ffp-contract=fast -fPIC -Wall -Wextra -Wno-type-limits -Werror";
     Text code = {0}, header = {0};
     const char *source = arena_printf(a, "%s/model.c", o->dir);
     bool ok = c_text(m, im, &code, &header, d) && outfile_text(source, &code, d) &&

@@ -150,6 +150,7 @@ typedef struct Reference {
     Module *m;
     const Func *f;   /* what the interpreter is asked; gradients are built where the graph has some */
     FuncId noisy;    /* the same, every inexact operand multiplied by an input near 1 */
+    FuncId watched;  /* the same, every rounded value an output */
     bool *exact;     /* by output */
     bool half;
 } Reference;
@@ -159,6 +160,7 @@ enum { SAMPLES = 4 };
 typedef struct Expected {
     Tensor *in, *out, *sample[SAMPLES];
     int64_t *syms;
+    bool far; /* some value is so large that its square overflows: in sums of doubles it does not */
 } Expected;
 
 /* The graph's function in a module of its own kind, with gradients built. */
