@@ -117,7 +117,7 @@ static FuncId watched_func(Module *m, const Func *f, const Exact *of) {
         const Node *n = &f->node[i];
         remap_node(&r, n);
         for (uint32_t k = 0; k < n->n_out; k++)
-            if (is_float(f, n->out + k) && !of[n->out + k].exact) func_output(m, r.f, r.map[n->out + k], str_c("v"));
+            if (is_float(f, n->out + k) && !of[n->out + k].exact) func_output(m, r.f, r.map[n->out + k], str_c(arena_printf(m->arena, "v%u", r.f->n_outputs)));
     }
     FuncId id = func_end(m, r.f, NONE);
     arena_free(a);
