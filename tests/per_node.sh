@@ -27,6 +27,7 @@ done
 verify 0 "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --golden "$case" --train --tolerance=1e-4
 grep -q '^function train: [1-9][0-9]* nodes, .*, case short$' "$work/out" || fail "no line of the training step"
 verify 0 "$root/tests/ir/gradients.ir" --dim B=3 --dim T=7
+! "$moec" --version | grep -q LLVM || verify 0 "$root/tests/ir/gradients.ir" --dim B=3 --dim T=7 --backend=llvm
 
 # ---- another reference: the first node that computes something else is named, and so are its element and both values
 "$moec" dump "$tiny" --adapter "$work/molora.json" --stop-after=fuse -o "$work/fused.ir" || fail "dump"
