@@ -271,3 +271,39 @@ uint32_t ls_check(LoopKernel *k, LBlock *b, const LExpr *a, const LExpr *extent,
 void ls_note(LoopKernel *k, LBlock *b, Str text) {
     stmt(k, b, LS_NOTE)->note = text;
 }
+
+/* ---- variables nobody reads ---------------------------------------------------------------------- */
+
+static void read_expr(const LExpr *e, bool *read) {
+    if (!e) return;
+    if (e->kind == LE_VAR) read[e->var] = true;
+    read_expr(e->a, read);
+    read_expr(e->b, read);
+    read_expr(e->c, read);
+}
+
+static void prune(LBlock *b, bool *read);
+
+/* From the end, so that what only an unread variable reads is unread too. Returns what is left from s on. */
+static LStmt *prune_from(LStmt *s, bool *read) {
+    if (!s) return NULL;
+    s->next = prune_from(s->next, read);
+    prune(&s->other, read);
+    prune(&s->body, read);
+    if (s->kind == LS_LET && !read[s->var]) return s->next;
+    if (s->kind == LS_SET) read[s->var] = true;
+    const LExpr *all[] = {s->a,         s->index,  s->extent,    s->m,      s->n,         s->k,
+                          s->ma.offset, s->ma.ld, s->mb.offset, s->mb.ld, s->mc.offset, s->mc.ld};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) read_expr(all[i], read);
+    return s;
+}
+
+static void prune(LBlock *b, bool *read) {
+    b->first = prune_from(b->first, read);
+    b->last = NULL;
+    for (LStmt *s = b->first; s; s = s->next) b->last = s;
+}
+
+void loop_prune(LoopKernel *k) {
+    prune(&k->body, arena_array(k->arena, k->var.count + 1, sizeof(bool)));
+}

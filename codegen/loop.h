@@ -178,6 +178,9 @@ LStmt *ls_matmul(LoopKernel *k, LBlock *b, LMatrix a, LMatrix w, LMatrix c, cons
 uint32_t ls_check(LoopKernel *k, LBlock *b, const LExpr *a, const LExpr *extent, const char *hint);
 void ls_note(LoopKernel *k, LBlock *b, Str text);
 
+/* Takes away the variables that nothing reads; after it nothing may be added. */
+void loop_prune(LoopKernel *k);
+
 /* ---- lowering (lower*.c) -------------------------------------------------------------------------- */
 
 typedef struct LowerOptions {

@@ -468,6 +468,7 @@ LoopKernel *lower_kernel(Module *m, const Func *f, const LowerOptions *o, Arena 
         to.buf = b;
         if (!store_elements(&l, v, &to)) return NULL;
     }
+    loop_prune(l.k);
     tell_parallel(&l);
     if (l.k->scratch)
         remark(m, R_scratch, f, NULL, "%" PRId64 " bytes of scratch a thread", l.k->scratch);

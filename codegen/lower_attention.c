@@ -215,9 +215,10 @@ bool lower_attention(Lower *l, const Node *n, const View *to) {
     if (!t.scores)
         return false;
     const LExpr *task = le_var(k, p->var), *block = le_int(k, QUERY_BLOCK);
-    t.b = le_var(k, ls_let(k, l->block, DT_I64, li_div(k, task, li_mul(k, t.heads, t.blocks)), "b"));
-    t.h = le_var(k, ls_let(k, l->block, DT_I64, li_mod(k, li_div(k, task, t.blocks), t.heads), "h"));
-    open_block(l, &t, li_mul(k, li_mod(k, task, t.blocks), block));
+    const LExpr *blocks = le_is_int(t.blocks, 0) ? le_int(k, 1) : t.blocks; /* never entered */
+    t.b = le_var(k, ls_let(k, l->block, DT_I64, li_div(k, task, li_mul(k, t.heads, blocks)), "b"));
+    t.h = le_var(k, ls_let(k, l->block, DT_I64, li_mod(k, li_div(k, task, blocks), t.heads), "h"));
+    open_block(l, &t, li_mul(k, li_mod(k, task, blocks), block));
     open_dropout(l, &t);
     block_scores(l, &t);
     LBlock *whole = open_row(l, &t);

@@ -76,7 +76,8 @@ bool lower_scatter_nd(Lower *l, const Node *n, const View *to) {
     const Attr *kind = node_attr(n, AT_kind);
     if (kind) {
         LOp op = str_is(kind->s, "sum") ? LO_ADD : str_is(kind->s, "prod") ? LO_MUL : str_is(kind->s, "max") ? LO_MAX : LO_MIN;
-        e = le_op2(l->k, op, l->f->value[updates].type.dtype, le_load(l->k, to->buf, spot), e);
+        DType t = l->f->value[updates].type.dtype;
+        e = le_op2(l->k, op, t == DT_BOOL ? DT_I64 : t, le_load(l->k, to->buf, spot), e);
     }
     ls_store(l->k, l->block, to->buf, spot, e);
     l->block = back;

@@ -326,13 +326,17 @@ static void running_end(Loss *c, const Running *r, const View *loss, const View 
     const LExpr *z =
         let(c, DT_F32, f32(c, LO_ADD, at_row(r->max, c, i), le_op1(k, LO_LOG, DT_F32, at_row(r->sum, c, i))),
             "log_z");
+    store_result(c, log_z, at, z);
+    if (!loss->buf) {
+        c->l->block = back;
+        return;
+    }
     const LExpr *mean = f32(c, LO_DIV, at_row(r->total, c, i), le_cast(k, DT_F32, c->vocab));
     const LExpr *own = f32(c, LO_MUL, f32(c, LO_SUB, number(c, 1), c->smoothing),
                            f32(c, LO_SUB, z, at_row(r->picked, c, i)));
     const LExpr *all = f32(c, LO_MUL, c->smoothing, f32(c, LO_SUB, z, mean));
     const LExpr *square = f32(c, LO_MUL, f32(c, LO_MUL, c->z, z), z);
     store_result(c, loss, at, f32(c, LO_ADD, f32(c, LO_ADD, own, all), square));
-    store_result(c, log_z, at, z);
     c->l->block = back;
 }
 
@@ -343,7 +347,7 @@ bool lower_cross_entropy(Lower *l, const Node *n, const View *to) {
     if (!loss_begin(l, n, to, CHUNK, &c) || !running_new(&c, &r))
         return false;
     LBlock *back = open_loop(&c, ls_parallel(l->k, l->block, blocks(&c, c.tokens, c.tile), "tile"), &i);
-    load_scalars(&c);
+    if (to[0].buf) load_scalars(&c); /* log Z alone needs none */
     set_tile(&c, i);
     running_start(&c, &r);
     LBlock *tile = open_loop(&c, ls_for(l->k, l->block, blocks(&c, c.vocab, c.chunk), "chunk"), &i);

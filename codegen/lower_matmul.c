@@ -87,16 +87,17 @@ bool lower_matrix(Lower *l, const LBuf *buf, const LExpr *offset, Dim down, Dim 
 
 static void plain_loops(Lower *l, const Contraction *x, const LExpr *c, const LExpr *a, const LExpr *b, bool accumulate) {
     LoopKernel *k = l->k;
-    DType t = x->c.buf->dtype;
+    DType t = dtype_is_float(x->c.buf->dtype) ? x->c.buf->dtype : DT_I64;
     LStmt *m = ls_for(k, l->block, x->m.extent, "m"), *n = ls_for(k, &m->body, x->n.extent, "n");
     const LExpr *im = le_var(k, m->var), *in = le_var(k, n->var);
     const LExpr *at = step(l, step(l, c, im, x->m.c), in, x->n.c);
-    uint32_t sum = ls_let(k, &n->body, t, accumulate ? le_load(k, x->c.buf, at) : le_num(k, t, 0), "sum");
+    uint32_t sum = ls_let(k, &n->body, t, accumulate ? le_cast(k, t, le_load(k, x->c.buf, at)) : le_num(k, t, 0), "sum");
     LStmt *kk = ls_for(k, &n->body, x->k, "k");
     const LExpr *ik = le_var(k, kk->var);
     const LExpr *ea = le_load(k, x->a.buf, step(l, step(l, a, im, x->m.a), ik, x->ak));
     const LExpr *eb = le_load(k, x->b.buf, step(l, step(l, b, in, x->n.b), ik, x->bk));
-    ls_set(k, &kk->body, sum, le_op2(k, LO_ADD, t, le_var(k, sum), le_op2(k, LO_MUL, t, ea, eb)));
+    const LExpr *product = le_op2(k, LO_MUL, t, le_cast(k, t, ea), le_cast(k, t, eb));
+    ls_set(k, &kk->body, sum, le_op2(k, LO_ADD, t, le_var(k, sum), product));
     ls_store(k, &n->body, x->c.buf, at, le_var(k, sum));
 }
 

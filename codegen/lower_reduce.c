@@ -15,10 +15,11 @@ typedef struct Fold {
 
 static const LExpr *fold_start(Lower *l, DType t, const Fold *f) {
     if (dtype_is_float(t) || !isinf(f->start)) return le_num(l->k, t, f->start);
-    int64_t lo = t == DT_I64 ? INT64_MIN : t == DT_I32 ? INT32_MIN : t == DT_I8 ? INT8_MIN : 0;
-    int64_t hi = t == DT_I64 ? INT64_MAX : t == DT_I32 ? INT32_MAX : t == DT_I8 ? INT8_MAX : t == DT_BOOL ? 1 : UINT8_MAX;
+    static const int64_t lowest[DT_COUNT] = {[DT_I8] = INT8_MIN, [DT_I16] = INT16_MIN, [DT_I32] = INT32_MIN, [DT_I64] = INT64_MIN};
+    static const int64_t highest[DT_COUNT] = {[DT_BOOL] = 1,          [DT_U8] = UINT8_MAX,  [DT_I8] = INT8_MAX,  [DT_U16] = UINT16_MAX,
+                                              [DT_I16] = INT16_MAX, [DT_I32] = INT32_MAX, [DT_I64] = INT64_MAX};
     LExpr *e = (LExpr *)le_num(l->k, t, 0);
-    e->i = f->start < 0 ? lo : hi;
+    e->i = f->start < 0 ? lowest[t] : highest[t];
     return e;
 }
 
@@ -38,7 +39,7 @@ static const LExpr *fold_row(Lower *l, const Fold *f, DType t, const LExpr *exte
         l->block = &s->body;
         lane = le_var(k, s->var);
         x = element(l, ctx, li_add(k, li_mul(k, le_var(k, blocks->var), le_int(k, LANES)), lane));
-        ls_store(k, l->block, acc, lane, le_op2(k, f->op, t, le_load(k, acc, lane), x));
+        ls_store(k, l->block, acc, lane, le_op2(k, f->op, t, le_load(k, acc, lane), le_cast(k, t, x)));
     }
     const LExpr *rest = li_mod(k, extent, le_int(k, LANES));
     if (!le_is_int(rest, 0)) {
@@ -46,7 +47,7 @@ static const LExpr *fold_row(Lower *l, const Fold *f, DType t, const LExpr *exte
         l->block = &s->body;
         lane = le_var(k, s->var);
         x = element(l, ctx, li_add(k, li_sub(k, extent, rest), lane));
-        ls_store(k, l->block, acc, lane, le_op2(k, f->op, t, le_load(k, acc, lane), x));
+        ls_store(k, l->block, acc, lane, le_op2(k, f->op, t, le_load(k, acc, lane), le_cast(k, t, x)));
     }
     for (int half = LANES / 2; half > 1; half /= 2) {
         s = ls_lanes(k, back, le_int(k, half), "l");
@@ -105,6 +106,8 @@ typedef struct Reduce {
 
 static Reduce reduce_begin(const Lower *l, const Node *n) {
     Reduce r = {.x = n->in[0], .type = l->f->value[n->out].type.dtype, .mean = n->op == OP_reduce_mean};
+    bool chooses = n->op == OP_reduce_max || n->op == OP_reduce_min;
+    if (!dtype_is_float(r.type) && !chooses) r.type = DT_I64; /* sums of integers are cut to their type once */
     for (size_t i = 0; i < sizeof reduce_rules / sizeof *reduce_rules; i++)
         if (reduce_rules[i].op == n->op) r.fold = &reduce_rules[i].fold;
     const Attr *axes = node_attr(n, AT_axes);
@@ -159,7 +162,7 @@ static bool reduce_columns(Lower *l, Reduce *r, int innermost, const View *to) {
     LBlock *back = l->block;
     const LExpr *idx[MOEC_MAX_RANK], *extent = lower_extent(l, r->x, r->rank - 1);
     bool spread = lower_may_spread(l) && to->buf->kind == LB_ARG, outer = kept_below(r, r->rank - 1);
-    int64_t block = extent->kind == LE_INT && extent->i < COLUMNS ? extent->i : COLUMNS;
+    int64_t block = extent->kind == LE_INT && extent->i < COLUMNS ? extent->i + !extent->i : COLUMNS;
     const LExpr *size = le_int(k, block), *blocks = li_div(k, li_add(k, extent, le_int(k, block - 1)), size);
     open_kept(l, r, r->rank - 1, spread && outer, idx);
     LStmt *b = spread && !outer ? ls_parallel(k, l->block, blocks, "block") : ls_for(k, l->block, blocks, "block");
@@ -186,7 +189,7 @@ static bool reduce_columns(Lower *l, Reduce *r, int innermost, const View *to) {
     l->block = &s->body;
     idx[r->rank - 1] = li_add(k, c0, c);
     const LExpr *e = lower_pull(l, r->x, idx);
-    ls_store(k, l->block, part, c, le_op2(k, r->fold->op, r->type, le_load(k, part, c), e));
+    ls_store(k, l->block, part, c, le_op2(k, r->fold->op, r->type, le_load(k, part, c), le_cast(k, r->type, e)));
     l->block = run;
     s = ls_lanes(k, l->block, columns, "c");
     c = le_var(k, s->var);
@@ -391,8 +394,8 @@ bool lower_argmax(Lower *l, const Node *n, const View *to) {
     const LExpr *better = le_op2(k, than, DT_BOOL, e, le_var(k, best));
     if (dtype_is_float(t)) {
         const LExpr *nan = le_op1(k, LO_ISNAN, DT_BOOL, e);
-        const LExpr *new_nan = le_op2(k, LO_AND, DT_BOOL, nan, le_op1(k, LO_NOT, DT_BOOL, le_op1(k, LO_ISNAN, DT_BOOL, le_var(k, best))));
-        better = le_op2(k, LO_OR, DT_BOOL, better, new_nan);
+        if (!node_int(n, AT_last, 0)) nan = le_op2(k, LO_AND, DT_BOOL, nan, le_op1(k, LO_NOT, DT_BOOL, le_op1(k, LO_ISNAN, DT_BOOL, le_var(k, best))));
+        better = le_op2(k, LO_OR, DT_BOOL, better, nan);
     }
     LStmt *i = ls_if(k, l->block, better);
     ls_set(k, &i->body, best, e);
@@ -419,9 +422,14 @@ bool lower_top_k_mask(Lower *l, const Node *n, const View *to) {
     l->block = &s->body;
     other[last] = le_var(k, s->var);
     const LExpr *y = le_var(k, ls_let(k, l->block, t, lower_pull(l, x, other), "y"));
-    const LExpr *tie = le_op2(k, LO_AND, DT_BOOL, le_op2(k, LO_EQ, DT_BOOL, y, e),
-                              le_op2(k, LO_LT, DT_BOOL, le_var(k, s->var), idx[last]));
-    const LExpr *first = le_op2(k, LO_OR, DT_BOOL, le_op2(k, LO_GT, DT_BOOL, y, e), tie);
+    const LExpr *more = le_op2(k, LO_GT, DT_BOOL, y, e), *same = le_op2(k, LO_EQ, DT_BOOL, y, e);
+    if (dtype_is_float(t)) { /* NaN is larger than any number */
+        const LExpr *nan_y = le_op1(k, LO_ISNAN, DT_BOOL, y), *nan_e = le_op1(k, LO_ISNAN, DT_BOOL, e);
+        more = le_op2(k, LO_OR, DT_BOOL, more, le_op2(k, LO_AND, DT_BOOL, nan_y, le_op1(k, LO_NOT, DT_BOOL, nan_e)));
+        same = le_op2(k, LO_OR, DT_BOOL, same, le_op2(k, LO_AND, DT_BOOL, nan_y, nan_e));
+    }
+    const LExpr *tie = le_op2(k, LO_AND, DT_BOOL, same, le_op2(k, LO_LT, DT_BOOL, le_var(k, s->var), idx[last]));
+    const LExpr *first = le_op2(k, LO_OR, DT_BOOL, more, tie);
     ls_set(k, l->block, before, li_add(k, le_var(k, before), le_cast(k, DT_I64, first)));
     l->block = inner;
     ls_store(k, l->block, to->buf, view_index(l, to, idx),
@@ -433,7 +441,7 @@ bool lower_top_k_mask(Lower *l, const Node *n, const View *to) {
 bool lower_cumsum(Lower *l, const Node *n, const View *to) {
     ValueId x = n->in[0];
     LoopKernel *k = l->k;
-    DType t = to->buf->dtype;
+    DType t = dtype_is_float(to->buf->dtype) ? to->buf->dtype : DT_I64;
     const LExpr *idx[MOEC_MAX_RANK];
     int axis = collapsed_axis(l, x, node_int(n, AT_axis, 0));
     const LExpr *extent = lower_extent(l, x, axis);
@@ -443,7 +451,7 @@ bool lower_cumsum(Lower *l, const Node *n, const View *to) {
     l->block = &s->body;
     idx[axis] = le_var(k, s->var);
     if (node_int(n, AT_reverse, 0)) idx[axis] = li_sub(k, li_sub(k, extent, le_int(k, 1)), idx[axis]);
-    const LExpr *e = le_var(k, ls_let(k, l->block, t, lower_pull(l, x, idx), "x"));
+    const LExpr *e = le_var(k, ls_let(k, l->block, t, le_cast(k, t, lower_pull(l, x, idx)), "x"));
     const LExpr *next = le_op2(k, LO_ADD, t, le_var(k, sum), e), *at = view_index(l, to, idx);
     bool exclusive = node_int(n, AT_exclusive, 0) != 0;
     if (exclusive) ls_store(k, l->block, to->buf, at, le_var(k, sum));

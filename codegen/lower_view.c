@@ -248,6 +248,19 @@ static bool scalar_rule(Op op, LOp *out) {
     return false;
 }
 
+/* Whether the result is a number: not so of comparisons, tests and logic. */
+static bool is_arithmetic(LOp op) {
+    return op != LO_NOT && op != LO_AND && op != LO_OR && op != LO_XOR && op != LO_ISINF && op != LO_ISNAN && op != LO_EQ && op != LO_NE &&
+           op != LO_LT && op != LO_LE && op != LO_GT && op != LO_GE;
+}
+
+/* Ops that have little to do on integers; NULL: n is none. */
+static const LExpr *pull_integer(Lower *l, const Node *n, const LExpr *e) {
+    if (dtype_is_float(e->type)) return NULL;
+    if (n->op == OP_floor || n->op == OP_ceil || n->op == OP_round) return e;
+    return n->op == OP_isnan || n->op == OP_isinf ? le_num(l->k, DT_BOOL, 0) : NULL;
+}
+
 static const LExpr *pull_pointwise(Lower *l, const Node *n, const LExpr *const *idx) {
     const LExpr *e[3] = {NULL, NULL, NULL};
     for (uint32_t i = 0; i < n->n_in; i++) {
@@ -257,11 +270,20 @@ static const LExpr *pull_pointwise(Lower *l, const Node *n, const LExpr *const *
     }
     DType t = type_of(l, n->out)->dtype;
     LOp op;
+    const LExpr *whole = pull_integer(l, n, e[0]);
+    if (whole) return whole;
+    if (n->op == OP_pow && e[1]->type != t && (dtype_is_float(t) || dtype_is_float(e[1]->type))) {
+        DType in = dtype_is_float(t) ? t : DT_F64;
+        return le_cast(l->k, t, le_op2(l->k, LO_POW, in, le_cast(l->k, in, e[0]), le_cast(l->k, in, e[1])));
+    }
     if (n->op == OP_dropout || n->op == OP_jitter) return e[0];
     if (n->op == OP_cast) return le_cast(l->k, t, e[0]);
     if (n->op == OP_select) return le_select(l->k, e[0], e[1], e[2]);
     if (!scalar_rule(n->op, &op)) BUG("no scalar form of %s", op_info(n->op)->name);
-    return n->n_in == 1 ? le_op1(l->k, op, t, e[0]) : le_op2(l->k, op, t, e[0], e[1]);
+    bool numbers = t == DT_BOOL && is_arithmetic(op);
+    if (numbers) t = DT_I64; /* arithmetic on bools is that of 0 and 1; the result is whether it is 0 */
+    const LExpr *r = n->n_in == 1 ? le_op1(l->k, op, t, e[0]) : le_op2(l->k, op, t, e[0], e[1]);
+    return numbers ? le_cast(l->k, DT_BOOL, r) : r;
 }
 
 static const LExpr *literal(Lower *l, const Tensor *t) {

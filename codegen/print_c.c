@@ -151,7 +151,7 @@ static bool is_infix(const LExpr *e) {
 
 static int binding(const CPrinter *p, const LExpr *e) {
     switch (e->kind) {
-    case LE_OP: return is_infix(e) ? op_binding(e->op) : e->op == LO_NOT || e->op == LO_NEG || !dtype_is_float(e->type) ? BIND_UNARY : BIND_ATOM;
+    case LE_OP: return is_infix(e) ? op_binding(e->op) : e->op == LO_NOT ? BIND_COMPARE : e->op == LO_NEG || !dtype_is_float(e->type) ? BIND_UNARY : BIND_ATOM;
     case LE_INDEX: return e->op == LO_MIN || e->op == LO_MAX ? BIND_ATOM : op_binding(e->op);
     case LE_SELECT: return BIND_ATOM;
     case LE_DIM: {
@@ -461,7 +461,7 @@ static void print_block(CPrinter *p, const LBlock *b) {
 /* ---- functions ------------------------------------------------------------------------------------------ */
 
 typedef struct Used {
-    bool pool, worker, *sym, *buf;
+    bool pool, worker, *sym, *buf, *var;
 } Used;
 
 static void use_sym(void *ctx, uint32_t s) {
@@ -472,6 +472,7 @@ static void used_expr(const LoopKernel *k, const LExpr *e, Used *u) {
     if (!e) return;
     if (e->kind == LE_DIM) dim_visit(k->m->dims, e->dim, use_sym, u);
     if (e->kind == LE_LOAD) u->buf[e->buf->id] = true;
+    if (e->kind == LE_VAR) u->var[e->var] = true;
     used_expr(k, e->a, u);
     used_expr(k, e->b, u);
     used_expr(k, e->c, u);
@@ -573,6 +574,7 @@ static Used used_new(const LoopKernel *k) {
     Used u = {0};
     u.sym = arena_array(k->arena, dim_sym_count(k->m->dims) + 1, sizeof *u.sym);
     u.buf = arena_array(k->arena, k->buf.count + 1, sizeof *u.buf);
+    u.var = arena_array(k->arena, k->var.count + 1, sizeof *u.var);
     return u;
 }
 
@@ -587,6 +589,11 @@ static void print_task(CPrinter *p, const LStmt *par, int64_t stride) {
     var_name(p, par->var);
     text_printf(p->out, ", int worker) {\n");
     print_prologue(p, &u, true, stride);
+    if (!u.var[par->var]) {
+        text_printf(p->out, "    (void)");
+        var_name(p, par->var);
+        text_printf(p->out, ";\n");
+    }
     print_block(p, &par->body);
     c_mark(p->marks, p->out, k->func_line);
     text_printf(p->out, "}\n");

@@ -172,7 +172,15 @@ static void use_symbol(void *ctx, uint32_t sym) {
     ((uint32_t *)ctx)[sym] = 0;
 }
 
-/* Numbers the symbols that stand in a type of an entry function or kernel; passes leave others behind. */
+static void number_attrs(const Program *p, const Node *n, uint32_t *slot) {
+    for (uint32_t i = 0; i < n->n_attrs; i++) {
+        const Attr *a = &n->attrs[i];
+        if (attr_kind(a->key) == AK_DIM) dim_visit(p->m->dims, a->d, use_symbol, slot);
+        for (uint32_t k = 0; attr_kind(a->key) == AK_DIMS && k < a->dims.n; k++) dim_visit(p->m->dims, a->dims.v[k], use_symbol, slot);
+    }
+}
+
+/* Numbers the symbols that stand in a type or an attribute of an entry function or kernel; passes leave others behind. */
 static void number_symbols(Lowering *l) {
     Program *p = l->p;
     uint32_t n = (uint32_t)dim_sym_count(p->m->dims);
@@ -183,6 +191,7 @@ static void number_symbols(Lowering *l) {
         if (!f || (f->role != FR_ENTRY && !l->kernel[i])) continue;
         for (ValueId v = 0; v < f->n_values; v++)
             for (int a = 0; a < f->value[v].type.rank; a++) dim_visit(p->m->dims, f->value[v].type.dim[a], use_symbol, slot);
+        for (uint32_t k = 0; k < f->n_nodes; k++) number_attrs(p, &f->node[k], slot);
     }
     for (uint32_t i = 0; i < n; i++)
         if (slot[i] == 0) {

@@ -6,6 +6,7 @@
  *                         and adapter tensors apart, since the latter change with the adapter
  *                         no frozen weight is stored twice: one that something else reads as well, as the backward pass
  *                         does, stays as it is
+ *   caches                appends that are none become concatenations
  *   hoist                 what depends on parameters alone is computed once, not in a kernel
  *   outline               nodes become kernels, equal kernels one */
 #include "fuse_impl.h"
@@ -338,6 +339,8 @@ bool pass_fuse(Module *m, const PassOptions *o, Diag *d) {
     }
     arena_free(scratch);
     if (!ok) return false;
+    for (uint32_t i = 0; i < n; i++)
+        if (m->func[i] && m->func[i]->role == FR_ENTRY) keep_caches(m, m->func[i]);
     for (uint32_t i = 0; i < n; i++)
         if (m->func[i] && m->func[i]->role == FR_ENTRY) hoist(m, m->func[i]);
     for (uint32_t i = 0; i < n; i++)

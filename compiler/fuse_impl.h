@@ -13,6 +13,8 @@ bool *adapter_only(const Module *m, const Func *f, const bool *only, Arena *a);
  * at, nor the attributes `site` and `place`. */
 bool func_same(const Func *a, const Func *b);
 
+/* Appends that are no caches become concatenations (caches.c). */
+void keep_caches(Module *m, Func *f);
 /* Every parameter-only value that something else uses becomes a parameter with an init function (hoist.c). */
 void hoist(Module *m, Func *f);
 /* Groups nodes into kernels; f becomes a list of calls (outline.c). */

@@ -152,8 +152,10 @@ bool vjp_gather(Grad *g, const Node *n) {
     for (int i = 0; i < x.rank; i++)
         back[i] = i == axis ? 0 : i < axis ? i + 1 : i;
     Type column = index;
+    column.dtype = DT_I64;
     column.dim[column.rank++] = dim_const(g->m->dims, 1);
-    ValueId at = grad_reshape(g, counted(g, n->in[1], x.dim[axis]), &column);
+    ValueId at = build_cast(g->m, g->f, counted(g, n->in[1], x.dim[axis]), DT_I64, g->origin);
+    at = grad_reshape(g, at, &column);
     ValueId sum = scatter_sum(g, &first, at, grad_transpose(g, grad_of(g, n, 0), front));
     grad_add(g, n->in[0], grad_transpose(g, sum, back));
     return true;

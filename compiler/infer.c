@@ -138,6 +138,13 @@ static bool infer_numeric(Infer *x) {
     return broadcast_all(x, 0, operand(x, 0)->dtype);
 }
 
+static bool infer_logical(Infer *x) {
+    for (uint32_t i = 0; i < x->n_in; i++)
+        if (operand(x, i)->dtype != DT_BOOL)
+            return fail(x, "an operand is not bool");
+    return broadcast_all(x, 0, DT_BOOL);
+}
+
 static bool infer_power(Infer *x) {
     return broadcast_all(x, 0, operand(x, 0)->dtype);
 }
@@ -314,6 +321,8 @@ static bool infer_arg(Infer *x) {
 
 static bool infer_rms_norm(Infer *x) {
     const Type *a = operand(x, 0), *g = operand(x, 1);
+    if (!dtype_is_float(a->dtype) || g->dtype != a->dtype)
+        return fail(x, "operand and gain are not of one float type");
     if (a->rank < 1 || g->rank != 1 || g->dim[0] != a->dim[a->rank - 1])
         return fail(x, "the gain does not fit the last axis");
     return one(x, *a);
@@ -323,6 +332,8 @@ static bool infer_rms_factor(Infer *x) {
     Type t = *operand(x, 0);
     if (t.rank < 1)
         return fail(x, "the operand has no axis");
+    if (!dtype_is_float(t.dtype))
+        return fail(x, "the operand is not of a float type");
     t.dim[t.rank - 1] = dim_const(x->m->dims, 1);
     return one(x, t);
 }
@@ -558,8 +569,8 @@ static Rule *const rules[OP_COUNT] = {
 /* Rules that look at element types only, or deal with unranked operands themselves. */
 static bool takes_unranked(Rule *r) {
     return r == infer_same || r == infer_predicate || r == infer_cast || r == infer_numeric ||
-           r == infer_power || r == infer_compare || r == infer_select || r == infer_call || r == infer_if ||
-           r == infer_shape || r == infer_split_seed || r == infer_unranked || r == infer_fill || r == infer_dyn_quantize;
+           r == infer_logical || r == infer_power || r == infer_compare || r == infer_select || r == infer_call ||
+           r == infer_if || r == infer_shape || r == infer_split_seed || r == infer_unranked || r == infer_fill || r == infer_dyn_quantize;
 }
 
 bool node_infer(Module *m, const Func *f, Op op, const ValueId *in, uint32_t n_in, const Attr *attrs,

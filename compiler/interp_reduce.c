@@ -276,6 +276,14 @@ static bool beats(double a, double b, bool ties) {
     return a != a || a > b || (ties && a == b);
 }
 
+/* Of elements x and y of t, integers compared as such. */
+static bool element_beats(const Tensor *t, int64_t x, int64_t y, bool ties) {
+    if (dtype_arith(t->dtype) != AR_I64)
+        return beats(tensor_get_f64(t, x), tensor_get_f64(t, y), ties);
+    int64_t p = tensor_get_i64(t, x), q = tensor_get_i64(t, y);
+    return p > q || (ties && p == q);
+}
+
 static bool argmax_along(Step *s, int64_t given, bool keep) {
     const Tensor *a = step_in(s, 0);
     bool last = node_int(s->n, AT_last, 0) != 0;
@@ -295,19 +303,9 @@ static bool argmax_along(Step *s, int64_t given, bool keep) {
     for (int64_t o = 0; o < r.outer; o++)
         for (int64_t k = 0; k < r.inner; k++) {
             int64_t off = o * r.n * r.inner + k, best = 0;
-            bool ints = dtype_arith(a->dtype) == AR_I64;
-            for (int64_t i = 1; i < r.n; i++) {
-                int64_t x = off + i * r.inner, y = off + best * r.inner;
-                bool more;
-                if (ints) {
-                    int64_t p = tensor_get_i64(a, x), q = tensor_get_i64(a, y);
-                    more = p > q || (last && p == q);
-                } else {
-                    more = beats(tensor_get_f64(a, x), tensor_get_f64(a, y), last);
-                }
-                if (more)
+            for (int64_t i = 1; i < r.n; i++)
+                if (element_beats(a, off + i * r.inner, off + best * r.inner, last))
                     best = i;
-            }
             ((int64_t *)out->data)[o * r.inner + k] = best;
         }
     return true;
@@ -335,8 +333,7 @@ bool interp_top_k_mask(Step *s) {
         for (int64_t round = 0; round < k && round < r.n; round++) {
             int64_t best = -1;
             for (int64_t i = 0; i < r.n; i++)
-                if (!taken[i] && (best < 0 || beats(tensor_get_f64(a, o * r.n + i),
-                                                    tensor_get_f64(a, o * r.n + best), false)))
+                if (!taken[i] && (best < 0 || element_beats(a, o * r.n + i, o * r.n + best, false)))
                     best = i;
             taken[best] = 1;
         }

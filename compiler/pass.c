@@ -1,13 +1,11 @@
 /* The pass runner: the only place that prints, verifies and times passes. */
 #include "pass.h"
 #include "adapter.h"
+#include "dump.h"
 #include "paranoid.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 
 typedef bool PassFunc(Module *m, const PassOptions *o, Diag *d);
@@ -40,42 +38,6 @@ bool pass_find(Str name, PassId *out)
     return false;
 }
 
-/* ---- dumps ---------------------------------------------------------------------------------------- */
-
-static bool write_text(const char *path, const Text *text, Diag *d)
-{
-    FILE *f = fopen(path, "wb");
-    bool ok = f && fwrite(text->p, 1, text->n, f) == text->n;
-    int error = errno;
-    if (f && fclose(f) != 0) {
-        ok = false;
-        error = errno;
-    }
-    return ok || diag_error(d, DIAG_FILE_WRITE, path, "cannot be written: %s", strerror(error));
-}
-
-static bool dump(const Module *m, const PassRun *run, uint32_t number, const char *when, const char *pass, Diag *d)
-{
-    Text text = {0};
-    bool ok = true;
-    text_printf(&text, "# %s %s\n", when, pass);
-    module_print(m, &text);
-    if (run->dump_dir) {
-        Text path = {0};
-        if (mkdir(run->dump_dir, 0777) != 0 && errno != EEXIST)
-            ok = diag_error(d, DIAG_FOLDER_MAKE, run->dump_dir, "cannot be made: %s", strerror(errno));
-        text_printf(&path, "%s/%02u-%s-%s.ir", run->dump_dir, number, when, pass);
-        text_add(&path, "", 1);
-        ok = ok && write_text(path.p, &text, d);
-        text_free(&path);
-    } else {
-        fwrite(text.p, 1, text.n, stdout);
-        fputc('\n', stdout);
-    }
-    text_free(&text);
-    return ok;
-}
-
 /* ---- failures of moec itself --------------------------------------------------------------------------- */
 
 _Noreturn static void pass_broke(const Module *m, const PassRun *run, PassId p, const char *what, Diag *d)
@@ -86,7 +48,7 @@ _Noreturn static void pass_broke(const Module *m, const PassRun *run, PassId p, 
     module_print(m, &text);
     text_printf(&path, "%s/moec-bad-%s.ir", run->bad_ir_dir ? run->bad_ir_dir : ".", passes[p].name);
     text_add(&path, "", 1);
-    if (write_text(path.p, &text, d))
+    if (dump_write(path.p, &text, d))
         fprintf(stderr, "moec: the IR is in %s\n", path.p);
     diag_flush(d);
     BUG("pass %s: %s", passes[p].name, what);
@@ -128,11 +90,12 @@ static void check_after(Module *m, const PassRun *run, PassId p, bool bound, con
     fprintf(stderr, "paranoid: %-7s round trip ok, %u functions compared\n", passes[p].name, compared);
 }
 
-static bool run_one(Module *m, const PassRun *run, PassId p, uint32_t number, bool bound, Diag *d)
+static bool run_one(Module *m, const PassRun *run, PassId p, uint32_t number, bool bound, Text *last, Diag *d)
 {
     Snapshot *before = run->paranoid ? snapshot_take(m, run->options) : NULL;
     size_t errors = diag_errors(d);
-    if ((run->dump[p] & DUMP_BEFORE) && !dump(m, run, number, "before", passes[p].name, d))
+    bool first = number == 1 && run->changed == CHANGED_TEXT;
+    if (((run->dump[p] & DUMP_BEFORE) || first) && !dump_module(m, run, number, "before", passes[p].name, d))
         return false;
     double start = now_ms();
     bool ok = passes[p].run(m, run->options, d);
@@ -143,20 +106,21 @@ static bool run_one(Module *m, const PassRun *run, PassId p, uint32_t number, bo
     if (ok) {
         if (run->time_passes)
             fprintf(stderr, "time: %-7s %9.3f ms %8u nodes\n", passes[p].name, ms, module_nodes(m));
-        if (run->dump[p] & DUMP_AFTER)
-            ok = dump(m, run, number, "after", passes[p].name, d);
+        bool dumped = run->dump[p] & DUMP_AFTER;
+        if (dumped)
+            ok = dump_module(m, run, number, "after", passes[p].name, d);
+        if (run->changed)
+            ok = ok && dump_change(m, run, number, passes[p].name, last, dumped, d);
         check_after(m, run, p, bound, before, d);
     }
     snapshot_free(before);
     return ok;
 }
 
-bool passes_run(Module *m, const PassRun *run, Diag *d)
+static bool run_list(Module *m, const PassRun *run, Text *last, Diag *d)
 {
     bool bound = run->bound;
     uint32_t n = run->list ? run->n_list : PASS_COUNT;
-    if (!run->no_verify && !module_verify(m, d, bound))
-        return false;
     for (uint32_t i = 0; i < n; i++) {
         PassId p = run->list ? run->list[i] : (PassId)i;
         bound = bound || p == PASS_bind;
@@ -164,7 +128,11 @@ bool passes_run(Module *m, const PassRun *run, Diag *d)
             return diag_error(d, DIAG_IR_UNBOUND, NULL,
                               "pass '%s' needs every extent known: run `bind` in front of it",
                               passes[p].name);
-        if (!run_one(m, run, p, i + 1, bound, d))
+        if (run->around && !run->around(m, p, false, run->context, d))
+            return false;
+        if (!run_one(m, run, p, i + 1, bound, last, d))
+            return false;
+        if (run->around && !run->around(m, p, true, run->context, d))
             return false;
         if (p == PASS_bind && run->after_bind && !run->after_bind(m, run->context, d))
             return false;
@@ -172,4 +140,16 @@ bool passes_run(Module *m, const PassRun *run, Diag *d)
             break;
     }
     return true;
+}
+
+bool passes_run(Module *m, const PassRun *run, Diag *d)
+{
+    Text last = {0};
+    if (!run->no_verify && !module_verify(m, d, run->bound))
+        return false;
+    if (run->changed)
+        module_print(m, &last);
+    bool ok = run_list(m, run, &last, d);
+    text_free(&last);
+    return ok;
 }

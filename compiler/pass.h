@@ -46,7 +46,9 @@ const char *pass_doc(PassId p);
 bool pass_find(Str name, PassId *out);
 
 enum { DUMP_BEFORE = 1, DUMP_AFTER = 2 };
-#define PASS_BIT(p) (1u << (p))
+
+/* What is dumped of a pass that changed the module's text; in the order of the driver's --dump-changed. */
+typedef enum DumpChanged { CHANGED_NOT, CHANGED_TEXT, CHANGED_DIFF } DumpChanged;
 
 typedef struct PassRun {
     const PassOptions *options;
@@ -54,13 +56,16 @@ typedef struct PassRun {
     uint32_t n_list;
     const char *stop_after;          /* name of a pass of the list, or NULL */
     unsigned char dump[PASS_COUNT];  /* DUMP_BEFORE | DUMP_AFTER */
-    const char *dump_dir;            /* numbered files NN-PASS.ir (00-input.ir); NULL: dumps go to stdout */
+    DumpChanged changed;             /* also names passes that changed nothing */
+    const char *dump_dir;            /* numbered files NN-after-PASS.ir (01-before-bind.ir); NULL: dumps go to stdout */
     bool time_passes;                /* table on stderr */
     bool no_verify;
     bool paranoid; /* print -> parse -> print identity; interpreter results before == after on seeded inputs */
     bool bound;    /* the module is already past bind */
     /* Called once types are known; false ends the run. NULL: nothing to do. */
     bool (*after_bind)(const Module *m, void *context, Diag *d);
+    /* Called in front of every pass and, `done`, behind it; false ends the run. NULL: nothing to do. */
+    bool (*around)(const Module *m, PassId p, bool done, void *context, Diag *d);
     void *context;
     const char *bad_ir_dir; /* where the IR that fails verification is written; NULL: "." */
 } PassRun;

@@ -2,8 +2,8 @@
  *
  * Invariant: printing what parse.c read from a print gives the same bytes. For names this holds because generated
  * names are already sanitised and unique, so they are kept the second time. */
-#include "ir.h"
 #include "namemap.h"
+#include "print.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -38,7 +38,7 @@ static bool is_plain_name(Str s)
     return true;
 }
 
-static void print_name(char sigil, Str s, Text *out)
+void name_print(char sigil, Str s, Text *out)
 {
     text_add(out, &sigil, 1);
     if (is_plain_name(s))
@@ -50,7 +50,7 @@ static void print_name(char sigil, Str s, Text *out)
 /* The names of one function's values, made in printing order. */
 typedef struct Names {
     Arena *arena;
-    Str *name; /* by ValueId; p == NULL for parameters */
+    Str *name; /* by ValueId, as print.h says */
     NameMap taken;
     unsigned unnamed;
 } Names;
@@ -97,12 +97,18 @@ static void name_value(Names *names, ValueId v, Str wanted)
         for (unsigned i = 1; !namemap_add(&names->taken, name, v); i++)
             name = name_numbered(names->arena, wanted, i);
     }
-    names->name[v] = name;
+    Text text = {0};
+    if (wanted.n) /* quotes for odd input names, a digit string among them */
+        name_print('%', name, &text);
+    else
+        text_printf(&text, "%%%.*s", (int)name.n, name.p);
+    names->name[v] = (Str){arena_strndup(names->arena, text.p, text.n), text.n};
+    text_free(&text);
 }
 
-static Names names_make(Arena *a, const Func *f)
+Str *value_names(const Func *f, Arena *a)
 {
-    Names names = {.arena = a, .name = arena_array(a, f->n_values, sizeof(Str))};
+    Names names = {.arena = a, .name = arena_array(a, f->n_values + 1, sizeof(Str))};
     for (uint32_t i = 0; i < f->n_inputs; i++)
         name_value(&names, f->input[i], f->value[f->input[i]].name); /* exact: inputs are known by name */
     for (uint32_t i = 0; i < f->n_nodes; i++)
@@ -111,11 +117,11 @@ static Names names_make(Arena *a, const Func *f)
             Str hint = f->value[v].name;
             name_value(&names, v, hint.n ? name_sanitised(a, hint) : hint);
         }
-    return names;
+    namemap_free(&names.taken);
+    return names.name;
 }
 
-/* Digits for values without a name, quotes for odd input names (a digit string among them). */
-static void print_value(const Module *m, const Func *f, const Names *names, ValueId v, Text *out)
+static void print_value(const Module *m, const Func *f, const Str *names, ValueId v, Text *out)
 {
     if (v == NONE) {
         text_add(out, "_", 1);
@@ -127,19 +133,17 @@ static void print_value(const Module *m, const Func *f, const Names *names, Valu
     }
     const Value *value = &f->value[v];
     if (value->kind == VK_PARAM && value->def < m->n_params)
-        print_name('@', m->param[value->def].name, out);
-    else if (!names->name[v].p)
+        name_print('@', m->param[value->def].name, out);
+    else if (!names[v].p)
         text_printf(out, "%%?%u", v);
-    else if (!value->name.n) {
-        text_add(out, "%", 1);
-        text_str(out, names->name[v]);
-    } else
-        print_name('%', names->name[v], out);
+    else
+        text_str(out, names[v]);
 }
 
 /* ---- types and literals ------------------------------------------------------------------------ */
 
-void type_print(const Module *m, const Type *t, Text *out) {
+void type_print(const Module *m, const Type *t, Text *out)
+{
     text_printf(out, "%s[", dtype_name(t->dtype));
     if (t->rank == UNRANKED)
         text_add(out, "*", 1);
@@ -240,7 +244,7 @@ static void print_func_ref(const Module *m, FuncId id, Text *out)
 {
     const Func *f = id < m->n_funcs ? m->func[id] : NULL;
     if (f)
-        print_name('@', f->name, out);
+        name_print('@', f->name, out);
     else
         text_printf(out, "@?%u", id);
 }
@@ -300,7 +304,7 @@ static void print_attrs(const Module *m, const Node *n, Text *out)
 
 /* ---- nodes, functions, module ----------------------------------------------------------------------- */
 
-static void print_node(const Module *m, const Func *f, const Names *names, const Node *n, Text *out)
+void node_print_as(const Module *m, const Func *f, const Str *names, const Node *n, Text *out)
 {
     for (uint32_t k = 0; k < n->n_out; k++) {
         if (k)
@@ -345,37 +349,48 @@ static void mark_node(Marks *k, const Func *f, uint32_t i, const Text *out)
         k->lines.node[f->id][i] = text_line(&k->count, out);
 }
 
-static void print_func(const Module *m, const Func *f, Marks *k, Text *out)
+void func_head_print(const Module *m, const Func *f, const Str *names, Text *out)
 {
-    Arena *scratch = arena_new();
-    Names names = names_make(scratch, f);
-    mark_func(k, f, out);
     text_printf(out, "func ");
-    print_name('@', f->name, out);
+    name_print('@', f->name, out);
     text_printf(out, " %s (", func_role_name[f->role]);
     for (uint32_t i = 0; i < f->n_inputs; i++) {
         if (i)
             text_add(out, ", ", 2);
-        print_value(m, f, &names, f->input[i], out);
+        print_value(m, f, names, f->input[i], out);
         text_printf(out, " : ");
         type_print(m, &f->value[f->input[i]].type, out);
     }
-    text_printf(out, ") {\n");
-    for (uint32_t i = 0; i < f->n_nodes; i++) {
-        mark_node(k, f, i, out);
-        text_printf(out, "  ");
-        print_node(m, f, &names, &f->node[i], out);
-        text_add(out, "\n", 1);
-    }
-    text_printf(out, "  return");
+    text_printf(out, ") {");
+}
+
+void return_print(const Module *m, const Func *f, const Str *names, Text *out)
+{
+    text_printf(out, "return");
     for (uint32_t i = 0; i < f->n_outputs; i++) {
         text_printf(out, "%s", i ? ", " : " ");
-        print_value(m, f, &names, f->output[i], out);
+        print_value(m, f, names, f->output[i], out);
         text_add(out, " ", 1);
         text_quoted(out, f->output_name[i]);
     }
+}
+
+static void print_func(const Module *m, const Func *f, Marks *k, Text *out)
+{
+    Arena *scratch = arena_new();
+    const Str *names = value_names(f, scratch);
+    mark_func(k, f, out);
+    func_head_print(m, f, names, out);
+    text_add(out, "\n", 1);
+    for (uint32_t i = 0; i < f->n_nodes; i++) {
+        mark_node(k, f, i, out);
+        text_printf(out, "  ");
+        node_print_as(m, f, names, &f->node[i], out);
+        text_add(out, "\n", 1);
+    }
+    text_printf(out, "  ");
+    return_print(m, f, names, out);
     text_printf(out, "\n}\n");
-    namemap_free(&names.taken);
     arena_free(scratch);
 }
 
@@ -387,20 +402,18 @@ void func_print(const Module *m, const Func *f, Text *out)
 void node_print(const Module *m, const Func *f, const Node *n, Text *out)
 {
     Arena *scratch = arena_new();
-    Names names = names_make(scratch, f);
-    print_node(m, f, &names, n, out);
-    namemap_free(&names.taken);
+    node_print_as(m, f, value_names(f, scratch), n, out);
     arena_free(scratch);
 }
 
-static void print_param(const Module *m, const Param *p, Text *out)
+void param_print(const Module *m, const Param *p, Text *out)
 {
     Tensor t = {.dtype = p->dtype, .rank = p->rank};
     memcpy(t.dim, p->dim, sizeof t.dim);
     t.data = (void *)p->data; /* read only below */
     int64_t count = 0;
     text_printf(out, "param ");
-    print_name('@', p->name, out);
+    name_print('@', p->name, out);
     text_printf(out, " : ");
     print_extents(p->dtype, p->rank, p->dim, out);
     text_printf(out, " %s", param_kind_name[p->kind]);
@@ -416,10 +429,9 @@ static void print_param(const Module *m, const Param *p, Text *out)
         text_printf(out, " from ");
         text_quoted(out, p->origin);
     }
-    text_add(out, "\n", 1);
 }
 
-static void print_symbol(const DimSym *s, Text *out)
+void symbol_print(const DimSym *s, Text *out)
 {
     text_printf(out, "sym ");
     if (is_plain_name(s->name))
@@ -428,15 +440,13 @@ static void print_symbol(const DimSym *s, Text *out)
         text_quoted(out, s->name);
     text_printf(out, " = %" PRId64 "..", s->lo);
     if (s->hi == DIM_UNBOUNDED)
-        text_printf(out, "*\n");
+        text_add(out, "*", 1);
     else
-        text_printf(out, "%" PRId64 "\n", s->hi);
+        text_printf(out, "%" PRId64, s->hi);
 }
 
-static void print_module(const Module *m, Marks *k, Text *out)
+void facts_print(const Module *m, Text *out)
 {
-    for (size_t i = 0; i < dim_sym_count(m->dims); i++)
-        print_symbol(dim_sym_at(m->dims, (uint32_t)i), out);
     const Seq2Seq *s = &m->s2s;
     if (s->present)
         text_printf(out,
@@ -449,8 +459,19 @@ static void print_module(const Module *m, Marks *k, Text *out)
         text_quoted(out, m->spec);
         text_add(out, "\n", 1);
     }
-    for (uint32_t i = 0; i < m->n_params; i++)
-        print_param(m, &m->param[i], out);
+}
+
+static void print_module(const Module *m, Marks *k, Text *out)
+{
+    for (size_t i = 0; i < dim_sym_count(m->dims); i++) {
+        symbol_print(dim_sym_at(m->dims, (uint32_t)i), out);
+        text_add(out, "\n", 1);
+    }
+    facts_print(m, out);
+    for (uint32_t i = 0; i < m->n_params; i++) {
+        param_print(m, &m->param[i], out);
+        text_add(out, "\n", 1);
+    }
     for (uint32_t i = 0; i < m->n_funcs; i++)
         if (m->func[i]) {
             text_add(out, "\n", 1);

@@ -85,7 +85,7 @@ static inline float moec_pow_f32(float a, float b) { return powf(a, b); }
 static inline float moec_fmod_f32(float a, float b) { return fmodf(a, b); }
 static inline float moec_mod_f32(float a, float b) {
     float r = fmodf(a, b);
-    return r != 0.0f && (r < 0.0f) != (b < 0.0f) ? r + b : r;
+    return r == 0.0f ? copysignf(0.0f, b) : (r < 0.0f) != (b < 0.0f) ? r + b : r;
 }
 
 static inline double moec_exp_f64(double x) { return exp(x); }
@@ -114,7 +114,7 @@ static inline double moec_pow_f64(double a, double b) { return pow(a, b); }
 static inline double moec_fmod_f64(double a, double b) { return fmod(a, b); }
 static inline double moec_mod_f64(double a, double b) {
     double r = fmod(a, b);
-    return r != 0.0 && (r < 0.0) != (b < 0.0) ? r + b : r;
+    return r == 0.0 ? copysign(0.0, b) : (r < 0.0) != (b < 0.0) ? r + b : r;
 }
 
 /* ---- integers: arithmetic wraps, division by zero gives 0 ------------------------------------------- */

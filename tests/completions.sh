@@ -40,6 +40,9 @@ moec compile -march n|native
 moec opt x.ir --passes=bind,fo|fold
 moec opt x.ir --dump-ir=after:|$passes
 moec opt x.ir --dump-ir before:pl|plan
+moec opt x.ir --dump-ch|--dump-changed
+moec opt x.ir --dump-changed=|diff
+moec diff a.ir t5.|t5.onnx
 moec compile t5 --adapter=spec|spec.json
 moec compile --adapter spec|spec.json
 moec compile t|t5 t5.onnx
@@ -138,6 +141,7 @@ usage "-O wants 0, 1, 2 or 3" dump x.ir -O4
 usage "--stop-after wants PASS (passes: bind, " dump x.ir --stop-after=fusion
 usage "--passes wants PASS,..." opt x.ir --passes=fold,fusion
 usage "--dump-ir wants all, before:PASS or after:PASS (passes: " opt x.ir --dump-ir=during:fold
+usage "--dump-changed wants diff, not 'some'" dump x.ir --dump-changed=some
 usage "wants bash, zsh, fish or man, not 'csh'" describe csh
 takes() { # WORDS...: anything but a usage error
     "$moec" "$@" >"$work/out" 2>&1
@@ -146,6 +150,8 @@ takes() { # WORDS...: anything but a usage error
 for k in 0 1 2 3; do takes dump missing.ir -O$k; done
 for k in $backends; do takes run missing.ir --backend=$k; done
 for k in each none; do takes dump missing.ir --verify=$k; done
+takes dump --dump-changed missing.ir
+takes dump missing.ir --dump-changed=diff
 for k in $emits; do takes compile missing.ir --emit=$k; done
 for k in native generic armv9-a; do takes compile missing.ir -march=$k; done
 for k in $passes; do takes dump missing.ir --stop-after=$k --dump-ir=before:$k --dump-ir after:$k; done

@@ -44,7 +44,7 @@ has "$work/part" 'lower  applied  in parallel over tiles of 128 rows' 'lower  ap
 sed -n 's/^    \(  \(fuse\|lower\) *\(applied\|missed\|note\) .*\)/\1/p' "$root/compiler/README.md" >"$work/shown"
 [ -s "$work/shown" ] || fail "the README shows no remarks"
 while IFS= read -r line; do has "$work/mov.txt" "$line"; done <"$work/shown"
-sed -n '/^    function encode: /,/^$/s/^    //p' "$root/compiler/README.md" >"$work/shown"
+sed -n '/^    function encode: [0-9]* steps/,/^$/s/^    //p' "$root/compiler/README.md" >"$work/shown"
 [ -s "$work/shown" ] || fail "the README shows no plan"
 while IFS= read -r line; do has "$work/mov.mem" "$line"; done <"$work/shown"
 

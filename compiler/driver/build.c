@@ -1,6 +1,7 @@
 /* Driving the C compiler. It is run with an argument vector, never through a shell; everything it makes appears in a
  * scratch folder first and reaches its place by an atomic rename, so a failed build leaves nothing behind. */
 #include "build.h"
+#include "tool.h"
 
 #include "../../frontends/file.h"
 #include "../../runtime/text.h"
@@ -9,12 +10,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -52,11 +51,8 @@ static bool check_backend(Build *b) {
 
 bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Diag *d) {
     *b = (Build){.o = o, .model = model, .d = d, .a = arena_new()};
-    const char *tmp = getenv("TMPDIR");
-    char *dir = arena_printf(b->a, "%s/moec.XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(dir))
-        return diag_error(d, DIAG_FOLDER_MAKE, dir, "cannot make a scratch folder: %s", strerror(errno));
-    b->dir = dir;
+    b->dir = scratch_open(b->a, d);
+    if (!b->dir) return false;
     b->codegen.prefix = prefix;
     b->llvm = o->backend == BACKEND_LLVM || o->executor == EXECUTOR_LLVM || o->emit == EMIT_LLVM || o->emit == EMIT_BC;
     bool folder = o->emit == EMIT_C;
@@ -103,14 +99,8 @@ bool build_install_text(Build *b, const char *to) {
 }
 
 void build_close(Build *b) {
-    DIR *dir = b->dir ? opendir(b->dir) : NULL;
-    if (dir) {
-        for (struct dirent *e; (e = readdir(dir));)
-            if (e->d_name[0] != '.') unlinkat(dirfd(dir), e->d_name, 0);
-        closedir(dir);
-        rmdir(b->dir);
-    }
     vec_free(&b->runtime);
+    scratch_close(b->dir);
     if (b->program) program_free(b->program);
     if (b->a) arena_free(b->a);
 }
@@ -236,24 +226,7 @@ static char **tool_environment(Build *b) {
 }
 
 bool build_tool(Build *b, Args *args, const char *hint) {
-    vec_push(args, NULL);
-    if (b->o->verbose) {
-        for (size_t i = 0; args->item[i]; i++) fprintf(stderr, "%s%s", i ? " " : "", args->item[i]);
-        fputc('\n', stderr);
-    }
-    pid_t pid;
-    int status, e = posix_spawnp(&pid, args->item[0], NULL, NULL, (char *const *)args->item, tool_environment(b));
-    if (e == ENOENT)
-        return diag_error(b->d, DIAG_TOOL_MISSING, NULL, "the program '%s' is not installed; %s", args->item[0], hint);
-    if (e) return diag_error(b->d, DIAG_TOOL_MISSING, NULL, "cannot start '%s': %s", args->item[0], strerror(e));
-    while (waitpid(pid, &status, 0) < 0)
-        if (errno != EINTR)
-            return diag_error(b->d, DIAG_TOOL_FAILED, NULL, "waiting for '%s': %s", args->item[0],
-                              strerror(errno));
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
-        return diag_error(b->d, DIAG_TOOL_MISSING, NULL, "the program '%s' is not installed; %s", args->item[0], hint);
-    return (WIFEXITED(status) && WEXITSTATUS(status) == 0) ||
-           diag_error(b->d, DIAG_TOOL_FAILED, NULL, "'%s' failed; -v shows its command line", args->item[0]);
+    return tool_run(args, tool_environment(b), b->o->verbose, hint, b->d);
 }
 
 static void add_flags(Build *b, Args *args) {

@@ -4,6 +4,7 @@
 
 #include "../../codegen/program.h"
 #include "driver.h"
+#include "tool.h"
 
 typedef struct Build {
     const Options *o;
@@ -66,7 +67,6 @@ bool build_target(Build *b);
 bool build_runtime(Build *b);
 const char *build_ar(Build *b);
 
-typedef Vec(const char *) Args;
 /* Runs a program, args[0] found on PATH; `hint` tells what to do when it is not there. */
 bool build_tool(Build *b, Args *args, const char *hint);
 

@@ -1,58 +1,24 @@
 /* moec dump: the text IR after the passes. moec opt: text in, chosen passes, text out. */
 #include "build.h"
+#include "svg.h"
+#include "../dot.h"
 
 #include <string.h>
 
 enum { MAX_LIST = 64 };
 
-/* Graphviz: one box a node, in a cluster a function. Labels go through text_quoted, whose escapes dot shows as is. */
-static void print_dot(const Module *m, Text *out)
-{
-    text_printf(out, "digraph moec {\n  node [shape=box, fontname=monospace];\n");
-    for (FuncId i = 0; i < m->n_funcs; i++) {
-        const Func *f = m->func[i];
-        if (!f)
-            continue;
-        text_printf(out, "  subgraph cluster_%u {\n    label=", i);
-        text_quoted(out, f->name);
-        text_printf(out, ";\n");
-        for (uint32_t k = 0; k < f->n_inputs; k++) {
-            text_printf(out, "    v%u_%u [shape=ellipse, label=", i, f->input[k]);
-            text_quoted(out, f->value[f->input[k]].name);
-            text_printf(out, "];\n");
-        }
-        for (uint32_t k = 0; k < f->n_nodes; k++) {
-            const Node *n = &f->node[k];
-            const Attr *site = node_attr(n, AT_site), *callee = node_attr(n, AT_func);
-            text_printf(out, "    n%u_%u [label=\"%s", i, k, op_info(n->op)->name);
-            text_printf(out, "\"");
-            if (site || callee) {
-                text_printf(out, ", xlabel=");
-                text_quoted(out, site ? site->s : m->func[callee->i]->name);
-            }
-            text_printf(out, "];\n");
-        }
-        for (uint32_t k = 0; k < f->n_nodes; k++)
-            for (uint32_t j = 0; j < f->node[k].n_in; j++) {
-                ValueId v = f->node[k].in[j];
-                if (v == NONE || f->value[v].kind == VK_PARAM)
-                    continue;
-                text_printf(out, "    %c%u_%u -> n%u_%u;\n", f->value[v].kind == VK_INPUT ? 'v' : 'n', i,
-                            f->value[v].kind == VK_INPUT ? v : f->value[v].def, i, k);
-            }
-        text_printf(out, "  }\n");
-    }
-    text_printf(out, "}\n");
-}
-
 static bool write_module(const Options *o, const Module *m, Diag *d)
 {
     Text text = {0};
-    if (o->dot)
-        print_dot(m, &text);
+    if (o->func && !(o->dot || o->svg))
+        return diag_error(d, DIAG_USAGE_TOGETHER, NULL, "--func draws one function: it goes with --dot and --svg");
+    if (o->func && !module_find(m, o->func))
+        return diag_error(d, DIAG_RUN_FUNCTION, o->model, "there is no function '%s'", diag_show(d, str_c(o->func)));
+    if (o->dot || o->svg)
+        module_dot(m, !o->no_fold, o->func, &text);
     else
         module_print(m, &text);
-    bool ok = text_write(o->output, &text, d);
+    bool ok = (!o->svg || svg_render(&text, o->verbose, d)) && text_write(o->output, &text, d);
     text_free(&text);
     return ok;
 }

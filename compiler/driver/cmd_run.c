@@ -1,5 +1,5 @@
 /* moec run: executes one function on given or seeded inputs, in the reference interpreter or as native code. */
-#include "native.h"
+#include "call.h"
 #include "../../frontends/npy.h"
 
 #include <errno.h>
@@ -160,73 +160,6 @@ static void place_inputs(Run *r)
             }
 }
 
-/* Symbols that given inputs decide take their values from them; the others are seeded, then the inputs left. */
-static bool complete_inputs(Run *r)
-{
-    const Module *m = r->model.m;
-    const Func *f = r->f;
-    Tensor *seeded = arena_array(r->model.arena, f->n_inputs + 1u, sizeof *seeded);
-    bool all = true;
-    r->syms = arena_array(r->model.arena, dim_sym_count(m->dims) + 1, sizeof *r->syms);
-    seed_symbols(m, &r->model.options, r->syms);
-    for (uint32_t i = 0; i < f->n_inputs; i++) {
-        const Type *t = &f->value[f->input[i]].type;
-        uint32_t sym;
-        all &= r->given[i];
-        for (int k = 0; r->given[i] && k < t->rank && k < r->in[i].rank; k++)
-            if (dim_as_sym(m->dims, t->dim[k], &sym))
-                r->syms[sym] = r->in[i].dim[k];
-    }
-    if (!all && !seed_inputs(m, f, r->syms, r->model.options.seed, seeded, r->model.arena, r->d))
-        return false;
-    for (uint32_t i = 0; i < f->n_inputs; i++) {
-        const Value *v = &f->value[f->input[i]];
-        if (!r->given[i])
-            r->in[i] = seeded[i];
-        if (r->in[i].dtype == DT_F16 && v->type.dtype == DT_F32) { /* bind computes f16 models in f32 */
-            Tensor wide = r->in[i];
-            int64_t count = 0;
-            wide.dtype = DT_F32;
-            if (!tensor_count(&wide, &count) || !tensor_alloc(r->model.arena, &wide))
-                return diag_error(r->d, DIAG_SHAPE_SIZE, NULL, "input %s is too large",
-                                  diag_show(r->d, v->name));
-            for (int64_t k = 0; k < count; k++)
-                tensor_set_f64(&wide, k, tensor_get_f64(&r->in[i], k));
-            r->in[i] = wide;
-        }
-    }
-    return func_bind_dims(m, f, r->in, r->syms, r->d);
-}
-
-/* Text IR names large weights without carrying them: they get small seeded values, the same for the same name. */
-static bool seed_weights(Run *r)
-{
-    Module *m = r->model.m;
-    uint32_t n = 0;
-    for (ParamId i = 0; i < m->n_params; i++) {
-        Param *p = &m->param[i];
-        int64_t count = 0;
-        if (p->data || p->init != NONE)
-            continue;
-        Tensor t = {.dtype = p->dtype, .rank = p->rank};
-        memcpy(t.dim, p->dim, sizeof t.dim);
-        if (!tensor_count(&t, &count) || !tensor_alloc(m->arena, &t))
-            return diag_error(r->d, DIAG_SHAPE_SIZE, r->o->model, "parameter @%s is too large",
-                              diag_show(r->d, p->name));
-        uint64_t state = hash_bytes(r->model.options.seed, p->name.p, p->name.n);
-        for (int64_t k = 0; k < count; k++) {
-            state = state * 6364136223846793005u + 1442695040888963407u; /* Knuth's MMIX generator */
-            tensor_set_f64(&t, k, dtype_is_float(t.dtype) ? ((double)(state >> 40) * 0x1p-24 - 0.5) * 0.25 : 0.0);
-        }
-        p->data = t.data;
-        n++;
-    }
-    if (n)
-        diag_warn(r->d, DIAG_RUN_NO_DATA, r->o->model,
-                  "%u parameters come without data: seeded values stand for them", n);
-    return true;
-}
-
 /* ---- outputs -------------------------------------------------------------------------------------------- */
 
 /* The sign of a NaN is nobody's business. */
@@ -270,80 +203,15 @@ static bool write_outputs(Run *r)
     return true;
 }
 
-/* ---- native code ------------------------------------------------------------------------------------------ */
-
-/* Copies between dense data and storage whose axis `axis` has room for more: outer * extent * inner elements. */
-static void copy_grown(const Tensor *t, int axis, int64_t capacity, void *dense, void *storage, bool to_storage)
-{
-    size_t inner = dtype_bytes(t->dtype);
-    int64_t outer = 1;
-    for (int i = 0; i < t->rank; i++) {
-        if (i < axis)
-            outer *= t->dim[i];
-        else if (i > axis)
-            inner *= (size_t)t->dim[i];
-    }
-    size_t row = inner * (size_t)t->dim[axis], room = inner * (size_t)capacity;
-    for (int64_t i = 0; i < outer; i++) {
-        char *d = (char *)dense + (size_t)i * row, *s = (char *)storage + (size_t)i * room;
-        memcpy(to_storage ? s : d, to_storage ? d : s, row);
-    }
-}
-
-static bool grown_input(Run *r, const moec_value *v, Tensor *t)
-{
-    Tensor room = *t;
-    room.dim[v->grow_axis] = v->capacity;
-    if (t->dim[v->grow_axis] > v->capacity || !tensor_alloc(r->model.arena, &room))
-        return diag_error(r->d, DIAG_SHAPE_SIZE, r->o->model, "input %s is too large", v->name);
-    copy_grown(t, v->grow_axis, v->capacity, t->data, room.data, true);
-    t->data = room.data;
-    return true;
-}
-
-static bool call_native(Run *r, Native *n)
-{
-    const Module *m = r->model.m;
-    int f = native_function(n, arena_printf(r->model.arena, "%.*s", (int)r->f->name.n, r->f->name.p));
-    if (f < 0)
-        return diag_error(r->d, DIAG_RUN_FUNCTION, r->o->model,
-                          "function @%s is no entry of the compiled model", diag_show(r->d, r->f->name));
-    const moec_function *p = &n->program->function[f];
-    int64_t *sym = arena_array(r->model.arena, n->program->n_symbols + 1, sizeof *sym);
-    for (size_t i = 0; i < dim_sym_count(m->dims); i++) {
-        Str name = dim_sym_at(m->dims, (uint32_t)i)->name;
-        int k = native_symbol(n, arena_printf(r->model.arena, "%.*s", (int)name.n, name.p));
-        if (k >= 0)
-            sym[k] = r->syms[i];
-    }
-    for (uint32_t i = 0; i < p->n_inputs; i++)
-        if (p->value[i].grow_axis >= 0 && !grown_input(r, &p->value[i], &r->in[i]))
-            return false;
-    if (!native_run(n, f, sym, r->in, r->out, r->model.arena))
-        return false;
-    for (uint32_t i = 0; i < p->n_outputs; i++) {
-        const moec_value *v = &p->value[p->n_inputs + i];
-        if (v->alias < 0)
-            continue;
-        Tensor dense = r->out[i];
-        int axis = p->value[v->alias].grow_axis;
-        if (!tensor_alloc(r->model.arena, &dense))
-            return diag_error(r->d, DIAG_SHAPE_SIZE, r->o->model, "output %s is too large", v->name);
-        if (axis >= 0) {
-            copy_grown(&dense, axis, p->value[v->alias].capacity, dense.data, r->out[i].data, false);
-            r->out[i] = dense;
-        }
-    }
-    return true;
-}
-
 static bool execute(Run *r)
 {
     if (r->o->executor == EXECUTOR_INTERP)
         return func_eval(r->model.m, r->f->id, r->syms, r->in, r->out, r->model.arena, r->d);
     Native n;
     bool profile = r->o->profile, ok = native_open(&n, r->o, &r->model, r->o->threads < 0 ? 0 : (int)r->o->threads, r->d);
-    ok = ok && (!profile || native_profile_start(&n)) && call_native(r, &n) && (!profile || native_profile_print(&n));
+    ok = ok && (!profile || native_profile_start(&n)) &&
+         call_compiled(&n, r->model.m, r->f, r->syms, r->in, r->out, r->model.arena) &&
+         (!profile || native_profile_print(&n));
     native_close(&n);
     return ok;
 }
@@ -376,7 +244,7 @@ static bool run(Run *r)
     if (!r->o->passes && r->o->executor != EXECUTOR_INTERP)
         n = passes_left(r->model.m, list);
     bool seq2seq = r->model.dir != NULL || derives(r->model.m, list, n);
-    if (!seed_weights(r) || (!seq2seq && !load_inputs(r)))
+    if (!seed_weights(r->model.m, r->model.options.seed, r->o->model, r->d) || (!seq2seq && !load_inputs(r)))
         return false;
     if (!seq2seq && n && list[0] == PASS_bind)
         specialise(r);
@@ -386,7 +254,8 @@ static bool run(Run *r)
     r->out = arena_array(r->model.arena, r->f->n_outputs + 1u, sizeof *r->out);
     r->given = arena_array(r->model.arena, r->f->n_inputs + 1u, sizeof *r->given);
     place_inputs(r);
-    if (!complete_inputs(r))
+    r->syms = arena_array(r->model.arena, dim_sym_count(r->model.m->dims) + 1, sizeof *r->syms);
+    if (!complete_inputs(r->model.m, &r->model.options, r->f, r->given, r->in, r->syms, r->model.arena, r->d))
         return false;
     return execute(r) && write_outputs(r);
 }

@@ -16,8 +16,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { MAX_CASES = 256 };
-
 /* ---- files ----------------------------------------------------------------------------------------- */
 
 const char *verify_path(Verify *v, const char *key, const char *name) {
@@ -305,8 +303,7 @@ static int by_name(const void *a, const void *b) {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* Keys of the folder's cases, sorted; those of training batches left out. */
-static bool case_keys(Verify *v, Arena *a, const char **key, int *n) {
+bool verify_keys(Verify *v, Arena *a, const char **key, int *n) {
     static const char tail[] = ".input_ids.npy";
     DIR *dir = opendir(v->dir);
     if (!dir)
@@ -330,7 +327,7 @@ static bool verify_all(Verify *v) {
     Arena *names = arena_new();
     const char *key[MAX_CASES];
     int n = 0;
-    bool ok = case_keys(v, names, key, &n);
+    bool ok = verify_keys(v, names, key, &n);
     for (int i = 0; i <= n + v->o->train && ok; i++) {
         v->a = arena_new();
         v->sym = arena_array(v->a, v->n.program->n_symbols + 1, sizeof *v->sym);
@@ -343,8 +340,13 @@ static bool verify_all(Verify *v) {
 }
 
 int cmd_verify(const Options *o) {
-    if (!o->golden)
-        return usage_error(o, DIAG_USAGE_ARGUMENT, "--golden DIR is needed: stored inputs and outputs");
+    if (!o->golden && !o->per_node)
+        return usage_error(o, DIAG_USAGE_ARGUMENT, "--golden DIR is needed: stored inputs and outputs; or --per-node");
+    if (o->against && !o->per_node)
+        return usage_error(o, DIAG_USAGE_TOGETHER, "--against goes with --per-node");
+    if (o->per_node && (o->opt_report || o->memory_report))
+        return usage_error(o, DIAG_USAGE_TOGETHER,
+                           "reports tell of the program as it is compiled: not with --per-node, which has all results in it");
     Verify v = {.o = o, .dir = o->golden, .tolerance = o->tolerance ? strtod(o->tolerance, NULL) : 2e-5};
     if (!(v.tolerance > 0))
         return usage_error(o, DIAG_USAGE_VALUE, "--tolerance: a positive number was expected");
@@ -352,6 +354,7 @@ int cmd_verify(const Options *o) {
     if (!reports_check(o, true, &exit_code))
         return exit_code;
     v.d = diag_new();
+    if (o->per_node) return verify_nodes(&v);
     Model model;
     bool ok = model_load(o, &model, v.d) && model_passes(&model, o, NULL, NULL, 0, v.d);
     if (ok && !model.m->s2s.present)

@@ -109,7 +109,7 @@ static void print_commands(Text *t)
         for (size_t k = 0; k < option_count; k++)
             if (command_takes((Command)i, &option_rows[k]))
                 text_printf(t, " %s%s", option_rows[k].spelling,
-                            option_rows[k].kind == OPTION_FLAG || option_is_letter(&option_rows[k]) ? "" : "=");
+                            option_is_letter(&option_rows[k]) || !option_takes_next(&option_rows[k]) ? "" : "=");
         text_printf(t, " ;;\n");
     }
     text_printf(t, "    esac\n}\n");
@@ -132,7 +132,7 @@ static void print_values(Text *t)
 {
     text_printf(t, "\n_moec_takes_value() {\n    case $1 in\n    ");
     for (size_t i = 0, n = 0; i < option_count; i++)
-        if (option_rows[i].kind != OPTION_FLAG)
+        if (option_takes_next(&option_rows[i]))
             text_printf(t, "%s%s", n++ ? "|" : "", option_rows[i].spelling);
     text_printf(t, ") return 0 ;;\n    esac\n    return 1\n}\n");
     text_printf(t, "\n# _moec_value OPTION BEFORE CURRENT: of the caller's $command\n_moec_value() {\n    case $command:$1 in\n");
@@ -158,7 +158,7 @@ static void print_arguments(Text *t)
     }
     for (int i = 0; i < COMMAND_COUNT; i++) {
         Text name = {0}, verbs = {0};
-        text_printf(&name, "%s,", command_rows[i].name);
+        text_printf(&name, "%s,%s", command_rows[i].name, command_rows[i].most > 1 ? "*" : "");
         for (int k = 0; k < SUB_COUNT; k++)
             if (verb_rows[k].command == (Command)i)
                 text_printf(&verbs, "%s%s", verbs.n ? "|" : "", verb_rows[k].name);

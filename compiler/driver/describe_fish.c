@@ -19,6 +19,10 @@ static const char head[] =
     "function __moec_verb\n"
     "    __moec_at $argv; and test (count (commandline -opc)) -eq 2\n"
     "end\n\n"
+    "# The word at the cursor is an option with its value attached.\n"
+    "function __moec_attached\n"
+    "    string match -q -- '-*=*' (commandline -ct)\n"
+    "end\n"
     "# Words behind those that are in the word at the cursor, separated by commas.\n"
     "function __moec_list\n"
     "    set -l before (commandline -ct | string replace -r '^--[a-z-]*=' '' | string match -r '.*,')\n"
@@ -61,16 +65,25 @@ static void add_values(Text *t, const char *argument, bool of_option)
     text_free(&words);
 }
 
-static void print_option(Text *t, Command c, const OptionRow *row)
+/* An option as it is with a value or without. */
+static void print_form(Text *t, Command c, const OptionRow *row, const char *condition, bool value)
 {
     const char *s = row->spelling;
-    text_printf(t, "complete -c moec -n '__moec_at %s' ", command_rows[c].name);
+    text_printf(t, "complete -c moec -n '__moec_at %s%s' ", command_rows[c].name, condition);
     text_printf(t, option_is_letter(row) ? "-s %s" : s[1] == '-' ? "-l %s" : "-o %s", s + (s[1] == '-' ? 2 : 1));
-    if (row->kind != OPTION_FLAG)
+    if (value)
         add_values(t, row->argument, true);
     text_printf(t, " -d ");
     add_quoted(t, row->doc);
     text_printf(t, "\n");
+}
+
+static void print_option(Text *t, Command c, const OptionRow *row)
+{
+    bool bare = row->kind == OPTION_BARE;
+    if (bare)
+        print_form(t, c, row, "; and not __moec_attached", false);
+    print_form(t, c, row, bare ? "; and __moec_attached" : "", row->kind != OPTION_FLAG);
 }
 
 static void print_argument(Text *t, const char *command, const char *verb, const char *argument)

@@ -116,8 +116,9 @@ static void print_option(Text *t, const OptionRow *row)
     text_printf(t, ".TP\n\\fB");
     add_text(t, row->spelling);
     if (row->kind != OPTION_FLAG) {
-        text_printf(t, option_is_letter(row) ? "\\fR " : "\\fR=");
+        text_printf(t, row->kind == OPTION_BARE ? "\\fR[=" : option_is_letter(row) ? "\\fR " : "\\fR=");
         add_argument(t, row->argument);
+        text_printf(t, row->kind == OPTION_BARE ? "]" : "");
     } else
         text_printf(t, "\\fR");
     text_printf(t, "\n");

@@ -49,9 +49,9 @@ static void print_option(Text *t, const OptionRow *row)
 {
     bool flag = row->kind == OPTION_FLAG;
     text_printf(t, " \\\n            '%s%s%s[", row->kind == OPTION_LIST ? "*" : "", row->spelling,
-                flag ? "" : option_is_letter(row) ? "+" : "=");
+                flag ? "" : row->kind == OPTION_BARE ? "=-" : option_is_letter(row) ? "+" : "=");
     add_escaped(t, row->doc);
-    text_printf(t, "]");
+    text_printf(t, row->kind == OPTION_BARE ? "]:" : "]");
     if (!flag)
         add_action(t, row->argument);
     text_printf(t, "'");
@@ -105,7 +105,7 @@ void print_zsh(Text *t)
         if (command_has_verbs((Command)i))
             print_verbs(t, (Command)i);
         else
-            print_arguments(t, (Command)i, command_rows[i].argument, 1);
+            print_arguments(t, (Command)i, command_rows[i].argument, command_rows[i].most);
     }
     text_printf(t, "    esac\n    return ret\n}\n\n"
                    "if [[ $funcstack[1] == _moec ]]; then _moec \"$@\"; else compdef _moec moec; fi\n");

@@ -17,7 +17,7 @@ enum { EXIT_DONE = 0, EXIT_INPUT = 1, EXIT_USAGE = 2 };
 /* ---- options (options.c; the table is options.def) -------------------------------------------- */
 
 typedef enum Command {
-#define COMMAND(name, argument, doc) COMMAND_##name,
+#define COMMAND(name, argument, most, doc) COMMAND_##name,
 #include "options.def"
     COMMAND_COUNT
 } Command;
@@ -43,6 +43,7 @@ typedef struct Options {
 #define FIELD_FLAG bool
 #define FIELD_TEXT const char *
 #define FIELD_WORD int
+#define FIELD_BARE int
 #define FIELD_NUMBER int64_t
 #define FIELD_LIST TextList
 #define OPTION(kind, field, spelling, argument, commands, doc) FIELD_##kind field;
@@ -80,6 +81,8 @@ typedef struct Model {
     Remarks *remarks;    /* NULL without --opt-report */
     SafeFile base;       /* weights in the place of the model's own; empty without */
     PassOptions options; /* for the passes; points into the arena */
+    bool (*around)(const Module *m, PassId p, bool done, void *context, Diag *d); /* as in PassRun */
+    void *around_context;
 } Model;
 
 /* MODEL is a directory as exporters leave it, an .onnx file, or an .ir file. False after reporting; *out is to be
@@ -92,8 +95,8 @@ bool model_config(Arena *a, const char *path, T5Config *out, Diag *d);
  * `list` NULL = all passes
  * that are left. */
 bool model_passes(Model *model, const Options *o, const char *stop_after, const PassId *list, uint32_t n, Diag *d);
-/* What is left of the pipeline for text IR: nothing of a dump after `plan`, `plan` after `fuse`, else all. list: room for
- * PASS_COUNT. */
+/* What is left of the pipeline for text IR: nothing of a dump after `plan`, `plan` after `fuse`, what follows
+ * `attach` where an adapter is attached, else all. list: room for PASS_COUNT. */
 uint32_t passes_left(const Module *m, PassId *list);
 /* Whether every type is ranked and no dynamic op is left: what bind achieves. */
 bool module_is_bound(const Module *m);
@@ -124,7 +127,7 @@ const EmbeddedFile *embedded_find(const char *name); /* NULL when moec was built
 
 /* ---- commands --------------------------------------------------------------------------------------------- */
 
-#define COMMAND(name, argument, doc) int cmd_##name(const Options *o);
+#define COMMAND(name, argument, most, doc) int cmd_##name(const Options *o);
 #include "options.def"
 
 #endif

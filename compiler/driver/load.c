@@ -214,6 +214,9 @@ static bool load_adapter(const Options *o, Model *model, Diag *d)
                               "--adapter-weights needs --adapter");
         return true;
     }
+    if (model->m->spec.n)
+        return diag_error(d, DIAG_USAGE_TOGETHER, o->model,
+                          "the adapter of this dump is attached already: there is no place for that of --adapter");
     model->spec = spec_load(model->arena, o->adapter, d);
     if (!model->spec)
         return false;
@@ -309,6 +312,12 @@ static bool check_outputs(const Module *m, void *context, Diag *d)
     return onnx_check_outputs(m, model->files, d);
 }
 
+static bool call_around(const Module *m, PassId p, bool done, void *context, Diag *d)
+{
+    const Model *model = context;
+    return model->around(m, p, done, model->around_context, d);
+}
+
 static bool check_ids(const Model *model, Diag *d)
 {
     const Seq2Seq *s = &model->m->s2s;
@@ -332,6 +341,7 @@ static bool check_ids(const Model *model, Diag *d)
     return true;
 }
 
+/* `match` does not know its own results any more when adapters stand between them. */
 uint32_t passes_left(const Module *m, PassId *list)
 {
     bool placed = false, fused = false;
@@ -342,7 +352,7 @@ uint32_t passes_left(const Module *m, PassId *list)
         for (uint32_t k = 0; f && k < f->n_nodes; k++)
             placed |= node_attr(&f->node[k], AT_place) != NULL;
     }
-    for (int p = placed ? PASS_COUNT : fused ? PASS_plan : 0; p < PASS_COUNT; p++)
+    for (int p = placed ? PASS_COUNT : fused ? PASS_plan : m->spec.n ? PASS_derive : 0; p < PASS_COUNT; p++)
         list[n++] = (PassId)p;
     return n;
 }
@@ -354,10 +364,12 @@ bool model_passes(Model *model, const Options *o, const char *stop_after, const 
                    .n_list = n,
                    .stop_after = o->stop_after ? o->stop_after : stop_after,
                    .dump_dir = o->dump_dir,
+                   .changed = (DumpChanged)o->dump_changed,
                    .time_passes = o->time_passes,
                    .no_verify = o->verify == VERIFY_NONE,
                    .paranoid = o->paranoid,
                    .after_bind = model->files ? check_outputs : NULL,
+                   .around = model->around ? call_around : NULL,
                    .context = model,
                    .bound = module_is_bound(model->m)};
     PassId left[PASS_COUNT];

@@ -2,7 +2,7 @@
 #include "driver.h"
 
 static int (*const commands[])(const Options *) = {
-#define COMMAND(name, argument, doc) cmd_##name,
+#define COMMAND(name, argument, most, doc) cmd_##name,
 #include "options.def"
 };
 

@@ -10,7 +10,7 @@
 
 #define C(name) (1u << COMMAND_##name)
 #define ALL_COMMANDS ((1u << COMMAND_COUNT) - 1)
-#define MODEL_COMMANDS (ALL_COMMANDS & ~(C(adapter) | C(describe) | C(explain)))
+#define MODEL_COMMANDS (ALL_COMMANDS & ~(C(adapter) | C(diff) | C(describe) | C(explain)))
 #define PASS_COMMANDS (MODEL_COMMANDS & ~C(info))
 
 const OptionRow option_rows[] = {
@@ -21,7 +21,7 @@ const OptionRow option_rows[] = {
 const size_t option_count = sizeof option_rows / sizeof *option_rows;
 
 const CommandRow command_rows[COMMAND_COUNT] = {
-#define COMMAND(name, argument, doc) {#name, argument, doc},
+#define COMMAND(name, argument, most, doc) {#name, argument, most, doc},
 #include "options.def"
 };
 
@@ -46,6 +46,11 @@ bool command_has_verbs(Command c)
 bool option_is_letter(const OptionRow *row)
 {
     return strlen(row->spelling) == 2;
+}
+
+bool option_takes_next(const OptionRow *row)
+{
+    return row->kind != OPTION_FLAG && row->kind != OPTION_BARE;
 }
 
 /* " adapter import", as far as it is known. */
@@ -111,8 +116,11 @@ static void show_command_help(Command c, SubCommand sub)
         if (!command_takes(c, row))
             continue;
         printf("  ");
-        const char *between = row->kind == OPTION_FLAG ? "" : option_is_letter(row) ? " " : "=";
-        int n = printf("%s%s%s", row->spelling, between, row->argument);
+        const char *between = row->kind == OPTION_FLAG   ? ""
+                              : row->kind == OPTION_BARE ? "[="
+                              : option_is_letter(row)    ? " "
+                                                         : "=";
+        int n = printf("%s%s%s%s", row->spelling, between, row->argument, row->kind == OPTION_BARE ? "]" : "");
         printf("%s%*s%s\n", n > 26 ? "\n" : "", n > 26 ? 29 : 27 - n, "", row->doc);
     }
     if (c == COMMAND_opt || c == COMMAND_dump) {
@@ -173,12 +181,18 @@ static bool store(Options *o, const OptionRow *row, const char *value, int *exit
         *(bool *)field = true;
         return true;
     }
+    if (row->kind == OPTION_BARE && !value) {
+        *(int *)field = 1;
+        return true;
+    }
     if (!check_value(o, row->spelling, row->argument, value, exit_code))
         return false;
     if (row->kind == OPTION_TEXT) {
         *(const char **)field = value;
     } else if (row->kind == OPTION_WORD) {
         *(int *)field = value_word(row->argument, value);
+    } else if (row->kind == OPTION_BARE) {
+        *(int *)field = 2 + value_word(row->argument, value);
     } else if (row->kind == OPTION_LIST) {
         TextList *list = field;
         vec_push(list, value);
@@ -196,7 +210,7 @@ static bool parse_option(int argc, char **argv, int *at, Options *o, int *exit_c
         *exit_code = usage_error(o, DIAG_USAGE_OPTION, "unknown option '%s'", argv[*at]);
         return false;
     }
-    if (row->kind != OPTION_FLAG && !value) {
+    if (!value && option_takes_next(row)) {
         if (*at + 1 == argc) {
             *exit_code = usage_error(o, DIAG_USAGE_VALUE, "%s wants a value", row->spelling);
             return false;
@@ -264,7 +278,7 @@ static const char *argument_name(const Options *o)
 
 static bool store_argument(Options *o, const char *value, int *exit_code)
 {
-    size_t most = o->sub < SUB_COUNT ? verb_rows[o->sub].most : 1;
+    size_t most = o->sub < SUB_COUNT ? verb_rows[o->sub].most : command_rows[o->command].most;
     if (o->argument.count == most) {
         *exit_code = most > 1 ? usage_error(o, DIAG_USAGE_ARGUMENT, "more than %zu arguments", most)
                               : usage_error(o, DIAG_USAGE_ARGUMENT, "one %s at a time: '%s' is too much",

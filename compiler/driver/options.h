@@ -9,7 +9,7 @@
 
 #include "driver.h"
 
-typedef enum OptionKind { OPTION_FLAG, OPTION_TEXT, OPTION_WORD, OPTION_NUMBER, OPTION_LIST } OptionKind;
+typedef enum OptionKind { OPTION_FLAG, OPTION_TEXT, OPTION_WORD, OPTION_BARE, OPTION_NUMBER, OPTION_LIST } OptionKind;
 
 typedef struct OptionRow {
     OptionKind kind;
@@ -20,7 +20,9 @@ typedef struct OptionRow {
 } OptionRow;
 
 typedef struct CommandRow {
-    const char *name, *argument, *doc;
+    const char *name, *argument;
+    size_t most; /* arguments */
+    const char *doc;
 } CommandRow;
 
 typedef struct VerbRow {
@@ -39,6 +41,8 @@ bool command_takes(Command c, const OptionRow *row);
 bool command_has_verbs(Command c);
 /* Whether the option is one letter, whose value is attached to it or the next word: -O2, -o PATH. */
 bool option_is_letter(const OptionRow *row);
+/* Whether the next word is the value where none is attached. */
+bool option_takes_next(const OptionRow *row);
 
 /* ---- values (values.c) ----------------------------------------------------------------------------- */
 

@@ -9,10 +9,10 @@ static const struct {
     const char *name;
     FormKind kind;
 } value_names[] = {
-    {"FILE", FORM_PATH},       {"FILE.ir", FORM_PATH},   {"PATH", FORM_PATH},
-    {"MODEL", FORM_PATH},      {"ADAPTER", FORM_PATH},   {"DIR", FORM_DIR},
-    {"PEFT_DIR...", FORM_DIR}, {"PROGRAM", FORM_PROGRAM}, {"NAME=FILE", FORM_BINDING},
-    {"PASS", FORM_PASS},       {"PASS,...", FORM_PASSES},
+    {"FILE", FORM_PATH},        {"FILE.ir", FORM_PATH},     {"PATH", FORM_PATH},
+    {"MODEL", FORM_PATH},       {"MODEL MODEL", FORM_PATH}, {"ADAPTER", FORM_PATH},
+    {"DIR", FORM_DIR},          {"PEFT_DIR...", FORM_DIR},  {"PROGRAM", FORM_PROGRAM},
+    {"NAME=FILE", FORM_BINDING}, {"PASS", FORM_PASS},       {"PASS,...", FORM_PASSES},
 };
 
 static FormKind name_kind(Str name)

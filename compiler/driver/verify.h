@@ -38,6 +38,21 @@ bool verify_call(Verify *v, const char *function, const VerifyInput *given, size
 /* Sets the symbols; whether the model's bounds, or the constants of a static export, take these extents. */
 bool verify_fits(Verify *v, const Tensor *ids, int64_t targets);
 
+/* Keys of the folder's cases, sorted, those of training batches left out: at most MAX_CASES, in `a`. */
+enum { MAX_CASES = 256 };
+bool verify_keys(Verify *v, Arena *a, const char **key, int *n);
+
+/* verify_nodes.c: --per-node, on the cases of v->dir or, where that is NULL, on seeded inputs. The exit code. */
+int verify_nodes(Verify *v);
+
+/* verify_derive.c: the encoder and decoder in front of `derive`, on seeded inputs; NULL where there are none. Behind it: whether
+ * what was made of them gives the same, relative to the norm within the tolerance; reports what does not. *compared: how many
+ * functions could be. */
+typedef struct Derived Derived;
+Derived *derived_before(const Module *m, const PassOptions *o);
+bool derived_after(Derived *x, const Module *m, const PassOptions *o, double tolerance, uint32_t *compared, Diag *d);
+void derived_free(Derived *x);
+
 /* verify_train.c: gradients and training runs. */
 bool verify_train(Verify *v);
 
