@@ -33,10 +33,10 @@ install(FILES frontends/adapter-spec.schema.json DESTINATION ${CMAKE_INSTALL_DAT
 # ---- CMake package ---------------------------------------------------------------------------------
 
 set(PACKAGE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/moec)
-configure_package_config_file(cmake/moecConfig.cmake.in ${GEN}/moecConfig.cmake INSTALL_DESTINATION ${PACKAGE_DIR})
+configure_package_config_file(compiler/cmake/moecConfig.cmake.in ${GEN}/moecConfig.cmake INSTALL_DESTINATION ${PACKAGE_DIR})
 write_basic_package_version_file(${GEN}/moecConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(EXPORT moecTargets NAMESPACE moec:: DESTINATION ${PACKAGE_DIR})
-install(FILES ${GEN}/moecConfig.cmake ${GEN}/moecConfigVersion.cmake cmake/moec_add_model.cmake DESTINATION ${PACKAGE_DIR})
+install(FILES ${GEN}/moecConfig.cmake ${GEN}/moecConfigVersion.cmake compiler/cmake/moec_add_model.cmake DESTINATION ${PACKAGE_DIR})
 
 # ---- pkg-config ------------------------------------------------------------------------------------
 
@@ -44,5 +44,5 @@ file(RELATIVE_PATH PC_PREFIX ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INST
 file(RELATIVE_PATH PC_LIBDIR ${CMAKE_INSTALL_PREFIX} ${CMAKE_INSTALL_FULL_LIBDIR})
 file(RELATIVE_PATH PC_INCLUDEDIR ${CMAKE_INSTALL_PREFIX} ${CMAKE_INSTALL_FULL_INCLUDEDIR}/moec)
 string(REGEX REPLACE "/$" "" PC_PREFIX ${PC_PREFIX})
-configure_file(cmake/moec.pc.in ${GEN}/moec.pc @ONLY)
+configure_file(compiler/cmake/moec.pc.in ${GEN}/moec.pc @ONLY)
 install(FILES ${GEN}/moec.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
