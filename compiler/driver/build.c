@@ -107,6 +107,11 @@ void build_close(Build *b) {
 
 /* ---- weights ---------------------------------------------------------------------------------------- */
 
+/* Somebody watches, and will wait for some seconds. */
+static bool takes_long(const Build *b) {
+    return isatty(2) && b->image.weights_bytes > (64u << 20);
+}
+
 static void show_progress(void *ctx, uint64_t done, uint64_t total) {
     int *last = ctx, percent = total ? (int)(done * 100 / total) : 100;
     if (percent == *last) return;
@@ -116,9 +121,8 @@ static void show_progress(void *ctx, uint64_t done, uint64_t total) {
 
 bool build_weights(Build *b, const char *path, OutFile *o) {
     int last = -1;
-    bool shows = isatty(2) && b->image.weights_bytes > (64u << 20);
     if (!outfile_open(o, path, 0666, b->a, b->d)) return false;
-    if (image_write(&b->image, o, shows ? show_progress : NULL, &last, b->d)) return true;
+    if (image_write(&b->image, o, takes_long(b) ? show_progress : NULL, &last, b->d)) return true;
     outfile_abandon(o);
     return false;
 }
@@ -356,6 +360,7 @@ static const char *const made_names[EMIT_COUNT] = {
 
 bool build_compile(Build *b, EmitKind kind, const char **result) {
     *result = build_path(b, b->dir, made_names[kind]);
+    if (takes_long(b)) fprintf(stderr, "compiling with %s\n", b->llvm ? "LLVM" : b->o->cc ? b->o->cc : "cc");
     if (!(b->llvm ? build_llvm_objects(b, kind) : compile_objects(b, kind))) return false;
     if (kind != EMIT_EXE && kind != EMIT_LIB && kind != EMIT_SHARED) return true;
     if (b->target && !build_runtime(b)) return false;
