@@ -60,31 +60,9 @@ grep -q '^define .*ptr @tiny_program()' "$work/1/tiny.llvm" || fail "no IR of LL
 cc -c -o "$work/asm.o" -x assembler "$work/1/tiny.asm" || fail "the assembly does not assemble"
 
 # One main for both backends, with objects, libraries and shared libraries.
-cat >"$work/use.c" <<'C'
-#include "tiny.h"
-#include <stdio.h>
-int main(int argc, char **argv) {
-    char text[256] = "";
-    moec_options options = {0};
-    moec_instance *m = NULL;
-    int64_t ids[6] = {4, 60, 70, 80, 90, 1}, mask[6] = {1, 1, 1, 1, 1, 1}, token[8], steps = 0;
-    moec_generate_options o = {8, -1};
-    options.weights = argc > 1 ? argv[1] : NULL;
-    options.message = text;
-    options.message_room = sizeof text;
-    if (moec_open(tiny_program(), &options, &m) || moec_generate(m, 1, 6, ids, mask, NULL, &o, token, &steps, NULL, NULL)) {
-        printf("%s\n", text);
-        return 1;
-    }
-    for (int64_t i = 0; i < steps; i++) printf(i ? " %d" : "%d", (int)token[i]);
-    printf("\n");
-    moec_close(m);
-    return 0;
-}
-C
 "$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --matmul=plain -O1 --emit=obj --prefix=tiny \
     -o "$work/tiny.o" || fail "C: --emit=obj"
-cc -std=c99 -I "$work/1" -c -o "$work/use.o" "$work/use.c" || exit 1
+cc -std=c99 -I "$work/1" -c -o "$work/use.o" "$root/tests/fixtures/use/use.c" || exit 1
 for file in "$work/tiny.o" "$work/1/tiny.obj" "$work/asm.o" "$work/1/tiny.lib" "$work/1/tiny.shared"; do
     rt=$build/libmoec_rt.a
     case $file in *.lib | *.shared) rt= ;; esac

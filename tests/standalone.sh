@@ -31,28 +31,6 @@ for left in "$work"/taken* "$work"/full*; do [ ! -e "$left" ] || fail "left behi
 
 # ---- objects and libraries in another program -------------------------------------------------------------------
 
-cat >"$work/use.c" <<'C'
-#include "tiny.h"
-#include <stdio.h>
-int main(int argc, char **argv) {
-    char text[256] = "";
-    moec_options options = {0};
-    moec_instance *m = NULL;
-    int64_t ids[6] = {4, 60, 70, 80, 90, 1}, mask[6] = {1, 1, 1, 1, 1, 1}, token[8], steps = 0;
-    moec_generate_options o = {8, -1, NULL};
-    options.weights = argc > 1 ? argv[1] : NULL;
-    options.message = text;
-    options.message_room = sizeof text;
-    if (moec_open(tiny_program(), &options, &m) || moec_generate(m, 1, 6, ids, mask, NULL, &o, token, &steps, NULL, NULL)) {
-        printf("%s\n", text);
-        return 1;
-    }
-    for (int64_t i = 0; i < steps; i++) printf(i ? " %d" : "%d", (int)token[i]);
-    printf("\n");
-    moec_close(m);
-    return 0;
-}
-C
 for kind in obj lib shared; do
     mkdir "$work/$kind"
     case $kind in obj) file=tiny.o ;; lib) file=libtiny.a ;; shared) file=libtiny.so ;; esac
@@ -61,7 +39,7 @@ for kind in obj lib shared; do
     [ "${file%.*}" = tiny ] || cp "$header" "$work/$kind/tiny.h"
     rt=$build/libmoec_rt.a
     [ $kind = obj ] || rt= # the others have it inside
-    cc -std=c99 -Wall -Werror -I "$work/$kind" -o "$work/$kind/use" "$work/use.c" "$work/$kind/$file" $rt \
+    cc -std=c99 -Wall -Werror -I "$work/$kind" -o "$work/$kind/use" "$root/tests/fixtures/use/use.c" "$work/$kind/$file" $rt \
         -Wl,-rpath,"$work/$kind" -lm -lpthread || { fail "$kind does not link"; continue; }
     got=$("$work/$kind/use" "${header%.h}.weights")
     [ "$got" = "$want" ] || fail "$kind gives '$got', not '$want'"
