@@ -93,7 +93,7 @@ static void show_general_help(void)
 {
     printf("moec: from a T5 in ONNX and a mixture-of-experts adapter spec to native code\n\n");
     for (int i = 0; i < COMMAND_COUNT; i++)
-        printf("  moec %-8s %-9s %s\n", command_rows[i].name, command_rows[i].argument, command_rows[i].doc);
+        printf("  moec %-8s %-18s %s\n", command_rows[i].name, command_rows[i].argument, command_rows[i].doc);
     printf("\n`moec COMMAND --help` lists a command's options; `moec --version` tells the version.\n"
            "MODEL is a directory as exporters leave it, an .onnx file, or text IR (.ir).\n"
            "Exit codes: 0 done, 1 the input is at fault, 2 usage, 70 a bug in moec.\n");
