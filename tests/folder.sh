@@ -66,9 +66,13 @@ compile --emit=c -O1 --embed-weights --prefix=t5 -o "$work/embedded" && make -C 
 
 # ---- names that another file has, folders that cannot be made: nothing is left behind -------------------------------------
 
-for name in json main cli moec_rt clean text Makefile; do
+for name in json cli moec_rt clean text Makefile; do
     compile --emit=c --prefix=$name -o "$work/taken" 2>"$work/log" && fail "--prefix=$name was taken"
     grep -q "choose a name with --prefix" "$work/log" || fail "message for --prefix=$name: $(cat "$work/log")"
+done
+for name in main moec; do
+    compile --emit=c --prefix=$name -o "$work/taken" 2>"$work/log" && fail "--prefix=$name was taken"
+    grep -q "other than main and moec" "$work/log" || fail "message for --prefix=$name: $(cat "$work/log")"
 done
 compile --emit=c --embed-weights --prefix=weights -o "$work/taken" 2>/dev/null && fail "two objects of one name"
 compile --emit=c -march='x;y' -o "$work/taken" 2>/dev/null && fail "-march=x;y was taken"
