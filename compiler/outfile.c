@@ -15,9 +15,19 @@ static bool fails(OutFile *o, const char *what) {
     return false;
 }
 
+/* Pipes and devices as /dev/null are written to, not replaced. */
+static bool is_stream(const char *path) {
+    struct stat s;
+    return stat(path, &s) == 0 && (S_ISFIFO(s.st_mode) || S_ISCHR(s.st_mode));
+}
+
 bool outfile_open(OutFile *o, const char *path, unsigned mode, Arena *a, Diag *d) {
     *o = (OutFile){.fd = -1, .d = d, .a = a};
     o->path = arena_strndup(a, path, strlen(path));
+    if (is_stream(path)) {
+        o->fd = open(path, O_WRONLY | O_CLOEXEC);
+        return o->fd >= 0 || fails(o, "open");
+    }
     o->temporary = arena_printf(a, "%s.XXXXXX", path);
     o->fd = mkostemp(o->temporary, O_CLOEXEC);
     if (o->fd < 0) {
@@ -70,10 +80,11 @@ static void sync_directory(const char *path) {
 }
 
 bool outfile_commit(OutFile *o) {
-    if (fsync(o->fd) != 0) return fails(o, "sync");
+    if (o->temporary && fsync(o->fd) != 0) return fails(o, "sync");
     int fd = o->fd;
     o->fd = -1;
     if (close(fd) != 0) return fails(o, "close");
+    if (!o->temporary) return true;
     if (rename(o->temporary, o->path) != 0) return fails(o, "rename into place");
     o->temporary = NULL;
     sync_directory(o->path);

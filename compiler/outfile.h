@@ -1,12 +1,13 @@
 /* Files that appear under their name only when complete: written beside it under an unguessable temporary name, synced,
- * renamed. A failed one leaves nothing behind and whatever stood there untouched. */
+ * renamed. A failed one leaves nothing behind and whatever stood there untouched. A pipe or a character device that stands
+ * there is written to as it is. */
 #ifndef MOEC_OUTFILE_H
 #define MOEC_OUTFILE_H
 
 #include "base.h"
 
 typedef struct OutFile {
-    char *path, *temporary;
+    char *path, *temporary; /* temporary: NULL where the path itself is written to */
     int fd;
     uint64_t at;    /* bytes written so far */
     Diag *d;

@@ -140,9 +140,28 @@ static void output_forget(moec_output *f) {
     f->fd = -1;
 }
 
+/* Pipes and devices as /dev/null are written to, not replaced. */
+static int is_stream(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode));
+}
+
+static moec_status open_stream(const char *path, moec_output *f, moec_sink sink) {
+    f->path = copy_string(path, strlen(path));
+    f->fd = f->path ? open_again(path, O_WRONLY | O_CLOEXEC) : -1;
+    if (f->fd >= 0)
+        return MOEC_OK;
+    int e = errno, none = !f->path;
+    output_forget(f);
+    return none ? moec_fail(sink, MOEC_E_MEMORY, path, "out of memory")
+                : moec_fail(sink, MOEC_E_IO, path, "cannot be written: %s", strerror(e));
+}
+
 moec_status moec_output_open(const char *path, moec_output *f, moec_sink sink) {
     size_t n = strlen(path);
     *f = (moec_output){.fd = -1, .hash = MOEC_FNV_START};
+    if (is_stream(path))
+        return open_stream(path, f, sink);
     f->path = copy_string(path, n);
     f->temporary = moec_mem_new(n + 64, 1);
     if (!f->path || !f->temporary) {
@@ -202,18 +221,19 @@ moec_status moec_output_write(moec_output *f, const void *p, uint64_t n, moec_si
 }
 
 moec_status moec_output_commit(moec_output *f, moec_sink sink) {
-    int e = sync_error(f->fd);
+    int stream = !f->temporary, e = stream ? 0 : sync_error(f->fd);
     if (close(f->fd) < 0 && !e && errno != EINTR) /* it is closed even then */
         e = errno;
     f->fd = -1;
-    if (!e && rename(f->temporary, f->path) < 0)
+    if (!e && !stream && rename(f->temporary, f->path) < 0)
         e = errno;
     moec_status s;
     if (e) {
-        unlink(f->temporary);
+        if (!stream)
+            unlink(f->temporary);
         s = moec_fail(sink, MOEC_E_IO, f->path, "cannot be written: %s", strerror(e));
     } else {
-        s = sync_parent(f->path, sink);
+        s = stream ? MOEC_OK : sync_parent(f->path, sink);
     }
     output_forget(f);
     return s;

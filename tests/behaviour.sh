@@ -109,5 +109,18 @@ mv "$work/away" "$exe.weights"
 refuse 1 'cannot be' encode --ids 3,1 --out "$work/no/such.npy"
 "$exe" generate --ids 3,1 --max-length 4 >/dev/full 2>"$work/err" && fail "a full standard output goes unnoticed"
 
+# Pipes are written to, not replaced: by the program and by moec.
+mkfifo "$work/pipe"
+"$exe" encode --ids 3,10,20,1 --out "$work/whole.npy" || fail "encode --out"
+cat "$work/pipe" >"$work/through.npy" &
+"$exe" encode --ids 3,10,20,1 --out "$work/pipe" || fail "encode --out into a pipe"
+wait
+[ -p "$work/pipe" ] && cmp "$work/whole.npy" "$work/through.npy" || fail "encode --out: the pipe"
+"$moec" dump "$tiny" --stop-after=bind -o "$work/whole.ir" || fail "dump -o"
+cat "$work/pipe" >"$work/through.ir" &
+"$moec" dump "$tiny" --stop-after=bind -o "$work/pipe" || fail "dump -o into a pipe"
+wait
+[ -p "$work/pipe" ] && cmp "$work/whole.ir" "$work/through.ir" || fail "dump -o: the pipe"
+
 [ $status = 0 ] && echo "behaviour: batches, threads, adapters and refusals as expected"
 exit $status
