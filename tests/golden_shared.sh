@@ -1,7 +1,7 @@
 #!/bin/sh
 # The complete reference data, where they are (MOEC_SHARED, or ../shared/data): every export against its family's
 # goldens and, for training, through all passes; every adapter case. They are too large for this repository; golden.sh
-# runs a selection. BACKEND=llvm: compiled by LLVM, and no more than that.
+# runs a selection. BACKEND=llvm sh tests/golden_shared.sh: the same through LLVM, by hand.
 moec=${MOEC:-build/moec}
 root=${SOURCE_DIR:-$(cd "$(dirname "$0")/.." && pwd)}
 shared=${MOEC_SHARED:-$root/../shared/data}
