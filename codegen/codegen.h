@@ -11,6 +11,7 @@
 typedef struct CodegenOptions {
     const char *prefix;      /* of every global symbol; [A-Za-z_][A-Za-z0-9_]* */
     bool plain_matmul;       /* no BLAS */
+    bool plain_c;            /* no vectors of the C compiler's */
     bool embed_weights;      /* the object carries the weights file */
     int64_t tile_rows;       /* rows of a tile, 0: the default */
     uint64_t parameters, trainable; /* for reports */

@@ -28,14 +28,26 @@ LBuf *loop_buf(LoopKernel *k, LBufKind kind, DType t, Str hint) {
     return b;
 }
 
-LBuf *loop_scratch(LoopKernel *k, DType t, int64_t bytes, Str hint) {
-    int64_t rounded, end;
-    if (bytes < 0 || !add_i64(bytes, 63, &rounded) || !add_i64(k->scratch, rounded & ~(int64_t)63, &end) ||
-        end >= MOEC_MAX_TENSOR)
+/* `bytes` more behind *end. */
+static LBuf *scratch_behind(LoopKernel *k, int64_t *end, DType t, int64_t bytes, Str hint) {
+    int64_t rounded, next;
+    if (bytes < 0 || !add_i64(bytes, 63, &rounded) || !add_i64(*end, rounded & ~(int64_t)63, &next) ||
+        next >= MOEC_MAX_TENSOR)
         return NULL;
     LBuf *b = loop_buf(k, LB_SCRATCH, t, hint);
-    b->offset = k->scratch;
-    k->scratch = end;
+    b->offset = *end;
+    *end = next;
+    return b;
+}
+
+LBuf *loop_scratch(LoopKernel *k, DType t, int64_t bytes, Str hint) {
+    return scratch_behind(k, &k->scratch, t, bytes, hint);
+}
+
+LBuf *loop_own_scratch(LoopKernel *k, DType t, int64_t bytes, Str hint) {
+    LBuf *b = scratch_behind(k, &k->own, t, bytes, hint);
+    if (b) b->own = true;
+    if (k->own > k->own_end) k->own_end = k->own;
     return b;
 }
 
@@ -45,6 +57,7 @@ static LExpr *expr(LoopKernel *k, LExprKind kind, DType t) {
     LExpr *e = arena_alloc(k->arena, sizeof *e);
     e->kind = kind;
     e->type = t;
+    e->lanes = 1;
     return e;
 }
 
@@ -71,12 +84,14 @@ const LExpr *le_dim(LoopKernel *k, Dim d) {
 
 const LExpr *le_var(LoopKernel *k, uint32_t var) {
     LExpr *e = expr(k, LE_VAR, k->var.item[var].type);
+    e->lanes = k->var.item[var].lanes;
     e->var = var;
     return e;
 }
 
 const LExpr *le_op1(LoopKernel *k, LOp op, DType t, const LExpr *a) {
     LExpr *e = expr(k, LE_OP, t);
+    e->lanes = a->lanes;
     e->op = op;
     e->a = a;
     return e;
@@ -109,6 +124,19 @@ const LExpr *le_load(LoopKernel *k, const LBuf *b, const LExpr *index) {
     LExpr *e = expr(k, LE_LOAD, b->dtype);
     e->buf = b;
     e->a = index;
+    return e;
+}
+
+const LExpr *le_load_lanes(LoopKernel *k, const LBuf *b, const LExpr *index, uint32_t lanes) {
+    LExpr *e = (LExpr *)le_load(k, b, index);
+    e->lanes = lanes;
+    return e;
+}
+
+const LExpr *le_splat(LoopKernel *k, const LExpr *a, uint32_t lanes) {
+    LExpr *e = expr(k, LE_SPLAT, a->type);
+    e->lanes = lanes;
+    e->a = a;
     return e;
 }
 
@@ -145,9 +173,29 @@ const LExpr *li_add(LoopKernel *k, const LExpr *a, const LExpr *b) {
     return index_op(k, LO_ADD, dim_add, a, b);
 }
 
+static bool same_index(const LExpr *a, const LExpr *b) {
+    if (!a || !b) return a == b;
+    return a->kind == b->kind && a->op == b->op && a->i == b->i && a->var == b->var && a->dim == b->dim && a->kind != LE_LOAD &&
+           same_index(a->a, b->a) && same_index(a->b, b->b);
+}
+
+/* e without the term t of its sum; NULL: it has no such term. */
+static const LExpr *without(LoopKernel *k, const LExpr *e, const LExpr *t) {
+    if (same_index(e, t)) return le_int(k, 0);
+    if (e->kind == LE_INT && t->kind == LE_INT) return le_int(k, e->i - t->i);
+    if (e->kind != LE_INDEX || e->op != LO_ADD) return NULL;
+    const LExpr *a = without(k, e->a, t), *b = a ? e->b : without(k, e->b, t);
+    return b ? li_add(k, a ? a : e->a, b) : NULL;
+}
+
 const LExpr *li_sub(LoopKernel *k, const LExpr *a, const LExpr *b) {
     if (le_is_int(b, 0)) return a;
-    return index_op(k, LO_SUB, dim_sub, a, b);
+    if (b->kind == LE_INDEX && b->op == LO_ADD) {
+        const LExpr *left = without(k, a, b->a);
+        return left ? li_sub(k, left, b->b) : li_sub(k, li_sub(k, a, b->b), b->a);
+    }
+    const LExpr *left = a->kind == LE_INDEX ? without(k, a, b) : NULL;
+    return left ? left : index_op(k, LO_SUB, dim_sub, a, b);
 }
 
 const LExpr *li_mul(LoopKernel *k, const LExpr *a, const LExpr *b) {
@@ -187,8 +235,13 @@ static LStmt *stmt(LoopKernel *k, LBlock *b, LStmtKind kind) {
     return s;
 }
 
-static uint32_t var_new(LoopKernel *k, DType t, const char *hint) {
-    LVar v = {t, str_c(arena_strndup(k->arena, hint, strlen(hint)))};
+uint32_t loop_var(LoopKernel *k, DType t, const char *hint) {
+    vec_push(&k->var, ((LVar){t, 1, str_c(hint)}));
+    return (uint32_t)(k->var.count - 1);
+}
+
+static uint32_t var_new(LoopKernel *k, DType t, uint32_t lanes, const char *hint) {
+    LVar v = {t, lanes, str_c(arena_strndup(k->arena, hint, strlen(hint)))};
     vec_push(&k->var, v);
     return (uint32_t)(k->var.count - 1);
 }
@@ -196,7 +249,7 @@ static uint32_t var_new(LoopKernel *k, DType t, const char *hint) {
 static LStmt *loop(LoopKernel *k, LBlock *b, LStmtKind kind, const LExpr *extent, const char *hint) {
     LStmt *s = stmt(k, b, kind);
     s->extent = extent;
-    s->var = var_new(k, DT_I64, hint);
+    s->var = var_new(k, DT_I64, 1, hint);
     return s;
 }
 
@@ -219,7 +272,7 @@ LStmt *ls_parallel(LoopKernel *k, LBlock *b, const LExpr *extent, const char *hi
 
 uint32_t ls_let(LoopKernel *k, LBlock *b, DType t, const LExpr *a, const char *hint) {
     LStmt *s = stmt(k, b, LS_LET);
-    s->var = var_new(k, t, hint);
+    s->var = var_new(k, t, a->lanes, hint);
     s->a = a;
     return s->var;
 }
@@ -259,9 +312,30 @@ LStmt *ls_matmul(LoopKernel *k, LBlock *b, LMatrix a, LMatrix w, LMatrix c, cons
     return s;
 }
 
+LStmt *ls_phase(LoopKernel *k, const LExpr *blocks) {
+    k->own = 0;
+    return loop(k, &k->body, LS_PHASE, blocks, "block");
+}
+
+void ls_call(LoopKernel *k, LBlock *b, const LRoutine *r, const LArg *arg) {
+    const LoopKernel *v = r->version[0];
+    uint32_t n = v->n_args + v->n_params;
+    LStmt *s = stmt(k, b, LS_CALL);
+    LArg *own = arena_array(k->arena, n, sizeof *own);
+    memcpy(own, arg, n * sizeof *own);
+    s->routine = r;
+    s->arg = own;
+    for (uint32_t i = 0; i < v->n_args; i++)
+        if (v->buf.item[i]->written) ((LBuf *)arg[i].buf)->written = true;
+}
+
+uint32_t ls_arguments(const LStmt *s) {
+    return s->kind == LS_CALL ? s->routine->version[0]->n_args + s->routine->version[0]->n_params : 0;
+}
+
 uint32_t ls_check(LoopKernel *k, LBlock *b, const LExpr *a, const LExpr *extent, const char *hint) {
     LStmt *s = stmt(k, b, LS_CHECK);
-    s->var = var_new(k, DT_I64, hint);
+    s->var = var_new(k, DT_I64, 1, hint);
     s->a = a;
     s->extent = extent;
     k->may_fault = true;
@@ -290,11 +364,12 @@ static LStmt *prune_from(LStmt *s, bool *read) {
     s->next = prune_from(s->next, read);
     prune(&s->other, read);
     prune(&s->body, read);
-    if (s->kind == LS_LET && !read[s->var]) return s->next;
+    if ((s->kind == LS_LET && !read[s->var]) || (s->kind == LS_PHASE && !s->body.first)) return s->next;
     if (s->kind == LS_SET) read[s->var] = true;
     const LExpr *all[] = {s->a,         s->index,  s->extent,    s->m,      s->n,         s->k,
                           s->ma.offset, s->ma.ld, s->mb.offset, s->mb.ld, s->mc.offset, s->mc.ld};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) read_expr(all[i], read);
+    for (uint32_t i = 0; i < ls_arguments(s); i++) read_expr(s->arg[i].at, read);
     return s;
 }
 
@@ -304,6 +379,26 @@ static void prune(LBlock *b, bool *read) {
     for (LStmt *s = b->first; s; s = s->next) b->last = s;
 }
 
-void loop_prune(LoopKernel *k) {
+/* Notes of a phase that does nothing stand in the next one. */
+static void join_phases(LBlock *b) {
+    for (LStmt **at = &b->first; *at;) {
+        LStmt *s = *at, *last = s->body.first;
+        while (last && last->kind == LS_NOTE && last->next) last = last->next;
+        bool only_notes = s->kind == LS_PHASE && s->next && last && last->kind == LS_NOTE;
+        if (!only_notes) {
+            at = &s->next;
+            continue;
+        }
+        last->next = s->next->body.first;
+        s->next->body.first = s->body.first;
+        *at = s->next;
+    }
+}
+
+void loop_finish(LoopKernel *k) {
     prune(&k->body, arena_array(k->arena, k->var.count + 1, sizeof(bool)));
+    join_phases(&k->body);
+    for (size_t i = 0; i < k->buf.count; i++)
+        if (k->buf.item[i]->own) k->buf.item[i]->offset += k->scratch;
+    k->scratch += k->own_end;
 }

@@ -4,9 +4,17 @@
  * over scalar expressions. It is a tree in an arena. Buffers are row-major memory with an element type; an index
  * is one i64 expression counting elements. Nothing here knows of tensors, ops or C.
  *
- * A kernel has one optional parallel loop at its top. Statements before and after it run once; scratch filled before it
- * belongs to all workers, scratch filled inside is a worker's own. Loops marked `lanes` have independent iterations and
- * unit stride: printers may vectorise them. */
+ * A kernel over whole tensors has one optional parallel loop at its top. Statements before and after it run once; scratch
+ * filled before it belongs to all workers, scratch filled inside is a worker's own.
+ *
+ * A kernel by rows is a list of phases (LS_PHASE). Each does its part of the work for `rows` rows from `row0` on and, where it
+ * has blocks, for one block of columns. Few rows run phase after phase, a phase's blocks in parallel; many run in parallel by
+ * tiles of rows, each tile through all phases. What later phases read of earlier ones stands in scratch that all workers see
+ * while a phase's blocks run in parallel; scratch that is `own` lives as long as a block.
+ *
+ * Values and variables have one lane or several (a vector). Loops marked `lanes` have independent iterations and unit stride:
+ * printers may vectorise them. Routines are functions of their own that kernels call, in versions for several kinds of
+ * vectors (tile.h). */
 #ifndef MOEC_LOOP_H
 #define MOEC_LOOP_H
 
@@ -26,6 +34,7 @@ typedef struct LBuf {
     DType dtype;
     bool written;     /* ARG: the kernel stores to it */
     bool shared;      /* SCRATCH: filled before the parallel loop, one for all workers */
+    bool own;         /* SCRATCH: a worker's own while it works on a block of a phase */
     uint32_t id;      /* position among the kernel's buffers */
     int64_t count;    /* elements; LOCAL, TABLE */
     Dim bytes;        /* SCRATCH: upper bound in bytes as a constant Dim */
@@ -64,13 +73,15 @@ typedef enum LExprKind {
     LE_INDEX,  /* i64 index arithmetic: ADD SUB MUL DIV MOD MIN MAX, operands known not to overflow */
     LE_SELECT, /* a ? b : c */
     LE_CAST,   /* b's value as `type` */
-    LE_LOAD
+    LE_LOAD,   /* of several lanes: as many elements from the index on */
+    LE_SPLAT   /* a in every lane */
 } LExprKind;
 
 typedef struct LExpr LExpr;
 struct LExpr {
     LExprKind kind;
     DType type;
+    uint32_t lanes; /* 1: a scalar; OP takes and gives vectors of as many */
     LOp op;
     int64_t i;
     double f;
@@ -85,11 +96,13 @@ struct LExpr {
 typedef enum LStmtKind {
     LS_FOR,      /* for var in 0 .. extent, which the body does not change */
     LS_PARALLEL, /* the same, iterations on the pool's workers */
+    LS_PHASE,    /* body for block `var` of `extent` */
     LS_LET,      /* var = a, once */
     LS_SET,      /* var = a, again */
     LS_STORE,    /* buf[index] = a */
     LS_IF,       /* if a then body else other */
     LS_MATMUL,   /* C[m,n] (+)= A[m,k] B[k,n], f32 */
+    LS_CALL,     /* of a routine */
     LS_CHECK,    /* var = a, must be in 0 .. extent-1, else fault and var = 0 */
     LS_NOTE      /* a comment: an IR line */
 } LStmtKind;
@@ -105,6 +118,12 @@ typedef struct LMatrix {
     bool transposed; /* the stored array is [cols, rows] */
 } LMatrix;
 
+/* An argument of a routine: the address of an element, or a number. */
+typedef struct LArg {
+    const LBuf *buf; /* NULL: a number */
+    const LExpr *at;
+} LArg;
+
 struct LStmt {
     LStmtKind kind;
     LStmt *next;
@@ -117,6 +136,8 @@ struct LStmt {
     LMatrix ma, mb, mc;
     const LExpr *m, *n, *k;
     bool accumulate; /* MATMUL: C += */
+    const struct LRoutine *routine;
+    const LArg *arg; /* buffers, then numbers, as the routine says */
     Str note;
 };
 
@@ -124,6 +145,7 @@ struct LStmt {
 
 typedef struct LVar {
     DType type;
+    uint32_t lanes;
     Str hint;
 } LVar;
 
@@ -137,9 +159,33 @@ typedef struct LoopKernel {
     uint32_t func_line;  /* of the IR file: where the kernel's function begins; 0: none is known */
     uint32_t line;       /* that new statements get */
     int64_t scratch;     /* bytes a worker needs */
+    int64_t own, own_end; /* bytes of blocks' own scratch, of the phase at hand and of the one that needs most */
     uint32_t n_args;     /* the first n_args buffers are arguments: inputs, then outputs */
     bool uses_matmul, may_fault, parallel; /* parallel: it has its loop */
+    struct {
+        const LExpr *all;     /* rows of a kernel by rows; NULL: it is none */
+        uint32_t row0, count; /* variables: of what a phase works on */
+        int64_t tile;         /* rows of a tile, at most; up to as many run phase by phase */
+        int64_t most;         /* upper bound of `all` */
+    } rows;
+    uint32_t n_params; /* of a routine: its first variables, numbers that the caller gives */
 } LoopKernel;
+
+/* Kinds of vectors that routines have versions for, the widest first; the last one is plain C's: none. */
+typedef struct VectorKind {
+    const char *name;
+    const char *condition; /* of the C preprocessor: the machine has them; NULL: any machine */
+    uint32_t lanes;        /* f32 */
+    uint32_t rows, vectors; /* a tile's: rows of as many vectors side by side stay in registers */
+} VectorKind;
+enum { VECTOR_KINDS = 4 };
+extern const VectorKind vector_kinds[VECTOR_KINDS];
+
+/* A function over buffers and numbers that kernels call. */
+typedef struct LRoutine {
+    const char *name, *what; /* what: for its reader */
+    LoopKernel *version[VECTOR_KINDS];
+} LRoutine;
 
 LoopKernel *loop_kernel_new(Module *m, Arena *a, Str name);
 LBuf *loop_buf(LoopKernel *k, LBufKind kind, DType t, Str hint);
@@ -155,6 +201,8 @@ const LExpr *le_op2(LoopKernel *k, LOp op, DType t, const LExpr *a, const LExpr 
 const LExpr *le_cast(LoopKernel *k, DType t, const LExpr *a);
 const LExpr *le_select(LoopKernel *k, const LExpr *c, const LExpr *a, const LExpr *b);
 const LExpr *le_load(LoopKernel *k, const LBuf *b, const LExpr *index);
+const LExpr *le_load_lanes(LoopKernel *k, const LBuf *b, const LExpr *index, uint32_t lanes);
+const LExpr *le_splat(LoopKernel *k, const LExpr *a, uint32_t lanes);
 /* Index arithmetic, folding 0, 1 and constants. */
 const LExpr *li_add(LoopKernel *k, const LExpr *a, const LExpr *b);
 const LExpr *li_sub(LoopKernel *k, const LExpr *a, const LExpr *b);
@@ -175,16 +223,26 @@ void ls_store(LoopKernel *k, LBlock *b, const LBuf *buf, const LExpr *index, con
 LStmt *ls_if(LoopKernel *k, LBlock *b, const LExpr *cond);
 LStmt *ls_matmul(LoopKernel *k, LBlock *b, LMatrix a, LMatrix w, LMatrix c, const LExpr *m, const LExpr *n,
                  const LExpr *kk, bool accumulate);
+LStmt *ls_phase(LoopKernel *k, const LExpr *blocks);
+void ls_call(LoopKernel *k, LBlock *b, const LRoutine *r, const LArg *arg);
+uint32_t ls_arguments(const LStmt *s); /* how many; 0: no CALL */
 uint32_t ls_check(LoopKernel *k, LBlock *b, const LExpr *a, const LExpr *extent, const char *hint);
 void ls_note(LoopKernel *k, LBlock *b, Str text);
 
-/* Takes away the variables that nothing reads; after it nothing may be added. */
-void loop_prune(LoopKernel *k);
+/* A variable that a phase finds set. */
+uint32_t loop_var(LoopKernel *k, DType t, const char *hint);
+/* Scratch of a block of the phase made last, which other phases' blocks use again. NULL as loop_scratch. */
+LBuf *loop_own_scratch(LoopKernel *k, DType t, int64_t bytes, Str hint);
+
+/* Takes away the variables that nothing reads, joins phases that do nothing to others, and places blocks' own scratch;
+ * after it nothing may be added. */
+void loop_finish(LoopKernel *k);
 
 /* ---- lowering (lower*.c) -------------------------------------------------------------------------- */
 
 typedef struct LowerOptions {
     int64_t tile_rows; /* rows of a tile of a row-local kernel */
+    struct Routines *routines; /* of the program */
     uint32_t func_line;        /* of the IR file; 0: there is none */
     const uint32_t *node_line; /* the same for each node; NULL: there is none */
 } LowerOptions;

@@ -23,7 +23,7 @@ static bool leave(Lower *l, uint32_t outer, bool ok) {
 
 static bool deferred(const Lower *l, ValueId v) {
     const Node *n = value_node(l->f, v);
-    return n && l->uses[v] == 1 && lower_is_gemm(l, n);
+    return n && l->uses[v] == 1 && lower_is_gemm(l, n) && !l->streamed[v];
 }
 
 static bool same_shape(const Lower *l, ValueId a, ValueId b) {
@@ -200,7 +200,9 @@ bool lower_into(Lower *l, ValueId v, const View *to) {
     uint32_t outer = enter(l, n);
     note(l, n);
     const StoreRule *r = store_rule(n->op);
-    return leave(l, outer, is_sum(l, v) ? lower_sum(l, v, to) : r ? r->lower(l, n, to) : store_elements(l, v, to));
+    if (is_sum(l, v)) return leave(l, outer, lower_sum(l, v, to));
+    if (r) return leave(l, outer, r->lower(l, n, to));
+    return leave(l, outer, lower_has_sources(l, v) ? lower_streams(l, v, to) : store_elements(l, v, to));
 }
 
 /* ---- what is stored ------------------------------------------------------------------------------------------ */
@@ -213,13 +215,15 @@ static bool repeats(const Lower *l, ValueId v, const ValueId *user_of) {
     return !same_extents(l, u->out, v) && l->f->value[v].type.rank > 0 && l->f->value[u->out].type.dtype != DT_BOOL;
 }
 
-static bool cheap(const Node *n) {
+bool lower_is_cheap(const Node *n) {
     return n->op == OP_cast || n->op == OP_neg || n->op == OP_not || n->op == OP_dropout || n->op == OP_jitter || op_info(n->op)->klass == OC_SOURCE;
 }
 
 /* Why n's value is stored; NULL: it is computed where it is read, or added onto a sum. */
 static const char *why_stored(const Lower *l, const Node *n, const ValueId *user_of) {
     ValueId v = n->out;
+    if (l->streamed[v])
+        return NULL;
     if (n->op == OP_matmul && deferred(l, v) && user_of[v] != NONE) {
         const Node *u = &l->f->node[user_of[v]];
         if (u->op == OP_add && same_shape(l, u->out, v))
@@ -234,9 +238,9 @@ static const char *why_stored(const Lower *l, const Node *n, const ValueId *user
         bool part = u && l->uses[v] == 1 && u->op == OP_add && same_shape(l, u->out, v) && is_sum(l, u->out);
         return part ? NULL : "products are added onto it";
     }
-    if (cheap(n))
+    if (lower_is_cheap(n))
         return NULL;
-    if (l->uses[v] > 1)
+    if (lower_reads(l, v) > 1)
         return "it is read more than once";
     return repeats(l, v, user_of) ? "what reads it would compute an element several times" : NULL;
 }
@@ -287,6 +291,7 @@ static bool lower_nodes(Lower *l, const View *out) {
         const Node *n = &f->node[i];
         const char *why;
         const StoreRule *r = several_rule(n->op);
+        if (l->n_row) l->block = lower_serial(l);
         if (r) {
             if (!lower_several(l, n, r, out)) return false;
             continue;
@@ -341,20 +346,15 @@ static bool has_attention(const Func *f) {
     return false;
 }
 
-/* The most row axes under which the kernel is row-local; at least one axis stays inside. */
 static int choose_rows(Lower *l) {
-    if (has_attention(l->f)) return 0;
-    int rank = l->f->value[l->f->output[0]].type.rank;
-    const Node *node = NULL;
-    const char *why = "its result has one axis or none";
-    for (int n = rank - 1; n > 0; n--)
-        if (rows_local(l->m, l->f, n, l->row, &node, &why))
-            return n;
+    const Node *node;
+    const char *why;
+    int n = rows_choose(l->m, l->f, l->row, &node, &why);
+    if (n || has_attention(l->f)) return n;
     if (node)
         remark(l->m, R_no_rows, l->f, NULL, "once over whole tensors: %s: %s", op_info(node->op)->name, why);
     else
         remark(l->m, R_no_rows, l->f, NULL, "once over whole tensors: %s", why);
-    memset(l->row, 0, l->f->n_values * sizeof *l->row);
     return 0;
 }
 
@@ -398,41 +398,38 @@ static void tile_args(Lower *l, View *out) {
     }
 }
 
-/* From so many rows on tiles are twice as large: a product spends less on copying its weights, and there are tiles enough
- * for all workers. */
-static int64_t many_rows(const Lower *l) {
-    return 16 * l->o->tile_rows;
-}
-
-static const LExpr *tile_size(Lower *l, LBlock *block, const LExpr *rows) {
-    LoopKernel *k = l->k;
-    const LExpr *one = le_int(k, l->o->tile_rows);
-    if (dim_upper(l->t, l->rows) < many_rows(l)) return one;
-    const LExpr *times = li_add(k, le_int(k, 1), li_min(k, le_int(k, 1), li_div(k, rows, le_int(k, many_rows(l)))));
-    return le_var(k, ls_let(k, block, DT_I64, li_mul(k, one, times), "size"));
-}
-
-/* The loop over tiles of rows; what follows stands inside it. */
-static void open_tile(Lower *l, View *out) {
+/* Up to so many rows run phase by phase, columns in parallel; from there on tiles of rows do. */
+static void open_rows(Lower *l, View *out) {
     LoopKernel *k = l->k;
     const Type *t = &l->f->value[l->f->output[0]].type;
     l->rows = dim_const(l->t, 1);
     for (int i = 0; i < l->n_row; i++) l->rows = dim_mul(l->t, l->rows, t->dim[i]);
-    int64_t most = dim_upper(l->t, l->rows), largest = l->o->tile_rows * (most >= many_rows(l) ? 2 : 1);
-    l->tile_max = most < largest ? most : largest;
-    remark(l->m, R_rows, l->f, NULL, "in parallel over tiles of %" PRId64 " rows%s", l->o->tile_rows,
-           most >= many_rows(l) ? ", of twice as many where there are many" : "");
-    const LExpr *rows = le_dim(k, l->rows), *size = tile_size(l, &k->body, rows);
-    const LExpr *tiles = li_div(k, li_sub(k, li_add(k, rows, size), le_int(k, 1)), size);
-    LStmt *p = ls_parallel(k, &k->body, tiles, "tile");
-    l->block = &p->body;
-    size = tile_size(l, l->block, rows);
-    l->row0 = le_var(k, ls_let(k, l->block, DT_I64, li_mul(k, le_var(k, p->var), size), "row0"));
-    l->tile = le_var(k, ls_let(k, l->block, DT_I64, li_min(k, size, li_sub(k, rows, l->row0)), "rows"));
+    int64_t most = dim_upper(l->t, l->rows), tile = l->o->tile_rows;
+    l->tile_max = most < tile ? most : tile;
+    k->rows.all = le_dim(k, l->rows);
+    k->rows.most = most;
+    k->rows.tile = tile;
+    k->rows.row0 = loop_var(k, DT_I64, "row0");
+    k->rows.count = loop_var(k, DT_I64, "rows");
+    remark(l->m, R_rows, l->f, NULL, "up to %" PRId64 " rows column by column, more in parallel over tiles of rows", tile);
+    l->row0 = le_var(k, k->rows.row0);
+    l->tile = le_var(k, k->rows.count);
+    l->block = lower_serial(l);
     tile_args(l, out);
 }
 
-/* How the kernel is parallel, where it is no loop over tiles, which open_tile tells. */
+LBlock *lower_serial(Lower *l) {
+    LStmt *last = l->k->body.last;
+    return last && le_is_int(last->extent, 1) ? &last->body : &ls_phase(l->k, le_int(l->k, 1))->body;
+}
+
+LStmt *lower_blocks(Lower *l, const LExpr *blocks, const LExpr **block) {
+    LStmt *s = ls_phase(l->k, blocks);
+    *block = le_var(l->k, s->var);
+    return s;
+}
+
+/* How the kernel is parallel, where it is not by rows, which open_rows tells. */
 static void tell_parallel(const Lower *l) {
     if (l->n_row)
         return;
@@ -456,19 +453,21 @@ LoopKernel *lower_kernel(Module *m, const Func *f, const LowerOptions *o, Arena 
     View *out = arena_array(a, f->n_values, sizeof *out);
     l.n_row = choose_rows(&l);
     bind_args(&l, out);
-    if (l.n_row) open_tile(&l, out);
+    if (l.n_row) open_rows(&l, out);
     bind_caches(&l, out);
+    lower_find_streams(&l);
     if (!lower_nodes(&l, out)) return NULL;
     /* outputs that are inputs, or that stand twice in the list */
     for (uint32_t i = 0; i < f->n_outputs; i++) {
         ValueId v = f->output[i];
         LBuf *b = l.k->buf.item[f->n_inputs + i];
         if (out[v].buf == b && l.view[v].buf == b) continue;
+        if (l.n_row) l.block = lower_serial(&l);
         View to = out[v];
         to.buf = b;
         if (!store_elements(&l, v, &to)) return NULL;
     }
-    loop_prune(l.k);
+    loop_finish(l.k);
     tell_parallel(&l);
     if (l.k->scratch)
         remark(m, R_scratch, f, NULL, "%" PRId64 " bytes of scratch a thread", l.k->scratch);

@@ -7,18 +7,22 @@
  * A row-local kernel is one all of whose values either share the same leading extents (the rows: tokens) and depend
  * row by row on each other, or do not depend on rows at all (weights). It runs over tiles of rows, its inner values in
  * scratch. In such a kernel the row axes of a value are collapsed to one: axis 0 of its "collapsed" shape. Other
- * kernels run once over whole tensors, with nothing collapsed. */
+ * kernels run once over whole tensors, with nothing collapsed.
+ *
+ * A row-local kernel is made of phases (loop.h). Nodes are lowered into serial phases; a product by panels is a phase of its
+ * own whose blocks are columns. */
 #ifndef MOEC_LOWER_H
 #define MOEC_LOWER_H
 
 #include "../compiler/rows.h"
-#include "loop.h"
+#include "tile.h"
 
 typedef struct View {
     const LBuf *buf; /* NULL: not stored */
     const LExpr *offset;
     int rank;                    /* collapsed */
     Dim stride[MOEC_MAX_RANK];   /* in elements */
+    const LExpr *origin; /* elements in front of the first one that is there; NULL: none */
 } View;
 
 typedef struct Lower {
@@ -30,6 +34,7 @@ typedef struct Lower {
     const LowerOptions *o;
     uint32_t *uses;
     View *view;
+    bool *streamed;       /* product that is computed where it is read (lower_panel.c) */
     bool *row;            /* value carries the row axes */
     int n_row;            /* row axes, 0 when not row-local */
     Dim rows;             /* their product */
@@ -64,6 +69,28 @@ LBlock *lower_loops(Lower *l, ValueId v, int from, int to, const LExpr **idx);
 /* Whether the next loop may be the kernel's parallel one: it stands at the top of a kernel that is not row-local, nothing
  * but notes in front of it, and makes the one output. */
 bool lower_may_spread(const Lower *l);
+
+/* The body of a phase without blocks that follows all there is: the last one, if it is one. */
+LBlock *lower_serial(Lower *l);
+/* A new phase of as many blocks; *block: the one at hand. */
+LStmt *lower_blocks(Lower *l, const LExpr *blocks, const LExpr **block);
+
+/* Reads of v by nodes and outputs, through other views of it. */
+uint32_t lower_reads(const Lower *l, ValueId v);
+/* Computed again wherever it is read. */
+bool lower_is_cheap(const Node *n);
+
+/* ---- products by panels (lower_panel.c) */
+
+bool lower_by_panels(const Lower *l, const Node *n);
+/* Fills l->streamed. */
+void lower_find_streams(Lower *l);
+/* v's elements are made of streamed products. */
+bool lower_has_sources(const Lower *l, ValueId v);
+/* Stores such a v. */
+bool lower_streams(Lower *l, ValueId v, const View *to);
+/* Stores a product by panels as a whole. */
+bool lower_panels(Lower *l, const Node *n, const View *to, bool accumulate);
 
 /* Stores v, the only result of its node. `to` is its storage. */
 bool lower_into(Lower *l, ValueId v, const View *to);

@@ -123,6 +123,7 @@ static void tell_product(const Lower *l, const Node *n, bool flat, DType dtype, 
 /* A kernel that is a product by batches alone takes the outermost batch axis in parallel. */
 bool lower_matmul(Lower *l, const Node *n, const View *to, bool accumulate) {
     Contraction x;
+    if (lower_by_panels(l, n)) return lower_panels(l, n, to, accumulate);
     if (!contraction(l, n, to, &x)) return false;
     merge_rows(l, &x);
     LBlock *back = l->block;

@@ -1,6 +1,8 @@
 /* Where values are stored and how one element of an inlined value is computed. */
 #include "lower.h"
 
+#include "../compiler/pack.h"
+
 #include <string.h>
 
 static const Type *type_of(const Lower *l, ValueId v) {
@@ -33,12 +35,41 @@ View lower_contiguous(const Lower *l, ValueId v, const LBuf *buf, const LExpr *o
     return w;
 }
 
+/* Room for the last axis of v in scratch: a product's panels fit whole. */
+static Dim last_room(const Lower *l, ValueId v) {
+    const Node *made = value_node(l->f, v);
+    Dim d = lower_dim(l, v, lower_rank(l, v) - 1);
+    int64_t n;
+    if (!made || !lower_by_panels(l, made) || !dim_is_const(l->t, d, &n))
+        return d;
+    int64_t width = n <= PANEL_NARROW ? PANEL_NARROW : PANEL_COLUMNS;
+    return dim_const(l->t, (n + width - 1) / width * width);
+}
+
+/* Distances between the elements of v in scratch. Rows are no multiple of 4 KiB apart: their lines would all meet in the same
+ * places of a cache. */
+static void scratch_strides(const Lower *l, ValueId v, View *out) {
+    Dim step = dim_const(l->t, 1);
+    int64_t row;
+    for (int a = out->rank - 1; a >= 0; a--) {
+        if (a == 0 && l->row[v] && out->rank == 2 && dim_is_const(l->t, step, &row) && row > 0 && row % 1024 == 0)
+            step = dim_const(l->t, row + 16);
+        out->stride[a] = step;
+        Dim d = a == out->rank - 1 ? last_room(l, v) : lower_dim(l, v, a);
+        if (d != DIM_BAD) step = dim_mul(l->t, step, d);
+    }
+}
+
 bool lower_scratch(Lower *l, ValueId v, View *out) {
-    int64_t count = l->row[v] ? l->tile_max : 1, bytes;
+    *out = lower_contiguous(l, v, NULL, le_int(l->k, 0));
+    if (out->rank) scratch_strides(l, v, out);
+    int64_t count = 1, bytes = 0, hi;
     bool ok = true;
-    for (int a = l->row[v] ? 1 : 0; a < lower_rank(l, v); a++) {
-        int64_t hi = dim_upper(l->t, lower_dim(l, v, a));
-        ok = ok && hi != DIM_UNBOUNDED && mul_i64(count, hi, &count);
+    for (int a = 0; a < out->rank; a++) { /* the axis that reaches furthest */
+        int64_t n = l->row[v] && a == 0 ? l->tile_max : dim_upper(l->t, lower_dim(l, v, a)), reach;
+        hi = dim_upper(l->t, out->stride[a]);
+        ok = ok && n != DIM_UNBOUNDED && hi != DIM_UNBOUNDED && mul_i64(n, hi, &reach);
+        if (ok && reach > count) count = reach;
     }
     ok = ok && mul_i64(count, (int64_t)dtype_bytes(type_of(l, v)->dtype), &bytes);
     const Node *made = value_node(l->f, v);
@@ -49,14 +80,14 @@ bool lower_scratch(Lower *l, ValueId v, View *out) {
             l->d, DIAG_SHAPE_UNBOUNDED, NULL,
             "a value inside kernel '%.*s' has no bound on its size; give one with --dim NAME=1..N",
             (int)l->f->name.n, l->f->name.p);
-    *out = lower_contiguous(l, v, b, le_int(l->k, 0));
+    out->buf = b;
     return true;
 }
 
 const LExpr *view_index(const Lower *l, const View *w, const LExpr *const *idx) {
     const LExpr *e = w->offset;
     for (int a = 0; a < w->rank; a++) e = li_add(l->k, e, li_mul(l->k, idx[a], le_dim(l->k, w->stride[a])));
-    return e;
+    return w->origin ? li_sub(l->k, e, w->origin) : e;
 }
 
 /* ---- views ------------------------------------------------------------------------------------- */
@@ -196,6 +227,20 @@ static const LExpr *pull_reshape(Lower *l, const Node *n, const LExpr *const *id
     return lower_pull(l, n->in[0], at);
 }
 
+/* Behind the last column a zero; what is loaded in its place is the last one. */
+static const LExpr *pull_pack(Lower *l, const Node *n, const LExpr *const *idx) {
+    LoopKernel *k = l->k;
+    const LExpr *at[MOEC_MAX_RANK];
+    int r = lower_rank(l, n->in[0]);
+    const LExpr *columns = lower_extent(l, n->in[0], r - 1);
+    const LExpr *column = li_add(k, li_mul(k, idx[r - 2], lower_extent(l, n->out, r)), idx[r]);
+    for (int a = 0; a < r - 2; a++) at[a] = idx[a];
+    at[r - 2] = idx[r - 1];
+    at[r - 1] = li_min(k, column, li_sub(k, columns, le_int(k, 1)));
+    const LExpr *e = lower_pull(l, n->in[0], at);
+    return le_select(k, le_op2(k, LO_LT, DT_BOOL, column, columns), e, le_num(k, e->type, 0));
+}
+
 static const LExpr *pull_move(Lower *l, const Node *n, const LExpr *const *idx) {
     const LExpr *at[MOEC_MAX_RANK];
     int rank = lower_rank(l, n->out), drop = l->row[n->out] ? l->n_row - 1 : 0;
@@ -218,6 +263,15 @@ static const LExpr *pull_move(Lower *l, const Node *n, const LExpr *const *idx) 
             at[a] = li_add(l->k, at[a], le_dim(l->k, node_attr(n, AT_start)->dims.v[a + drop]));
         }
         break;
+    case OP_unpack: {
+        const LExpr *width = le_dim(l->k, lower_dim(l, n->in[0], rank));
+        for (int a = 0; a < rank - 2; a++) at[a] = idx[a];
+        at[rank - 2] = li_div(l->k, idx[rank - 1], width);
+        at[rank - 1] = idx[rank - 2];
+        at[rank] = li_mod(l->k, idx[rank - 1], width);
+        break;
+    }
+    case OP_pack: return pull_pack(l, n, idx);
     default: BUG("%s is not inlined", op_info(n->op)->name);
     }
     return lower_pull(l, n->in[0], at);

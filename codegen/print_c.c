@@ -82,6 +82,8 @@ typedef struct CPrinter {
     LineMarks *marks;
     bool *declared; /* local arrays, by buffer id */
     int depth;
+    bool vectors;   /* of the compiler; else several lanes are an array */
+    bool lane;      /* an expression of several lanes is printed for lane l */
 } CPrinter;
 
 static void line(CPrinter *p) {
@@ -164,6 +166,7 @@ static int binding(const CPrinter *p, const LExpr *e) {
 }
 
 static void print_expr(CPrinter *p, const LExpr *e);
+static void print_element(CPrinter *p, const LBuf *b, const LExpr *index, const LExpr *e);
 
 /* e as an operand that must bind at least as tightly as `least`. */
 static void print_operand(CPrinter *p, const LExpr *e, int least) {
@@ -185,6 +188,31 @@ static void print_float(Text *out, DType t, double v) {
     else if (isinf(v)) text_printf(out, v < 0 ? "(-INFINITY)" : "INFINITY");
     else if (v == floor(v) && fabs(v) < 1e6 && !(v == 0 && signbit(v))) text_printf(out, v < 0 ? "(%d.0%s)" : "%d.0%s", (int)v, suffix);
     else text_printf(out, v < 0 || signbit(v) ? "(%a%s)" : "%a%s", v, suffix);
+}
+
+/* The type of several lanes: float elements side by side anywhere in memory. */
+static void vector_type(CPrinter *p, const LExpr *e) {
+    text_printf(p->out, "moec_%sx%u", dtype_name(e->type), e->lanes);
+}
+
+static void print_splat(CPrinter *p, const LExpr *e) {
+    if (p->lane) print_expr(p, e->a);
+    else if (e->a->kind == LE_FLOAT && e->a->f == 0) {
+        text_add(p->out, "(", 1);
+        vector_type(p, e);
+        text_printf(p->out, "){0}");
+    } else { /* a scalar becomes a vector where it meets one */
+        text_add(p->out, "(", 1);
+        print_operand(p, e->a, BIND_SUM);
+        text_printf(p->out, " + (");
+        vector_type(p, e);
+        text_printf(p->out, "){0})");
+    }
+}
+
+/* A splat as an operand beside a vector. */
+static const LExpr *beside_vector(const LExpr *e, const LExpr *other) {
+    return e->kind == LE_SPLAT && other->kind != LE_SPLAT ? e->a : e;
 }
 
 static void print_infix(CPrinter *p, LOp op, const char *text, const LExpr *a, const LExpr *b) {
@@ -216,7 +244,7 @@ static void print_op(CPrinter *p, const LExpr *e) {
         text_add(p->out, e->op == LO_NOT ? "!" : "-", 1);
         print_operand(p, e->a, BIND_ATOM);
     } else if (is_infix(e))
-        print_infix(p, e->op, o->infix, e->a, e->b);
+        print_infix(p, e->op, o->infix, beside_vector(e->a, e->b), beside_vector(e->b, e->a));
     else if (dtype_is_float(t))
         print_call(p, loop_op_name[e->op], dtype_name(t), e->a, e->b);
     else {
@@ -276,6 +304,21 @@ static void print_cast(CPrinter *p, const LExpr *e) {
     }
 }
 
+/* The element at an index, or as many from there on as e has lanes. */
+static void print_element(CPrinter *p, const LBuf *b, const LExpr *index, const LExpr *e) {
+    bool vector = e->lanes > 1 && !p->lane;
+    if (vector) {
+        text_printf(p->out, "*(%s", b->written ? "" : "const ");
+        vector_type(p, e);
+        text_printf(p->out, " *)(");
+    }
+    buf_name(p, b);
+    text_printf(p->out, vector ? " + " : "[");
+    print_operand(p, index, e->lanes > 1 ? BIND_SUM : BIND_ANY);
+    if (e->lanes > 1 && p->lane) text_printf(p->out, " + l");
+    text_add(p->out, vector ? ")" : "]", 1);
+}
+
 static void print_expr(CPrinter *p, const LExpr *e) {
     switch (e->kind) {
     case LE_INT: print_int(p->out, e->i); break;
@@ -283,7 +326,11 @@ static void print_expr(CPrinter *p, const LExpr *e) {
         if (e->type == DT_F16) text_printf(p->out, "0x%04xu", f16_from_f32((float)e->f));
         else print_float(p->out, e->type, e->f);
         break;
-    case LE_VAR: var_name(p, e->var); break;
+    case LE_VAR:
+        var_name(p, e->var);
+        if (p->lane && e->lanes > 1) text_printf(p->out, "[l]");
+        break;
+    case LE_SPLAT: print_splat(p, e); break;
     case LE_DIM: dim_print_c(p->k->m->dims, e->dim, p->out, c_symbol, p->names); break;
     case LE_OP: print_op(p, e); break;
     case LE_INDEX: print_index(p, e); break;
@@ -297,12 +344,7 @@ static void print_expr(CPrinter *p, const LExpr *e) {
         text_printf(p->out, ")");
         break;
     case LE_CAST: print_cast(p, e); break;
-    case LE_LOAD:
-        buf_name(p, e->buf);
-        text_add(p->out, "[", 1);
-        print_expr(p, e->a);
-        text_add(p->out, "]", 1);
-        break;
+    case LE_LOAD: print_element(p, e->buf, e->a, e); break;
     }
 }
 
@@ -354,13 +396,47 @@ static void print_matmul(CPrinter *p, const LStmt *s) {
     text_printf(p->out, "%d);\n", s->accumulate);
 }
 
-static void print_let(CPrinter *p, const LStmt *s, bool constant) {
-    line(p);
-    text_printf(p->out, "%s%s ", constant ? "const " : "", c_type(p->k->var.item[s->var].type));
-    var_name(p, s->var);
-    text_printf(p->out, " = ");
-    print_expr(p, s->a);
+/* In front of a statement of several lanes where the compiler has no vectors: a loop over them. */
+static void open_lanes(CPrinter *p, uint32_t lanes) {
+    p->lane = lanes > 1 && !p->vectors;
+    if (p->lane) text_printf(p->out, "for (int l = 0; l < %u; l++) ", lanes);
+}
+
+static void print_set(CPrinter *p, uint32_t var, const LExpr *a) {
+    open_lanes(p, a->lanes);
+    var_name(p, var);
+    text_printf(p->out, p->lane ? "[l] = " : " = ");
+    print_expr(p, a);
     text_printf(p->out, ";\n");
+    p->lane = false;
+}
+
+static void print_let(CPrinter *p, const LStmt *s) {
+    bool array = s->a->lanes > 1 && !p->vectors;
+    line(p);
+    if (s->a->lanes > 1 && p->vectors) vector_type(p, s->a);
+    else text_printf(p->out, "%s", c_type(p->k->var.item[s->var].type));
+    text_add(p->out, " ", 1);
+    if (array) {
+        var_name(p, s->var);
+        text_printf(p->out, "[%u];\n", s->a->lanes);
+        line(p);
+    }
+    print_set(p, s->var, s->a);
+}
+
+static void print_call_of_routine(CPrinter *p, const LStmt *s) {
+    line(p);
+    text_printf(p->out, "%s(", s->routine->name);
+    for (uint32_t i = 0; i < ls_arguments(s); i++) {
+        const LArg *a = &s->arg[i];
+        if (i) text_add(p->out, ", ", 2);
+        if (a->buf) buf_name(p, a->buf);
+        if (a->buf && le_is_int(a->at, 0)) continue;
+        if (a->buf) text_add(p->out, " + ", 3);
+        print_operand(p, a->at, a->buf ? BIND_SUM : BIND_ANY);
+    }
+    text_printf(p->out, ");\n");
 }
 
 static void print_check(CPrinter *p, const LStmt *s) {
@@ -392,23 +468,21 @@ static void print_stmt(CPrinter *p, const LStmt *s) {
     c_mark(p->marks, p->out, s->line);
     switch (s->kind) {
     case LS_FOR: print_for(p, s); break;
-    case LS_LET: print_let(p, s, false); break;
+    case LS_LET: print_let(p, s); break;
     case LS_SET:
         line(p);
-        var_name(p, s->var);
-        text_printf(p->out, " = ");
-        print_expr(p, s->a);
-        text_printf(p->out, ";\n");
+        print_set(p, s->var, s->a);
         break;
     case LS_STORE:
         line(p);
-        buf_name(p, s->buf);
-        text_add(p->out, "[", 1);
-        print_expr(p, s->index);
-        text_printf(p->out, "] = ");
+        open_lanes(p, s->a->lanes);
+        print_element(p, s->buf, s->index, s->a);
+        text_printf(p->out, " = ");
         print_expr(p, s->a);
         text_printf(p->out, ";\n");
+        p->lane = false;
         break;
+    case LS_CALL: print_call_of_routine(p, s); break;
     case LS_IF:
         line(p);
         text_printf(p->out, "if (");
@@ -433,7 +507,8 @@ static void print_stmt(CPrinter *p, const LStmt *s) {
         c_comment(p->out, s->note);
         text_printf(p->out, " */\n");
         break;
-    case LS_PARALLEL: BUG("a parallel loop inside another statement");
+    case LS_PHASE:
+    case LS_PARALLEL: BUG("a phase or a parallel loop inside another statement");
     }
 }
 
@@ -499,6 +574,10 @@ static void used_block(const LoopKernel *k, const LBlock *b, Used *u) {
             used_expr(k, s->n, u);
             used_expr(k, s->k, u);
         }
+        for (uint32_t i = 0; i < ls_arguments(s); i++) {
+            used_expr(k, s->arg[i].at, u);
+            if (s->arg[i].buf) u->buf[s->arg[i].buf->id] = true;
+        }
         used_block(k, &s->body, u);
         used_block(k, &s->other, u);
     }
@@ -514,41 +593,60 @@ static void print_arg_types(CPrinter *p, const char *separator, const char *end)
     text_printf(p->out, "%s", end);
 }
 
-/* Symbols and scratch pointers a body needs; `task`: arguments too, out of the task's struct. */
-static void print_prologue(CPrinter *p, const Used *u, bool task, int64_t stride) {
+static void print_symbols(CPrinter *p, const bool *sym) {
+    for (uint32_t i = 0; i < dim_sym_count(p->k->m->dims); i++)
+        if (sym[i]) text_printf(p->out, "    const int64_t %s = f->sym[%u];\n", c_symbol(p->names, i), p->names->slot[i]);
+}
+
+/* What a function needs before its statements: those of the kernel itself, of its parallel loop, of a phase. */
+typedef enum Part { PART_WHOLE, PART_TASK, PART_PHASE } Part;
+
+static void print_task_arguments(CPrinter *p, const Used *u) {
     const LoopKernel *k = p->k;
-    bool scratch = false;
-    for (size_t i = 0; i < k->buf.count; i++) {
+    for (uint32_t i = 0; i < k->n_args; i++) {
         const LBuf *b = k->buf.item[i];
-        scratch = scratch || (u->buf[i] && b->kind == LB_SCRATCH && !(task && b->shared));
+        if (!u->buf[i]) continue;
+        text_printf(p->out, "    %s%s *restrict ", b->written ? "" : "const ", c_type(b->dtype));
+        buf_name(p, b);
+        text_printf(p->out, " = a->");
+        buf_name(p, b);
+        text_printf(p->out, ";\n");
     }
-    if (task) {
-        text_printf(p->out, "    const struct %.*s *a = arg;\n    const moec_frame *f = a->f;\n", (int)k->name.n, k->name.p);
-        if (u->pool) text_printf(p->out, "    moec_pool *pool = a->pool;\n");
-        for (uint32_t i = 0; i < k->n_args; i++) {
-            const LBuf *b = k->buf.item[i];
-            if (!u->buf[i]) continue;
-            text_printf(p->out, "    %s%s *restrict ", b->written ? "" : "const ", c_type(b->dtype));
-            buf_name(p, b);
-            text_printf(p->out, " = a->");
-            buf_name(p, b);
-            text_printf(p->out, ";\n");
-        }
-    } else if (u->pool)
-        text_printf(p->out, "    moec_pool *pool = f->pool;\n");
-    if (scratch) text_printf(p->out, "    unsigned char *scratch = f->scratch%s", task ? " + worker * " : ";\n");
-    if (scratch && task) text_printf(p->out, "(int64_t)%" PRId64 ";\n", stride);
+}
+
+/* Where a part finds a buffer of scratch. */
+static const char *scratch_of(Part part, const LBuf *b) {
+    if (part == PART_PHASE) return b->own ? "own" : "shared";
+    return part == PART_TASK && b->shared ? "f->scratch" : "scratch";
+}
+
+static void print_scratch(CPrinter *p, const Used *u, Part part, int64_t stride) {
+    const LoopKernel *k = p->k;
+    bool own = false;
+    for (size_t i = 0; i < k->buf.count; i++)
+        own = own || (u->buf[i] && k->buf.item[i]->kind == LB_SCRATCH && strcmp(scratch_of(part, k->buf.item[i]), "scratch") == 0);
+    if (own) text_printf(p->out, "    unsigned char *scratch = f->scratch%s", part == PART_TASK ? " + worker * " : ";\n");
+    if (own && part == PART_TASK) text_printf(p->out, "(int64_t)%" PRId64 ";\n", stride);
     for (size_t i = 0; i < k->buf.count; i++) {
         const LBuf *b = k->buf.item[i];
         if (!u->buf[i] || b->kind != LB_SCRATCH) continue;
         text_printf(p->out, "    %s *restrict ", c_type(b->dtype));
         buf_name(p, b);
-        text_printf(p->out, " = (%s *)(void *)(%s + %" PRId64 ");\n", c_type(b->dtype), task && b->shared ? "f->scratch" : "scratch", b->offset);
+        text_printf(p->out, " = (%s *)(void *)(%s + %" PRId64 ");\n", c_type(b->dtype), scratch_of(part, b), b->offset);
     }
-    for (uint32_t i = 0; i < dim_sym_count(k->m->dims); i++)
-        if (u->sym[i]) text_printf(p->out, "    const int64_t %s = f->sym[%u];\n", c_symbol(p->names, i), p->names->slot[i]);
-    if (task) text_printf(p->out, "    (void)worker, (void)f;\n");
-    else text_printf(p->out, "    (void)f;\n");
+}
+
+/* Arguments, scratch and symbols a body needs; those of a task or phase out of the kernel's struct. */
+static void print_prologue(CPrinter *p, const Used *u, Part part, int64_t stride) {
+    const char *name = arena_printf(p->k->arena, "%.*s", (int)p->k->name.n, p->k->name.p);
+    if (part == PART_TASK) text_printf(p->out, "    const struct %s *a = arg;\n", name);
+    if (part != PART_WHOLE) text_printf(p->out, "    const moec_frame *f = a->f;\n");
+    if (u->pool && part == PART_TASK) text_printf(p->out, "    moec_pool *pool = a->pool;\n");
+    if (u->pool && part == PART_WHOLE) text_printf(p->out, "    moec_pool *pool = f->pool;\n");
+    if (part != PART_WHOLE) print_task_arguments(p, u);
+    print_scratch(p, u, part, stride);
+    print_symbols(p, u->sym);
+    text_printf(p->out, part == PART_TASK ? "    (void)worker, (void)f;\n" : "    (void)f;\n");
 }
 
 static void print_table(CPrinter *p, const LBuf *b) {
@@ -588,7 +686,7 @@ static void print_task(CPrinter *p, const LStmt *par, int64_t stride) {
     text_printf(p->out, "static void %.*s_task(void *arg, int64_t ", (int)k->name.n, k->name.p);
     var_name(p, par->var);
     text_printf(p->out, ", int worker) {\n");
-    print_prologue(p, &u, true, stride);
+    print_prologue(p, &u, PART_TASK, stride);
     if (!u.var[par->var]) {
         text_printf(p->out, "    (void)");
         var_name(p, par->var);
@@ -629,22 +727,129 @@ void c_print_prototype(const LoopKernel *k, const char *prefix, Text *out) {
     text_printf(out, ";\n");
 }
 
-void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_stride, const char *prefix, LineMarks *marks, Text *out) {
-    CPrinter p = {.k = k, .out = out, .names = names, .marks = marks};
-    p.declared = arena_array(k->arena, k->buf.count + 1, sizeof *p.declared);
-    const LStmt *par = NULL;
-    for (const LStmt *s = k->body.first; s; s = s->next)
-        if (s->kind == LS_PARALLEL) par = s;
-    for (size_t i = 0; i < k->buf.count; i++)
-        if (k->buf.item[i]->kind == LB_TABLE) print_table(&p, k->buf.item[i]);
-    if (par) print_task(&p, par, scratch_stride);
+/* ---- kernels by rows ---------------------------------------------------------------------------------------- */
 
-    c_mark(marks, out, k->func_line);
-    print_head(&p, prefix);
-    text_printf(out, " {\n");
+static bool is_serial(const LStmt *phase) {
+    return le_is_int(phase->extent, 1);
+}
+
+static void print_phase(CPrinter *p, const LStmt *s, uint32_t number, int64_t stride) {
+    const LoopKernel *k = p->k;
+    const uint32_t given[] = {k->rows.row0, k->rows.count, s->var};
     Used u = used_new(k);
-    LBlock serial = k->body;
-    for (const LStmt *s = serial.first; s; s = s->next) {
+    used_block(k, &s->body, &u);
+    c_mark(p->marks, p->out, k->func_line);
+    text_printf(p->out, "static void %.*s_%u(const struct %.*s *a, moec_pool *pool, unsigned char *shared, unsigned char *own",
+                (int)k->name.n, k->name.p, number, (int)k->name.n, k->name.p);
+    for (size_t i = 0; i < 3; i++) {
+        text_printf(p->out, ", int64_t ");
+        var_name(p, given[i]);
+    }
+    text_printf(p->out, ") {\n");
+    print_prologue(p, &u, PART_PHASE, stride);
+    text_printf(p->out, "    (void)pool, (void)shared, (void)own");
+    for (size_t i = 0; i < 3; i++) {
+        if (u.var[given[i]]) continue;
+        text_printf(p->out, ", (void)");
+        var_name(p, given[i]);
+    }
+    text_printf(p->out, ";\n");
+    print_block(p, &s->body);
+    c_mark(p->marks, p->out, k->func_line);
+    text_printf(p->out, "}\n");
+    c_mark(p->marks, p->out, 0);
+    text_printf(p->out, "\n");
+}
+
+/* One block of a phase for few rows, as a task. */
+static void print_block_task(CPrinter *p, uint32_t number, int64_t stride) {
+    const char *name = arena_printf(p->k->arena, "%.*s", (int)p->k->name.n, p->k->name.p);
+    text_printf(p->out,
+                "static void %s_%u_block(void *arg, int64_t i, int worker) {\n    const struct %s *a = arg;\n"
+                "    %s_%u(a, NULL, a->f->scratch, a->f->scratch + worker * (int64_t)%" PRId64 ", 0, a->rows, i);\n}\n\n",
+                name, number, name, name, number, stride);
+}
+
+/* All phases for one tile of rows, as a task. */
+static void print_rows_task(CPrinter *p, int64_t stride) {
+    const LoopKernel *k = p->k;
+    const char *name = arena_printf(k->arena, "%.*s", (int)k->name.n, k->name.p);
+    uint32_t number = 0;
+    text_printf(p->out,
+                "static void %s_rows(void *arg, int64_t i, int worker) {\n    const struct %s *a = arg;\n"
+                "    unsigned char *own = a->f->scratch + worker * (int64_t)%" PRId64 ";\n"
+                "    const int64_t row0 = i * a->size, rows = moec_min_i64(a->size, a->rows - row0);\n",
+                name, name, stride);
+    for (const LStmt *s = k->body.first; s; s = s->next) {
+        if (is_serial(s)) {
+            text_printf(p->out, "    %s_%u(a, NULL, own, own, row0, rows, 0);\n", name, ++number);
+            continue;
+        }
+        text_printf(p->out, "    for (int64_t block = 0; block < ");
+        print_expr(p, s->extent);
+        text_printf(p->out, "; block++) %s_%u(a, NULL, own, own, row0, rows, block);\n", name, ++number);
+    }
+    text_printf(p->out, "}\n\n");
+}
+
+static void print_few_rows(CPrinter *p, const char *indent) {
+    const LoopKernel *k = p->k;
+    const char *name = arena_printf(k->arena, "%.*s", (int)k->name.n, k->name.p);
+    uint32_t number = 0;
+    for (const LStmt *s = k->body.first; s; s = s->next) {
+        number++;
+        text_printf(p->out, "%s", indent);
+        if (is_serial(s)) {
+            text_printf(p->out, "%s_%u(&a, f->pool, f->scratch, f->scratch, 0, a.rows, 0);\n", name, number);
+            continue;
+        }
+        text_printf(p->out, "moec_parallel(f->pool, ");
+        print_expr(p, s->extent);
+        text_printf(p->out, ", %s_%u_block, &a);\n", name, number);
+    }
+}
+
+static void print_rows_body(CPrinter *p) {
+    const LoopKernel *k = p->k;
+    Used u = used_new(k);
+    used_expr(k, k->rows.all, &u);
+    print_symbols(p, u.sym);
+    text_printf(p->out, "    struct %.*s a = {f, ", (int)k->name.n, k->name.p);
+    print_expr(p, k->rows.all);
+    text_printf(p->out, ", 0");
+    for (uint32_t i = 0; i < k->n_args; i++) {
+        text_printf(p->out, ", ");
+        buf_name(p, k->buf.item[i]);
+    }
+    text_printf(p->out, "};\n");
+    bool many = k->rows.most > k->rows.tile;
+    if (many) text_printf(p->out, "    if (a.rows <= %" PRId64 ") {\n", k->rows.tile);
+    print_few_rows(p, many ? "        " : "    ");
+    if (!many) return;
+    text_printf(p->out,
+                "        return;\n    }\n    a.size = moec_tile_rows(f->pool, a.rows, %" PRId64 ");\n"
+                "    moec_parallel(f->pool, (a.rows + a.size - 1) / a.size, %.*s_rows, &a);\n",
+                k->rows.tile, (int)k->name.n, k->name.p);
+}
+
+static void print_phases(CPrinter *p, int64_t stride) {
+    const LoopKernel *k = p->k;
+    uint32_t number = 0;
+    text_printf(p->out, "struct %.*s {\n    const moec_frame *f;\n    int64_t rows, size;\n    ", (int)k->name.n, k->name.p);
+    print_arg_types(p, ";\n    ", ";\n};\n\n");
+    for (const LStmt *s = k->body.first; s; s = s->next) {
+        print_phase(p, s, ++number, stride);
+        if (!is_serial(s)) print_block_task(p, number, stride);
+    }
+    if (k->rows.most > k->rows.tile) print_rows_task(p, stride);
+}
+
+/* ---- kernels over whole tensors ------------------------------------------------------------------------------- */
+
+static void print_whole_body(CPrinter *p, bool parallel, int64_t stride) {
+    const LoopKernel *k = p->k;
+    Used u = used_new(k);
+    for (const LStmt *s = k->body.first; s; s = s->next) {
         if (s->kind == LS_PARALLEL) {
             used_expr(k, s->extent, &u);
             continue;
@@ -654,29 +859,44 @@ void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_str
         LBlock b = {&one, &one};
         used_block(k, &b, &u);
     }
-    print_prologue(&p, &u, false, scratch_stride);
+    print_prologue(p, &u, PART_WHOLE, stride);
     for (uint32_t i = 0; i < k->n_args; i++) {
-        if (u.buf[i] || par) continue;
-        text_printf(out, "    (void)");
-        buf_name(&p, k->buf.item[i]);
-        text_printf(out, ";\n");
+        if (u.buf[i] || parallel) continue;
+        text_printf(p->out, "    (void)");
+        buf_name(p, k->buf.item[i]);
+        text_printf(p->out, ";\n");
     }
-    p.depth = 1;
     for (const LStmt *s = k->body.first; s; s = s->next) {
         if (s->kind == LS_PARALLEL) {
-            print_parallel(&p, s);
+            print_parallel(p, s);
             continue;
         }
         LStmt one = *s;
         one.next = NULL;
         LBlock b = {&one, &one};
-        p.depth = 0;
-        print_block(&p, &b);
-        p.depth = 1;
+        print_block(p, &b);
     }
+}
+
+void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_stride, const char *prefix, LineMarks *marks, Text *out) {
+    CPrinter p = {.k = k, .out = out, .names = names, .marks = marks};
+    p.declared = arena_array(k->arena, k->buf.count + 1, sizeof *p.declared);
+    const LStmt *par = NULL;
+    for (const LStmt *s = k->body.first; s; s = s->next)
+        if (s->kind == LS_PARALLEL) par = s;
+    for (size_t i = 0; i < k->buf.count; i++)
+        if (k->buf.item[i]->kind == LB_TABLE) print_table(&p, k->buf.item[i]);
+    if (k->rows.all) print_phases(&p, scratch_stride);
+    if (par) print_task(&p, par, scratch_stride);
+    c_mark(marks, out, k->func_line);
+    print_head(&p, prefix);
+    text_printf(out, " {\n");
+    if (k->rows.all) print_rows_body(&p);
+    else print_whole_body(&p, par != NULL, scratch_stride);
     c_mark(marks, out, k->func_line);
     text_printf(out, "}\n");
     c_mark(marks, out, 0);
+    text_printf(out, "\n");
     for (size_t i = 0; i < k->buf.count; i++) {
         const LBuf *b = k->buf.item[i];
         if (b->kind != LB_TABLE) continue;
@@ -685,4 +905,39 @@ void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_str
         text_printf(out, "\n");
     }
     text_printf(out, "\n");
+}
+
+/* ---- routines --------------------------------------------------------------------------------------------------- */
+
+static void print_routine(const LRoutine *r, const LoopKernel *k, bool vectors, Text *out) {
+    LineMarks none = {0};
+    CPrinter p = {.k = k, .out = out, .marks = &none, .vectors = vectors};
+    p.declared = arena_array(k->arena, k->buf.count + 1, sizeof *p.declared);
+    text_printf(out, "/* %s. */\nstatic inline void %s(", r->what, r->name);
+    for (uint32_t i = 0; i < k->n_args; i++) {
+        const LBuf *b = k->buf.item[i];
+        text_printf(out, "%s%s%s *restrict ", i ? ", " : "", b->written ? "" : "const ", c_type(b->dtype));
+        buf_name(&p, b);
+    }
+    for (uint32_t i = 0; i < k->n_params; i++) {
+        text_printf(out, ", int64_t ");
+        var_name(&p, i);
+    }
+    text_printf(out, ") {\n");
+    print_block(&p, &k->body);
+    text_printf(out, "}\n\n");
+    vec_free(&none);
+}
+
+void c_print_routines(LRoutine *const *r, uint32_t n, bool vectors, Text *out) {
+    if (!n) return;
+    for (uint32_t i = vectors ? 0 : VECTOR_KINDS - 1; i < VECTOR_KINDS; i++) {
+        const VectorKind *v = &vector_kinds[i];
+        if (v->condition)
+            text_printf(out, "#%s %s /* %s: vectors of %u */\ntypedef float moec_f32x%u __attribute__((vector_size(%u), aligned(4), may_alias));\n\n",
+                        i ? "elif" : "if", v->condition, v->name, v->lanes, v->lanes, 4 * v->lanes);
+        else if (vectors) text_printf(out, "#else /* %s */\n\n", v->name);
+        for (uint32_t k = 0; k < n; k++) print_routine(r[k], r[k]->version[i], v->condition != NULL, out);
+    }
+    if (vectors) text_printf(out, "#endif\n\n");
 }

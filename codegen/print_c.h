@@ -28,6 +28,8 @@ void c_string(Text *out, Str s);
 /* The kernel as a function, and static ones that it uses; scratch_stride: bytes of scratch between workers. prefix: the
  * function is global and called PREFIX_NAME; NULL: static and called NAME. */
 void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_stride, const char *prefix, LineMarks *marks, Text *out);
+/* Routines, in versions that the C preprocessor chooses from; without vectors in plain C alone. */
+void c_print_routines(LRoutine *const *r, uint32_t n, bool vectors, Text *out);
 /* Its declaration where it is global. */
 void c_print_prototype(const LoopKernel *k, const char *prefix, Text *out);
 /* Appends the text with #line in front of every line that belongs to one of ir_file, and where the others, those of c_file,

@@ -234,6 +234,7 @@ void print_includes(const ProgramText *w, Text *c) {
                    "#define DERIVED(type, at) ((type *)(void *)(f->derived + (at)))\n"
                    "#define ARENA(type, at) ((type *)(void *)(f->arena + (at)))\n"
                    "#define ARG(type, i) ((type *)f->arg[i])\n\n");
+    c_print_routines(w->p->routine, w->p->n_routines, !w->p->o->plain_c, c);
 }
 
 static void print_all(const Program *p, LineMarks *marks, Text *c) {

@@ -2,6 +2,7 @@
 #include "program.h"
 
 #include "program_tables.h"
+#include "tile.h"
 
 #include "../compiler/fuse_impl.h"
 #include "../compiler/plan.h"
@@ -15,6 +16,7 @@ typedef struct Lowering {
     Diag *d;
     LoopKernel **kernel; /* by FuncId */
     FuncId *derive;      /* kernel of each derived parameter */
+    Routines routines;
 } Lowering;
 
 /* ---- kernels --------------------------------------------------------------------------------------- */
@@ -39,7 +41,7 @@ static bool lower_one(Lowering *l, FuncId id, FuncId shown) {
     Program *p = l->p;
     if (l->kernel[id]) return true;
     const Func *f = module_func(p->m, id);
-    LowerOptions lo = {p->o->tile_rows ? p->o->tile_rows : DEFAULT_TILE, func_line(p, shown), node_lines(p, shown)};
+    LowerOptions lo = {p->o->tile_rows ? p->o->tile_rows : DEFAULT_TILE, &l->routines, func_line(p, shown), node_lines(p, shown)};
     LoopKernel *k = lower_kernel(p->m, f, &lo, p->arena, l->d);
     if (!k) return false;
     k->name = str_c(is_clean(f->name) ? arena_printf(p->arena, "k%u_%.*s", p->n_kernels, (int)f->name.n, f->name.p)
@@ -209,11 +211,16 @@ Program *program_lower(Module *m, Image *im, const CodegenOptions *o, Diag *d) {
     Program *p = arena_alloc(a, sizeof *p);
     *p = (Program){.m = m, .im = im, .o = o, .arena = a};
     if (o->ir_file) p->lines = module_print_lines(m, &p->ir, a);
-    Lowering l = {.p = p, .d = d};
+    Lowering l = {.p = p, .d = d, .routines = {.m = m, .arena = a}};
     if (!lower_all(&l)) {
+        vec_free(&l.routines.item);
         program_free(p);
         return NULL;
     }
+    p->n_routines = (uint32_t)l.routines.item.count;
+    p->routine = arena_array(a, p->n_routines + 1, sizeof *p->routine);
+    for (uint32_t i = 0; i < p->n_routines; i++) p->routine[i] = l.routines.item.item[i];
+    vec_free(&l.routines.item);
     im->scratch_bytes = p->scratch = (p->scratch + 63) & ~(int64_t)63;
     number_symbols(&l);
     const Func **entry = arena_array(a, m->n_funcs + 1, sizeof *entry);
@@ -236,6 +243,11 @@ void program_free(Program *p) {
         vec_free(&p->kernel[i]->buf);
         vec_free(&p->kernel[i]->var);
     }
+    for (uint32_t i = 0; i < p->n_routines; i++)
+        for (uint32_t k = 0; k < VECTOR_KINDS; k++) {
+            vec_free(&p->routine[i]->version[k]->buf);
+            vec_free(&p->routine[i]->version[k]->var);
+        }
     text_free(&p->ir);
     arena_free(p->arena);
 }

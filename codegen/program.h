@@ -110,6 +110,8 @@ typedef struct Program {
     Text ir;             /* the module before it was lowered, where o->ir_file asks for it */
     ModuleLines lines;   /* of its functions; none without */
     LoopKernel **kernel;
+    LRoutine **routine;  /* that kernels call */
+    uint32_t n_routines;
     const Func **kernel_func; /* what each was lowered from */
     uint32_t n_kernels;
     CallList *function;  /* in the order of the table of functions; `prepare`, if any, is another */

@@ -182,6 +182,22 @@ static bool infer_transpose(Infer *x) {
     return one(x, t);
 }
 
+static bool infer_pack(Infer *x) {
+    DimTable *d = x->m->dims;
+    Type t = *operand(x, 0);
+    int64_t width = integer(x, AT_width, 0);
+    if (t.rank < 2 || t.rank >= MOEC_MAX_RANK)
+        return fail(x, "the operand is no matrix");
+    if (width < 1)
+        return fail(x, "width is not positive");
+    Dim columns = t.dim[t.rank - 1], wide = dim_const(d, width);
+    t.dim[t.rank] = wide;
+    t.dim[t.rank - 1] = t.dim[t.rank - 2];
+    t.dim[t.rank - 2] = dim_floordiv(d, dim_add(d, columns, dim_const(d, width - 1)), wide);
+    t.rank++;
+    return one(x, t);
+}
+
 static bool infer_concat(Infer *x) {
     Type t = *operand(x, 0);
     int64_t axis = integer(x, AT_axis, -1);

@@ -126,6 +126,72 @@ bool interp_slice(Step *s) {
     return true;
 }
 
+/* Panels [outer,P,K,width] of a matrix [outer,K,N]: where element (o, k, n) stands. */
+typedef struct Panels {
+    int64_t outer, k, n, p, width;
+} Panels;
+
+static Panels panels_of(const Tensor *packed, const Tensor *matrix) {
+    int r = matrix->rank;
+    return (Panels){extents_count(matrix->dim, 0, r - 2), matrix->dim[r - 2], matrix->dim[r - 1],
+                    packed->dim[r - 2], packed->dim[r]};
+}
+
+static int64_t panel_at(const Panels *x, int64_t o, int64_t k, int64_t n) {
+    return ((o * x->p + n / x->width) * x->k + k) * x->width + n % x->width;
+}
+
+bool interp_pack(Step *s) {
+    const Tensor *a = step_in(s, 0);
+    int r = a->rank;
+    int64_t dim[MOEC_MAX_RANK], width = node_int(s->n, AT_width, 0), padded;
+    CHECK(r >= 2 && r < MOEC_MAX_RANK && width > 0);
+    if (!add_i64(a->dim[r - 1], width - 1, &padded))
+        return step_error(s, DIAG_SHAPE_SIZE, "the result would be too large");
+    memcpy(dim, a->dim, sizeof dim);
+    dim[r] = width;
+    dim[r - 1] = a->dim[r - 2];
+    dim[r - 2] = padded / width;
+    Tensor *out = step_out(s, 0, a->dtype, r + 1, dim);
+    size_t bytes, elem = dtype_bytes(a->dtype);
+    if (!out)
+        return false;
+    CHECK(tensor_bytes(out, &bytes));
+    memset(out->data, 0, bytes);
+    Panels x = panels_of(out, a);
+    const char *from = a->data;
+    for (int64_t o = 0; o < x.outer; o++)
+        for (int64_t k = 0; k < x.k; k++)
+            for (int64_t n = 0; n < x.n; n++, from += elem)
+                memcpy((char *)out->data + (size_t)panel_at(&x, o, k, n) * elem, from, elem);
+    return true;
+}
+
+bool interp_unpack(Step *s) {
+    const Tensor *a = step_in(s, 0);
+    int rank;
+    int64_t dim[MOEC_MAX_RANK];
+    if (!step_extents(s, 0, &rank, dim))
+        return false;
+    bool fits = rank >= 2 && a->rank == rank + 1 && a->dim[rank - 1] == dim[rank - 2] && a->dim[rank] > 0 &&
+                a->dim[rank - 2] == (dim[rank - 1] + a->dim[rank] - 1) / a->dim[rank];
+    for (int i = 0; fits && i < rank - 2; i++)
+        fits = a->dim[i] == dim[i];
+    if (!fits)
+        return step_error(s, DIAG_SHAPE_MISFIT, "the operand is no panels of the result");
+    Tensor *out = step_out(s, 0, a->dtype, rank, dim);
+    if (!out)
+        return false;
+    Panels x = panels_of(a, out);
+    size_t elem = dtype_bytes(a->dtype);
+    char *to = out->data;
+    for (int64_t o = 0; o < x.outer; o++)
+        for (int64_t k = 0; k < x.k; k++)
+            for (int64_t n = 0; n < x.n; n++, to += elem)
+                memcpy(to, (const char *)a->data + (size_t)panel_at(&x, o, k, n) * elem, elem);
+    return true;
+}
+
 static bool concat_along(Step *s, int axis) {
     const Tensor *first = step_in(s, 0);
     int64_t dim[MOEC_MAX_RANK], sum = 0;

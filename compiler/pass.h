@@ -27,6 +27,7 @@ typedef struct PassOptions {
     int opt_level;
     bool plain; /* not a seq2seq model: one function */
     bool train; /* functions for training, too */
+    bool library; /* products are a library's: weights stay as it takes them */
     int64_t max_memory; /* bytes that training may take in all; 0: no limit */
 } PassOptions;
 

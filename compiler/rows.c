@@ -207,3 +207,24 @@ bool rows_local(const Module *m, const Func *f, int n_row, bool *row, const Node
         if (!row[f->output[i]]) return false;
     return true;
 }
+
+static bool moves_rows(Op op) {
+    return op == OP_attention || op == OP_attention_grad || op == OP_append;
+}
+
+int rows_choose(const Module *m, const Func *f, bool *row, const Node **node, const char **why) {
+    *node = NULL;
+    *why = "its result has one axis or none";
+    for (uint32_t i = 0; i < f->n_nodes; i++)
+        if (moves_rows(f->node[i].op)) {
+            *node = &f->node[i];
+            *why = "it reads many rows for each";
+            memset(row, 0, f->n_values * sizeof *row);
+            return 0;
+        }
+    for (int n = f->value[f->output[0]].type.rank - 1; n > 0; n--)
+        if (rows_local(m, f, n, row, node, why))
+            return n;
+    memset(row, 0, f->n_values * sizeof *row);
+    return 0;
+}

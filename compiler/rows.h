@@ -24,4 +24,7 @@ bool rows_invariant_use(const Func *f, ValueId v);
  * cannot, or NULL where it is none of them, and why. */
 bool rows_local(const Module *m, const Func *f, int n_row, bool *row, const Node **node, const char **why);
 
+/* The most row axes under which kernel f is row-local, at least one axis staying inside; 0: none, since *node or *why. */
+int rows_choose(const Module *m, const Func *f, bool *row, const Node **node, const char **why);
+
 #endif

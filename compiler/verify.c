@@ -213,6 +213,21 @@ static bool given_slice(Verifier *v, const Func *f, const Node *n)
     return true;
 }
 
+static bool given_unpack(Verifier *v, const Func *f, const Node *n)
+{
+    DimTable *t = v->m->dims;
+    const Type *from = &f->value[n->in[0]].type, *to = &f->value[n->out].type;
+    int r = to->rank;
+    bool fits = r >= 2 && from->rank == r + 1 && from->dim[r - 1] == to->dim[r - 2];
+    for (int i = 0; fits && i < r - 2; i++)
+        fits = from->dim[i] == to->dim[i];
+    if (fits) { /* the last panel has a column at least */
+        Dim room = dim_mul(t, from->dim[r - 2], from->dim[r]), spare = dim_sub(t, room, to->dim[r - 1]);
+        fits = spare != DIM_BAD && dim_lower(t, spare) >= 0 && dim_upper(t, dim_sub(t, spare, from->dim[r])) < 0;
+    }
+    return fits || bad(v, DIAG_SHAPE_MISFIT, "%s are no panels of %s", show_type(v, from), show_type(v, to));
+}
+
 static bool given_random(Verifier *v, const Func *f, const Node *n)
 {
     const Type *seed = &f->value[n->in[0]].type;
@@ -230,6 +245,7 @@ static bool check_given(Verifier *v, const Func *f, const Node *n)
                  {OP_reshape, given_reshape},
                  {OP_broadcast, given_broadcast},
                  {OP_slice, given_slice},
+                 {OP_unpack, given_unpack},
                  {OP_random, given_random}};
     const Type *out = &f->value[n->out].type;
     if (n->n_in && n->op != OP_random) {

@@ -166,7 +166,6 @@ int moec_find_output(const moec_function *f, const char *name);
 
 moec_pool *moec_pool_new(int threads); /* 0: one a core */
 void moec_pool_free(moec_pool *pool);
-int moec_pool_workers(const moec_pool *pool);
 int moec_pool_threads(int threads); /* what moec_pool_new makes of it */
 
 /* ---- safetensors.c ---- */

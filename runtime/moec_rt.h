@@ -172,6 +172,7 @@ typedef struct moec_profile moec_profile;
  * takes which i is not fixed: tasks must not depend on it. */
 typedef void moec_task(void *arg, int64_t i, int worker);
 void moec_parallel(moec_pool *pool, int64_t n, moec_task *task, void *arg);
+int moec_pool_workers(const moec_pool *pool);
 
 /* What a running function sees. */
 typedef struct moec_frame {

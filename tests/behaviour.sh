@@ -51,7 +51,7 @@ for kind in mov-e4 molora-e4-r4; do
     done
 
     # ---- an adapter swapped in, against one compiled in: fresh values of the same spec, then the trained ones
-    "$moec" compile "$tiny" --adapter "$case/spec.json" -O1 --matmul=plain -o "$work/fresh" || exit 1
+    "$moec" compile "$tiny" --adapter "$case/spec.json" -O1 --matmul=native -o "$work/fresh" || exit 1
     exe=$work/$kind-plain
     "$exe" encode --jsonl "$work/in.jsonl" --out "$work/compiled.npy" || fail "encode"
     "$work/fresh" encode --jsonl "$work/in.jsonl" --out "$work/fresh.npy" || fail "encode"

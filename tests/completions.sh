@@ -30,7 +30,7 @@ moec describe f|fish
 moec compile --em|--embed-weights --emit
 moec compile --emit=|$emits
 moec compile --emit s|shared
-moec compile --matmul=pl|plain
+moec compile --matmul=na|native
 moec compile t5 --golden|
 moec run x.ir --backend=|$backends
 moec verify --golden=|golden t5
@@ -134,7 +134,7 @@ usage() { # EXPECTED WORDS...: exit code 2 and, in the message, EXPECTED
     [ $code = 2 ] && grep -qF -e "$want" "$work/out" || fail "moec $*: exit $code, not 2 with '$want': $(head -c 300 "$work/out")"
 }
 usage "--emit wants exe, obj, lib, " compile t5 --emit=exes
-usage "--matmul wants auto, openblas or plain, not 'blas'" compile t5 --matmul blas
+usage "--matmul wants auto, native or openblas, not 'blas'" compile t5 --matmul blas
 usage "--backend wants interp" run x.ir --backend=llvmish
 usage "--verify wants each or none" dump x.ir --verify=
 usage "-O wants 0, 1, 2 or 3" dump x.ir -O4

@@ -15,7 +15,7 @@ status=0
 fail() { echo "debug: $*" >&2; status=1; }
 compilers=gcc
 if command -v clang >/dev/null 2>&1; then compilers="gcc clang"; else echo "clang: not installed, skipped"; fi
-compile() { "$moec" compile "$tiny" --adapter "$case/spec.json" --matmul=plain -O1 "$@"; }
+compile() { "$moec" compile "$tiny" --adapter "$case/spec.json" --matmul=native -O1 "$@"; }
 
 # ADDRESS SYMBOL of every instruction of kernels and entry functions; of models in several files, called `split`, without that.
 instructions() {
@@ -141,7 +141,7 @@ done
 
 # The input is never written over.
 cp "$work/dump.ir" "$work/model.ir"
-"$moec" compile "$work/model.ir" -g --matmul=plain -O0 -o "$work/model" 2>"$work/log" && fail "the input was written over"
+"$moec" compile "$work/model.ir" -g --matmul=native -O0 -o "$work/model" 2>"$work/log" && fail "the input was written over"
 grep -q "model.ir: error: is the input" "$work/log" || fail "message: $(cat "$work/log")"
 cmp "$work/dump.ir" "$work/model.ir" || fail "the input was changed"
 for left in "$work/model" "$work/model.weights" "$work"/scratch.*/*; do [ ! -e "$left" ] || fail "left behind: $left"; done

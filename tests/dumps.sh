@@ -26,20 +26,20 @@ for options in "" "--adapter $work/mov.json" "--adapter $work/mov.json --train";
             "$moec" run "$file" --func $func >"$work/out" 2>"$work/err" && [ -s "$work/out" ] || fail "$name, $func: $(cat "$work/err")"
         done
         if grep -q '^func @step entry' "$file"; then
-            [ $kind = train ] || both "$name, step" "$file" --func step --matmul=plain
+            [ $kind = train ] || both "$name, step" "$file" --func step --matmul=native
         elif [ $kind != train ]; then # the rest of the pipeline, named
             rest=derive,grad,cse,remat,fuse,plan
             case $name in *attach*) ;; *) rest=bind,fold,match,attach,$rest ;; esac
-            both "$name, step" "$file" --func step --passes=$rest --matmul=plain
+            both "$name, step" "$file" --func step --passes=$rest --matmul=native
         else # the rest of the pipeline, as moec sees what has run
-            "$moec" run "$file" --func step --backend=c -O0 --matmul=plain >"$work/b" 2>"$work/err" || fail "$name, compiled: $(cat "$work/err")"
+            "$moec" run "$file" --func step --backend=c -O0 --matmul=native >"$work/b" 2>"$work/err" || fail "$name, compiled: $(cat "$work/err")"
         fi
         # gradients that are still to be made are differences of the whole step: an hour of interpreting
-        ! grep -q '^func @train entry' "$file" || grep -q ' = gradient ' "$file" || both "$name, train" "$file" --func train --matmul=plain
+        ! grep -q '^func @train entry' "$file" || grep -q ' = gradient ' "$file" || both "$name, train" "$file" --func train --matmul=native
     done
 done
 # a dump from before its functions for training takes the options that make them
-"$moec" run "$work/train/04-after-attach.ir" --train --func train --backend=c -O0 --matmul=plain >"$work/out" 2>"$work/err" &&
+"$moec" run "$work/train/04-after-attach.ir" --train --func train --backend=c -O0 --matmul=native >"$work/out" 2>"$work/err" &&
     grep -q '^loss' "$work/out" || fail "training from the adapter's dump: $(cat "$work/err")"
 # an adapter is not attached twice, nor dropped without a word
 "$moec" run "$work/mov/10-after-plan.ir" --adapter "$work/mov.json" --func step >"$work/out" 2>"$work/err" && fail "a second adapter is taken"

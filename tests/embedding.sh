@@ -27,7 +27,7 @@ watch() {
     ./check t5.weights "$case/adapter.safetensors" . "$tolerance" || fail "with $*"
 }
 watch 1e-5 -O1
-watch 0 -O1 --matmul=plain
+watch 0 -O1 --matmul=native
 
 # ---- what is linked -----------------------------------------------------------------------------------------
 
@@ -61,7 +61,7 @@ nm -u "$build/libmoec_rt.a" 2>/dev/null | awk '{ print $2 }' | sed 's/@.*//' | g
 
 # ---- a shared library has all of it -------------------------------------------------------------------------
 
-"$moec" compile "$root/examples/t5-tiny" --adapter "$case/spec.json" --train -O0 --matmul=plain --emit=shared --prefix=t5 -o t5.so || exit 1
+"$moec" compile "$root/examples/t5-tiny" --adapter "$case/spec.json" --train -O0 --matmul=native --emit=shared --prefix=t5 -o t5.so || exit 1
 nm -D --defined-only t5.so | awk '{ print $3 }' | sort -u >exported
 comm -23 public exported >missing
 [ ! -s missing ] || fail "t5.so lacks $(tr '\n' ' ' <missing)"

@@ -15,7 +15,7 @@ mkdir "$work/t5"
 cp "$tiny"/*.json "$tiny"/*.onnx "$root/tests/fixtures/tokenizer/spiece.model" "$work/t5"
 exe=$work/m
 "$moec" compile "$work/t5" --adapter "$adapters/mov-e4/spec.json" --adapter-weights "$adapters/mov-e4/adapter.safetensors" \
-    --matmul=plain -O1 -o "$exe" || exit 1
+    --matmul=native -O1 -o "$exe" || exit 1
 
 # ---- choices of token ids ---------------------------------------------------------------------------------------
 
@@ -129,11 +129,11 @@ same "two files" "$work/r.none" "$work/out"
 "$exe" eval --data "$work/q.jsonl" --limit 30 --json - >"$work/b"
 same "--limit" "$work/a" "$work/b"
 # Another adapter is as good as one compiled in; so is a batch that the program fixes.
-"$moec" compile "$tiny" --adapter "$adapters/mov-e4/spec.json" --matmul=plain -O1 -o "$work/fresh" &&
+"$moec" compile "$tiny" --adapter "$adapters/mov-e4/spec.json" --matmul=native -O1 -o "$work/fresh" &&
     "$work/fresh" eval --data "$work/q.jsonl" --adapter "$adapters/mov-e4/adapter.safetensors" --json - >"$work/out"
 same "--adapter" "$work/r.none" "$work/out"
 "$moec" compile "$tiny" --adapter "$adapters/mov-e4/spec.json" --adapter-weights "$adapters/mov-e4/adapter.safetensors" \
-    --dim batch_size=5 --matmul=plain -O1 -o "$work/five" && "$work/five" eval --data "$work/q.jsonl" --json - >"$work/out"
+    --dim batch_size=5 --matmul=native -O1 -o "$work/five" && "$work/five" eval --data "$work/q.jsonl" --json - >"$work/out"
 same "a batch of exactly 5" "$work/r.none" "$work/out"
 
 # Ties go to the first, whatever batch they fall into.
@@ -243,7 +243,7 @@ done
 # ---- sentence vectors ---------------------------------------------------------------------------------------------------
 
 case=$adapters/mov-sentence
-"$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --matmul=plain -O1 -o "$work/s" || exit 1
+"$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --matmul=native -O1 -o "$work/s" || exit 1
 head -n 4 "$work/pairs.jsonl" >"$work/four.jsonl"
 "$work/s" score --jsonl "$work/four.jsonl" --sentence "$case/short.sentence.npy" |
     awk '{ s -= $1; n += NF - 1 } END { printf "%d %.4f\n", n, s / n }' >"$work/want"

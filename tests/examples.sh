@@ -18,7 +18,7 @@ cp -r "$root/examples/t5-tiny" "$work"
 printf '#!/bin/sh\nexec "%s" "$@" -O1\n' "$moec" >"$work/moec" && chmod +x "$work/moec"
 cd "$work" || exit 1
 flags="-O1 -std=c99 -Wall -Wextra -Wshadow -Werror -pedantic"
-"$moec" compile t5-tiny --adapter t5-tiny/mov10.json --matmul=plain -O1 -o t5 || exit 1
+"$moec" compile t5-tiny --adapter t5-tiny/mov10.json --matmul=native -O1 -o t5 || exit 1
 
 # ---- train-c: task 7 is new to the model ----------------------------------------------------------------
 
@@ -59,7 +59,7 @@ embed-c/ask 6,x >out 2>err && fail "embed-c: text that is no ids is taken"
 
 if command -v python3 >/dev/null 2>&1; then
     cd python-ctypes || exit 1
-    "$work/moec" compile ../t5-tiny --adapter ../t5-tiny/mov10.json --matmul=plain --emit=shared --prefix=t5 -o t5.so || fail "t5.so"
+    "$work/moec" compile ../t5-tiny --adapter ../t5-tiny/mov10.json --matmul=native --emit=shared --prefix=t5 -o t5.so || fail "t5.so"
     same "$(../t5 generate --ids 6,90,80,70,1)" python3 t5.py t5.so 6,90,80,70,1
     for prompt in 6,90,80,70,1 7,200,31,120,77,1 7,90,80,70,1; do
         adapter=

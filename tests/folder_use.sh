@@ -16,7 +16,7 @@ compile() { "$moec" compile $mov_e4 "$@"; }
 mkdir "$work/text"
 cp "$tiny"/*.json "$tiny"/*.onnx "$root/tests/fixtures/tokenizer/spiece.model" "$work/text"
 text() { "$moec" compile "$work/text" "$@"; }
-if text --matmul=plain -O0 -o "$work/exe" && text --emit=c --tokenizer -march=generic --prefix=t5 -o "$work/t" &&
+if text --matmul=native -O0 -o "$work/exe" && text --emit=c --tokenizer -march=generic --prefix=t5 -o "$work/t" &&
     make -C "$work/t" -j2 CFLAGS="-O0 $strict" CXXFLAGS=-O0 >"$work/log" 2>&1; then
     mv "$work/text" "$work/gone"
     for line in "a b zq abc" hello; do

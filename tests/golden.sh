@@ -27,14 +27,14 @@ mkdir "$work/merged"
 cp "$tiny/encoder_model.onnx" "$tiny/config.json" "$t5/t5v11/merged/decoder_model_merged.onnx" "$work/merged"
 
 backend=--backend=${BACKEND:-c}
-quick="-O1 --matmul=plain $backend"
+quick="-O1 --matmul=native $backend"
 # shellcheck disable=SC2086
 {
     check "T5 v1.1" "$tiny" "$t5/t5v11/golden" $quick
     check "T5 v1.1, merged decoder" "$work/merged" "$t5/t5v11/golden" $quick
     check "T5 v1.0, one graph" "$t5/t5v10/plain-op17" "$t5/t5v10/golden" $quick
     check "FLAN-T5, torch.export" "$t5/flan/torch214-dynamo" "$t5/flan/golden" $quick
-    check "T5 v1.1, unoptimised" "$tiny" "$t5/t5v11/golden" -O0 --matmul=plain $backend
+    check "T5 v1.1, unoptimised" "$tiny" "$t5/t5v11/golden" -O0 --matmul=native $backend
     check "T5 v1.1, OpenBLAS" "$tiny" "$t5/t5v11/golden" -O3 $backend
     for case in "$root"/tests/fixtures/adapters/*/; do
         case=${case%/}

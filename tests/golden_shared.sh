@@ -21,7 +21,7 @@ bad() {
 verify() {
     label=$1 model=$2 golden=$3
     shift 3
-    "$moec" verify "$model" --golden "$golden" -O1 --matmul=plain --backend=${BACKEND:-c} "$@" >"$work/out" 2>"$work/err"
+    "$moec" verify "$model" --golden "$golden" -O1 --matmul=native --backend=${BACKEND:-c} "$@" >"$work/out" 2>"$work/err"
 }
 
 pass() {

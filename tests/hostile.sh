@@ -34,7 +34,7 @@ refuse() {
     label=$1 file=$2 word=$3
     shift 3
     cases=$((cases + 1))
-    moec_in compile "$@" --matmul=plain -O0 -o "$work/out/m"
+    moec_in compile "$@" --matmul=native -O0 -o "$work/out/m"
     code=$?
     [ $code = 1 ] || { bad "exit code $code"; rm -rf "$work"/out/* "$work"/cwd/* "$work"/tmp/*; return; }
     [ ! -s "$work/stdout" ] || bad "writes to standard output"
@@ -52,7 +52,7 @@ accept() {
     label=$1
     shift
     cases=$((cases + 1))
-    moec_in compile "$@" --matmul=plain -O0 -o "$work/out/m" || bad "refused"
+    moec_in compile "$@" --matmul=native -O0 -o "$work/out/m" || bad "refused"
     [ -z "$(find "$work/tmp" "$work/cwd" -mindepth 1)" ] || bad "leaves scratch files"
 }
 
@@ -154,7 +154,7 @@ echo "hostile: $cases cases of its own, $failed failures"
 # ---- the complete set ----
 
 [ -f "$shared/run_hostile.py" ] && command -v python3 >/dev/null || { echo "hostile: no complete set: set MOEC_SHARED"; exit 77; }
-compile='"--matmul=plain", "-O0", "-o"'
+compile='"--matmul=native", "-O0", "-o"'
 cat >"$work/config.json" <<END
 { "before": [["moec", "compile", "{base}/t5", "--adapter", "{base}/adapter.json", $compile, "{cache}/t5"],
              ["moec", "compile", "{base}/t5", "--adapter", "{base}/adapter_short.json", "--train", $compile, "{cache}/train"]],

@@ -95,7 +95,7 @@ install(TARGETS use DESTINATION bin)
 get_target_property(weights tiny MOEC_WEIGHTS)
 message(STATUS "weights: \${tiny_WEIGHTS} \${weights} '\${inside-out_WEIGHTS}'")
 END
-"$at/bin/moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --matmul=plain -O0 \
+"$at/bin/moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --matmul=native -O0 \
     -o "$work/exe" || exit 1
 want=$("$work/exe" generate --ids 4,60,70,80,90,1 --max-length 8)
 [ -n "$want" ] || fail "the executable generates nothing"
@@ -138,7 +138,7 @@ find_package(moec 9.0 REQUIRED"
 if command -v pkg-config >/dev/null 2>&1; then
     PKG_CONFIG_PATH=$at/${lib#./}/pkgconfig
     export PKG_CONFIG_PATH
-    "$at/bin/moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --matmul=plain -O0 \
+    "$at/bin/moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --matmul=native -O0 \
         --emit=obj --prefix=tiny -o "$work/tiny.o" && rm "$work/moec_rt.h" &&
         cc -o "$work/use" -DMODEL_HEADER='"tiny.h"' -DMODEL_PROGRAM=tiny_program -I "$work" "$project/use.c" "$work/tiny.o" \
             $(pkg-config --cflags --libs moec) || fail "pkg-config --cflags --libs moec"

@@ -17,13 +17,13 @@ compile() { "$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weight
 
 # ---- programs, with no compiler to be found -----------------------------------------------------------------
 
-"$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --matmul=plain -O1 -o "$work/c" || exit 1
+"$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --matmul=native -O1 -o "$work/c" || exit 1
 want=$("$work/c" generate --ids $prompt --max-length 8)
 [ -n "$want" ] || fail "the C backend's program generates nothing"
 mkdir "$work/bin"
 ln -s "$(command -v ld)" "$work/bin/ld"
 alone() { (PATH=$work/bin && export PATH && compile "$@"); }
-for options in "--matmul=plain" "--matmul=openblas" "--matmul=plain --embed-weights" "--matmul=plain -march=generic" "--matmul=plain -O0"; do
+for options in "--matmul=native" "--matmul=openblas" "--matmul=native --embed-weights" "--matmul=native -march=generic" "--matmul=native -O0"; do
     # shellcheck disable=SC2086
     alone $options -o "$work/t5" || { fail "$options: compile"; continue; }
     [ "$("$work/t5" generate --ids $prompt --max-length 8)" = "$want" ] || fail "$options: other tokens"
@@ -37,7 +37,7 @@ grep -q -e "--linker" "$work/err" || fail "the message does not name --linker: $
 mkdir "$work/text"
 cp "$tiny"/*.onnx "$tiny/config.json" "$root/tests/fixtures/tokenizer/spiece.model" "$work/text"
 for backend in c llvm; do
-    "$moec" compile "$work/text" --backend=$backend --matmul=plain -O1 -o "$work/speaks" &&
+    "$moec" compile "$work/text" --backend=$backend --matmul=native -O1 -o "$work/speaks" &&
         "$work/speaks" generate --text "a small house" --max-length 6 >"$work/said.$backend" || fail "$backend: text"
 done
 [ -s "$work/said.c" ] && cmp "$work/said.c" "$work/said.llvm" || fail "other text"
@@ -47,7 +47,7 @@ done
 for kind in asm obj lib shared llvm bc; do
     for time in 1 2; do
         mkdir -p "$work/$time"
-        (cd "$work/$time" && TMPDIR=$work/$time compile --matmul=plain --emit=$kind --prefix=tiny -o tiny.$kind) || fail "--emit=$kind"
+        (cd "$work/$time" && TMPDIR=$work/$time compile --matmul=native --emit=$kind --prefix=tiny -o tiny.$kind) || fail "--emit=$kind"
     done
     cmp "$work/1/tiny.$kind" "$work/2/tiny.$kind" || fail "$kind: two compiles of one input differ"
     grep -q -e "$work" -e "$root" -e "$build" "$work/1/tiny.$kind" && fail "$kind names a folder of this machine"
@@ -60,7 +60,7 @@ grep -q '^define .*ptr @tiny_program()' "$work/1/tiny.llvm" || fail "no IR of LL
 cc -c -o "$work/asm.o" -x assembler "$work/1/tiny.asm" || fail "the assembly does not assemble"
 
 # One main for both backends, with objects, libraries and shared libraries.
-"$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --matmul=plain -O1 --emit=obj --prefix=tiny \
+"$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --matmul=native -O1 --emit=obj --prefix=tiny \
     -o "$work/tiny.o" || fail "C: --emit=obj"
 cc -std=c99 -I "$work/1" -c -o "$work/use.o" "$root/tests/fixtures/use/use.c" || exit 1
 for file in "$work/tiny.o" "$work/1/tiny.obj" "$work/asm.o" "$work/1/tiny.lib" "$work/1/tiny.shared"; do
@@ -78,10 +78,10 @@ done
 
 # ---- other machines ----------------------------------------------------------------------------------------------
 
-"$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --emit=c --matmul=plain --prefix=tiny \
+"$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --emit=c --matmul=native --prefix=tiny \
     -o "$work/folder" || fail "--emit=c"
 for machine in aarch64 riscv64; do
-    compile --matmul=plain --target=$machine-linux-gnu --emit=obj --prefix=tiny -o "$work/$machine.o" || { fail "$machine: compile"; continue; }
+    compile --matmul=native --target=$machine-linux-gnu --emit=obj --prefix=tiny -o "$work/$machine.o" || { fail "$machine: compile"; continue; }
     cross=$machine-linux-gnu-gcc
     command -v $cross >/dev/null 2>&1 && command -v qemu-$machine >/dev/null 2>&1 || { echo "$cross or qemu-$machine: not installed, skipped"; continue; }
     mkdir "$work/$machine"
@@ -97,7 +97,7 @@ done
 refuse() {
     pattern=$1
     shift
-    compile --matmul=plain -o "$work/refused" "$@" 2>"$work/err"
+    compile --matmul=native -o "$work/refused" "$@" 2>"$work/err"
     code=$?
     [ $code = 1 ] && [ "$(wc -l <"$work/err")" = 1 ] && grep -q -e "$pattern" "$work/err" || fail "$*: exit $code, $(cat "$work/err")"
     for left in "$work"/refused*; do [ ! -e "$left" ] || fail "left behind: $left"; done

@@ -37,7 +37,7 @@ done
 
 # ---- threads -------------------------------------------------------------------------------------------------
 
-for matmul in plain openblas; do
+for matmul in native openblas; do
     "$moec" compile "$root/tests/ir/loss.ir" --matmul=$matmul -o "$work/exe" || { fail "$matmul does not compile"; continue; }
     for threads in 1 2 5; do
         # shellcheck disable=SC2086
@@ -69,7 +69,7 @@ done
 sed 's/^param.*//; s/@w/%w/g; s/%x : f32\[B,T,24\])/%x : f32[B,T,24], %w : f32[24,24])/' "$root/tests/ir/random.ir" >"$work/random.ir"
 for file in "$root/tests/ir/loss.ir" "$work/random.ir"; do
     rm -rf "$work/c"
-    "$moec" compile "$file" --emit=c --matmul=plain --prefix=model -o "$work/c" || fail "$file: no C sources"
+    "$moec" compile "$file" --emit=c --matmul=native --prefix=model -o "$work/c" || fail "$file: no C sources"
     for cc in gcc clang; do
         command -v $cc >/dev/null 2>&1 || continue
         $cc -O1 -Wall -Wextra -Werror -std=c99 -pedantic -c -o "$work/model.o" "$work/c/model.c" || fail "$cc warns"

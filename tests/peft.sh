@@ -14,7 +14,7 @@ fail() { echo "peft: $*" >&2; status=1; }
 check() {
     label=$1 golden=$2
     shift 2
-    if "$moec" verify "$tiny" --golden "$golden" -O1 --matmul=plain "$@" >"$work/text" 2>&1 && grep -q '^3 compared, 0 failed' "$work/text"; then
+    if "$moec" verify "$tiny" --golden "$golden" -O1 --matmul=native "$@" >"$work/text" 2>&1 && grep -q '^3 compared, 0 failed' "$work/text"; then
         echo "$label: $(tail -1 "$work/text")"
     else
         fail "$label: $(cat "$work/text")"
@@ -65,7 +65,7 @@ for e in 0 1 2; do # the library's own bytes of the tensors, in another order of
 done
 "$moec" adapter export "$adapters/mov-e4/adapter.safetensors" -o "$work/mov" >/dev/null 2>&1 || fail "export of MoV"
 "$moec" adapter import "$work"/mov/expert_* --model "$tiny" -o "$work/mov.safetensors" >/dev/null || fail "import of MoV"
-"$moec" compile "$tiny" --adapter "$work/mov/expert_2" --matmul=plain -O0 -o "$work/m" || fail "compile with an expert"
+"$moec" compile "$tiny" --adapter "$work/mov/expert_2" --matmul=native -O0 -o "$work/m" || fail "compile with an expert"
 "$work/m" generate --ids 4,60,70,80,1 --adapter "$work/mov.safetensors" 2>"$work/err" && fail "a mixture in the place of one expert"
 
 # ---- what is refused, before anything is made

@@ -12,7 +12,7 @@ fail() { echo "per_node: $*" >&2; cat "$work/out" "$work/err" >&2; status=1; }
 verify() {
     want=$1
     shift
-    "$moec" verify "$@" --per-node -O1 --matmul=plain >"$work/out" 2>"$work/err"
+    "$moec" verify "$@" --per-node -O1 --matmul=native >"$work/out" 2>"$work/err"
     code=$?
     [ $code = "$want" ] || fail "verify $*: exit code $code"
 }

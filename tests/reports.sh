@@ -72,7 +72,7 @@ done
 
 # a graph that is no T5
 for dir in gen_dynquant_matmul_chain_1 gen_matmul_const_0; do
-    "$moec" run "$root/tests/fixtures/onnx_nodes/$dir/model.onnx" --backend=c --matmul=plain -O1 --opt-report "$work/plain.txt" >"$work/out" || fail "run of $dir"
+    "$moec" run "$root/tests/fixtures/onnx_nodes/$dir/model.onnx" --backend=c --matmul=native -O1 --opt-report "$work/plain.txt" >"$work/out" || fail "run of $dir"
     has "$work/plain.txt" '@main' 'fuse   note' 'lower  '
 done
 "$moec" dump "$root/tests/fixtures/onnx_nodes/gen_dynquant_matmul_chain_1/model.onnx" -o "$work/m.ir" --opt-report "$work/plain.txt" --memory-report "$work/plain.mem" || fail "dump of no T5"
@@ -81,11 +81,11 @@ has "$work/plain.mem" 'function main'
 grep -q lower "$work/interp.txt" && fail "nothing was lowered, but told of"
 
 # compile tells what dump tells
-"$moec" compile "$tiny" --adapter "$tiny/mov10.json" --emit=c --matmul=plain -o "$work/c" --opt-report "$work/c.txt" --memory-report "$work/c.mem" || fail "compile"
+"$moec" compile "$tiny" --adapter "$tiny/mov10.json" --emit=c --matmul=native -o "$work/c" --opt-report "$work/c.txt" --memory-report "$work/c.mem" || fail "compile"
 cmp "$work/c.txt" "$work/mov.txt" || fail "compile and dump tell different things"
 cmp "$work/c.mem" "$work/mov.mem" || fail "compile and dump plan differently"
 
-"$moec" verify "$tiny" --golden "$root/tests/fixtures/t5/t5v11/golden" --matmul=plain -O1 --opt-report "$work/v.txt" --memory-report "$work/v.mem" >"$work/out" ||
+"$moec" verify "$tiny" --golden "$root/tests/fixtures/t5/t5v11/golden" --matmul=native -O1 --opt-report "$work/v.txt" --memory-report "$work/v.mem" >"$work/out" ||
     fail "verify"
 has "$work/v.txt" 'lower  applied'
 has "$work/v.mem" 'function step'

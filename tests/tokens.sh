@@ -37,7 +37,7 @@ ids 0 'pad = 0, eos = 7, start = 0' "$work/whole/model.onnx"
 
 mkdir "$work/text"
 cp "$tiny"/*.json "$tiny"/*.onnx "$root/tests/fixtures/tokenizer/spiece.model" "$work/text"
-if "$moec" compile "$work/text" --matmul=plain -O1 -o "$work/m"; then
+if "$moec" compile "$work/text" --matmul=native -O1 -o "$work/m"; then
     rm -rf "$work/text"
     "$work/m" generate --text "a b zq abc" --max-length 8 >"$work/out" || fail "generate --text"
     [ "$(wc -l <"$work/out")" = 1 ] || fail "one line of text was expected: $(cat "$work/out")"

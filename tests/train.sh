@@ -16,7 +16,7 @@ mkdir "$work/t5"
 cp "$tiny"/*.json "$tiny"/*.onnx "$root/tests/fixtures/tokenizer/spiece.model" "$work/t5"
 exe=$work/m
 compile() {
-    "$moec" compile "$@" --matmul=plain --dim batch_size=1..8 --dim encoder_sequence_length=1..32 \
+    "$moec" compile "$@" --matmul=native --dim batch_size=1..8 --dim encoder_sequence_length=1..32 \
         --dim decoder_sequence_length=1..32
 }
 compile "$work/t5" --adapter "$tiny/mov10.json" --train -O1 -o "$exe" || exit 1

@@ -78,6 +78,10 @@ Val lb_call(Builder *x, Val f, Val *arg, unsigned n) {
     return call;
 }
 
+Val lb_call_named(Builder *x, Str name, Val *arg, unsigned n) {
+    return lb_call(x, lb_function(x, lb_text(x, "%.*s", name)), arg, n);
+}
+
 Val lb_runtime(Builder *x, const char *name, Ty result, Ty *param, unsigned n) {
     Val f = LLVMGetNamedFunction(x->m, name);
     return f ? f : LLVMAddFunction(x->m, name, LLVMFunctionType(result, param, n, false));

@@ -35,6 +35,7 @@ typedef struct Builder {
     DebugLines debug;
     bool failed; /* LLVM has reported an error */
     Ty i8, i16, i32, i64, f32, f64, ptr, nothing;
+    unsigned vectors; /* the machine's kind of vectors: of vector_kinds */
     Val *symbol; /* run-time symbols, by DimTable number */
     /* of the function being built */
     const LoopKernel *k;
@@ -81,6 +82,8 @@ void lb_line(Builder *x, uint32_t line);
 LLVMBasicBlockRef lb_new_block(Builder *x, const char *name);
 void lb_enter(Builder *x, LLVMBasicBlockRef b);
 void lb_attribute(const Builder *x, Val f, unsigned where, const char *name, uint64_t value);
+/* A call of a function that is there. */
+Val lb_call_named(Builder *x, Str name, Val *arg, unsigned n);
 Val lb_constant(Builder *x, const char *name, Ty t, Val init);
 const char *lb_text(const Builder *x, const char *fmt, Str s); /* fmt has one %.*s */
 /* The pointer at `offset` of the frame; the address some bytes behind another. */
@@ -103,6 +106,8 @@ void lb_debug_end(Builder *x);
 
 /* ---- parts (kernel.c, program.c) ------------------------------------------------------------------------ */
 
+/* A routine's version for the machine's vectors, as a function of its name. */
+void lb_routine(Builder *x, const LRoutine *r);
 /* A kernel as a function of its name. */
 void lb_kernel(Builder *x, const LoopKernel *k);
 /* All of the program into the module. */

@@ -1,6 +1,6 @@
 /* Kernels: expressions, statements, the parallel loop.
  *
- * A parallel loop becomes two functions, TASK with the signature of moec_task, and BODY, whose buffers are parameters that
+ * A phase becomes a function PHASE and, where it has blocks, a task that calls it for one. A parallel loop becomes two functions, TASK with the signature of moec_task, and BODY, whose buffers are parameters that
  * do not alias: LLVM knows no restrict but that of parameters. */
 #include "builder.h"
 
@@ -91,6 +91,8 @@ static Val op(Builder *x, const LExpr *e) {
     if (r->bits)
         return LLVMBuildBinOp(x->b, r->bits, lb_convert(x, a, e->a->type, type),
                               lb_convert(x, b, e->b->type, type), "");
+    if (e->lanes > 1)
+        return contracted(b ? LLVMBuildBinOp(x->b, r->f, a, b, "") : LLVMBuildFNeg(x->b, a, ""));
     if (r->f && dtype_is_float(e->type)) {
         a = lb_convert(x, a, e->a->type, type);
         return contracted(b ? LLVMBuildBinOp(x->b, r->f, a, lb_convert(x, b, e->b->type, type), "")
@@ -158,6 +160,18 @@ static Val cast(Builder *x, const LExpr *e) {
     return lb_convert(x, lb_call(x, lb_function(x, "moec_clamp_i64"), clamp, 3), DT_I64, lb_scalar(x, to));
 }
 
+/* Of several lanes a vector. */
+static Ty lanes_of(Builder *x, DType t, uint32_t lanes) {
+    return lanes > 1 ? LLVMVectorType(lb_scalar(x, t), lanes) : lb_scalar(x, t);
+}
+
+static Val splat(Builder *x, const LExpr *e) {
+    Ty t = lanes_of(x, e->type, e->lanes);
+    Val mask = LLVMConstNull(LLVMVectorType(x->i32, e->lanes));
+    Val one = LLVMBuildInsertElement(x->b, LLVMGetPoison(t), expr(x, e->a), lb_number(x->i32, 0), "");
+    return LLVMBuildShuffleVector(x->b, one, LLVMGetPoison(t), mask, "");
+}
+
 static Val element(Builder *x, const LBuf *b, const LExpr *index) {
     Val at[] = {expr(x, index)};
     return LLVMBuildInBoundsGEP2(x->b, lb_scalar(x, b->dtype), x->buf[b->id], at, 1, "");
@@ -176,7 +190,9 @@ static Val expr(Builder *x, const LExpr *e) {
     case LE_FLOAT:
         return literal(x, e->type, e->f);
     case LE_VAR:
-        return LLVMBuildLoad2(x->b, lb_scalar(x, x->k->var.item[e->var].type), x->var[e->var], "");
+        return LLVMBuildLoad2(x->b, lanes_of(x, e->type, e->lanes), x->var[e->var], "");
+    case LE_SPLAT:
+        return splat(x, e);
     case LE_DIM:
         return lb_size(x, e->dim);
     case LE_OP:
@@ -190,8 +206,11 @@ static Val expr(Builder *x, const LExpr *e) {
     }
     case LE_CAST:
         return cast(x, e);
-    default:
-        return LLVMBuildLoad2(x->b, lb_scalar(x, e->buf->dtype), element(x, e->buf, e->a), "");
+    default: {
+        Val v = LLVMBuildLoad2(x->b, lanes_of(x, e->buf->dtype, e->lanes), element(x, e->buf, e->a), "");
+        LLVMSetAlignment(v, (unsigned)dtype_bytes(e->buf->dtype));
+        return v;
+    }
     }
 }
 
@@ -205,7 +224,10 @@ static void block(Builder *x, const LBlock *b);
 
 static void set(Builder *x, uint32_t var, const LExpr *a) {
     DType t = x->k->var.item[var].type;
-    LLVMBuildStore(x->b, lb_convert(x, expr(x, a), a->type, lb_scalar(x, t)), x->var[var]);
+    if (a->lanes > 1)
+        LLVMBuildStore(x->b, expr(x, a), x->var[var]);
+    else
+        LLVMBuildStore(x->b, lb_convert(x, expr(x, a), a->type, lb_scalar(x, t)), x->var[var]);
 }
 
 /* while (i < extent): LLVM turns it around. */
@@ -269,6 +291,14 @@ static void matmul(Builder *x, const LStmt *s) {
     lb_call(x, lb_function(x, "moec_matmul"), arg, sizeof arg / sizeof *arg);
 }
 
+static void call_routine(Builder *x, const LStmt *s) {
+    uint32_t n = ls_arguments(s);
+    Val *arg = arena_array(x->arena, n + 1, sizeof *arg);
+    for (uint32_t i = 0; i < n; i++)
+        arg[i] = s->arg[i].buf ? element(x, s->arg[i].buf, s->arg[i].at) : index_of(x, s->arg[i].at);
+    lb_call_named(x, str_c(s->routine->name), arg, n);
+}
+
 static void check(Builder *x, const LStmt *s) {
     Val v = index_of(x, s->a), extent = index_of(x, s->extent);
     LLVMBuildStore(x->b, v, x->var[s->var]);
@@ -293,7 +323,11 @@ static void statement(Builder *x, const LStmt *s) {
         set(x, s->var, s->a);
         break;
     case LS_STORE:
-        LLVMBuildStore(x->b, expr(x, s->a), element(x, s->buf, s->index));
+        LLVMSetAlignment(LLVMBuildStore(x->b, expr(x, s->a), element(x, s->buf, s->index)),
+                         (unsigned)dtype_bytes(s->buf->dtype));
+        break;
+    case LS_CALL:
+        call_routine(x, s);
         break;
     case LS_IF:
         branch(x, s);
@@ -306,8 +340,9 @@ static void statement(Builder *x, const LStmt *s) {
         break;
     case LS_NOTE:
         break;
+    case LS_PHASE:
     case LS_PARALLEL:
-        BUG("a parallel loop inside another statement");
+        BUG("a phase or a parallel loop inside another statement");
     }
 }
 
@@ -323,7 +358,7 @@ static void open_kernel(Builder *x, Val fn) {
     const LoopKernel *k = x->k;
     lb_open(x, fn, k->func_line);
     for (size_t i = 0; i < k->var.count; i++)
-        x->var[i] = LLVMBuildAlloca(x->b, lb_scalar(x, k->var.item[i].type), "");
+        x->var[i] = LLVMBuildAlloca(x->b, lanes_of(x, k->var.item[i].type, k->var.item[i].lanes), "");
     for (size_t i = 0; i < k->buf.count; i++) {
         const LBuf *b = k->buf.item[i];
         if (b->kind == LB_TABLE)
@@ -363,21 +398,27 @@ static bool is_scratch(const LBuf *b) {
     return b->kind == LB_SCRATCH;
 }
 
-/* void BODY(frame, pool, i, arguments and scratch...): what one iteration of the parallel loop does. */
-static Val kernel_body(Builder *x, const LStmt *par) {
+/* void NAME(frame, pool, numbers..., arguments and scratch...): buffers are parameters, the only ones LLVM takes not to
+ * alias. */
+static Val part_function(Builder *x, const char *name, unsigned numbers) {
     const LoopKernel *k = x->k;
-    Ty *param = arena_array(x->arena, k->buf.count + 4, sizeof *param);
-    unsigned n = 3, first = n;
-    param[0] = param[1] = x->ptr;
-    param[2] = x->i64;
+    Ty *param = arena_array(x->arena, k->buf.count + 2 + numbers, sizeof *param);
+    unsigned n = 0;
+    param[n++] = x->ptr;
+    param[n++] = x->ptr;
+    for (unsigned i = 0; i < numbers; i++)
+        param[n++] = x->i64;
     for (size_t i = 0; i < k->buf.count; i++)
         if (i < k->n_args || is_scratch(k->buf.item[i]))
             param[n++] = x->ptr;
-    Val fn = lb_add_function(x, lb_text(x, "%.*s_body", k->name), x->nothing, param, n, k->func_line);
-    open_kernel(x, fn);
+    return lb_add_function(x, lb_text(x, name, k->name), x->nothing, param, n, k->func_line);
+}
+
+static void open_part(Builder *x, Val fn, unsigned numbers) {
+    const LoopKernel *k = x->k;
+    unsigned n = 2 + numbers;
     x->frame = LLVMGetParam(fn, 0);
     x->pool = LLVMGetParam(fn, 1);
-    n = first;
     for (size_t i = 0; i < k->buf.count; i++) {
         const LBuf *b = k->buf.item[i];
         if (i >= k->n_args && !is_scratch(b))
@@ -390,6 +431,13 @@ static Val kernel_body(Builder *x, const LStmt *par) {
             lb_attribute(x, fn, n, "readonly", 0);
     }
     lb_load_symbols(x, lb_frame_field(x, offsetof(moec_frame, sym)));
+}
+
+/* What one iteration of the parallel loop does. */
+static Val kernel_body(Builder *x, const LStmt *par) {
+    Val fn = part_function(x, "%.*s_body", 1);
+    open_kernel(x, fn);
+    open_part(x, fn, 1);
     LLVMBuildStore(x->b, LLVMGetParam(fn, 2), x->var[par->var]);
     block(x, &par->body);
     LLVMBuildRetVoid(x->b);
@@ -464,6 +512,193 @@ static void parallel(Builder *x, const LStmt *par, Val task) {
     lb_enter(x, after);
 }
 
+/* ---- kernels by rows ---------------------------------------------------------------------------- */
+
+/* void PHASE(frame, pool, row0, rows, block, arguments and scratch...) */
+static Val phase(Builder *x, const LStmt *s) {
+    const LoopKernel *k = x->k;
+    const uint32_t given[] = {k->rows.row0, k->rows.count, s->var};
+    Val fn = part_function(x, "%.*s_phase", 3);
+    open_kernel(x, fn);
+    open_part(x, fn, 3);
+    for (unsigned i = 0; i < 3; i++)
+        LLVMBuildStore(x->b, LLVMGetParam(fn, 2 + i), x->var[given[i]]);
+    block(x, &s->body);
+    LLVMBuildRetVoid(x->b);
+    return fn;
+}
+
+/* The struct of such a kernel's tasks. */
+enum { ROWS_FRAME, ROWS_ALL, ROWS_SIZE, ROWS_ARGUMENT };
+
+static Ty rows_struct(Builder *x) {
+    Ty *field = arena_array(x->arena, x->k->n_args + ROWS_ARGUMENT, sizeof *field);
+    for (uint32_t i = 0; i < x->k->n_args + ROWS_ARGUMENT; i++)
+        field[i] = i == ROWS_ALL || i == ROWS_SIZE ? x->i64 : x->ptr;
+    return LLVMStructTypeInContext(x->cx, field, x->k->n_args + ROWS_ARGUMENT, false);
+}
+
+static Val rows_number(Builder *x, Ty type, Val task, unsigned i) {
+    return LLVMBuildLoad2(x->b, x->i64, LLVMBuildStructGEP2(x->b, type, task, i, ""), "");
+}
+
+/* What a call of a phase needs beside its rows and block. */
+typedef struct Rows {
+    Ty type;
+    Val task, pool, shared, own;
+} Rows;
+
+static void call_phase(Builder *x, const Rows *r, Val fn, Val row0, Val rows, Val at) {
+    const LoopKernel *k = x->k;
+    Val *arg = arena_array(x->arena, k->buf.count + 5, sizeof *arg);
+    unsigned n = 0;
+    arg[n++] = task_field(x, r->type, r->task, ROWS_FRAME);
+    arg[n++] = r->pool;
+    arg[n++] = row0;
+    arg[n++] = rows;
+    arg[n++] = at;
+    for (size_t i = 0; i < k->buf.count; i++) {
+        const LBuf *b = k->buf.item[i];
+        if (i < k->n_args)
+            arg[n++] = task_field(x, r->type, r->task, (unsigned)i + ROWS_ARGUMENT);
+        else if (is_scratch(b))
+            arg[n++] = lb_bytes_from(x, b->own ? r->own : r->shared, b->offset);
+    }
+    lb_call(x, fn, arg, n);
+}
+
+/* A task of a kernel by rows; what follows belongs to it. */
+static Val open_rows_task(Builder *x, const char *name, Rows *r) {
+    Ty param[] = {x->ptr, x->i64, x->i32};
+    Val fn = lb_add_function(x, lb_text(x, name, x->k->name), x->nothing, param, 3, x->k->func_line);
+    lb_open(x, fn, x->k->func_line);
+    *r = (Rows){.type = rows_struct(x), .task = LLVMGetParam(fn, 0), .pool = LLVMConstNull(x->ptr)};
+    x->frame = task_field(x, r->type, r->task, ROWS_FRAME);
+    r->shared = lb_frame_field(x, offsetof(moec_frame, scratch));
+    Val worker = LLVMBuildSExt(x->b, LLVMGetParam(fn, 2), x->i64, "");
+    Val at[] = {LLVMBuildMul(x->b, worker, lb_i64(x, x->p->scratch), "")};
+    r->own = LLVMBuildInBoundsGEP2(x->b, x->i8, r->shared, at, 1, "");
+    return fn;
+}
+
+/* One block of a phase for few rows. */
+static Val block_task(Builder *x, Val fn) {
+    Rows r;
+    Val task = open_rows_task(x, "%.*s_block", &r);
+    call_phase(x, &r, fn, lb_i64(x, 0), rows_number(x, r.type, r.task, ROWS_ALL), LLVMGetParam(task, 1));
+    LLVMBuildRetVoid(x->b);
+    return task;
+}
+
+static bool is_serial(const LStmt *s) {
+    return le_is_int(s->extent, 1);
+}
+
+/* for (block = 0; block < extent; block++) the phase. */
+static void call_blocks(Builder *x, const Rows *r, Val fn, const LStmt *s, Val row0, Val rows) {
+    Val extent = index_of(x, s->extent), zero = lb_i64(x, 0);
+    LLVMBasicBlockRef before = LLVMGetInsertBlock(x->b), body = lb_new_block(x, "do"), after = lb_new_block(x, "done");
+    LLVMBuildCondBr(x->b, LLVMBuildICmp(x->b, LLVMIntSGT, extent, zero, ""), body, after);
+    lb_enter(x, body);
+    Val at = LLVMBuildPhi(x->b, x->i64, "block");
+    call_phase(x, r, fn, row0, rows, at);
+    Val next = LLVMBuildNSWAdd(x->b, at, lb_i64(x, 1), "");
+    LLVMBuildCondBr(x->b, LLVMBuildICmp(x->b, LLVMIntSLT, next, extent, ""), body, after);
+    Val from[] = {zero, next};
+    LLVMBasicBlockRef edge[] = {before, LLVMGetInsertBlock(x->b)};
+    LLVMAddIncoming(at, from, edge, 2);
+    lb_enter(x, after);
+}
+
+/* All phases for one tile of rows. */
+static Val rows_task(Builder *x, const Val *fn) {
+    Rows r;
+    Val task = open_rows_task(x, "%.*s_rows", &r);
+    r.shared = r.own;
+    Val size = rows_number(x, r.type, r.task, ROWS_SIZE), all = rows_number(x, r.type, r.task, ROWS_ALL);
+    Val row0 = LLVMBuildNSWMul(x->b, LLVMGetParam(task, 1), size, "");
+    Val rows = lb_least(x, LLVMIntSLT, size, LLVMBuildNSWSub(x->b, all, row0, ""));
+    for (const LStmt *s = x->k->body.first; s; s = s->next, fn++) {
+        if (is_serial(s))
+            call_phase(x, &r, *fn, row0, rows, lb_i64(x, 0));
+        else
+            call_blocks(x, &r, *fn, s, row0, rows);
+    }
+    LLVMBuildRetVoid(x->b);
+    return task;
+}
+
+static void run_parallel(Builder *x, Val tasks, Val task, Val a) {
+    Val arg[] = {x->pool, tasks, task, a};
+    lb_call(x, lb_function(x, "moec_parallel"), arg, 4);
+}
+
+static void few_rows(Builder *x, const Rows *r, const Val *fn, const Val *task, Val all) {
+    for (const LStmt *s = x->k->body.first; s; s = s->next, fn++, task++) {
+        if (is_serial(s))
+            call_phase(x, r, *fn, lb_i64(x, 0), all, lb_i64(x, 0));
+        else
+            run_parallel(x, index_of(x, s->extent), *task, r->task);
+    }
+}
+
+static void many_rows(Builder *x, const Rows *r, Val task, Val all) {
+    Val arg[] = {x->pool, all, lb_i64(x, x->k->rows.tile)};
+    Val size = lb_call(x, lb_function(x, "moec_tile_rows"), arg, 3);
+    LLVMBuildStore(x->b, size, LLVMBuildStructGEP2(x->b, r->type, r->task, ROWS_SIZE, ""));
+    Val up = LLVMBuildNSWSub(x->b, LLVMBuildNSWAdd(x->b, all, size, ""), lb_i64(x, 1), "");
+    run_parallel(x, LLVMBuildSDiv(x->b, up, size, ""), task, r->task);
+}
+
+typedef struct RowsParts {
+    Val *phase, *block, rows; /* functions of phases, tasks of their blocks; the task of tiles, or NULL */
+} RowsParts;
+
+static RowsParts rows_parts(Builder *x) {
+    RowsParts p = {0};
+    size_t n = 0, i = 0;
+    for (const LStmt *s = x->k->body.first; s; s = s->next)
+        n++;
+    p.phase = arena_array(x->arena, n + 1, sizeof *p.phase);
+    p.block = arena_array(x->arena, n + 1, sizeof *p.block);
+    for (const LStmt *s = x->k->body.first; s; s = s->next, i++) {
+        p.phase[i] = phase(x, s);
+        if (!is_serial(s))
+            p.block[i] = block_task(x, p.phase[i]);
+    }
+    if (x->k->rows.most > x->k->rows.tile)
+        p.rows = rows_task(x, p.phase);
+    return p;
+}
+
+/* What the kernel itself does: its frame, pool and arguments are there. */
+static void run_rows(Builder *x, const RowsParts *p) {
+    const LoopKernel *k = x->k;
+    Rows r = {.type = rows_struct(x), .pool = x->pool};
+    r.task = LLVMBuildAlloca(x->b, r.type, "");
+    r.shared = r.own = lb_frame_field(x, offsetof(moec_frame, scratch));
+    Val all = index_of(x, k->rows.all);
+    LLVMBuildStore(x->b, x->frame, LLVMBuildStructGEP2(x->b, r.type, r.task, ROWS_FRAME, ""));
+    LLVMBuildStore(x->b, all, LLVMBuildStructGEP2(x->b, r.type, r.task, ROWS_ALL, ""));
+    for (uint32_t i = 0; i < k->n_args; i++)
+        LLVMBuildStore(x->b, x->buf[i], LLVMBuildStructGEP2(x->b, r.type, r.task, i + ROWS_ARGUMENT, ""));
+    if (!p->rows) {
+        few_rows(x, &r, p->phase, p->block, all);
+        return;
+    }
+    LLVMBasicBlockRef few = lb_new_block(x, "few"), many = lb_new_block(x, "many"), after = lb_new_block(x, "joined");
+    LLVMBuildCondBr(x->b, LLVMBuildICmp(x->b, LLVMIntSLE, all, lb_i64(x, k->rows.tile), ""), few, many);
+    lb_enter(x, few);
+    few_rows(x, &r, p->phase, p->block, all);
+    LLVMBuildBr(x->b, after);
+    lb_enter(x, many);
+    many_rows(x, &r, p->rows, all);
+    LLVMBuildBr(x->b, after);
+    lb_enter(x, after);
+}
+
+/* ---- the kernel ----------------------------------------------------------------------------------- */
+
 /* void KERNEL(frame, arguments...) */
 void lb_kernel(Builder *x, const LoopKernel *k) {
     x->k = k;
@@ -472,6 +707,9 @@ void lb_kernel(Builder *x, const LoopKernel *k) {
     x->var = arena_array(x->arena, k->var.count + 1, sizeof *x->var);
     kernel_tables(x);
     Val task = NULL;
+    RowsParts parts = {0};
+    if (k->rows.all)
+        parts = rows_parts(x);
     for (const LStmt *s = k->body.first; s; s = s->next)
         if (s->kind == LS_PARALLEL)
             task = kernel_task(x, kernel_body(x, s));
@@ -490,11 +728,39 @@ void lb_kernel(Builder *x, const LoopKernel *k) {
             x->buf[i] = lb_bytes_from(x, scratch, k->buf.item[i]->offset);
     }
     lb_load_symbols(x, lb_frame_field(x, offsetof(moec_frame, sym)));
-    for (const LStmt *s = k->body.first; s; s = s->next) {
+    if (k->rows.all)
+        run_rows(x, &parts);
+    for (const LStmt *s = k->rows.all ? NULL : k->body.first; s; s = s->next) {
         if (s->kind == LS_PARALLEL)
             parallel(x, s, task);
         else
             statement(x, s);
     }
+    LLVMBuildRetVoid(x->b);
+}
+
+/* ---- routines ---------------------------------------------------------------------------------- */
+
+void lb_routine(Builder *x, const LRoutine *r) {
+    const LoopKernel *k = x->k = r->version[x->vectors];
+    unsigned n = 0;
+    Ty *param = arena_array(x->arena, k->n_args + k->n_params + 1u, sizeof *param);
+    x->buf = arena_array(x->arena, k->buf.count + 1, sizeof *x->buf);
+    x->var = arena_array(x->arena, k->var.count + 1, sizeof *x->var);
+    for (; n < k->n_args; n++)
+        param[n] = x->ptr;
+    for (; n < k->n_args + k->n_params; n++)
+        param[n] = x->i64;
+    Val fn = lb_add_function(x, r->name, x->nothing, param, n, 0);
+    open_kernel(x, fn);
+    for (unsigned i = 0; i < k->n_args; i++) {
+        x->buf[i] = LLVMGetParam(fn, i);
+        lb_attribute(x, fn, i + 1, "noalias", 0);
+        if (!k->buf.item[i]->written)
+            lb_attribute(x, fn, i + 1, "readonly", 0);
+    }
+    for (unsigned i = 0; i < k->n_params; i++)
+        LLVMBuildStore(x->b, LLVMGetParam(fn, k->n_args + i), x->var[i]);
+    block(x, &k->body);
     LLVMBuildRetVoid(x->b);
 }

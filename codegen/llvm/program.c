@@ -160,6 +160,8 @@ static void embed_weights(Builder *x) {
 void lb_program(Builder *x) {
     const Program *p = x->p;
     x->symbol = arena_array(x->arena, dim_sym_count(p->m->dims) + 1, sizeof *x->symbol);
+    for (uint32_t i = 0; i < p->n_routines; i++)
+        lb_routine(x, p->routine[i]);
     for (uint32_t i = 0; i < p->n_kernels; i++)
         lb_kernel(x, p->kernel[i]);
     if (p->prepare)

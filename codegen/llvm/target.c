@@ -96,6 +96,46 @@ static bool machine_works(const Target *t) {
     return child > 0 && said == 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
+/* ---- its vectors ----------------------------------------------------------------------------------------- */
+
+/* What the assembly of a product and a sum of 16 floats has for each of vector_kinds; NULL: any. */
+static const char *const vector_signs[VECTOR_KINDS][2] = {{"vfm", "%zmm"}, {"vfm", "%ymm"}, {"fmla", ".4s"}, {NULL, NULL}};
+
+static Val product_and_sum(LLVMContextRef cx, LLVMModuleRef m, LLVMBuilderRef b) {
+    Ty ptr = LLVMPointerTypeInContext(cx, 0), v = LLVMVectorType(LLVMFloatTypeInContext(cx), 16);
+    Val f = LLVMAddFunction(m, "f", LLVMFunctionType(LLVMVoidTypeInContext(cx), &ptr, 1, false));
+    LLVMPositionBuilderAtEnd(b, LLVMAppendBasicBlockInContext(cx, f, ""));
+    Val p = LLVMGetParam(f, 0), x = LLVMBuildLoad2(b, v, p, "");
+    Val product = LLVMBuildFMul(b, x, x, ""), sum = LLVMBuildFAdd(b, product, x, "");
+    LLVMSetFastMathFlags(product, LLVMFastMathAllowContract);
+    LLVMSetFastMathFlags(sum, LLVMFastMathAllowContract);
+    LLVMBuildStore(b, sum, p);
+    LLVMBuildRetVoid(b);
+    return f;
+}
+
+/* LLVM's C interface does not tell what registers a CPU has: its code does. */
+static unsigned find_vectors(Builder *x) {
+    LLVMModuleRef m = LLVMModuleCreateWithNameInContext("vectors", x->cx), kept = x->m;
+    LLVMBuilderRef b = LLVMCreateBuilderInContext(x->cx);
+    LLVMMemoryBufferRef made = NULL;
+    char *why = NULL;
+    unsigned i = 0;
+    product_and_sum(x->cx, m, b);
+    x->m = m;
+    lb_retarget(x);
+    x->m = kept;
+    if (LLVMTargetMachineEmitToMemoryBuffer(x->machine, m, LLVMAssemblyFile, &why, &made))
+        BUG("LLVM makes no code of a sum: %s", why);
+    Str text = {arena_strndup(x->arena, LLVMGetBufferStart(made), LLVMGetBufferSize(made)), LLVMGetBufferSize(made)};
+    while (vector_signs[i][0] && !(strstr(text.p, vector_signs[i][0]) && strstr(text.p, vector_signs[i][1])))
+        i++;
+    LLVMDisposeMemoryBuffer(made);
+    LLVMDisposeBuilder(b);
+    LLVMDisposeModule(m);
+    return i;
+}
+
 static bool find_target(Builder *x, Target *t) {
     char *why = NULL;
     t->machine = find_machine(t->triple);
@@ -141,6 +181,8 @@ bool lb_open_machine(Builder *x) {
     if (!find_target(x, &t) || !choose_cpu(x, &t))
         return false;
     x->machine = make_machine(&t);
+    if (x->machine)
+        x->vectors = find_vectors(x);
     return x->machine != NULL || diag_error(x->d, DIAG_USAGE_VALUE, NULL, "--target: LLVM makes no code for '%s'",
                                             diag_show(x->d, str_c(t.triple)));
 }

@@ -58,7 +58,8 @@ bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Di
     bool folder = o->emit == EMIT_C;
     if (!check_backend(b)) return false;
     if (!folder && !build_target(b)) return false;
-    b->codegen.plain_matmul = o->matmul == MATMUL_AUTO ? folder || b->target : o->matmul == MATMUL_PLAIN;
+    b->codegen.plain_matmul = !products_are_library(o);
+    b->codegen.plain_c = b->o->march && strcmp(b->o->march, "generic") == 0;
     b->codegen.embed_weights = o->embed_weights;
     b->codegen.profile = o->profile;
     if (o->debug) b->codegen.ir_file = arena_printf(b->a, "%s.ir", prefix);

@@ -71,7 +71,7 @@ static const char foot[] =
     "$ ./t5mov generate \\-\\-ids \"5 9 12 1\" \\-\\-adapter run/adapter.safetensors\n"
     ".EE\n"
     ".PP\nSources for a machine that has only a C compiler:\n"
-    ".PP\n.EX\n$ moec compile t5/ \\-\\-emit=c \\-\\-matmul=plain \\-o out/\n.EE\n"
+    ".PP\n.EX\n$ moec compile t5/ \\-\\-emit=c \\-\\-matmul=native \\-o out/\n.EE\n"
     ".PP\nThe IR after a pass, and a pass alone:\n"
     ".PP\n.EX\n"
     "$ moec dump t5/ \\-\\-stop\\-after=match \\-o t5.ir\n"

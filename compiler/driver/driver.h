@@ -52,7 +52,9 @@ typedef struct Options {
 
 /* What a WORD's field may be, in the order of its words. */
 typedef enum EmitKind { EMIT_EXE, EMIT_OBJ, EMIT_LIB, EMIT_SHARED, EMIT_C, EMIT_HEADER, EMIT_ASM, EMIT_LLVM, EMIT_BC, EMIT_COUNT } EmitKind;
-enum { MATMUL_AUTO, MATMUL_OPENBLAS, MATMUL_PLAIN };
+enum { MATMUL_AUTO, MATMUL_NATIVE, MATMUL_OPENBLAS };
+/* Products are OpenBLAS's. */
+bool products_are_library(const Options *o);
 enum { REPORT_AUTO, REPORT_TEXT, REPORT_JSON };
 enum { BACKEND_C, BACKEND_LLVM };
 enum { EXECUTOR_INTERP, EXECUTOR_C, EXECUTOR_LLVM };

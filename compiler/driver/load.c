@@ -248,12 +248,19 @@ static bool load_base(const Options *o, Model *model, Diag *d)
     return ok;
 }
 
+bool products_are_library(const Options *o)
+{
+    bool here = o->emit != EMIT_C && !o->target;
+    return o->matmul == MATMUL_AUTO ? o->train && here : o->matmul == MATMUL_OPENBLAS;
+}
+
 bool model_load(const Options *o, Model *out, Diag *d)
 {
     *out = (Model){.arena = arena_new(), .path = o->model};
     out->options.seed = o->seed < 0 ? 0 : (uint64_t)o->seed;
     out->options.opt_level = o->level < 0 ? 2 : (int)o->level;
     out->options.train = o->train;
+    out->options.library = products_are_library(o);
     if (!load_dims(o, out, d) || !load_values(o, out, d) || !load_memory(o, out, d))
         return false;
     bool ok = (ends_in(o->model, ".ir") ? load_text(out, d) : load_onnx(o, out, d)) && load_base(o, out, d) &&

@@ -196,7 +196,7 @@ static bool write_files(Shrink *x, const char *why) {
     symbols_bind(&g, m, g.binding, syms);
     const char *base = arena_printf(a, "%s/g%" PRIu64, x->s->out, g.seed);
     Text text = {0}, command = {0};
-    text_printf(&command, "moec run %s.ir --func g%" PRIu64 " --backend=%s --matmul=plain -O%d --passes=%sfold,match,grad,cse,remat,fuse,plan", base,
+    text_printf(&command, "moec run %s.ir --func g%" PRIu64 " --backend=%s --matmul=native -O%d --passes=%sfold,match,grad,cse,remat,fuse,plan", base,
                 g.seed, backend_of(x->s, why), x->s->build.level, g.half ? "bind," : "");
     for (uint32_t i = 0; i < dim_sym_count(m->dims) && !g.half; i++)
         text_printf(&command, " --dim %.*s=%" PRId64, (int)dim_sym_at(m->dims, i)->name.n, dim_sym_at(m->dims, i)->name.p, syms[i]);

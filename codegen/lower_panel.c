@@ -1,0 +1,491 @@
+/* Products by weights in panels (compiler/pack.h, tile.h).
+ *
+ * Such a product of a kernel by rows is streamed where a single loop reads it, element by element: it is computed a block of
+ * columns at a time, into scratch that stays in cache, and the loop over those columns - the activation, the gate,
+ * the residual, an adapter's factor - runs before the next block. The value that the loop stores is the product's sink. Any
+ * other product is stored as a whole, panel by panel. */
+#include "lower_ops.h"
+
+#include "../compiler/pack.h"
+#include "../compiler/remark.h"
+
+#include <string.h>
+
+/* ---- products by panels ------------------------------------------------------------------------------ */
+
+/* The constant extents of a product's right operand, [batch,panels,depth,width]. */
+typedef struct Panels {
+    ValueId from;
+    int64_t batch, panels, depth, width, columns; /* columns: of the matrix, for each batch */
+} Panels;
+
+static bool panels_of(const Lower *l, const Node *n, Panels *p) {
+    const Node *u = n->op == OP_matmul ? value_node(l->f, n->in[1]) : NULL;
+    if (!l->n_row || !l->row[n->out] || !u || u->op != OP_unpack || node_int(n, AT_tb, 0) || l->f->value[u->in[0]].kind != VK_INPUT)
+        return false;
+    const Type *t = &l->f->value[u->in[0]].type, *matrix = &l->f->value[u->out].type;
+    int64_t dim[MOEC_MAX_RANK];
+    for (int i = 0; i < t->rank; i++)
+        if (!dim_is_const(l->t, t->dim[i], &dim[i]))
+            return false;
+    *p = (Panels){u->in[0], 1, dim[t->rank - 3], dim[t->rank - 2], dim[t->rank - 1], 0};
+    for (int i = 0; i < t->rank - 3; i++)
+        p->batch *= dim[i];
+    return dim_is_const(l->t, matrix->dim[matrix->rank - 1], &p->columns);
+}
+
+bool lower_by_panels(const Lower *l, const Node *n) {
+    Panels p;
+    return panels_of(l, n, &p);
+}
+
+/* v's storage with unit stride along its last axis, as a product's left operand. */
+static bool left_operand(Lower *l, ValueId v, View *out) {
+    if (!lower_stored(l, v, out))
+        return false;
+    return dim_is(l->t, out->stride[out->rank - 1], 1) || (lower_scratch(l, v, out) && lower_into(l, v, out));
+}
+
+static const LBuf *block_scratch(Lower *l, int64_t rows, int64_t columns) {
+    int64_t bytes;
+    LBuf *b = mul_i64(rows, columns * 4, &bytes) ? loop_own_scratch(l->k, DT_F32, bytes, str_c("tile")) : NULL;
+    if (!b)
+        BUG("a block of %lld columns has no bound", (long long)columns);
+    return b;
+}
+
+/* C[rows, columns of `panel` on] (+)= A B, `count` panels side by side. */
+static void multiply(Lower *l, const Panels *p, const LMatrix *a, const LBuf *b, const LExpr *panel,
+                     const LMatrix *c, const LExpr *rows, bool add) {
+    LoopKernel *k = l->k;
+    const LRoutine *r = panel_routine(l->o->routines, (uint32_t)p->width);
+    const LArg arg[] = {
+        {a->buf, a->offset},
+        {b, li_mul(k, panel, le_int(k, p->depth * p->width))},
+        {c->buf, c->offset},
+        {NULL, rows},
+        {NULL, le_int(k, p->depth)},
+        {NULL, a->ld},
+        {NULL, c->ld},
+        {NULL, le_int(k, add)},
+    };
+    ls_call(k, l->block, r, arg);
+}
+
+/* ---- stored as a whole -------------------------------------------------------------------------------- */
+
+/* An axis of rows: extent and distances in the result, the left operand, and panels of the right one. */
+typedef struct RowAxis {
+    const LExpr *extent;
+    Dim c, a;
+    int64_t panels, most; /* panels from one to the next; upper bound of the extent */
+} RowAxis;
+
+typedef struct Whole {
+    Panels p;
+    View a, c;
+    RowAxis axis[MOEC_MAX_RANK];
+    int n;
+    int64_t room; /* columns that may be stored to: more than the result has in scratch */
+} Whole;
+
+static void whole_axes(Lower *l, const Node *n, Whole *x) {
+    const Node *u = value_node(l->f, n->in[1]);
+    const Type *b = &l->f->value[u->out].type;
+    int rank = x->c.rank;
+    x->n = rank - 1;
+    int64_t step = x->p.panels;
+    for (int i = rank - 2; i >= 0; i--) {
+        int at = i - rank + x->a.rank, bt = i - rank + b->rank;
+        Dim d = at < 0 ? DIM_BAD : lower_dim(l, n->in[0], at);
+        bool repeats = at < 0 || (d != DIM_BAD && dim_is(l->t, d, 1)), moves = i < rank - 2 && bt >= 0 && !dim_is(l->t, b->dim[bt], 1);
+        const LExpr *extent = lower_extent(l, n->out, i);
+        x->axis[i] = (RowAxis){extent, x->c.stride[i], repeats ? dim_const(l->t, 0) : x->a.stride[at],
+                               moves ? step : 0, extent->kind == LE_INT ? extent->i : l->tile_max};
+        int64_t e;
+        if (moves && dim_is_const(l->t, b->dim[bt], &e))
+            step *= e;
+    }
+}
+
+/* The rows of the products: an axis that shares its panels with all of them, and the one in front where that continues it.
+ * Takes them away from the axes. */
+static RowAxis take_rows(Lower *l, Whole *x) {
+    int last = x->n - 1, first;
+    while (last > 0 && (le_is_int(x->axis[last].extent, 1) || x->axis[last].panels))
+        last--;
+    if (x->axis[last].panels) /* each row has panels of its own */
+        return (RowAxis){le_int(l->k, 1), dim_const(l->t, 0), dim_const(l->t, 0), 0, 1};
+    RowAxis rows = x->axis[last];
+    first = last;
+    if (last > 0 && !x->axis[last - 1].panels && rows.extent->kind == LE_INT) {
+        const RowAxis *o = &x->axis[last - 1];
+        Dim e = dim_const(l->t, rows.extent->i);
+        if (o->c == dim_mul(l->t, rows.c, e) && o->a == dim_mul(l->t, rows.a, e)) {
+            rows.extent = li_mul(l->k, o->extent, rows.extent);
+            rows.most *= o->most;
+            first--;
+        }
+    }
+    for (int i = last + 1; i < x->n; i++)
+        x->axis[i - (last + 1 - first)] = x->axis[i];
+    x->n -= last + 1 - first;
+    return rows;
+}
+
+static void copy_tile(Lower *l, const LBuf *t, int64_t width, const LMatrix *c, const LExpr *rows,
+                      const LExpr *columns, bool add) {
+    LoopKernel *k = l->k;
+    LStmt *i = ls_for(k, l->block, rows, "m"), *j = ls_lanes(k, &i->body, columns, "j");
+    const LExpr *row = le_var(k, i->var), *column = le_var(k, j->var);
+    const LExpr *at = li_add(k, li_add(k, c->offset, li_mul(k, row, c->ld)), column);
+    const LExpr *e = le_load(k, t, li_add(k, li_mul(k, row, le_int(k, width)), column));
+    ls_store(k, &j->body, c->buf, at, add ? le_op2(k, LO_ADD, DT_F32, le_load(k, c->buf, at), e) : e);
+}
+
+/* One panel of all rows into its columns of the result. */
+static void store_panel(Lower *l, const Whole *x, const LMatrix *a, LMatrix c, const LExpr *panel,
+                        const LExpr *batch_panel, const RowAxis *rows, bool add) {
+    LoopKernel *k = l->k;
+    const Panels *p = &x->p;
+    const LBuf *b = l->view[p->from].buf;
+    const LExpr *first = li_mul(k, panel, le_int(k, p->width)), *at = li_add(k, batch_panel, panel);
+    c.offset = li_add(k, c.offset, first);
+    bool room = p->panels * p->width <= x->room;
+    if (room) {
+        multiply(l, p, a, b, at, &c, rows->extent, add);
+        return;
+    }
+    const LBuf *t = block_scratch(l, rows->most, p->width);
+    LMatrix tile = {t, le_int(k, 0), le_int(k, p->width), false};
+    multiply(l, p, a, b, at, &tile, rows->extent, false);
+    copy_tile(l, t, p->width, &c, rows->extent, li_min(k, le_int(k, p->width), li_sub(k, le_int(k, p->columns), first)), add);
+}
+
+bool lower_panels(Lower *l, const Node *n, const View *to, bool accumulate) {
+    LoopKernel *k = l->k;
+    Whole x = {.c = *to};
+    if (!panels_of(l, n, &x.p) || !left_operand(l, n->in[0], &x.a))
+        return false;
+    whole_axes(l, n, &x);
+    x.room = x.p.columns;
+    int64_t row;
+    if (to->buf->kind == LB_SCRATCH && to->rank > 1 && dim_is_const(l->t, to->stride[to->rank - 2], &row))
+        x.room = row;
+    RowAxis rows = take_rows(l, &x);
+    LBlock *back = l->block;
+    bool blocks = l->n_row && back == lower_serial(l) && x.n == 0;
+    const LExpr *a = x.a.offset, *c = x.c.offset, *batch = le_int(k, 0), *panel;
+    if (blocks)
+        l->block = &lower_blocks(l, le_int(k, x.p.panels), &panel)->body;
+    for (int i = 0; i < x.n; i++) {
+        if (le_is_int(x.axis[i].extent, 1))
+            continue;
+        LStmt *s = ls_for(k, l->block, x.axis[i].extent, "h");
+        const LExpr *v = le_var(k, s->var);
+        l->block = &s->body;
+        c = li_add(k, c, li_mul(k, v, le_dim(k, x.axis[i].c)));
+        a = li_add(k, a, li_mul(k, v, le_dim(k, x.axis[i].a)));
+        batch = li_add(k, batch, li_mul(k, v, le_int(k, x.axis[i].panels)));
+    }
+    if (!blocks) {
+        LStmt *s = ls_for(k, l->block, le_int(k, x.p.panels), "panel");
+        l->block = &s->body;
+        panel = le_var(k, s->var);
+    }
+    LMatrix ma = {x.a.buf, a, le_dim(k, rows.a), false}, mc = {to->buf, c, le_dim(k, rows.c), false};
+    store_panel(l, &x, &ma, mc, panel, batch, &rows, accumulate);
+    l->block = blocks ? lower_serial(l) : back;
+    return true;
+}
+
+/* ---- streamed ------------------------------------------------------------------------------------------- */
+
+/* Elements behind the row axes; DIM_BAD where they are not constant. */
+static int64_t inner_count(const Lower *l, ValueId v) {
+    int64_t n = 1, e;
+    for (int a = 1; a < lower_rank(l, v); a++) {
+        if (!dim_is_const(l->t, lower_dim(l, v, a), &e) || !mul_i64(n, e, &n))
+            return -1;
+    }
+    return n;
+}
+
+/* Where the elements of v at columns `first` on go: into a sink whose column 0 is `first`. */
+typedef struct Stream {
+    ValueId sink; /* NONE: there is none */
+    int64_t first;
+} Stream;
+
+static const Stream no_stream = {NONE, 0};
+
+/* Uses of v, through other views of it. */
+uint32_t lower_reads(const Lower *l, ValueId v) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < l->f->n_nodes; i++) {
+        const Node *u = &l->f->node[i];
+        for (uint32_t j = 0; j < u->n_in; j++) {
+            if (u->in[j] != v)
+                continue;
+            bool view = u->op == OP_reshape || u->op == OP_slice || u->op == OP_transpose;
+            n += view ? lower_reads(l, u->out) : 1;
+        }
+    }
+    for (uint32_t i = 0; i < l->f->n_outputs; i++)
+        n += l->f->output[i] == v;
+    return n;
+}
+
+static const Node *reader(const Lower *l, ValueId v) {
+    for (uint32_t i = 0; i < l->f->n_nodes; i++)
+        for (uint32_t j = 0; j < l->f->node[i].n_in; j++)
+            if (l->f->node[i].in[j] == v)
+                return &l->f->node[i];
+    return NULL;
+}
+
+static bool is_output(const Lower *l, ValueId v) {
+    for (uint32_t i = 0; i < l->f->n_outputs; i++)
+        if (l->f->output[i] == v)
+            return true;
+    return false;
+}
+
+/* The first column that a slice takes, where it takes them of the one axis behind the rows; -1: it does not. */
+static int64_t slice_start(const Lower *l, const Node *n) {
+    const Attr *start = node_attr(n, AT_start), *step = node_attr(n, AT_step);
+    uint32_t last = start->dims.n - 1;
+    int64_t first;
+    bool one = lower_rank(l, n->in[0]) == 2 && (!step || step->ints.v[last] == 1);
+    return one && dim_is_const(l->t, start->dims.v[last], &first) ? first : -1;
+}
+
+/* v is computed where its one reader is, element by element. */
+static Stream stream(const Lower *l, ValueId v, int64_t first) {
+    const Node *n = value_node(l->f, v);
+    bool pointwise = op_info(n->op)->klass == OC_POINTWISE && !lower_is_cheap(n);
+    if (is_output(l, v) || lower_reads(l, v) > 1)
+        return pointwise ? (Stream){v, first} : no_stream;
+    const Node *u = reader(l, v);
+    if (!u || !l->row[u->out])
+        return no_stream;
+    if (u->op == OP_slice) {
+        int64_t start = slice_start(l, u);
+        return start < 0 ? no_stream : stream(l, u->out, first + start);
+    }
+    if (u->op == OP_reshape) {
+        const Node *next = reader(l, u->out);
+        bool stored = is_output(l, u->out) || (next && next->op == OP_matmul);
+        if (stored)
+            return pointwise ? (Stream){v, first} : no_stream;
+        return stream(l, u->out, first);
+    }
+    if (u->op == OP_matmul)
+        return pointwise ? (Stream){v, first} : no_stream;
+    if (op_info(u->op)->klass != OC_POINTWISE || l->f->value[u->out].type.dtype == DT_BOOL)
+        return no_stream;
+    if (inner_count(l, u->out) != inner_count(l, v))
+        return pointwise ? (Stream){v, first} : no_stream; /* stored, or computed again for each element */
+    return stream(l, u->out, first);
+}
+
+/* Columns of a sink that are computed together. */
+static int64_t block_width(const Lower *l, ValueId sink) {
+    int64_t heads, width;
+    int rank = lower_rank(l, sink);
+    if (rank == 2)
+        return PANEL_COLUMNS;
+    if (rank != 3 || !dim_is_const(l->t, lower_dim(l, sink, 1), &heads) || !dim_is_const(l->t, lower_dim(l, sink, 2), &width))
+        return -1;
+    return width;
+}
+
+static bool streams_into(const Lower *l, const Panels *p, Stream s) {
+    if (s.sink == NONE)
+        return false;
+    int64_t width = block_width(l, s.sink);
+    bool whole = width > 0 && width % p->width == 0 && s.first % p->width == 0;
+    return whole && (p->batch == 1 || p->columns % width == 0);
+}
+
+/* Whether n is a product that is streamed: by one reader, or by several that read other columns each. */
+static bool is_streamed(const Lower *l, const Node *n) {
+    Panels p;
+    ValueId v = n->out;
+    if (!panels_of(l, n, &p) || is_output(l, v) || !l->uses[v])
+        return false;
+    int64_t inner = inner_count(l, v);
+    if (inner != p.batch * p.columns)
+        return false; /* rows inside */
+    if (lower_reads(l, v) == 1)
+        return streams_into(l, &p, stream(l, v, 0));
+    int64_t end = 0;
+    for (uint32_t i = 0; i < l->f->n_nodes; i++) {
+        const Node *u = &l->f->node[i];
+        if (u->n_in != 1 || u->in[0] != v) {
+            for (uint32_t j = 0; j < u->n_in; j++)
+                if (u->in[j] == v)
+                    return false;
+            continue;
+        }
+        int64_t start = u->op == OP_slice && l->row[u->out] ? slice_start(l, u) : -1;
+        if (start < end || !streams_into(l, &p, stream(l, u->out, start)))
+            return false;
+        end = start + inner_count(l, u->out);
+    }
+    return true;
+}
+
+/* A term of the sum v is a product that is added onto it as a whole. */
+static bool has_whole_term(const Lower *l, ValueId v) {
+    const Node *n = value_node(l->f, v);
+    if (!n || l->uses[v] != 1)
+        return false;
+    if (n->op == OP_add)
+        return has_whole_term(l, n->in[0]) || has_whole_term(l, n->in[1]);
+    return lower_is_gemm(l, n) && !l->streamed[v];
+}
+
+/* What reads v, and what reads that, is a sum with such a term. */
+static bool joins_whole_term(const Lower *l, ValueId v) {
+    for (const Node *u = reader(l, v); u; u = reader(l, u->out))
+        if (u->op == OP_add && (has_whole_term(l, u->in[0]) || has_whole_term(l, u->in[1])))
+            return true;
+    return false;
+}
+
+void lower_find_streams(Lower *l) {
+    const Func *f = l->f;
+    l->streamed = arena_array(l->k->arena, f->n_values + 1, sizeof *l->streamed);
+    for (uint32_t i = 0; i < f->n_nodes; i++)
+        l->streamed[f->node[i].out] = is_streamed(l, &f->node[i]);
+    for (bool changed = true; changed;) {
+        changed = false;
+        for (ValueId v = 0; v < f->n_values; v++)
+            if (l->streamed[v] && joins_whole_term(l, v)) {
+                l->streamed[v] = false;
+                changed = true;
+            }
+    }
+}
+
+/* The streamed products that an element of v is made of. */
+typedef struct Source {
+    ValueId v, at;           /* the product; itself, or the slice of it that is read */
+    int64_t first, at_first; /* their columns that are column 0 of the sink */
+    Panels p;
+    View a;
+    const LBuf *tile;
+} Source;
+
+enum { MAX_SOURCES = 8 };
+
+static uint32_t add_source(const Lower *l, ValueId v, int64_t first, ValueId at, int64_t at_first, Source *s, uint32_t count) {
+    if (count < MAX_SOURCES) {
+        s[count] = (Source){.v = v, .at = at, .first = first, .at_first = at_first};
+        panels_of(l, value_node(l->f, v), &s[count].p);
+    }
+    return count + 1;
+}
+
+static uint32_t find_sources(const Lower *l, ValueId v, int64_t first, Source *s, uint32_t count) {
+    const Node *n = value_node(l->f, v);
+    if (!n || l->view[v].buf || count > MAX_SOURCES)
+        return count;
+    if (l->streamed[v])
+        return add_source(l, v, first, v, first, s, count);
+    if (n->op == OP_slice && l->row[v]) {
+        int64_t start = slice_start(l, n);
+        if (start < 0)
+            return count;
+        if (l->streamed[n->in[0]])
+            return add_source(l, n->in[0], first + start, v, first, s, count);
+        return find_sources(l, n->in[0], first + start, s, count);
+    }
+    if (n->op == OP_reshape || op_info(n->op)->klass == OC_POINTWISE)
+        for (uint32_t i = 0; i < n->n_in; i++)
+            if (l->row[n->in[i]])
+                count = find_sources(l, n->in[i], first, s, count);
+    return count;
+}
+
+bool lower_has_sources(const Lower *l, ValueId v) {
+    Source s[MAX_SOURCES];
+    uint32_t n = l->n_row ? find_sources(l, v, 0, s, 0) : 0;
+    if (n > MAX_SOURCES)
+        BUG("an element is made of %u products", n);
+    return n > 0;
+}
+
+/* A block of a source's columns into its tile, which is the source's storage as long as the block lasts. */
+static void open_source(Lower *l, Source *s, const LExpr *block, int64_t width) {
+    LoopKernel *k = l->k;
+    int64_t panels = width / s->p.width;
+    const LExpr *lda = le_dim(k, s->a.stride[0]), *a = s->a.offset;
+    const LExpr *panel = li_add(k, li_mul(k, block, le_int(k, panels)), le_int(k, s->first / s->p.width));
+    if (s->p.batch > 1) { /* whole blocks to a batch: panels count on, and so does the left operand's axis */
+        const LExpr *h = li_div(k, panel, le_int(k, s->p.panels));
+        if (s->a.rank > 2)
+            a = li_add(k, a, li_mul(k, h, le_dim(k, s->a.stride[1])));
+    }
+    LMatrix from = {s->a.buf, a, lda, false};
+    LStmt *loop = panels > 1 ? ls_for(k, l->block, le_int(k, panels), "panel") : NULL;
+    LBlock *back = l->block;
+    const LExpr *i = loop ? le_var(k, loop->var) : le_int(k, 0);
+    if (loop)
+        l->block = &loop->body;
+    LMatrix to = {s->tile, li_mul(k, i, le_int(k, s->p.width)), le_int(k, width), false};
+    multiply(l, &s->p, &from, l->view[s->p.from].buf, li_add(k, panel, i), &to, l->tile, false);
+    l->block = back;
+    View *w = &l->view[s->at];
+    *w = lower_contiguous(l, s->at, s->tile, le_int(k, 0));
+    w->stride[0] = dim_const(l->t, width);
+    w->origin = li_add(k, li_mul(k, block, le_int(k, width)), le_int(k, s->at_first));
+}
+
+/* The loop over a block's elements. */
+static void store_block(Lower *l, ValueId v, const View *to, const LExpr *block, int64_t width) {
+    LoopKernel *k = l->k;
+    const LExpr *idx[MOEC_MAX_RANK];
+    LStmt *i = ls_for(k, l->block, l->tile, "m");
+    idx[0] = le_var(k, i->var);
+    l->block = &i->body;
+    if (lower_rank(l, v) == 3) {
+        LStmt *j = ls_lanes(k, l->block, le_int(k, width), "j");
+        idx[1] = block;
+        idx[2] = le_var(k, j->var);
+        l->block = &j->body;
+    } else {
+        int64_t n = inner_count(l, v);
+        const LExpr *first = li_mul(k, block, le_int(k, width)), *columns = le_int(k, width);
+        if (n % width)
+            columns = li_min(k, columns, li_sub(k, le_int(k, n), first));
+        LStmt *j = ls_lanes(k, l->block, columns, "j");
+        idx[1] = li_add(k, first, le_var(k, j->var));
+        l->block = &j->body;
+    }
+    const LExpr *e = lower_pull(l, v, idx);
+    ls_store(k, l->block, to->buf, view_index(l, to, idx), e);
+}
+
+bool lower_streams(Lower *l, ValueId v, const View *to) {
+    LoopKernel *k = l->k;
+    Source s[MAX_SOURCES];
+    uint32_t n = find_sources(l, v, 0, s, 0);
+    int64_t width = block_width(l, v), inner = inner_count(l, v);
+    for (uint32_t i = 0; i < n; i++)
+        if (!left_operand(l, value_node(l->f, s[i].v)->in[0], &s[i].a))
+            return false;
+    const LExpr *block;
+    l->block = &lower_blocks(l, le_int(k, (inner + width - 1) / width), &block)->body;
+    for (uint32_t i = 0; i < n; i++)
+        s[i].tile = block_scratch(l, l->tile_max, width);
+    View *views = arena_array(k->arena, l->f->n_values, sizeof *views); /* those of tiles end with the block */
+    memcpy(views, l->view, l->f->n_values * sizeof *views);
+    for (uint32_t i = 0; i < n; i++)
+        open_source(l, &s[i], block, width);
+    store_block(l, v, to, block, width);
+    memcpy(l->view, views, l->f->n_values * sizeof *views);
+    l->block = lower_serial(l);
+    return true;
+}

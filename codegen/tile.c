@@ -1,0 +1,141 @@
+/* Routines of register tiles, one version a kind of vectors: loop IR, all unrolled but the loops over k and over tiles. */
+#include "tile.h"
+
+#include <string.h>
+
+/* Registers: tile rows times vectors hold sums, as many as vectors hold a row of B. */
+const VectorKind vector_kinds[VECTOR_KINDS] = {
+    {"AVX-512", "defined(__AVX512F__)", 16, 8, 2},
+    {"AVX2", "defined(__AVX2__) && defined(__FMA__)", 8, 6, 2},
+    {"NEON", "defined(__ARM_NEON) && defined(__aarch64__)", 4, 6, 4},
+    {"plain C", NULL, 16, 4, 1},
+};
+
+enum { MAX_TILE = 64 }; /* sums */
+
+/* A routine while its statements are made. */
+typedef struct Maker {
+    LoopKernel *k;
+    const LBuf *a, *b, *c;
+    const LExpr *rows, *depth, *lda, *ldc, *add;
+    uint32_t width, lanes, vectors;
+    const LExpr *column; /* first column of the tile */
+} Maker;
+
+static const LExpr *parameter(LoopKernel *k, const char *name) {
+    LVar v = {DT_I64, 1, str_c(name)};
+    vec_push(&k->var, v);
+    return le_var(k, k->n_params++);
+}
+
+static const LExpr *let(LoopKernel *k, LBlock *b, const LExpr *e, const char *hint) {
+    return le_var(k, ls_let(k, b, e->type, e, hint));
+}
+
+/* ---- a tile ----------------------------------------------------------------------------------------- */
+
+static const LExpr *in_row(const Maker *x, const LExpr *row, uint32_t v) {
+    LoopKernel *k = x->k;
+    return li_add(k, li_add(k, row, x->column), le_int(k, v * x->lanes));
+}
+
+/* sum[r][v] += a[r] b[v], one step of k a turn. */
+static void multiply(const Maker *x, LBlock *block, uint32_t n, const LExpr *const *a, const uint32_t *sum) {
+    LoopKernel *k = x->k;
+    LStmt *loop = ls_for(k, block, x->depth, "k");
+    const LExpr *at = le_var(k, loop->var), *b[MAX_TILE];
+    for (uint32_t v = 0; v < x->vectors; v++) {
+        const LExpr *row = li_mul(k, at, le_int(k, x->width));
+        b[v] = let(k, &loop->body, le_load_lanes(k, x->b, in_row(x, row, v), x->lanes), "b");
+    }
+    for (uint32_t r = 0; r < n; r++) {
+        const LExpr *e = let(k, &loop->body, le_load(k, x->a, li_add(k, a[r], at)), "x");
+        for (uint32_t v = 0; v < x->vectors; v++) {
+            const LExpr *product = le_op2(k, LO_MUL, DT_F32, le_splat(k, e, x->lanes), b[v]);
+            uint32_t s = sum[r * x->vectors + v];
+            ls_set(k, &loop->body, s, le_op2(k, LO_ADD, DT_F32, le_var(k, s), product));
+        }
+    }
+}
+
+/* Rows from `first` on, n of them. */
+static void tile(const Maker *x, LBlock *block, const LExpr *first, uint32_t n) {
+    LoopKernel *k = x->k;
+    const LExpr *a[MAX_TILE], *c[MAX_TILE];
+    uint32_t sum[MAX_TILE], sums = n * x->vectors;
+    CHECK(sums <= MAX_TILE);
+    for (uint32_t r = 0; r < n; r++) {
+        const LExpr *row = li_add(k, first, le_int(k, r));
+        a[r] = let(k, block, li_mul(k, row, x->lda), "a");
+        c[r] = let(k, block, li_mul(k, row, x->ldc), "c");
+    }
+    for (uint32_t i = 0; i < sums; i++)
+        sum[i] = ls_let(k, block, DT_F32, le_splat(k, le_num(k, DT_F32, 0), x->lanes), "s");
+    LStmt *from = ls_if(k, block, x->add);
+    for (uint32_t i = 0; i < sums; i++)
+        ls_set(k, &from->body, sum[i],
+               le_load_lanes(k, x->c, in_row(x, c[i / x->vectors], i % x->vectors), x->lanes));
+    multiply(x, block, n, a, sum);
+    for (uint32_t i = 0; i < sums; i++)
+        ls_store(k, block, x->c, in_row(x, c[i / x->vectors], i % x->vectors), le_var(k, sum[i]));
+}
+
+/* ---- the routine -------------------------------------------------------------------------------------- */
+
+/* As many tiles of `rows` rows as there are, then what is left in tiles of 4, 2 and 1. */
+static void tiles(const Maker *x, LBlock *block, uint32_t rows) {
+    LoopKernel *k = x->k;
+    const LExpr *whole = let(k, block, li_div(k, x->rows, le_int(k, rows)), "whole");
+    LStmt *loop = ls_for(k, block, whole, "tile");
+    tile(x, &loop->body, let(k, &loop->body, li_mul(k, le_var(k, loop->var), le_int(k, rows)), "row"), rows);
+    uint32_t row = ls_let(k, block, DT_I64, li_mul(k, whole, le_int(k, rows)), "row");
+    for (uint32_t n = 4; n; n /= 2) {
+        if (n >= rows)
+            continue;
+        const LExpr *left = li_sub(k, x->rows, le_var(k, row));
+        LStmt *some = ls_if(k, block, le_op2(k, LO_GE, DT_BOOL, left, le_int(k, n)));
+        tile(x, &some->body, le_var(k, row), n);
+        ls_set(k, &some->body, row, li_add(k, le_var(k, row), le_int(k, n)));
+    }
+}
+
+static LoopKernel *panel_version(Routines *r, const char *name, uint32_t width, const VectorKind *kind) {
+    LoopKernel *k = loop_kernel_new(r->m, r->arena, str_c(name));
+    Maker x = {.k = k, .width = width, .lanes = kind->lanes};
+    x.a = loop_buf(k, LB_ARG, DT_F32, str_c("a"));
+    x.b = loop_buf(k, LB_ARG, DT_F32, str_c("b"));
+    x.c = loop_buf(k, LB_ARG, DT_F32, str_c("c"));
+    k->n_args = 3;
+    x.rows = parameter(k, "rows");
+    x.depth = parameter(k, "depth");
+    x.lda = parameter(k, "lda");
+    x.ldc = parameter(k, "ldc");
+    x.add = parameter(k, "add");
+    uint32_t vectors = width / kind->lanes;
+    x.vectors = vectors < kind->vectors ? vectors : kind->vectors;
+    uint32_t columns = x.vectors * x.lanes;
+    LBlock *block = &k->body;
+    if (columns == width)
+        x.column = le_int(k, 0);
+    else {
+        LStmt *loop = ls_for(k, block, le_int(k, width / columns), "part");
+        block = &loop->body;
+        x.column = let(k, block, li_mul(k, le_var(k, loop->var), le_int(k, columns)), "column");
+    }
+    tiles(&x, block, kind->rows);
+    return k;
+}
+
+const LRoutine *panel_routine(Routines *r, uint32_t width) {
+    const char *name = arena_printf(r->arena, "panel_%u", width);
+    for (size_t i = 0; i < r->item.count; i++)
+        if (strcmp(r->item.item[i]->name, name) == 0)
+            return r->item.item[i];
+    LRoutine *x = arena_alloc(r->arena, sizeof *x);
+    x->name = name;
+    x->what = arena_printf(r->arena, "C[rows,%u] (+)= A[rows,depth] B[depth,%u]: tiles of rows in registers", width, width);
+    for (uint32_t i = 0; i < VECTOR_KINDS; i++)
+        x->version[i] = panel_version(r, name, width, &vector_kinds[i]);
+    vec_push(&r->item, x);
+    return x;
+}
