@@ -1,26 +1,11 @@
 /* Attention and its gradient, by blocks of queries: a worker's scratch holds the scores of one block against
  * all keys, so nothing of extent [B,H,T,S] is ever in memory. Attention is parallel over examples, heads and
  * blocks; the gradient over examples and heads, since every block adds to the same keys and values. */
-#include "lower_ops.h"
+#include "lower_attention.h"
 
 enum { QUERY_BLOCK = 64 };
 
-/* One block: queries i0 .. i0 + rows of head h in example b. */
-typedef struct Attend {
-    const Node *n;
-    uint32_t first; /* operand that is q */
-    View q, k, v, bias;
-    ValueId keep, q_segment, k_segment; /* NONE: without */
-    const LExpr *heads, *batch, *queries, *keys, *width, *value_width;
-    const LExpr *blocks, *b, *h, *i0, *rows;
-    const LBuf *scores;
-    const LExpr *seed, *drop, *scale; /* NULL: no dropout; scale: of what it keeps */
-    /* where a row of the block is being worked on: its number, i + offset, its segment, its first linear
-     * index */
-    const LExpr *row, *query, *segment, *linear;
-} Attend;
-
-static ValueId operand(const Attend *t, uint32_t i) {
+ValueId attend_operand(const Attend *t, uint32_t i) {
     return t->first + i < t->n->n_in ? t->n->in[t->first + i] : NONE;
 }
 
@@ -31,13 +16,13 @@ static bool stored_rows(Lower *l, ValueId v, View *out) {
     return dim_is(l->t, out->stride[2], 1) || (lower_scratch(l, v, out) && lower_into(l, v, out));
 }
 
-static bool attend_open(Lower *l, const Node *n, uint32_t first, Attend *t) {
+bool attend_open(Lower *l, const Node *n, uint32_t first, Attend *t) {
     LoopKernel *k = l->k;
     *t = (Attend){.n = n, .first = first};
-    ValueId q = operand(t, 0), key = operand(t, 1), value = operand(t, 2), bias = operand(t, 3);
-    t->keep = operand(t, 4);
-    t->q_segment = operand(t, 5);
-    t->k_segment = operand(t, 6);
+    ValueId q = attend_operand(t, 0), key = attend_operand(t, 1), value = attend_operand(t, 2), bias = attend_operand(t, 3);
+    t->keep = attend_operand(t, 4);
+    t->q_segment = attend_operand(t, 5);
+    t->k_segment = attend_operand(t, 6);
     DType dtype = l->f->value[q].type.dtype;
     if (dtype != DT_F32)
         return diag_error(l->d, DIAG_LOWER_OP, NULL, "attention in %s is not supported: only f32",
@@ -61,7 +46,7 @@ static bool attend_open(Lower *l, const Node *n, uint32_t first, Attend *t) {
 
 /* A worker's room for one number a query of the block and key. */
 static const LBuf *block_scratch(Lower *l, const Attend *t, const char *hint) {
-    int64_t bytes, hi = dim_upper(l->t, l->f->value[operand(t, 1)].type.dim[1]);
+    int64_t bytes, hi = dim_upper(l->t, l->f->value[attend_operand(t, 1)].type.dim[1]);
     bool ok = hi != DIM_UNBOUNDED && mul_i64(hi, QUERY_BLOCK * 4, &bytes);
     const LBuf *b = ok ? loop_scratch(l->k, DT_F32, bytes, str_c(hint)) : NULL;
     if (!b)
@@ -134,12 +119,19 @@ static const LExpr *where_seen(Lower *l, const Attend *t, const LExpr *j, const 
     return x;
 }
 
-/* The place in the bias row of the distance from the row's query to key j. */
-static const LExpr *bias_column(Lower *l, const Attend *t, const LExpr *j) {
+const LExpr *attend_bias_column(Lower *l, const Attend *t, const LExpr *distance) {
     LoopKernel *k = l->k;
-    const LExpr *last = li_sub(k, lower_extent(l, operand(t, 3), 1), le_int(k, 1));
-    const LExpr *d = li_add(k, li_sub(k, j, t->query), le_int(k, node_int(t->n, AT_center, 0)));
+    const LExpr *last = li_sub(k, lower_extent(l, attend_operand(t, 3), 1), le_int(k, 1));
+    const LExpr *d = li_add(k, distance, le_int(k, node_int(t->n, AT_center, 0)));
     return li_max(k, li_min(k, d, last), le_int(k, 0));
+}
+
+static const LExpr *bias_column(Lower *l, const Attend *t, const LExpr *j) {
+    return attend_bias_column(l, t, li_sub(l->k, j, t->query));
+}
+
+const LExpr *attend_lowest(Lower *l) {
+    return le_num(l->k, DT_F32, -3.4028234663852886e+38);
 }
 
 static const LExpr *score_at(Lower *l, void *ctx, const LExpr *j) {
@@ -150,7 +142,7 @@ static const LExpr *score_at(Lower *l, void *ctx, const LExpr *j) {
         const LExpr *at[2] = {t->h, bias_column(l, t, j)};
         s = le_op2(k, LO_ADD, DT_F32, s, le_load(k, t->bias.buf, view_index(l, &t->bias, at)));
     }
-    return where_seen(l, t, j, s, le_num(k, DT_F32, -3.4028234663852886e+38));
+    return where_seen(l, t, j, s, attend_lowest(l));
 }
 
 /* q k^T of the block, then what a row's softmax makes of it: the probabilities before dropout. */
@@ -170,9 +162,9 @@ static void row_softmax(Lower *l, Attend *t) {
 /* ---- dropout ---------------------------------------------------------------------------------------------
  */
 
-static void open_dropout(Lower *l, Attend *t) {
+void attend_dropout(Lower *l, Attend *t) {
     LoopKernel *k = l->k;
-    ValueId seed = operand(t, 7), drop = operand(t, 8);
+    ValueId seed = attend_operand(t, 7), drop = attend_operand(t, 8);
     if (seed == NONE)
         return;
     t->seed = le_var(k, ls_let(k, l->block, DT_I64, lower_pull(l, seed, NULL), "seed"));
@@ -181,14 +173,18 @@ static void open_dropout(Lower *l, Attend *t) {
     t->scale = le_var(k, ls_let(k, l->block, DT_F32, le_op2(k, LO_DIV, DT_F32, one, kept), "scale"));
 }
 
-/* x times the mask of the row's probability at key j. */
-static const LExpr *dropped(Lower *l, const Attend *t, const LExpr *j, const LExpr *x) {
+const LExpr *attend_dropped(Lower *l, const Attend *t, const LExpr *index, const LExpr *x) {
     if (!t->seed)
         return x;
     LoopKernel *k = l->k;
-    const LExpr *u = le_op2(k, LO_UNIFORM, DT_F32, t->seed, li_add(k, t->linear, j));
+    const LExpr *u = le_op2(k, LO_UNIFORM, DT_F32, t->seed, index);
     return le_select(k, le_op2(k, LO_GE, DT_BOOL, u, t->drop), le_op2(k, LO_MUL, DT_F32, x, t->scale),
                      le_num(k, DT_F32, 0));
+}
+
+/* The same at key j of the row. */
+static const LExpr *dropped(Lower *l, const Attend *t, const LExpr *j, const LExpr *x) {
+    return t->seed ? attend_dropped(l, t, li_add(l->k, t->linear, j), x) : x;
 }
 
 static void drop_row(Lower *l, const Attend *t) {
@@ -208,6 +204,8 @@ bool lower_attention(Lower *l, const Node *n, const View *to) {
     Attend t;
     if (!attend_open(l, n, 0, &t))
         return false;
+    if (!le_is_int(t.queries, 1))
+        return lower_attention_tiles(l, &t, to);
     LBlock *back = l->block;
     LStmt *p = ls_parallel(k, back, li_mul(k, li_mul(k, t.batch, t.heads), t.blocks), "p");
     l->block = &p->body;
@@ -219,7 +217,7 @@ bool lower_attention(Lower *l, const Node *n, const View *to) {
     t.b = le_var(k, ls_let(k, l->block, DT_I64, li_div(k, task, li_mul(k, t.heads, blocks)), "b"));
     t.h = le_var(k, ls_let(k, l->block, DT_I64, li_mod(k, li_div(k, task, blocks), t.heads), "h"));
     open_block(l, &t, li_mul(k, li_mod(k, task, blocks), block));
-    open_dropout(l, &t);
+    attend_dropout(l, &t);
     block_scores(l, &t);
     LBlock *whole = open_row(l, &t);
     row_softmax(l, &t);
@@ -322,7 +320,7 @@ bool lower_attention_grad(Lower *l, const Node *n, const View *to) {
     clear(l, t, &dv, t->keys, t->value_width);
     if (x.dbias.buf)
         clear(l, t, &x.dbias, NULL, lower_extent(l, n->in[4], 1));
-    open_dropout(l, t);
+    attend_dropout(l, t);
     LStmt *s = ls_for(k, l->block, t->blocks, "block");
     l->block = &s->body;
     open_block(l, t, li_mul(k, le_var(k, s->var), le_int(k, QUERY_BLOCK)));

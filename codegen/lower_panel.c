@@ -58,7 +58,7 @@ static const LBuf *block_scratch(Lower *l, int64_t rows, int64_t columns) {
 static void multiply(Lower *l, const Panels *p, const LMatrix *a, const LBuf *b, const LExpr *panel,
                      const LMatrix *c, const LExpr *rows, bool add) {
     LoopKernel *k = l->k;
-    const LRoutine *r = panel_routine(l->o->routines, (uint32_t)p->width);
+    const LRoutine *r = panel_routine(l->o->routines, (uint32_t)p->width, false);
     const LArg arg[] = {
         {a->buf, a->offset},
         {b, li_mul(k, panel, le_int(k, p->depth * p->width))},

@@ -19,6 +19,7 @@ typedef struct Maker {
     const LBuf *a, *b, *c;
     const LExpr *rows, *depth, *lda, *ldc, *add;
     uint32_t width, lanes, vectors;
+    bool transposed; /* A */
     const LExpr *column; /* first column of the tile */
 } Maker;
 
@@ -44,12 +45,13 @@ static void multiply(const Maker *x, LBlock *block, uint32_t n, const LExpr *con
     LoopKernel *k = x->k;
     LStmt *loop = ls_for(k, block, x->depth, "k");
     const LExpr *at = le_var(k, loop->var), *b[MAX_TILE];
+    const LExpr *along = x->transposed ? let(k, &loop->body, li_mul(k, at, x->lda), "along") : at;
     for (uint32_t v = 0; v < x->vectors; v++) {
         const LExpr *row = li_mul(k, at, le_int(k, x->width));
         b[v] = let(k, &loop->body, le_load_lanes(k, x->b, in_row(x, row, v), x->lanes), "b");
     }
     for (uint32_t r = 0; r < n; r++) {
-        const LExpr *e = let(k, &loop->body, le_load(k, x->a, li_add(k, a[r], at)), "x");
+        const LExpr *e = let(k, &loop->body, le_load(k, x->a, li_add(k, a[r], along)), "x");
         for (uint32_t v = 0; v < x->vectors; v++) {
             const LExpr *product = le_op2(k, LO_MUL, DT_F32, le_splat(k, e, x->lanes), b[v]);
             uint32_t s = sum[r * x->vectors + v];
@@ -66,7 +68,7 @@ static void tile(const Maker *x, LBlock *block, const LExpr *first, uint32_t n) 
     CHECK(sums <= MAX_TILE);
     for (uint32_t r = 0; r < n; r++) {
         const LExpr *row = li_add(k, first, le_int(k, r));
-        a[r] = let(k, block, li_mul(k, row, x->lda), "a");
+        a[r] = let(k, block, x->transposed ? row : li_mul(k, row, x->lda), "a");
         c[r] = let(k, block, li_mul(k, row, x->ldc), "c");
     }
     for (uint32_t i = 0; i < sums; i++)
@@ -99,9 +101,9 @@ static void tiles(const Maker *x, LBlock *block, uint32_t rows) {
     }
 }
 
-static LoopKernel *panel_version(Routines *r, const char *name, uint32_t width, const VectorKind *kind) {
+static LoopKernel *panel_version(Routines *r, const char *name, uint32_t width, bool transposed, const VectorKind *kind) {
     LoopKernel *k = loop_kernel_new(r->m, r->arena, str_c(name));
-    Maker x = {.k = k, .width = width, .lanes = kind->lanes};
+    Maker x = {.k = k, .width = width, .lanes = kind->lanes, .transposed = transposed};
     x.a = loop_buf(k, LB_ARG, DT_F32, str_c("a"));
     x.b = loop_buf(k, LB_ARG, DT_F32, str_c("b"));
     x.c = loop_buf(k, LB_ARG, DT_F32, str_c("c"));
@@ -126,16 +128,17 @@ static LoopKernel *panel_version(Routines *r, const char *name, uint32_t width, 
     return k;
 }
 
-const LRoutine *panel_routine(Routines *r, uint32_t width) {
-    const char *name = arena_printf(r->arena, "panel_%u", width);
+const LRoutine *panel_routine(Routines *r, uint32_t width, bool transposed) {
+    const char *name = arena_printf(r->arena, "panel_%s%u", transposed ? "t" : "", width);
     for (size_t i = 0; i < r->item.count; i++)
         if (strcmp(r->item.item[i]->name, name) == 0)
             return r->item.item[i];
     LRoutine *x = arena_alloc(r->arena, sizeof *x);
     x->name = name;
-    x->what = arena_printf(r->arena, "C[rows,%u] (+)= A[rows,depth] B[depth,%u]: tiles of rows in registers", width, width);
+    x->what = arena_printf(r->arena, "C[rows,%u] (+)= A B[depth,%u], A stored as [%s]: tiles of rows in registers", width, width,
+                           transposed ? "depth,rows" : "rows,depth");
     for (uint32_t i = 0; i < VECTOR_KINDS; i++)
-        x->version[i] = panel_version(r, name, width, &vector_kinds[i]);
+        x->version[i] = panel_version(r, name, width, transposed, &vector_kinds[i]);
     vec_push(&r->item, x);
     return x;
 }

@@ -16,7 +16,7 @@ typedef struct Routines {
     Vec(LRoutine *) item;
 } Routines;
 
-/* C[rows,width] (+)= A[rows,k] B[k,width]. Arguments: a, b, c; rows, k, lda, ldc, add. */
-const LRoutine *panel_routine(Routines *r, uint32_t width);
+/* C[rows,width] (+)= A[rows,k] B[k,width]. Arguments: a, b, c; rows, k, lda, ldc, add. transposed: A is stored as [k,rows]. */
+const LRoutine *panel_routine(Routines *r, uint32_t width, bool transposed);
 
 #endif

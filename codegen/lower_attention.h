@@ -1,0 +1,37 @@
+/* What attention and its gradient have in common: operands as they are stored, the task at hand, what a query sees. */
+#ifndef MOEC_LOWER_ATTENTION_H
+#define MOEC_LOWER_ATTENTION_H
+
+#include "lower_ops.h"
+
+/* One block: queries i0 .. i0 + rows of head h in example b. */
+typedef struct Attend {
+    const Node *n;
+    uint32_t first; /* operand that is q */
+    View q, k, v, bias;
+    ValueId keep, q_segment, k_segment; /* NONE: without */
+    const LExpr *heads, *batch, *queries, *keys, *width, *value_width;
+    const LExpr *blocks, *b, *h, *i0, *rows;
+    const LBuf *scores;
+    const LExpr *seed, *drop, *scale; /* NULL: no dropout; scale: of what it keeps */
+    /* where a row of the block is being worked on: its number, i + offset, its segment, its first linear
+     * index */
+    const LExpr *row, *query, *segment, *linear;
+} Attend;
+
+/* Operand i of the node's attention; NONE: left out. */
+ValueId attend_operand(const Attend *t, uint32_t i);
+bool attend_open(Lower *l, const Node *n, uint32_t first, Attend *t);
+/* Sets t->seed, drop and scale where there is dropout. */
+void attend_dropout(Lower *l, Attend *t);
+/* x times the mask of the probability of element `index` of all; x without dropout. */
+const LExpr *attend_dropped(Lower *l, const Attend *t, const LExpr *index, const LExpr *x);
+/* The place in the bias row of distance key - query. */
+const LExpr *attend_bias_column(Lower *l, const Attend *t, const LExpr *distance);
+/* The lowest finite float: the score of a key that is not seen. */
+const LExpr *attend_lowest(Lower *l);
+
+/* Attention of many queries (lower_attention_tiles.c). */
+bool lower_attention_tiles(Lower *l, Attend *t, const View *to);
+
+#endif
