@@ -329,6 +329,12 @@ void ls_call(LoopKernel *k, LBlock *b, const LRoutine *r, const LArg *arg) {
         if (v->buf.item[i]->written) ((LBuf *)arg[i].buf)->written = true;
 }
 
+void ls_prefetch(LoopKernel *k, LBlock *b, const LBuf *buf, const LExpr *index) {
+    LStmt *s = stmt(k, b, LS_PREFETCH);
+    s->buf = buf;
+    s->index = index;
+}
+
 uint32_t ls_arguments(const LStmt *s) {
     return s->kind == LS_CALL ? s->routine->version[0]->n_args + s->routine->version[0]->n_params : 0;
 }

@@ -103,6 +103,7 @@ typedef enum LStmtKind {
     LS_IF,       /* if a then body else other */
     LS_MATMUL,   /* C[m,n] (+)= A[m,k] B[k,n], f32 */
     LS_CALL,     /* of a routine */
+    LS_PREFETCH, /* buf[index] will be read soon; it need not be there */
     LS_CHECK,    /* var = a, must be in 0 .. extent-1, else fault and var = 0 */
     LS_NOTE      /* a comment: an IR line */
 } LStmtKind;
@@ -225,6 +226,7 @@ LStmt *ls_matmul(LoopKernel *k, LBlock *b, LMatrix a, LMatrix w, LMatrix c, cons
                  const LExpr *kk, bool accumulate);
 LStmt *ls_phase(LoopKernel *k, const LExpr *blocks);
 void ls_call(LoopKernel *k, LBlock *b, const LRoutine *r, const LArg *arg);
+void ls_prefetch(LoopKernel *k, LBlock *b, const LBuf *buf, const LExpr *index);
 uint32_t ls_arguments(const LStmt *s); /* how many; 0: no CALL */
 uint32_t ls_check(LoopKernel *k, LBlock *b, const LExpr *a, const LExpr *extent, const char *hint);
 void ls_note(LoopKernel *k, LBlock *b, Str text);

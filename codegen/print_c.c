@@ -464,6 +464,17 @@ static void print_check(CPrinter *p, const LStmt *s) {
     text_printf(p->out, "}\n");
 }
 
+/* A hint of compilers that have vectors; plain C does without. */
+static void print_prefetch(CPrinter *p, const LStmt *s) {
+    if (!p->vectors) return;
+    line(p);
+    text_printf(p->out, "__builtin_prefetch(");
+    buf_name(p, s->buf);
+    text_printf(p->out, " + ");
+    print_operand(p, s->index, BIND_SUM);
+    text_printf(p->out, ");\n");
+}
+
 static void print_stmt(CPrinter *p, const LStmt *s) {
     c_mark(p->marks, p->out, s->line);
     switch (s->kind) {
@@ -483,6 +494,7 @@ static void print_stmt(CPrinter *p, const LStmt *s) {
         p->lane = false;
         break;
     case LS_CALL: print_call_of_routine(p, s); break;
+    case LS_PREFETCH: print_prefetch(p, s); break;
     case LS_IF:
         line(p);
         text_printf(p->out, "if (");

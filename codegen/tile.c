@@ -21,6 +21,8 @@ typedef struct Maker {
     uint32_t width, lanes, vectors;
     bool transposed; /* A */
     const LExpr *column; /* first column of the tile */
+    const LExpr *next;   /* where of the next panel what this tile asks for begins; NULL: it asks for nothing */
+    const LExpr *step;   /* how far a step of k goes in it */
 } Maker;
 
 static const LExpr *parameter(LoopKernel *k, const char *name) {
@@ -46,6 +48,8 @@ static void multiply(const Maker *x, LBlock *block, uint32_t n, const LExpr *con
     LStmt *loop = ls_for(k, block, x->depth, "k");
     const LExpr *at = le_var(k, loop->var), *b[MAX_TILE];
     const LExpr *along = x->transposed ? let(k, &loop->body, li_mul(k, at, x->lda), "along") : at;
+    if (x->next)
+        ls_prefetch(k, &loop->body, x->b, li_add(k, x->next, li_mul(k, at, x->step)));
     for (uint32_t v = 0; v < x->vectors; v++) {
         const LExpr *row = li_mul(k, at, le_int(k, x->width));
         b[v] = let(k, &loop->body, le_load_lanes(k, x->b, in_row(x, row, v), x->lanes), "b");
@@ -84,12 +88,27 @@ static void tile(const Maker *x, LBlock *block, const LExpr *first, uint32_t n) 
 
 /* ---- the routine -------------------------------------------------------------------------------------- */
 
+/* While tiles go down a panel, which stays in cache, they ask for the next one, each for its share: the first of them would
+ * wait for memory otherwise. */
+static void ask_for_next(Maker *x, LBlock *block, const LExpr *whole, const LExpr *tile) {
+    LoopKernel *k = x->k;
+    const LExpr *share = li_div(k, li_add(k, whole, le_int(k, x->width - 1)), whole);
+    const LExpr *some = li_min(k, le_int(k, 1), li_div(k, whole, le_int(k, 4))); /* 0: the panel is soon through */
+    x->step = let(k, block, li_mul(k, share, some), "step");
+    const LExpr *panel = li_mul(k, x->depth, le_int(k, x->width));
+    x->next = let(k, block, li_add(k, panel, li_mul(k, li_mul(k, tile, x->depth), x->step)), "next");
+}
+
 /* As many tiles of `rows` rows as there are, then what is left in tiles of 4, 2 and 1. */
-static void tiles(const Maker *x, LBlock *block, uint32_t rows) {
+static void tiles(Maker *x, LBlock *block, uint32_t rows) {
     LoopKernel *k = x->k;
     const LExpr *whole = let(k, block, li_div(k, x->rows, le_int(k, rows)), "whole");
     LStmt *loop = ls_for(k, block, whole, "tile");
-    tile(x, &loop->body, let(k, &loop->body, li_mul(k, le_var(k, loop->var), le_int(k, rows)), "row"), rows);
+    const LExpr *at = le_var(k, loop->var);
+    if (!x->transposed)
+        ask_for_next(x, &loop->body, whole, at);
+    tile(x, &loop->body, let(k, &loop->body, li_mul(k, at, le_int(k, rows)), "row"), rows);
+    x->next = NULL;
     uint32_t row = ls_let(k, block, DT_I64, li_mul(k, whole, le_int(k, rows)), "row");
     for (uint32_t n = 4; n; n /= 2) {
         if (n >= rows)

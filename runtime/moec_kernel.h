@@ -22,12 +22,12 @@ static inline float moec_bits_f32(uint32_t u) {
     return f;
 }
 
-/* e^x to 1 ulp: x = n ln 2 + r, a polynomial on |r| <= ln 2 / 2 (Cephes' coefficients), 2^n in two factors so that
- * the ends of the range come out as 0, subnormal and infinity. NaN passes through. */
+/* e^x to 1 ulp: x = n ln 2 + r, a polynomial on |r| <= ln 2 / 2 (Cephes' coefficients), twice that times 2^(n-1). Results
+ * below about 2^-125 are 0, beyond the largest float infinity; NaN passes through. */
 static inline float moec_exp_f32(float x) {
-    float c = x < -104.0f ? -104.0f : x;
-    c = c > 89.0f ? 89.0f : c;
-    float shifted = c * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the integer lands in the low bits */
+    float c = -87.3f > x ? -87.3f : x;
+    c = 89.0f < c ? 89.0f : c;
+    float shifted = c * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: n lands in the low bits */
     float n = shifted - 12582912.0f;
     float r = c - n * 0.693359375f;
     r = r + n * 2.12194440e-4f;
@@ -40,10 +40,7 @@ static inline float moec_exp_f32(float x) {
     p = p * r * r + r + 1.0f;
     uint32_t bits;
     memcpy(&bits, &shifted, sizeof bits);
-    int32_t e = (int32_t)(bits & 0x7fffffu) - 0x400000;
-    e = e < -160 ? -160 : e > 160 ? 160 : e; /* NaN has arbitrary bits */
-    int32_t half = e / 2;
-    return p * moec_bits_f32((uint32_t)(half + 127) << 23) * moec_bits_f32((uint32_t)(e - half + 127) << 23);
+    return (p + p) * moec_bits_f32((bits << 23) + (126u << 23));
 }
 
 /* A polynomial near 0, where 1 - 2/(e^2x + 1) would cancel (Cephes' coefficients). */
@@ -60,8 +57,9 @@ static inline float moec_tanh_f32(float x) {
 }
 
 static inline float moec_sigmoid_f32(float x) { return 1.0f / (1.0f + moec_exp_f32(-x)); }
+/* x/2 (1 + tanh u) = x / (1 + e^-2u) */
 static inline float moec_gelu_f32(float x) {
-    return 0.5f * x * (1.0f + moec_tanh_f32(0.7978845608f * (x + 0.044715f * x * x * x)));
+    return x / (1.0f + moec_exp_f32(-1.5957691216f * (x + 0.044715f * x * x * x)));
 }
 /* Beyond 10 the derivative is 0 or 1 to the last bit, and x * x no longer overflows. */
 static inline float moec_gelu_grad_f32(float x) {

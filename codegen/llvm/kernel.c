@@ -299,6 +299,14 @@ static void call_routine(Builder *x, const LStmt *s) {
     lb_call_named(x, str_c(s->routine->name), arg, n);
 }
 
+static void prefetch(Builder *x, const LStmt *s) {
+    unsigned id = LLVMLookupIntrinsicID("llvm.prefetch", 13);
+    Val f = LLVMGetIntrinsicDeclaration(x->m, id, &x->ptr, 1), at[] = {expr(x, s->index)};
+    Val address = LLVMBuildGEP2(x->b, lb_scalar(x, s->buf->dtype), x->buf[s->buf->id], at, 1, "");
+    Val arg[] = {address, lb_number(x->i32, 0), lb_number(x->i32, 3), lb_number(x->i32, 1)}; /* read, keep, data */
+    LLVMBuildCall2(x->b, LLVMGlobalGetValueType(f), f, arg, 4, "");
+}
+
 static void check(Builder *x, const LStmt *s) {
     Val v = index_of(x, s->a), extent = index_of(x, s->extent);
     LLVMBuildStore(x->b, v, x->var[s->var]);
@@ -328,6 +336,9 @@ static void statement(Builder *x, const LStmt *s) {
         break;
     case LS_CALL:
         call_routine(x, s);
+        break;
+    case LS_PREFETCH:
+        prefetch(x, s);
         break;
     case LS_IF:
         branch(x, s);
