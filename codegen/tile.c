@@ -11,7 +11,12 @@ const VectorKind vector_kinds[VECTOR_KINDS] = {
     {"plain C", NULL, 16, 4, 1},
 };
 
-enum { MAX_TILE = 64 }; /* sums */
+enum {
+    MAX_TILE = 64, /* sums */
+    LINE = 16,     /* floats of a cache line */
+    SEVERAL = 4,   /* tiles that make a panel worth keeping */
+    AHEAD = 192    /* steps of k, about what memory is late by */
+};
 
 /* A routine while its statements are made. */
 typedef struct Maker {
@@ -48,8 +53,8 @@ static void multiply(const Maker *x, LBlock *block, uint32_t n, const LExpr *con
     LStmt *loop = ls_for(k, block, x->depth, "k");
     const LExpr *at = le_var(k, loop->var), *b[MAX_TILE];
     const LExpr *along = x->transposed ? let(k, &loop->body, li_mul(k, at, x->lda), "along") : at;
-    if (x->next)
-        ls_prefetch(k, &loop->body, x->b, li_add(k, x->next, li_mul(k, at, x->step)));
+    for (uint32_t line = 0; x->next && line < x->width; line += LINE)
+        ls_prefetch(k, &loop->body, x->b, li_add(k, li_add(k, x->next, li_mul(k, at, x->step)), le_int(k, line)));
     for (uint32_t v = 0; v < x->vectors; v++) {
         const LExpr *row = li_mul(k, at, le_int(k, x->width));
         b[v] = let(k, &loop->body, le_load_lanes(k, x->b, in_row(x, row, v), x->lanes), "b");
@@ -88,15 +93,21 @@ static void tile(const Maker *x, LBlock *block, const LExpr *first, uint32_t n) 
 
 /* ---- the routine -------------------------------------------------------------------------------------- */
 
-/* While tiles go down a panel, which stays in cache, they ask for the next one, each for its share: the first of them would
- * wait for memory otherwise. */
+/* A panel that several tiles go down stays in cache: each of them asks for its share of the next panel, for which the
+ * first of them would wait otherwise. One that few go down is asked for a little ahead. */
 static void ask_for_next(Maker *x, LBlock *block, const LExpr *whole, const LExpr *tile) {
     LoopKernel *k = x->k;
-    const LExpr *share = li_div(k, li_add(k, whole, le_int(k, x->width - 1)), whole);
-    const LExpr *some = li_min(k, le_int(k, 1), li_div(k, whole, le_int(k, 4))); /* 0: the panel is soon through */
-    x->step = let(k, block, li_mul(k, share, some), "step");
-    const LExpr *panel = li_mul(k, x->depth, le_int(k, x->width));
-    x->next = let(k, block, li_add(k, panel, li_mul(k, li_mul(k, tile, x->depth), x->step)), "next");
+    const LExpr *width = le_int(k, x->width), *several = le_op2(k, LO_GE, DT_BOOL, whole, le_int(k, SEVERAL));
+    const LExpr *share = li_div(k, li_sub(k, li_add(k, whole, width), le_int(k, 1)), whole);
+    const LExpr *panel = li_mul(k, x->depth, width), *ahead = le_int(k, AHEAD * x->width);
+    x->step = let(k, block, le_select(k, several, share, width), "step");
+    const LExpr *own = li_add(k, panel, li_mul(k, li_mul(k, tile, x->depth), x->step));
+    x->next = let(k, block, le_select(k, several, own, ahead), "next");
+}
+
+static void ask_ahead(Maker *x) {
+    x->step = le_int(x->k, x->width);
+    x->next = le_int(x->k, AHEAD * x->width);
 }
 
 /* As many tiles of `rows` rows as there are, then what is left in tiles of 4, 2 and 1. */
@@ -108,7 +119,8 @@ static void tiles(Maker *x, LBlock *block, uint32_t rows) {
     if (!x->transposed)
         ask_for_next(x, &loop->body, whole, at);
     tile(x, &loop->body, let(k, &loop->body, li_mul(k, at, le_int(k, rows)), "row"), rows);
-    x->next = NULL;
+    if (!x->transposed)
+        ask_ahead(x);
     uint32_t row = ls_let(k, block, DT_I64, li_mul(k, whole, le_int(k, rows)), "row");
     for (uint32_t n = 4; n; n /= 2) {
         if (n >= rows)
