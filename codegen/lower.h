@@ -34,6 +34,7 @@ typedef struct Lower {
     const LowerOptions *o;
     uint32_t *uses;
     View *view;
+    const LBuf **left;    /* value as panels of rows, where it is there (lower_panel.c) */
     bool *streamed;       /* product that is computed where it is read (lower_panel.c) */
     bool *row;            /* value carries the row axes */
     int n_row;            /* row axes, 0 when not row-local */

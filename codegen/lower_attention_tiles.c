@@ -64,14 +64,14 @@ static LMatrix head(Lower *l, const Attend *t, const View *w, const LExpr *from,
     return (LMatrix){w->buf, view_index(l, w, at), le_dim(l->k, w->stride[1]), false};
 }
 
-static void multiply(Lower *l, const LMatrix *a, bool transposed, const LBuf *b, const LBuf *c, const LExpr *rows,
+static void multiply(Lower *l, const LMatrix *a, Left left, const LBuf *b, const LBuf *c, const LExpr *rows,
                      const LExpr *depth, bool add) {
     LoopKernel *k = l->k;
     const LArg arg[] = {
         {a->buf, a->offset},      {b, number(l, 0)},      {c, number(l, 0)},         {NULL, rows}, {NULL, depth}, {NULL, a->ld},
         {NULL, number(l, QUERIES)}, {NULL, number(l, add)},
     };
-    ls_call(k, l->block, panel_routine(l->o->routines, QUERIES, transposed), arg);
+    ls_call(k, l->block, panel_routine(l->o->routines, QUERIES, left), arg);
 }
 
 /* ---- the tile's queries ------------------------------------------------------------------------------- */
@@ -230,13 +230,13 @@ static void exponentiate(Lower *l, const Tile *x) {
 static void attend_block(Lower *l, const Tile *x) {
     const Attend *t = x->t;
     LMatrix keys = head(l, t, &t->k, x->j0, t->width), values = head(l, t, &t->v, x->j0, t->value_width);
-    multiply(l, &keys, false, x->q, x->s, x->keys, t->width, false);
+    multiply(l, &keys, LEFT_ROWS, x->q, x->s, x->keys, t->width, false);
     pack_bias(l, x);
     keep_max(l, x);
     find_max(l, x);
     shrink(l, x);
     exponentiate(l, x);
-    multiply(l, &values, true, x->s, x->o, t->value_width, x->keys, true);
+    multiply(l, &values, LEFT_COLUMNS, x->s, x->o, t->value_width, x->keys, true);
 }
 
 /* ---- the whole ---------------------------------------------------------------------------------------------- */

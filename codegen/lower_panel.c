@@ -13,22 +13,28 @@
 
 /* ---- products by panels ------------------------------------------------------------------------------ */
 
-/* The constant extents of a product's right operand, [batch,panels,depth,width]. */
+/* The constant extents of a product's right operand, stored as [batch,panels,depth,width]; columns: of the result, for each
+ * batch. Transposed, the panels hold what is summed up, and their depth is the result's columns. */
 typedef struct Panels {
     ValueId from;
-    int64_t batch, panels, depth, width, columns; /* columns: of the matrix, for each batch */
+    int64_t batch, panels, depth, width, columns;
+    bool transposed;
 } Panels;
 
 static bool panels_of(const Lower *l, const Node *n, Panels *p) {
     const Node *u = n->op == OP_matmul ? value_node(l->f, n->in[1]) : NULL;
-    if (!l->n_row || !l->row[n->out] || !u || u->op != OP_unpack || node_int(n, AT_tb, 0) || l->f->value[u->in[0]].kind != VK_INPUT)
+    if (!l->n_row || !l->row[n->out] || !u || u->op != OP_unpack || l->f->value[u->in[0]].kind != VK_INPUT)
         return false;
     const Type *t = &l->f->value[u->in[0]].type, *matrix = &l->f->value[u->out].type;
     int64_t dim[MOEC_MAX_RANK];
     for (int i = 0; i < t->rank; i++)
         if (!dim_is_const(l->t, t->dim[i], &dim[i]))
             return false;
-    *p = (Panels){u->in[0], 1, dim[t->rank - 3], dim[t->rank - 2], dim[t->rank - 1], 0};
+    *p = (Panels){u->in[0], 1, dim[t->rank - 3], dim[t->rank - 2], dim[t->rank - 1], 0, node_int(n, AT_tb, 0)};
+    if (p->transposed) {
+        p->columns = p->depth;
+        return t->rank == 3 && lower_rank(l, n->out) == 2 && lower_rank(l, n->in[0]) == 2;
+    }
     for (int i = 0; i < t->rank - 3; i++)
         p->batch *= dim[i];
     return dim_is_const(l->t, matrix->dim[matrix->rank - 1], &p->columns);
@@ -58,7 +64,7 @@ static const LBuf *block_scratch(Lower *l, int64_t rows, int64_t columns) {
 static void multiply(Lower *l, const Panels *p, const LMatrix *a, const LBuf *b, const LExpr *panel,
                      const LMatrix *c, const LExpr *rows, bool add) {
     LoopKernel *k = l->k;
-    const LRoutine *r = panel_routine(l->o->routines, (uint32_t)p->width, false);
+    const LRoutine *r = panel_routine(l->o->routines, (uint32_t)p->width, LEFT_ROWS);
     const LArg arg[] = {
         {a->buf, a->offset},
         {b, li_mul(k, panel, le_int(k, p->depth * p->width))},
@@ -162,10 +168,20 @@ static void store_panel(Lower *l, const Whole *x, const LMatrix *a, LMatrix c, c
     copy_tile(l, t, p->width, &c, rows->extent, li_min(k, le_int(k, p->width), li_sub(k, le_int(k, p->columns), first)), add);
 }
 
+static bool store_streams(Lower *l, ValueId v, const View *to, bool accumulate);
+
 bool lower_panels(Lower *l, const Node *n, const View *to, bool accumulate) {
     LoopKernel *k = l->k;
     Whole x = {.c = *to};
-    if (!panels_of(l, n, &x.p) || !left_operand(l, n->in[0], &x.a))
+    if (!panels_of(l, n, &x.p))
+        BUG("no product by panels");
+    if (x.p.transposed) {
+        l->streamed[n->out] = true; /* into itself */
+        bool ok = store_streams(l, n->out, to, accumulate);
+        l->streamed[n->out] = false;
+        return ok;
+    }
+    if (!left_operand(l, n->in[0], &x.a))
         return false;
     whole_axes(l, n, &x);
     x.room = x.p.columns;
@@ -304,6 +320,8 @@ static bool streams_into(const Lower *l, const Panels *p, Stream s) {
     if (s.sink == NONE)
         return false;
     int64_t width = block_width(l, s.sink);
+    if (p->transposed)
+        return width > 0;
     bool whole = width > 0 && width % p->width == 0 && s.first % p->width == 0;
     return whole && (p->batch == 1 || p->columns % width == 0);
 }
@@ -357,6 +375,7 @@ static bool joins_whole_term(const Lower *l, ValueId v) {
 void lower_find_streams(Lower *l) {
     const Func *f = l->f;
     l->streamed = arena_array(l->k->arena, f->n_values + 1, sizeof *l->streamed);
+    l->left = arena_array(l->k->arena, f->n_values + 1, sizeof *l->left);
     for (uint32_t i = 0; i < f->n_nodes; i++)
         l->streamed[f->node[i].out] = is_streamed(l, &f->node[i]);
     for (bool changed = true; changed;) {
@@ -417,38 +436,112 @@ bool lower_has_sources(const Lower *l, ValueId v) {
     return n > 0;
 }
 
-/* A block of a source's columns into its tile, which is the source's storage as long as the block lasts. */
-static void open_source(Lower *l, Source *s, const LExpr *block, int64_t width) {
+/* Rows that a block works on at a time: `count` from `first` on. */
+typedef struct Band {
+    const LExpr *first, *count;
+} Band;
+
+/* The left operand of a transposed product as panels of rows, [rows / 32, its columns in whole panels, 32], zeros where there
+ * is nothing: rows are lanes then, and the weight, read as it lies, is the routine's left operand. */
+static bool pack_left(Lower *l, ValueId v, const Panels *p, const View *a) {
+    LoopKernel *k = l->k;
+    int64_t bands = (l->tile_max + PANEL_COLUMNS - 1) / PANEL_COLUMNS, depth = p->panels * p->width, columns;
+    if (l->left[v])
+        return true;
+    if (!dim_is_const(l->t, lower_dim(l, v, 1), &columns))
+        BUG("columns of a left operand are not constant");
+    const LBuf *b = loop_scratch(k, DT_F32, bands * PANEL_COLUMNS * depth * 4, str_c("lanes"));
+    if (!b)
+        return diag_error(l->d, DIAG_SHAPE_SIZE, NULL, "the rows of a product are too large");
+    const LExpr *block, *wide = le_int(k, PANEL_COLUMNS);
+    l->block = &lower_blocks(l, le_int(k, p->panels), &block)->body;
+    LStmt *m = ls_for(k, l->block, li_mul(k, li_div(k, li_add(k, l->tile, le_int(k, PANEL_COLUMNS - 1)), wide), wide), "m");
+    LStmt *j = ls_for(k, &m->body, le_int(k, p->width), "j");
+    const LExpr *row = le_var(k, m->var), *column = li_add(k, li_mul(k, block, le_int(k, p->width)), le_var(k, j->var));
+    const LExpr *last_row = li_sub(k, l->tile, le_int(k, 1)), *last = le_int(k, columns - 1);
+    const LExpr *at[2] = {li_min(k, row, last_row), li_min(k, column, last)};
+    const LExpr *e = le_load(k, a->buf, view_index(l, a, at)), *zero = le_num(k, DT_F32, 0);
+    if (columns < depth)
+        e = le_select(k, le_op2(k, LO_LT, DT_BOOL, column, le_int(k, columns)), e, zero);
+    e = le_select(k, le_op2(k, LO_LT, DT_BOOL, row, l->tile), e, zero);
+    const LExpr *band = li_mul(k, li_div(k, row, wide), le_int(k, depth * PANEL_COLUMNS));
+    const LExpr *to = li_add(k, li_add(k, band, li_mul(k, column, wide)), li_mod(k, row, wide));
+    ls_store(k, &j->body, b, to, e);
+    l->block = lower_serial(l);
+    l->left[v] = b;
+    return true;
+}
+
+static const LExpr *first_column(Lower *l, const LExpr *block, int64_t width, int64_t first) {
+    return li_add(l->k, li_mul(l->k, block, le_int(l->k, width)), le_int(l->k, first));
+}
+
+/* C^T[columns, rows] = W^T's rows by the rows as lanes. */
+static void multiply_transposed(Lower *l, const Source *s, const LExpr *column, int64_t width, const Band *band) {
+    LoopKernel *k = l->k;
+    const Panels *p = &s->p;
+    int64_t depth = p->panels * p->width;
+    const LRoutine *r = panel_routine(l->o->routines, PANEL_COLUMNS, p->width == PANEL_NARROW ? LEFT_NARROW : LEFT_PANELS);
+    const LBuf *lanes = l->left[value_node(l->f, s->v)->in[0]];
+    const LExpr *rows = le_int(k, width);
+    if (p->columns % width)
+        rows = li_min(k, rows, li_sub(k, le_int(k, p->columns), column));
+    const LArg arg[] = {
+        {l->view[p->from].buf, li_mul(k, column, le_int(k, p->width))},
+        {lanes, li_mul(k, band->first, le_int(k, depth))},
+        {s->tile, le_int(k, 0)},
+        {NULL, rows},
+        {NULL, le_int(k, p->panels)},
+        {NULL, le_int(k, p->depth * p->width)},
+        {NULL, le_int(k, PANEL_COLUMNS)},
+        {NULL, le_int(k, 0)},
+    };
+    ls_call(k, l->block, r, arg);
+}
+
+static void multiply_panels(Lower *l, const Source *s, const LExpr *block, int64_t width, const Band *band) {
     LoopKernel *k = l->k;
     int64_t panels = width / s->p.width;
-    const LExpr *lda = le_dim(k, s->a.stride[0]), *a = s->a.offset;
+    const LExpr *a = li_add(k, s->a.offset, li_mul(k, band->first, le_dim(k, s->a.stride[0])));
     const LExpr *panel = li_add(k, li_mul(k, block, le_int(k, panels)), le_int(k, s->first / s->p.width));
-    if (s->p.batch > 1) { /* whole blocks to a batch: panels count on, and so does the left operand's axis */
-        const LExpr *h = li_div(k, panel, le_int(k, s->p.panels));
-        if (s->a.rank > 2)
-            a = li_add(k, a, li_mul(k, h, le_dim(k, s->a.stride[1])));
-    }
-    LMatrix from = {s->a.buf, a, lda, false};
-    LStmt *loop = panels > 1 ? ls_for(k, l->block, le_int(k, panels), "panel") : NULL;
+    if (s->p.batch > 1 && s->a.rank > 2) /* whole blocks to a batch: panels count on, and so does the left operand's axis */
+        a = li_add(k, a, li_mul(k, li_div(k, panel, le_int(k, s->p.panels)), le_dim(k, s->a.stride[1])));
+    LMatrix from = {s->a.buf, a, le_dim(k, s->a.stride[0]), false};
     LBlock *back = l->block;
+    LStmt *loop = panels > 1 ? ls_for(k, l->block, le_int(k, panels), "panel") : NULL;
     const LExpr *i = loop ? le_var(k, loop->var) : le_int(k, 0);
     if (loop)
         l->block = &loop->body;
     LMatrix to = {s->tile, li_mul(k, i, le_int(k, s->p.width)), le_int(k, width), false};
-    multiply(l, &s->p, &from, l->view[s->p.from].buf, li_add(k, panel, i), &to, l->tile, false);
+    multiply(l, &s->p, &from, l->view[s->p.from].buf, li_add(k, panel, i), &to, band->count, false);
     l->block = back;
+}
+
+/* A block of a source's columns, of a band of rows, into its tile, which is the source's storage as long as they last. */
+static void open_source(Lower *l, Source *s, const LExpr *block, int64_t width, const Band *band) {
+    LoopKernel *k = l->k;
+    const LExpr *column = first_column(l, block, width, s->at_first);
     View *w = &l->view[s->at];
     *w = lower_contiguous(l, s->at, s->tile, le_int(k, 0));
+    if (s->p.transposed) {
+        multiply_transposed(l, s, first_column(l, block, width, s->first), width, band);
+        w->stride[0] = dim_const(l->t, 1);
+        for (int a = 1; a < w->rank; a++)
+            w->stride[a] = dim_mul(l->t, w->stride[a], dim_const(l->t, PANEL_COLUMNS));
+        w->origin = li_add(k, band->first, li_mul(k, column, le_int(k, PANEL_COLUMNS)));
+        return;
+    }
+    multiply_panels(l, s, block, width, band);
     w->stride[0] = dim_const(l->t, width);
-    w->origin = li_add(k, li_mul(k, block, le_int(k, width)), le_int(k, s->at_first));
+    w->origin = li_add(k, li_mul(k, band->first, le_int(k, width)), column);
 }
 
 /* The loop over a block's elements. */
-static void store_block(Lower *l, ValueId v, const View *to, const LExpr *block, int64_t width) {
+static void store_block(Lower *l, ValueId v, const View *to, const LExpr *block, int64_t width, const Band *band, bool add) {
     LoopKernel *k = l->k;
     const LExpr *idx[MOEC_MAX_RANK];
-    LStmt *i = ls_for(k, l->block, l->tile, "m");
-    idx[0] = le_var(k, i->var);
+    LStmt *i = ls_for(k, l->block, band->count, "m");
+    idx[0] = li_add(k, band->first, le_var(k, i->var));
     l->block = &i->body;
     if (lower_rank(l, v) == 3) {
         LStmt *j = ls_lanes(k, l->block, le_int(k, width), "j");
@@ -464,28 +557,50 @@ static void store_block(Lower *l, ValueId v, const View *to, const LExpr *block,
         idx[1] = li_add(k, first, le_var(k, j->var));
         l->block = &j->body;
     }
-    const LExpr *e = lower_pull(l, v, idx);
-    ls_store(k, l->block, to->buf, view_index(l, to, idx), e);
+    const LExpr *e = lower_pull(l, v, idx), *at = view_index(l, to, idx);
+    ls_store(k, l->block, to->buf, at, add ? le_op2(k, LO_ADD, e->type, le_load(k, to->buf, at), e) : e);
 }
 
-bool lower_streams(Lower *l, ValueId v, const View *to) {
+/* All rows at once, or by 32 where a source has them as lanes; what follows stands inside. */
+static Band open_band(Lower *l, bool lanes) {
+    LoopKernel *k = l->k;
+    if (!lanes)
+        return (Band){le_int(k, 0), l->tile};
+    const LExpr *wide = le_int(k, PANEL_COLUMNS);
+    LStmt *s = ls_for(k, l->block, li_div(k, li_add(k, l->tile, le_int(k, PANEL_COLUMNS - 1)), wide), "band");
+    l->block = &s->body;
+    const LExpr *first = le_var(k, ls_let(k, l->block, DT_I64, li_mul(k, le_var(k, s->var), wide), "first"));
+    return (Band){first, le_var(k, ls_let(k, l->block, DT_I64, li_min(k, wide, li_sub(k, l->tile, first)), "count"))};
+}
+
+static bool store_streams(Lower *l, ValueId v, const View *to, bool accumulate) {
     LoopKernel *k = l->k;
     Source s[MAX_SOURCES];
     uint32_t n = find_sources(l, v, 0, s, 0);
     int64_t width = block_width(l, v), inner = inner_count(l, v);
-    for (uint32_t i = 0; i < n; i++)
-        if (!left_operand(l, value_node(l->f, s[i].v)->in[0], &s[i].a))
+    bool lanes = false;
+    for (uint32_t i = 0; i < n; i++) {
+        ValueId left = value_node(l->f, s[i].v)->in[0];
+        if (!left_operand(l, left, &s[i].a) || (s[i].p.transposed && !pack_left(l, left, &s[i].p, &s[i].a)))
             return false;
+        lanes = lanes || s[i].p.transposed;
+    }
     const LExpr *block;
     l->block = &lower_blocks(l, le_int(k, (inner + width - 1) / width), &block)->body;
     for (uint32_t i = 0; i < n; i++)
-        s[i].tile = block_scratch(l, l->tile_max, width);
+        s[i].tile = block_scratch(l, s[i].p.transposed ? width : lanes ? PANEL_COLUMNS : l->tile_max,
+                                  s[i].p.transposed ? PANEL_COLUMNS : width);
     View *views = arena_array(k->arena, l->f->n_values, sizeof *views); /* those of tiles end with the block */
     memcpy(views, l->view, l->f->n_values * sizeof *views);
+    Band band = open_band(l, lanes);
     for (uint32_t i = 0; i < n; i++)
-        open_source(l, &s[i], block, width);
-    store_block(l, v, to, block, width);
+        open_source(l, &s[i], block, width, &band);
+    store_block(l, v, to, block, width, &band, accumulate);
     memcpy(l->view, views, l->f->n_values * sizeof *views);
     l->block = lower_serial(l);
     return true;
+}
+
+bool lower_streams(Lower *l, ValueId v, const View *to) {
+    return store_streams(l, v, to, false);
 }

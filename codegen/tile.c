@@ -1,6 +1,8 @@
 /* Routines of register tiles, one version a kind of vectors: loop IR, all unrolled but the loops over k and over tiles. */
 #include "tile.h"
 
+#include "../compiler/pack.h"
+
 #include <string.h>
 
 /* Registers: tile rows times vectors hold sums, as many as vectors hold a row of B. */
@@ -24,7 +26,7 @@ typedef struct Maker {
     const LBuf *a, *b, *c;
     const LExpr *rows, *depth, *lda, *ldc, *add;
     uint32_t width, lanes, vectors;
-    bool transposed; /* A */
+    Left left;
     const LExpr *column; /* first column of the tile */
     const LExpr *next;   /* where of the next panel what this tile asks for begins; NULL: it asks for nothing */
     const LExpr *step;   /* how far a step of k goes in it */
@@ -47,26 +49,48 @@ static const LExpr *in_row(const Maker *x, const LExpr *row, uint32_t v) {
     return li_add(k, li_add(k, row, x->column), le_int(k, v * x->lanes));
 }
 
-/* sum[r][v] += a[r] b[v], one step of k a turn. */
-static void multiply(const Maker *x, LBlock *block, uint32_t n, const LExpr *const *a, const uint32_t *sum) {
+/* Steps of k in a panel of A; 0: it has none. */
+static uint32_t panel_steps(Left left) {
+    return left == LEFT_PANELS ? PANEL_COLUMNS : left == LEFT_NARROW ? PANEL_NARROW : 0;
+}
+
+/* sum[r][v] += a[r] b[v], one step of k a turn: step `at` of all, `along` elements from a row's first in A. */
+static void step(const Maker *x, LBlock *block, uint32_t n, const LExpr *const *a, const uint32_t *sum,
+                 const LExpr *at, const LExpr *along) {
     LoopKernel *k = x->k;
-    LStmt *loop = ls_for(k, block, x->depth, "k");
-    const LExpr *at = le_var(k, loop->var), *b[MAX_TILE];
-    const LExpr *along = x->transposed ? let(k, &loop->body, li_mul(k, at, x->lda), "along") : at;
+    const LExpr *b[MAX_TILE];
     for (uint32_t line = 0; x->next && line < x->width; line += LINE)
-        ls_prefetch(k, &loop->body, x->b, li_add(k, li_add(k, x->next, li_mul(k, at, x->step)), le_int(k, line)));
+        ls_prefetch(k, block, x->b, li_add(k, li_add(k, x->next, li_mul(k, at, x->step)), le_int(k, line)));
     for (uint32_t v = 0; v < x->vectors; v++) {
         const LExpr *row = li_mul(k, at, le_int(k, x->width));
-        b[v] = let(k, &loop->body, le_load_lanes(k, x->b, in_row(x, row, v), x->lanes), "b");
+        b[v] = let(k, block, le_load_lanes(k, x->b, in_row(x, row, v), x->lanes), "b");
     }
     for (uint32_t r = 0; r < n; r++) {
-        const LExpr *e = let(k, &loop->body, le_load(k, x->a, li_add(k, a[r], along)), "x");
+        const LExpr *e = let(k, block, le_load(k, x->a, li_add(k, a[r], along)), "x");
         for (uint32_t v = 0; v < x->vectors; v++) {
             const LExpr *product = le_op2(k, LO_MUL, DT_F32, le_splat(k, e, x->lanes), b[v]);
             uint32_t s = sum[r * x->vectors + v];
-            ls_set(k, &loop->body, s, le_op2(k, LO_ADD, DT_F32, le_var(k, s), product));
+            ls_set(k, block, s, le_op2(k, LO_ADD, DT_F32, le_var(k, s), product));
         }
     }
+}
+
+static void multiply(const Maker *x, LBlock *block, uint32_t n, const LExpr *const *a, const uint32_t *sum) {
+    LoopKernel *k = x->k;
+    uint32_t steps = panel_steps(x->left);
+    LStmt *loop = ls_for(k, block, x->depth, steps ? "panel" : "k");
+    const LExpr *at = le_var(k, loop->var), *along = at;
+    block = &loop->body;
+    if (x->left != LEFT_ROWS)
+        along = let(k, block, li_mul(k, at, x->lda), "along");
+    if (steps) {
+        const LExpr *first = let(k, block, li_mul(k, at, le_int(k, steps)), "first");
+        LStmt *inner = ls_for(k, block, le_int(k, steps), "k");
+        block = &inner->body;
+        at = li_add(k, first, le_var(k, inner->var));
+        along = li_add(k, along, le_var(k, inner->var));
+    }
+    step(x, block, n, a, sum, at, along);
 }
 
 /* Rows from `first` on, n of them. */
@@ -77,7 +101,9 @@ static void tile(const Maker *x, LBlock *block, const LExpr *first, uint32_t n) 
     CHECK(sums <= MAX_TILE);
     for (uint32_t r = 0; r < n; r++) {
         const LExpr *row = li_add(k, first, le_int(k, r));
-        a[r] = let(k, block, x->transposed ? row : li_mul(k, row, x->lda), "a");
+        uint32_t steps = panel_steps(x->left);
+        const LExpr *apart = x->left == LEFT_ROWS ? x->lda : le_int(k, steps ? steps : 1);
+        a[r] = let(k, block, li_mul(k, row, apart), "a");
         c[r] = let(k, block, li_mul(k, row, x->ldc), "c");
     }
     for (uint32_t i = 0; i < sums; i++)
@@ -116,10 +142,10 @@ static void tiles(Maker *x, LBlock *block, uint32_t rows) {
     const LExpr *whole = let(k, block, li_div(k, x->rows, le_int(k, rows)), "whole");
     LStmt *loop = ls_for(k, block, whole, "tile");
     const LExpr *at = le_var(k, loop->var);
-    if (!x->transposed)
+    if (x->left == LEFT_ROWS)
         ask_for_next(x, &loop->body, whole, at);
     tile(x, &loop->body, let(k, &loop->body, li_mul(k, at, le_int(k, rows)), "row"), rows);
-    if (!x->transposed)
+    if (x->left == LEFT_ROWS)
         ask_ahead(x);
     uint32_t row = ls_let(k, block, DT_I64, li_mul(k, whole, le_int(k, rows)), "row");
     for (uint32_t n = 4; n; n /= 2) {
@@ -132,9 +158,9 @@ static void tiles(Maker *x, LBlock *block, uint32_t rows) {
     }
 }
 
-static LoopKernel *panel_version(Routines *r, const char *name, uint32_t width, bool transposed, const VectorKind *kind) {
+static LoopKernel *panel_version(Routines *r, const char *name, uint32_t width, Left left, const VectorKind *kind) {
     LoopKernel *k = loop_kernel_new(r->m, r->arena, str_c(name));
-    Maker x = {.k = k, .width = width, .lanes = kind->lanes, .transposed = transposed};
+    Maker x = {.k = k, .width = width, .lanes = kind->lanes, .left = left};
     x.a = loop_buf(k, LB_ARG, DT_F32, str_c("a"));
     x.b = loop_buf(k, LB_ARG, DT_F32, str_c("b"));
     x.c = loop_buf(k, LB_ARG, DT_F32, str_c("c"));
@@ -159,17 +185,26 @@ static LoopKernel *panel_version(Routines *r, const char *name, uint32_t width, 
     return k;
 }
 
-const LRoutine *panel_routine(Routines *r, uint32_t width, bool transposed) {
-    const char *name = arena_printf(r->arena, "panel_%s%u", transposed ? "t" : "", width);
+static const struct {
+    const char *name, *what;
+} lefts[] = {
+    [LEFT_ROWS] = {"panel_", "rows,depth"},
+    [LEFT_COLUMNS] = {"panel_t", "depth,rows"},
+    [LEFT_PANELS] = {"panel_w", "depth,.,32"},
+    [LEFT_NARROW] = {"panel_n", "depth,.,16"},
+};
+
+const LRoutine *panel_routine(Routines *r, uint32_t width, Left left) {
+    const char *name = arena_printf(r->arena, "%s%u", lefts[left].name, width);
     for (size_t i = 0; i < r->item.count; i++)
         if (strcmp(r->item.item[i]->name, name) == 0)
             return r->item.item[i];
     LRoutine *x = arena_alloc(r->arena, sizeof *x);
     x->name = name;
-    x->what = arena_printf(r->arena, "C[rows,%u] (+)= A B[depth,%u], A stored as [%s]: tiles of rows in registers", width, width,
-                           transposed ? "depth,rows" : "rows,depth");
+    x->what = arena_printf(r->arena, "C[rows,%u] (+)= A B[.,%u], A stored as [%s]: tiles of rows in registers", width, width,
+                           lefts[left].what);
     for (uint32_t i = 0; i < VECTOR_KINDS; i++)
-        x->version[i] = panel_version(r, name, width, transposed, &vector_kinds[i]);
+        x->version[i] = panel_version(r, name, width, left, &vector_kinds[i]);
     vec_push(&r->item, x);
     return x;
 }

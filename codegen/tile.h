@@ -16,7 +16,15 @@ typedef struct Routines {
     Vec(LRoutine *) item;
 } Routines;
 
-/* C[rows,width] (+)= A[rows,k] B[k,width]. Arguments: a, b, c; rows, k, lda, ldc, add. transposed: A is stored as [k,rows]. */
-const LRoutine *panel_routine(Routines *r, uint32_t width, bool transposed);
+/* How a routine's left operand is stored. */
+typedef enum Left {
+    LEFT_ROWS,    /* [rows,depth], lda between rows */
+    LEFT_COLUMNS, /* [depth,rows], lda between steps of depth */
+    LEFT_PANELS,  /* [depth,.,PANEL_COLUMNS]: rows of panels, each of as many steps; lda between panels, depth counts them */
+    LEFT_NARROW   /* the same of PANEL_NARROW */
+} Left;
+
+/* C[rows,width] (+)= A B[.,width]. Arguments: a, b, c; rows, depth, lda, ldc, add. */
+const LRoutine *panel_routine(Routines *r, uint32_t width, Left left);
 
 #endif

@@ -30,7 +30,7 @@ static bool constant_extents(const Module *m, const Type *t) {
 }
 
 /* v is the right operand of products as it stands, and nothing else. */
-static bool only_multiplied(const Module *m, const Func *f, ValueId v) {
+static bool only_multiplied(const Module *m, const Func *f, int n_row, ValueId v) {
     const Type *t = &f->value[v].type;
     bool used = false;
     if (t->dtype != DT_F32 || t->rank < 2 || t->rank >= MOEC_MAX_RANK || !constant_extents(m, t))
@@ -40,7 +40,9 @@ static bool only_multiplied(const Module *m, const Func *f, ValueId v) {
         for (uint32_t j = 0; j < n->n_in; j++) {
             if (n->in[j] != v)
                 continue;
-            if (n->op != OP_matmul || j != 1 || n->in[0] == v || node_int(n, AT_tb, 0))
+            if (n->op != OP_matmul || j != 1 || n->in[0] == v)
+                return false;
+            if (node_int(n, AT_tb, 0) && (t->rank != 2 || f->value[n->in[0]].type.rank != n_row + 1))
                 return false;
             used = true;
         }
@@ -99,10 +101,11 @@ static void choose(Packer *p) {
         p->panels[i] = arena_array(p->a, f->n_inputs + 1, sizeof **p->panels);
         const Node *node;
         const char *why;
-        if (!rows_choose(p->m, f, arena_array(p->a, f->n_values + 1, sizeof(bool)), &node, &why))
+        int rows = rows_choose(p->m, f, arena_array(p->a, f->n_values + 1, sizeof(bool)), &node, &why);
+        if (!rows)
             continue; /* computed once over whole tensors, as they are */
         for (uint32_t k = 0; k < f->n_inputs; k++)
-            p->panels[i][k] = only_multiplied(p->m, f, f->input[k]);
+            p->panels[i][k] = only_multiplied(p->m, f, rows, f->input[k]);
     }
     visit_calls(p, must_be_parameter);
     /* as inputs fall out, parameters do, and with those other kernels' inputs: kernels share few, twice is enough */

@@ -250,8 +250,13 @@ static bool load_base(const Options *o, Model *model, Diag *d)
 
 bool products_are_library(const Options *o)
 {
+    return o->matmul == MATMUL_OPENBLAS;
+}
+
+bool library_is_linked(const Options *o)
+{
     bool here = o->emit != EMIT_C && !o->target;
-    return o->matmul == MATMUL_AUTO ? o->train && here : o->matmul == MATMUL_OPENBLAS;
+    return products_are_library(o) || (o->matmul == MATMUL_AUTO && o->train && here);
 }
 
 bool model_load(const Options *o, Model *out, Diag *d)
