@@ -394,7 +394,7 @@ typedef struct Source {
     int64_t first, at_first; /* their columns that are column 0 of the sink */
     Panels p;
     View a;
-    const LBuf *tile;
+    const LBuf *tile, *lanes; /* lanes: of a transposed product, its tile with rows as lanes */
 } Source;
 
 enum { MAX_SOURCES = 8 };
@@ -441,6 +441,28 @@ typedef struct Band {
     const LExpr *first, *count;
 } Band;
 
+/* All rows at once, or by 32 where a source has them as lanes; what follows stands inside. */
+static Band open_band(Lower *l, bool lanes) {
+    LoopKernel *k = l->k;
+    if (!lanes)
+        return (Band){le_int(k, 0), l->tile};
+    const LExpr *wide = le_int(k, PANEL_COLUMNS);
+    LStmt *s = ls_for(k, l->block, li_div(k, li_add(k, l->tile, le_int(k, PANEL_COLUMNS - 1)), wide), "band");
+    l->block = &s->body;
+    const LExpr *first = le_var(k, ls_let(k, l->block, DT_I64, li_mul(k, le_var(k, s->var), wide), "first"));
+    return (Band){first, le_var(k, ls_let(k, l->block, DT_I64, li_min(k, wide, li_sub(k, l->tile, first)), "count"))};
+}
+
+/* Zeros in lanes from `lane` on, of lines from `first` to `end`. */
+static void clear_lanes(Lower *l, const LBuf *b, const LExpr *to, const LExpr *first, const LExpr *end, const LExpr *lane) {
+    LoopKernel *k = l->k;
+    const LExpr *wide = le_int(k, PANEL_COLUMNS);
+    LStmt *some = ls_if(k, l->block, le_op2(k, LO_LT, DT_BOOL, lane, wide));
+    LStmt *j = ls_for(k, &some->body, li_sub(k, end, first), "j"), *m = ls_lanes(k, &j->body, li_sub(k, wide, lane), "m");
+    const LExpr *line = li_mul(k, li_add(k, first, le_var(k, j->var)), wide);
+    ls_store(k, &m->body, b, li_add(k, li_add(k, li_add(k, to, line), lane), le_var(k, m->var)), le_num(k, DT_F32, 0));
+}
+
 /* The left operand of a transposed product as panels of rows, [rows / 32, its columns in whole panels, 32], zeros where there
  * is nothing: rows are lanes then, and the weight, read as it lies, is the routine's left operand. */
 static bool pack_left(Lower *l, ValueId v, const Panels *p, const View *a) {
@@ -453,20 +475,21 @@ static bool pack_left(Lower *l, ValueId v, const Panels *p, const View *a) {
     const LBuf *b = loop_scratch(k, DT_F32, bands * PANEL_COLUMNS * depth * 4, str_c("lanes"));
     if (!b)
         return diag_error(l->d, DIAG_SHAPE_SIZE, NULL, "the rows of a product are too large");
-    const LExpr *block, *wide = le_int(k, PANEL_COLUMNS);
+    const LExpr *block;
     l->block = &lower_blocks(l, le_int(k, p->panels), &block)->body;
-    LStmt *m = ls_for(k, l->block, li_mul(k, li_div(k, li_add(k, l->tile, le_int(k, PANEL_COLUMNS - 1)), wide), wide), "m");
-    LStmt *j = ls_for(k, &m->body, le_int(k, p->width), "j");
-    const LExpr *row = le_var(k, m->var), *column = li_add(k, li_mul(k, block, le_int(k, p->width)), le_var(k, j->var));
-    const LExpr *last_row = li_sub(k, l->tile, le_int(k, 1)), *last = le_int(k, columns - 1);
-    const LExpr *at[2] = {li_min(k, row, last_row), li_min(k, column, last)};
-    const LExpr *e = le_load(k, a->buf, view_index(l, a, at)), *zero = le_num(k, DT_F32, 0);
+    Band band = open_band(l, true);
+    const LExpr *column = li_mul(k, block, le_int(k, p->width)), *some = le_int(k, p->width);
     if (columns < depth)
-        e = le_select(k, le_op2(k, LO_LT, DT_BOOL, column, le_int(k, columns)), e, zero);
-    e = le_select(k, le_op2(k, LO_LT, DT_BOOL, row, l->tile), e, zero);
-    const LExpr *band = li_mul(k, li_div(k, row, wide), le_int(k, depth * PANEL_COLUMNS));
-    const LExpr *to = li_add(k, li_add(k, band, li_mul(k, column, wide)), li_mod(k, row, wide));
-    ls_store(k, &j->body, b, to, e);
+        some = le_var(k, ls_let(k, l->block, DT_I64, li_min(k, some, li_sub(k, le_int(k, columns), column)), "some"));
+    const LExpr *to = li_add(k, li_mul(k, band.first, le_int(k, depth)), li_mul(k, column, le_int(k, PANEL_COLUMNS)));
+    to = le_var(k, ls_let(k, l->block, DT_I64, to, "to"));
+    LStmt *m = ls_for(k, l->block, band.count, "m"), *j = ls_for(k, &m->body, some, "j");
+    const LExpr *row = le_var(k, m->var), *at[2] = {li_add(k, band.first, row), li_add(k, column, le_var(k, j->var))};
+    const LExpr *lane = li_add(k, li_add(k, to, li_mul(k, le_var(k, j->var), le_int(k, PANEL_COLUMNS))), row);
+    ls_store(k, &j->body, b, lane, le_load(k, a->buf, view_index(l, a, at)));
+    clear_lanes(l, b, to, le_int(k, 0), some, band.count);
+    if (columns < depth)
+        clear_lanes(l, b, to, some, le_int(k, p->width), le_int(k, 0));
     l->block = lower_serial(l);
     l->left[v] = b;
     return true;
@@ -489,7 +512,7 @@ static void multiply_transposed(Lower *l, const Source *s, const LExpr *column, 
     const LArg arg[] = {
         {l->view[p->from].buf, li_mul(k, column, le_int(k, p->width))},
         {lanes, li_mul(k, band->first, le_int(k, depth))},
-        {s->tile, le_int(k, 0)},
+        {s->lanes, le_int(k, 0)},
         {NULL, rows},
         {NULL, le_int(k, p->panels)},
         {NULL, le_int(k, p->depth * p->width)},
@@ -497,6 +520,10 @@ static void multiply_transposed(Lower *l, const Source *s, const LExpr *column, 
         {NULL, le_int(k, 0)},
     };
     ls_call(k, l->block, r, arg);
+    LStmt *j = ls_for(k, l->block, rows, "j"), *m = ls_for(k, &j->body, le_int(k, PANEL_COLUMNS), "m");
+    const LExpr *line = le_var(k, j->var), *lane = le_var(k, m->var);
+    const LExpr *e = le_load(k, s->lanes, li_add(k, li_mul(k, line, le_int(k, PANEL_COLUMNS)), lane));
+    ls_store(k, &m->body, s->tile, li_add(k, li_mul(k, lane, le_int(k, width)), line), e);
 }
 
 static void multiply_panels(Lower *l, const Source *s, const LExpr *block, int64_t width, const Band *band) {
@@ -523,15 +550,10 @@ static void open_source(Lower *l, Source *s, const LExpr *block, int64_t width, 
     const LExpr *column = first_column(l, block, width, s->at_first);
     View *w = &l->view[s->at];
     *w = lower_contiguous(l, s->at, s->tile, le_int(k, 0));
-    if (s->p.transposed) {
+    if (s->p.transposed)
         multiply_transposed(l, s, first_column(l, block, width, s->first), width, band);
-        w->stride[0] = dim_const(l->t, 1);
-        for (int a = 1; a < w->rank; a++)
-            w->stride[a] = dim_mul(l->t, w->stride[a], dim_const(l->t, PANEL_COLUMNS));
-        w->origin = li_add(k, band->first, li_mul(k, column, le_int(k, PANEL_COLUMNS)));
-        return;
-    }
-    multiply_panels(l, s, block, width, band);
+    else
+        multiply_panels(l, s, block, width, band);
     w->stride[0] = dim_const(l->t, width);
     w->origin = li_add(k, li_mul(k, band->first, le_int(k, width)), column);
 }
@@ -561,18 +583,6 @@ static void store_block(Lower *l, ValueId v, const View *to, const LExpr *block,
     ls_store(k, l->block, to->buf, at, add ? le_op2(k, LO_ADD, e->type, le_load(k, to->buf, at), e) : e);
 }
 
-/* All rows at once, or by 32 where a source has them as lanes; what follows stands inside. */
-static Band open_band(Lower *l, bool lanes) {
-    LoopKernel *k = l->k;
-    if (!lanes)
-        return (Band){le_int(k, 0), l->tile};
-    const LExpr *wide = le_int(k, PANEL_COLUMNS);
-    LStmt *s = ls_for(k, l->block, li_div(k, li_add(k, l->tile, le_int(k, PANEL_COLUMNS - 1)), wide), "band");
-    l->block = &s->body;
-    const LExpr *first = le_var(k, ls_let(k, l->block, DT_I64, li_mul(k, le_var(k, s->var), wide), "first"));
-    return (Band){first, le_var(k, ls_let(k, l->block, DT_I64, li_min(k, wide, li_sub(k, l->tile, first)), "count"))};
-}
-
 static bool store_streams(Lower *l, ValueId v, const View *to, bool accumulate) {
     LoopKernel *k = l->k;
     Source s[MAX_SOURCES];
@@ -587,9 +597,11 @@ static bool store_streams(Lower *l, ValueId v, const View *to, bool accumulate) 
     }
     const LExpr *block;
     l->block = &lower_blocks(l, le_int(k, (inner + width - 1) / width), &block)->body;
-    for (uint32_t i = 0; i < n; i++)
-        s[i].tile = block_scratch(l, s[i].p.transposed ? width : lanes ? PANEL_COLUMNS : l->tile_max,
-                                  s[i].p.transposed ? PANEL_COLUMNS : width);
+    for (uint32_t i = 0; i < n; i++) {
+        s[i].tile = block_scratch(l, lanes ? PANEL_COLUMNS : l->tile_max, width);
+        if (s[i].p.transposed)
+            s[i].lanes = block_scratch(l, PANEL_COLUMNS, width);
+    }
     View *views = arena_array(k->arena, l->f->n_values, sizeof *views); /* those of tiles end with the block */
     memcpy(views, l->view, l->f->n_values * sizeof *views);
     Band band = open_band(l, lanes);
