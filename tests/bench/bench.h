@@ -157,11 +157,15 @@ void work_products(const T5Config *c, Product p[PRODUCTS]);
 
 typedef enum SharesKind { SHARES_NONE, SHARES_GROUPS, SHARES_KERNELS } SharesKind;
 
-/* Does the run once more under the profile and prints what kernels of `function` took, by what they are. */
-void shares_print(const Model *m, const Run *run, const char *function, LimitKind kind, double limit,
-                  SharesKind shares);
-/* The same for its passes alone: the forward pass ends with the loss. seconds[0], [1]: forward, backward. */
-void shares_passes(const Model *m, const Run *run, double seconds[2]);
+typedef struct Profile Profile;
+
+/* Does the run once more, and keeps what the kernels of `function` took; ends the program when it takes no
+ * profile. */
+Profile *profile_open(const Model *m, const Run *run, const char *function);
+void profile_close(Profile *p);
+void profile_print(const Profile *p, LimitKind kind, double limit, SharesKind shares);
+/* Of training: the forward pass, which ends with the loss, and the backward pass. */
+void profile_passes(const Profile *p, double seconds[2]);
 
 /* ---- commands
  * ---------------------------------------------------------------------------------------------------- */

@@ -151,8 +151,11 @@ static void measure(Bench *b, const char *work, const char *function, LimitKind 
     Result r[MAX_MODELS];
     rounds_measure(&b->machine, kind, (int)b->o->rounds, run, b->n, r);
     rounds_print(&b->machine, kind, work, run, b->n, r);
-    for (int i = 0; i < b->n; i++)
-        shares_print(&b->model[i], &run[i], function, kind, r[i].limit.wall, (SharesKind)b->o->shares);
+    for (int i = 0; b->o->shares != SHARES_NONE && i < b->n; i++) {
+        Profile *p = profile_open(&b->model[i], &run[i], function);
+        profile_print(p, kind, r[i].limit.wall, (SharesKind)b->o->shares);
+        profile_close(p);
+    }
 }
 
 static Run run_of(const Model *m, double amount, Spent (*once)(void *), void *context) {

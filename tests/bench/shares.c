@@ -51,17 +51,22 @@ typedef struct Share {
     double seconds, calls, flops, bytes;
 } Share;
 
-typedef struct Profile {
-    moec_profile_row *row; /* of one function */
+struct Profile {
+    const Model *m;
+    const char *function;
+    moec_profile_row *row; /* of the function */
     bool *backward;
     uint32_t n;
     double seconds;
-} Profile;
+};
 
-static Profile profile_of(const Model *m, const Run *run, const char *function) {
+Profile *profile_open(const Model *m, const Run *run, const char *function) {
     uint32_t rows = m->profile_rows(m->program);
-    Profile p = {bench_room(rows + 1, sizeof *p.row), bench_room(rows + 1, sizeof *p.backward), 0, 0};
+    Profile *p = bench_room(1, sizeof *p);
     bool loss = false;
+    *p = (Profile){.m = m, .function = function};
+    p->row = bench_room(rows + 1, sizeof *p->row);
+    p->backward = bench_room(rows + 1, sizeof *p->backward);
     if (!rows)
         bench_fail("%s: compiled without --profile", m->name);
     bench_check(m->profile_start(m->instance), "profile");
@@ -72,17 +77,18 @@ static Profile profile_of(const Model *m, const Run *run, const char *function) 
         bench_check(m->profile_read(m->instance, i, &r), "profile");
         if (strcmp(r.function, function) != 0)
             continue;
-        p.backward[p.n] = loss;
+        p->backward[p->n] = loss;
         loss = loss || fnmatch("*_cross_entropy_[0-9]*", r.kernel, 0) == 0;
-        p.seconds += (double)r.nanoseconds * 1e-9;
-        p.row[p.n++] = r;
+        p->seconds += (double)r.nanoseconds * 1e-9;
+        p->row[p->n++] = r;
     }
     return p;
 }
 
-static void profile_free(Profile *p) {
+void profile_close(Profile *p) {
     free(p->row);
     free(p->backward);
+    free(p);
 }
 
 static void share_add(Share *share, int *n, Share s) {
@@ -139,27 +145,22 @@ static void print_table(const Profile *p, LimitKind kind, double limit, bool eac
     free(share);
 }
 
-void shares_print(const Model *m, const Run *run, const char *function, LimitKind kind, double limit,
-                  SharesKind shares) {
+void profile_print(const Profile *p, LimitKind kind, double limit, SharesKind shares) {
+    double flops = 0;
     if (shares == SHARES_NONE)
         return;
-    Profile p = profile_of(m, run, function);
-    double flops = 0;
-    for (uint32_t i = 0; i < p.n; i++)
-        flops += p.row[i].flops;
-    printf("  %s: kernels of %s take %.3f ms, %.6g GFLOP counted by kernel\n", m->name, function,
-           p.seconds * 1e3, flops / 1e9);
-    print_table(&p, kind, limit, false);
+    for (uint32_t i = 0; i < p->n; i++)
+        flops += p->row[i].flops;
+    printf("  %s: kernels of %s take %.3f ms, %.6g GFLOP counted by kernel\n", p->m->name, p->function,
+           p->seconds * 1e3, flops / 1e9);
+    print_table(p, kind, limit, false);
     if (shares == SHARES_KERNELS)
-        print_table(&p, kind, limit, true);
+        print_table(p, kind, limit, true);
     fflush(stdout);
-    profile_free(&p);
 }
 
-void shares_passes(const Model *m, const Run *run, double seconds[2]) {
-    Profile p = profile_of(m, run, "train");
+void profile_passes(const Profile *p, double seconds[2]) {
     seconds[0] = seconds[1] = 0;
-    for (uint32_t i = 0; i < p.n; i++)
-        seconds[p.backward[i]] += (double)p.row[i].nanoseconds * 1e-9;
-    profile_free(&p);
+    for (uint32_t i = 0; i < p->n; i++)
+        seconds[p->backward[i]] += (double)p->row[i].nanoseconds * 1e-9;
 }

@@ -140,19 +140,21 @@ static void print_memory(const Train *t, int threads) {
            (fixed + training + arena + scratch) / MIB);
 }
 
-static void print_passes(const Options *o, const Run *run, const Item *item, const Model *m, double limit) {
+static void print_passes(const Options *o, const Profile *profile, const Item *item, const char *variant,
+                         double limit) {
     double s = (double)item->length, t = (double)item->target, rows = (double)item->batch, seconds[2];
     const double flops[2] = {rows * work_forward(&o->config, s, t), rows * work_backward(&o->config, s, t)};
     static const char *const name[2] = {"  forward", "  backward"};
-    shares_passes(m, run, seconds);
+    profile_passes(profile, seconds);
     for (int i = 0; i < 2; i++)
-        rounds_line(LIMIT_FMA, name[i], m->name, seconds[i], flops[i], limit);
+        rounds_line(LIMIT_FMA, name[i], variant, seconds[i], flops[i], limit);
 }
 
 static void bench_item(const Options *o, Machine *machine, const Model *m, const Item *item) {
     Train t[MAX_MODELS];
     Run run[MAX_MODELS];
     Result r[MAX_MODELS];
+    Profile *profile[MAX_MODELS];
     char work[64];
     double s = (double)item->length, target = (double)item->target;
     double flops =
@@ -165,12 +167,16 @@ static void bench_item(const Options *o, Machine *machine, const Model *m, const
              (long long)item->target);
     rounds_measure(machine, LIMIT_FMA, (int)o->rounds, run, o->n_models, r);
     rounds_print(machine, LIMIT_FMA, work, run, o->n_models, r);
-    for (int i = 0; i < o->n_models; i++)
-        print_passes(o, &run[i], item, &m[i], r[i].limit.wall);
+    for (int i = 0; i < o->n_models; i++) {
+        profile[i] = profile_open(&m[i], &run[i], "train");
+        print_passes(o, profile[i], item, m[i].name, r[i].limit.wall);
+    }
     for (int i = 0; i < o->n_models; i++)
         print_memory(&t[i], machine->threads);
-    for (int i = 0; i < o->n_models; i++)
-        shares_print(&m[i], &run[i], "train", LIMIT_FMA, r[i].limit.wall, (SharesKind)o->shares);
+    for (int i = 0; i < o->n_models; i++) {
+        profile_print(profile[i], LIMIT_FMA, r[i].limit.wall, (SharesKind)o->shares);
+        profile_close(profile[i]);
+    }
     for (int i = 0; i < o->n_models; i++)
         train_close(&t[i]);
 }
