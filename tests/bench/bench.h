@@ -164,8 +164,8 @@ typedef struct Profile Profile;
 Profile *profile_open(const Model *m, const Run *run, const char *function);
 void profile_close(Profile *p);
 void profile_print(const Profile *p, LimitKind kind, double limit, SharesKind shares);
-/* Of training: the forward pass, which ends with the loss, and the backward pass. */
-void profile_passes(const Profile *p, double seconds[2]);
+/* Of training: parts of the time of the forward pass, which ends with the loss, and of the backward pass. */
+void profile_passes(const Profile *p, double part[2]);
 
 /* ---- commands
  * ---------------------------------------------------------------------------------------------------- */

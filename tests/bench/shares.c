@@ -1,4 +1,5 @@
-/* Where the time of a compiled model goes, by what its kernels are: one run more under the profile.
+/* Where the time of a compiled model goes, by what its kernels are: the fastest of some runs under the
+ * profile.
  *
  * A kernel is known by its name (kN_WORDS_N, made of the site or op it begins with) and by the ONNX node or
  * adapter site it comes from. In training, what runs behind the loss is the backward pass. */
@@ -60,27 +61,49 @@ struct Profile {
     double seconds;
 };
 
+/* What was measured of the function; of p, all but its rows. */
+static void take_rows(Profile *p) {
+    bool loss = false;
+    p->n = 0;
+    for (uint32_t i = 0; i < p->m->profile_rows(p->m->program); i++) {
+        moec_profile_row r;
+        bench_check(p->m->profile_read(p->m->instance, i, &r), "profile");
+        if (strcmp(r.function, p->function) != 0)
+            continue;
+        p->backward[p->n] = loss;
+        loss = loss || fnmatch("*_cross_entropy_[0-9]*", r.kernel, 0) == 0;
+        p->row[p->n++] = r;
+    }
+}
+
+static double measured(const Model *m, const char *function) {
+    double seconds = 0;
+    for (uint32_t i = 0; i < m->profile_rows(m->program); i++) {
+        moec_profile_row r;
+        bench_check(m->profile_read(m->instance, i, &r), "profile");
+        seconds += strcmp(r.function, function) == 0 ? (double)r.nanoseconds * 1e-9 : 0;
+    }
+    return seconds;
+}
+
 Profile *profile_open(const Model *m, const Run *run, const char *function) {
+    enum { ATTEMPTS = 3 };
     uint32_t rows = m->profile_rows(m->program);
     Profile *p = bench_room(1, sizeof *p);
-    bool loss = false;
-    *p = (Profile){.m = m, .function = function};
+    *p = (Profile){.m = m, .function = function, .seconds = 1e300};
     p->row = bench_room(rows + 1, sizeof *p->row);
     p->backward = bench_room(rows + 1, sizeof *p->backward);
     if (!rows)
         bench_fail("%s: compiled without --profile", m->name);
-    bench_check(m->profile_start(m->instance), "profile");
-    run->once(run->context);
-    m->profile_stop(m->instance);
-    for (uint32_t i = 0; i < rows; i++) {
-        moec_profile_row r;
-        bench_check(m->profile_read(m->instance, i, &r), "profile");
-        if (strcmp(r.function, function) != 0)
-            continue;
-        p->backward[p->n] = loss;
-        loss = loss || fnmatch("*_cross_entropy_[0-9]*", r.kernel, 0) == 0;
-        p->seconds += (double)r.nanoseconds * 1e-9;
-        p->row[p->n++] = r;
+    for (int i = 0; i < ATTEMPTS; i++) {
+        bench_check(m->profile_start(m->instance), "profile");
+        run->once(run->context);
+        m->profile_stop(m->instance);
+        double seconds = measured(m, function);
+        if (seconds < p->seconds) {
+            p->seconds = seconds;
+            take_rows(p);
+        }
     }
     return p;
 }
@@ -89,6 +112,16 @@ void profile_close(Profile *p) {
     free(p->row);
     free(p->backward);
     free(p);
+}
+
+static Share share_of(const moec_profile_row *r, bool backward, bool each) {
+    return (Share){.label = each ? r->kernel : group_of(r),
+                   .origin = r->origin,
+                   .backward = backward,
+                   .seconds = (double)r->nanoseconds * 1e-9,
+                   .calls = (double)r->calls,
+                   .flops = r->flops,
+                   .bytes = r->bytes};
 }
 
 static void share_add(Share *share, int *n, Share s) {
@@ -106,16 +139,6 @@ static void share_add(Share *share, int *n, Share s) {
 static int by_time(const void *a, const void *b) {
     double x = ((const Share *)a)->seconds, y = ((const Share *)b)->seconds;
     return x > y ? -1 : x < y;
-}
-
-static Share share_of(const moec_profile_row *r, bool backward, bool each) {
-    return (Share){.label = each ? r->kernel : group_of(r),
-                   .origin = r->origin,
-                   .backward = backward,
-                   .seconds = (double)r->nanoseconds * 1e-9,
-                   .calls = (double)r->calls,
-                   .flops = r->flops,
-                   .bytes = r->bytes};
 }
 
 /* ---- tables
@@ -159,8 +182,8 @@ void profile_print(const Profile *p, LimitKind kind, double limit, SharesKind sh
     fflush(stdout);
 }
 
-void profile_passes(const Profile *p, double seconds[2]) {
-    seconds[0] = seconds[1] = 0;
+void profile_passes(const Profile *p, double part[2]) {
+    part[0] = part[1] = 0;
     for (uint32_t i = 0; i < p->n; i++)
-        seconds[p->backward[i]] += (double)p->row[i].nanoseconds * 1e-9;
+        part[p->backward[i]] += (double)p->row[i].nanoseconds * 1e-9 / p->seconds;
 }

@@ -141,13 +141,13 @@ static void print_memory(const Train *t, int threads) {
 }
 
 static void print_passes(const Options *o, const Profile *profile, const Item *item, const char *variant,
-                         double limit) {
-    double s = (double)item->length, t = (double)item->target, rows = (double)item->batch, seconds[2];
+                         const Result *r) {
+    double s = (double)item->length, t = (double)item->target, rows = (double)item->batch, part[2];
     const double flops[2] = {rows * work_forward(&o->config, s, t), rows * work_backward(&o->config, s, t)};
     static const char *const name[2] = {"  forward", "  backward"};
-    profile_passes(profile, seconds);
+    profile_passes(profile, part);
     for (int i = 0; i < 2; i++)
-        rounds_line(LIMIT_FMA, name[i], variant, seconds[i], flops[i], limit);
+        rounds_line(LIMIT_FMA, name[i], variant, part[i] * r->best.wall, flops[i], r->limit.wall);
 }
 
 static void bench_item(const Options *o, Machine *machine, const Model *m, const Item *item) {
@@ -169,7 +169,7 @@ static void bench_item(const Options *o, Machine *machine, const Model *m, const
     rounds_print(machine, LIMIT_FMA, work, run, o->n_models, r);
     for (int i = 0; i < o->n_models; i++) {
         profile[i] = profile_open(&m[i], &run[i], "train");
-        print_passes(o, profile[i], item, m[i].name, r[i].limit.wall);
+        print_passes(o, profile[i], item, m[i].name, &r[i]);
     }
     for (int i = 0; i < o->n_models; i++)
         print_memory(&t[i], machine->threads);
