@@ -13,7 +13,7 @@ fail() {
 }
 size=d_model=64,d_ff=96,d_kv=16,heads=4,layers=1,vocab=224
 bench() {
-    sh "$root/tests/bench/run.sh" --size=$size --backends=c --rounds=1 --read-mib=16 --threads=1 --compile=-O0 "$@" >"$work/table" 2>"$work/err" ||
+    sh "$root/tests/bench/run.sh" --size=$size --backends=c --rounds=1 --patience=0 --read-mib=16 --threads=1 --compile=-O0 "$@" >"$work/table" 2>"$work/err" ||
         fail "$*: $(cat "$work/table" "$work/err")"
 }
 

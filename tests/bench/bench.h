@@ -20,13 +20,15 @@ void bench_check(moec_status s, const char *what);
 
 /* ---- time ------------------------------------------------------------------------------------------- */
 
-/* Of the wall clock, and of all processors in this process. */
+/* Seconds of the wall clock, of all processors in this process, and those its threads were ready to run and
+ * had none, because others had them; 0 where the system does not tell. */
 typedef struct Spent {
-    double wall, cpu;
+    double wall, cpu, lost;
 } Spent;
 
 Spent spent_now(void);
 Spent spent_since(Spent start);
+Spent spent_each(Spent s, double n); /* of n pieces of work */
 
 /* ---- what is asked for -----------------------------------------------------------------------------------
  */
@@ -45,8 +47,8 @@ typedef struct Items {
 typedef struct Options {
     const char *config_file, *dir, *coretypes;
     T5Config config;
-    int64_t threads, rounds, read_mib; /* read_mib 0: by the caches */
-    int64_t source, steps, dropout;    /* of decode: tokens the encoder read, tokens made; per cent */
+    int64_t threads, rounds, patience, read_mib; /* read_mib 0: by the caches */
+    int64_t source, steps, dropout; /* of decode: tokens the encoder read, tokens made; per cent */
     Items encode, decode, train, rows;
     int64_t shares; /* SharesKind */
     char **model;   /* NAME=PATH */
@@ -61,6 +63,7 @@ typedef enum LimitKind { LIMIT_FMA, LIMIT_READ, LIMIT_KINDS } LimitKind;
 typedef struct Machine {
     int threads; /* that models run with */
     const char *vectors;
+    int patience;     /* attempts more where others have the machine */
     const char *data; /* read for the bandwidth, `bytes` of it, in slices */
     size_t bytes, slice, at;
 } Machine;
@@ -69,9 +72,10 @@ void machine_open(Machine *m, const Options *o);
 /* Operations or bytes a second of the wall clock, and of all processors' time. */
 typedef struct Rate {
     double wall, cpu;
+    bool calm; /* nobody else had the processors */
 } Rate;
 
-/* The best of some attempts of some hundredths of a second. */
+/* The best of some attempts of some hundredths of a second, of more where none was calm. */
 Rate machine_limit(Machine *m, LimitKind kind, int threads);
 Rate rate_better(Rate a, Rate b);
 void machine_print(Machine *m);
@@ -92,6 +96,7 @@ typedef struct Run {
 } Run;
 
 typedef struct Result {
+    int calm;   /* rounds in which nobody else had the machine: if there are any, only these count */
     Spent best; /* the run that took least of the wall clock */
     Rate limit; /* the best beside this run */
     /* Medians over the rounds: rate by the limit beside it, by the clock and by the processors' time; time by
@@ -100,7 +105,8 @@ typedef struct Result {
     double slower_best; /* least time by least */
 } Result;
 
-/* Once each unmeasured, then `rounds` times in turn, the limit measured in between. */
+/* Once each unmeasured, then `rounds` times in turn, the limit measured in between; again where others had
+ * the machine. */
 void rounds_measure(Machine *m, LimitKind kind, int rounds, const Run *run, int n, Result *out);
 void rounds_head(void);
 /* A row of one measurement, without a round. */

@@ -95,7 +95,7 @@ typedef struct Decode {
                             int (*)(void *, int64_t, const int64_t *), void *);
     int64_t rows, source, steps;
     int64_t *ids, *mask, *tokens;
-    Spent first, since; /* when the first token was there; from then to the newest */
+    Spent first, since; /* when the first token was there; from then to the last */
 } Decode;
 
 static int each_step(void *context, int64_t step, const int64_t *token) {
@@ -103,7 +103,8 @@ static int each_step(void *context, int64_t step, const int64_t *token) {
     (void)token;
     if (step == 0)
         d->first = spent_now();
-    d->since = spent_since(d->first);
+    if (step == d->steps - 1)
+        d->since = spent_since(d->first);
     return 0;
 }
 
@@ -115,8 +116,7 @@ static Spent decode_once(void *context) {
     bench_check(d->generate(d->m->instance, d->rows, d->source, d->ids, d->mask, NULL, &o, d->tokens, &made,
                             each_step, d),
                 "decode");
-    double n = (double)(made - 1);
-    return (Spent){d->since.wall / n, d->since.cpu / n};
+    return spent_each(d->since, (double)(made - 1));
 }
 
 static void decode_open(Decode *d, const Model *m, const Options *o, int64_t rows) {

@@ -123,6 +123,7 @@ static const struct {
     {"coretypes", TEXT, offsetof(Options, coretypes), 0, 0, NULL, NULL},
     {"threads", NUMBER, offsetof(Options, threads), 0, MAX_THREADS, NULL, NULL},
     {"rounds", NUMBER, offsetof(Options, rounds), 1, 1000, NULL, NULL},
+    {"patience", NUMBER, offsetof(Options, patience), 0, 1000, NULL, NULL},
     {"read-mib", NUMBER, offsetof(Options, read_mib), 0, MANY, NULL, NULL},
     {"source", NUMBER, offsetof(Options, source), 1, MANY, NULL, NULL},
     {"steps", NUMBER, offsetof(Options, steps), 2, MANY, NULL, NULL},
@@ -178,7 +179,8 @@ static const struct {
     {"infer", infer_main}, {"train", train_main}, {"products", products_main}, {"write", products_write}};
 
 static int run_command(int k, int argc, char **argv) {
-    Options o = {.rounds = 5, .source = 32, .steps = 32, .dropout = 10, .coretypes = "", .dir = "."};
+    Options o = {
+        .rounds = 5, .patience = 3, .source = 32, .steps = 32, .dropout = 10, .coretypes = "", .dir = "."};
     Arena *a = arena_new();
     Diag *d = diag_new();
     read_options(&o, argc, argv);

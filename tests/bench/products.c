@@ -131,7 +131,7 @@ static Spent compiled_once(void *context) {
     Spent start = spent_now();
     bench_check(c->m->run(c->m->instance, c->function, c->sym, c->arg), "product");
     Spent s = spent_since(start);
-    return (Spent){s.wall / c->copies, s.cpu / c->copies};
+    return spent_each(s, c->copies);
 }
 
 static void compiled_open(Compiled *c, const Model *m, const Product *p, int k, int64_t rows) {
@@ -241,7 +241,7 @@ static Spent asked_once(void *context) {
     fprintf(a->child->to, "%lld %lld %lld %d\n", (long long)a->rows, (long long)a->p->k, (long long)a->p->n,
             a->copies);
     fflush(a->child->to);
-    if (fscanf(a->child->from, "%lf %lf", &s.wall, &s.cpu) != 2)
+    if (fscanf(a->child->from, "%lf %lf %lf", &s.wall, &s.cpu, &s.lost) != 3)
         bench_fail("%s ended", a->child->name);
     return s;
 }

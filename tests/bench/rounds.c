@@ -5,10 +5,10 @@
  * rounds is told; so is that of two runs of one round. Every round begins with another variant. */
 #include "bench.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 
 static double seconds_of(clockid_t clock) {
@@ -17,13 +17,39 @@ static double seconds_of(clockid_t clock) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* Of all threads: the second number of their schedstat. */
+static double lost_now(void) {
+    double sum = 0;
+    DIR *dir = opendir("/proc/self/task");
+    struct dirent *entry;
+    while (dir && (entry = readdir(dir))) {
+        char path[300];
+        unsigned long long ran, waited;
+        snprintf(path, sizeof path, "/proc/self/task/%s/schedstat", entry->d_name);
+        FILE *f = entry->d_name[0] != '.' ? fopen(path, "r") : NULL;
+        if (f && fscanf(f, "%llu %llu", &ran, &waited) == 2)
+            sum += (double)waited * 1e-9;
+        if (f)
+            fclose(f);
+    }
+    if (dir)
+        closedir(dir);
+    return sum;
+}
+
+/* Looking at threads takes a while: it stays outside what the clocks see. */
 Spent spent_now(void) {
-    return (Spent){seconds_of(CLOCK_MONOTONIC), seconds_of(CLOCK_PROCESS_CPUTIME_ID)};
+    double lost = lost_now();
+    return (Spent){seconds_of(CLOCK_MONOTONIC), seconds_of(CLOCK_PROCESS_CPUTIME_ID), lost};
 }
 
 Spent spent_since(Spent start) {
-    Spent s = spent_now();
-    return (Spent){s.wall - start.wall, s.cpu - start.cpu};
+    double wall = seconds_of(CLOCK_MONOTONIC), cpu = seconds_of(CLOCK_PROCESS_CPUTIME_ID);
+    return (Spent){wall - start.wall, cpu - start.cpu, lost_now() - start.lost};
+}
+
+Spent spent_each(Spent s, double n) {
+    return (Spent){s.wall / n, s.cpu / n, s.lost / n};
 }
 
 static int by_value(const void *a, const void *b) {
@@ -39,6 +65,7 @@ static double median(double *v, int n) {
 typedef struct Sample {
     Spent spent;
     Rate limit;
+    bool calm;
 } Sample;
 
 /* What of a sample and of the one it is compared with a median is taken of. */
@@ -62,32 +89,53 @@ static double slower_cpu(const Run *run, Sample s, Sample other) {
     return s.spent.cpu / other.spent.cpu;
 }
 
-/* `sample` and `other` are those of the first round, `n` apart from the next. */
+/* `sample` and `other` are those of the first round, `n` apart from the next. Where any round was calm, only
+ * such count. */
 static double median_of(double (*value)(const Run *, Sample, Sample), const Run *run, const Sample *sample,
                         const Sample *other, int n, int rounds) {
     double *v = bench_room((size_t)rounds, sizeof *v);
+    int calm = 0, count = 0;
     for (int k = 0; k < rounds; k++)
-        v[k] = value(run, sample[k * n], other[k * n]);
-    double m = median(v, rounds);
+        calm += sample[k * n].calm && other[k * n].calm;
+    for (int k = 0; k < rounds; k++)
+        if (!calm || (sample[k * n].calm && other[k * n].calm))
+            v[count++] = value(run, sample[k * n], other[k * n]);
+    double m = median(v, count);
     free(v);
     return m;
 }
 
 static Result summarise(const Sample *sample, const Run *run, int i, int n, int rounds) {
-    Result r = {.best = {1e300, 0}};
+    Result r = {.best = {1e300, 0, 0}};
     const Sample *own = sample + i, *other = sample + (run[i].against < 0 ? i : run[i].against);
     double least = 1e300;
     for (int k = 0; k < rounds; k++) {
+        r.calm += own[k * n].calm;
         r.best = own[k * n].spent.wall < r.best.wall ? own[k * n].spent : r.best;
         r.limit = rate_better(r.limit, own[k * n].limit);
         least = other[k * n].spent.wall < least ? other[k * n].spent.wall : least;
     }
-    r.ratio = median_of(ratio, &run[i], own, other, n, rounds);
-    r.ratio_cpu = median_of(ratio_cpu, &run[i], own, other, n, rounds);
+    r.ratio = median_of(ratio, &run[i], own, own, n, rounds);
+    r.ratio_cpu = median_of(ratio_cpu, &run[i], own, own, n, rounds);
     r.slower = median_of(slower, &run[i], own, other, n, rounds);
     r.slower_cpu = median_of(slower_cpu, &run[i], own, other, n, rounds);
     r.slower_best = r.best.wall / least;
     return r;
+}
+
+/* *before: the limit in front of it, then behind it. */
+static Sample take(Machine *m, LimitKind kind, const Run *run, Rate *before) {
+    static const double lost = 0.03; /* of the threads' time: where it is more, others had the machine */
+    Sample s;
+    int attempt = 0;
+    do {
+        Spent spent = run->once(run->context);
+        Rate behind = machine_limit(m, kind, m->threads);
+        Rate limit = rate_better(*before, behind);
+        s = (Sample){spent, limit, limit.calm && spent.lost <= lost * spent.wall * m->threads};
+        *before = behind;
+    } while (!s.calm && attempt++ < m->patience);
+    return s;
 }
 
 void rounds_measure(Machine *m, LimitKind kind, int rounds, const Run *run, int n, Result *out) {
@@ -96,13 +144,8 @@ void rounds_measure(Machine *m, LimitKind kind, int rounds, const Run *run, int 
         run[i].once(run[i].context);
     Rate before = machine_limit(m, kind, m->threads);
     for (int k = 0; k < rounds; k++)
-        for (int j = 0; j < n; j++) {
-            int i = (j + k) % n;
-            Spent s = run[i].once(run[i].context);
-            Rate behind = machine_limit(m, kind, m->threads);
-            sample[k * n + i] = (Sample){s, rate_better(before, behind)};
-            before = behind;
-        }
+        for (int j = 0; j < n; j++)
+            sample[k * n + (j + k) % n] = take(m, kind, &run[(j + k) % n], &before);
     for (int i = 0; i < n; i++)
         out[i] = summarise(sample, run, i, n, rounds);
     free(sample);
@@ -112,8 +155,8 @@ void rounds_measure(Machine *m, LimitKind kind, int rounds, const Run *run, int 
  */
 
 void rounds_head(void) {
-    printf("\n%-26s %-22s %11s %9s %-8s %9s %7s %7s %7s %6s  %s\n", "work", "variant", "time ms", "rate", "",
-           "limit", "ratio", "best", "cpu", "busy", "time, best, cpu against");
+    printf("\n%-26s %-22s %11s %9s %-8s %9s %7s %7s %7s %6s %5s  %s\n", "work", "variant", "time ms", "rate",
+           "", "limit", "ratio", "best", "cpu", "busy", "calm", "time, best, cpu against");
 }
 
 static void print_start(LimitKind kind, const char *work, const char *variant, double seconds, double amount,
@@ -125,7 +168,7 @@ static void print_start(LimitKind kind, const char *work, const char *variant, d
 void rounds_line(LimitKind kind, const char *work, const char *variant, double seconds, double amount,
                  double limit) {
     print_start(kind, work, variant, seconds, amount, limit);
-    printf(" %6.1f%% %7s %7s %6s\n", 100 * amount / seconds / limit, "-", "-", "-");
+    printf(" %6.1f%% %7s %7s %6s %5s\n", 100 * amount / seconds / limit, "-", "-", "-", "-");
 }
 
 void rounds_print(const Machine *m, LimitKind kind, const char *work, const Run *run, int n,
@@ -133,9 +176,9 @@ void rounds_print(const Machine *m, LimitKind kind, const char *work, const Run 
     for (int i = 0; i < n; i++) {
         double best = r[i].best.wall;
         print_start(kind, work, run[i].variant, best, run[i].amount, r[i].limit.wall);
-        printf(" %6.1f%% %6.1f%% %6.1f%% %5.0f%%", 100 * r[i].ratio,
+        printf(" %6.1f%% %6.1f%% %6.1f%% %5.0f%% %5d", 100 * r[i].ratio,
                100 * run[i].amount / best / r[i].limit.wall, 100 * r[i].ratio_cpu,
-               100 * r[i].best.cpu / best / m->threads);
+               100 * r[i].best.cpu / best / m->threads, r[i].calm);
         if (run[i].against >= 0)
             printf("  %+.1f%% %+.1f%% %+.1f%% %s", 100 * (r[i].slower - 1), 100 * (r[i].slower_best - 1),
                    100 * (r[i].slower_cpu - 1), run[run[i].against].variant);

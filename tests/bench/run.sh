@@ -28,6 +28,7 @@ and --openblas, or with --encode or --decode beside them: encoding and decoding.
   --compile=OPTIONS  more options of moec compile, apart by blanks
   --threads=N        0: one a core (0)
   --rounds=N         how often each variant is measured (5)
+  --patience=N       how often a run is done again that others disturbed (3)
   --profile[=kernels]  time by kind of kernel, =kernels: by kernel, too
 
   --read-mib=N       size of what is read for the bandwidth (by the caches)
@@ -50,7 +51,7 @@ moec=$build/moec
 # ---- options ----------------------------------------------------------------------------------------
 
 size=base encode=1x512,8x128,8x~128 decode=1,2,4,8,16 source=32 steps=32 train=8x256/64 dropout=10 rows=1,8,32,128,512
-adapters='' backends='' weights='' matmul='' compile='' threads=0 rounds=5 profile=none read_mib=0 coretypes=''
+adapters='' backends='' weights='' matmul='' compile='' threads=0 rounds=5 patience=3 profile=none read_mib=0 coretypes=''
 infer='' training='' products=''
 for option; do
     value=${option#*=}
@@ -75,6 +76,7 @@ for option; do
     --compile=?*) compile=$value ;;
     --threads=?*) threads=$value ;;
     --rounds=?*) rounds=$value ;;
+    --patience=?*) patience=$value ;;
     --profile) profile=groups ;;
     --profile=kernels) profile=kernels ;;
     --read-mib=?*) read_mib=$value ;;
@@ -193,7 +195,7 @@ variants() {
 bench() {
     command=$1
     shift
-    "$build/tools/bench" "$command" --config="$model/config.json" --threads="$threads" --rounds="$rounds" --read-mib="$read_mib" "$@"
+    "$build/tools/bench" "$command" --config="$model/config.json" --threads="$threads" --rounds="$rounds" --patience="$patience" --read-mib="$read_mib" "$@"
 }
 
 # ---- what is measured ------------------------------------------------------------------------------------

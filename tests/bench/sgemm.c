@@ -1,6 +1,6 @@
 /* A child of products.c: times OpenBLAS with the core type its environment names. It says which one runs,
- * then answers each line `M K N COPIES` with seconds a product, of the wall clock and of the processors, over
- * COPIES weights one after the other. */
+ * then answers each line `M K N COPIES` with what a product took (the numbers of Spent), over COPIES weights
+ * one after the other. */
 #include "bench.h"
 
 #include <dlfcn.h>
@@ -46,7 +46,7 @@ static Spent multiply(Sgemm *sgemm, const Matrices *a) {
               a->w + (size_t)i * (size_t)a->k * (size_t)a->n, a->n, 0,
               a->y + (size_t)i * (size_t)a->m * (size_t)a->n, a->n);
     Spent s = spent_since(start);
-    return (Spent){s.wall / a->copies, s.cpu / a->copies};
+    return spent_each(s, a->copies);
 }
 
 int sgemm_serve(void) {
@@ -69,7 +69,7 @@ int sgemm_serve(void) {
         matrices_make(&a, m, k, n, copies);
         Spent s = multiply(sgemm, &a);
         nanosleep(&calm, NULL);
-        printf("%.9g %.9g\n", s.wall, s.cpu);
+        printf("%.9g %.9g %.9g\n", s.wall, s.cpu, s.lost);
         fflush(stdout);
     }
     return 0;
