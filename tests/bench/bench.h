@@ -1,211 +1,185 @@
-/* What the benches share: the machine's limits, opening a compiled model's library, rows of the table.
- *
- * The limits: a register-only loop of multiply-adds (FMA peak) and a read of memory far larger than the caches. */
+/* What the parts of the bench share: the machine's limits, rounds of measuring, compiled models and their
+ * work. */
 #ifndef MOEC_BENCH_H
 #define MOEC_BENCH_H
 
 #include "../../frontends/config.h"
 #include "../../runtime/moec_rt.h"
 
-#include <dlfcn.h>
-#include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-#include <unistd.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
-enum { MAX_THREADS = 64, LANES = 16, CHAINS = 12 };
+enum { MAX_THREADS = 256, MAX_MODELS = 24, MAX_ITEMS = 16, MIB = 1 << 20 };
 
-typedef float Vec16 __attribute__((vector_size(64)));
+/* Ends the program with a line on standard error. */
+_Noreturn void bench_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Zeroed, never NULL. */
+void *bench_room(size_t count, size_t size);
+void bench_check(moec_status s, const char *what);
 
-static inline double seconds_of(clockid_t clock) {
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+/* ---- time ------------------------------------------------------------------------------------------- */
 
-static inline double now(void) {
-    return seconds_of(CLOCK_MONOTONIC);
-}
+/* Seconds of the wall clock, of all processors in this process, and those its threads were ready to run and
+ * had none, because others had them; 0 where the system does not tell. */
+typedef struct Spent {
+    double wall, cpu, lost;
+} Spent;
 
-/* ---- limits ------------------------------------------------------------------------------------ */
+Spent spent_now(void);
+Spent spent_since(Spent start);
+Spent spent_each(Spent s, double n); /* of n pieces of work */
 
-typedef struct Worker {
-    pthread_t thread;
-    const float *data;
-    size_t count;
-    double seconds;
-    float sink;
-} Worker;
+/* ---- what is asked for -----------------------------------------------------------------------------------
+ */
 
-enum { FMA_ROUNDS = 20000000 };
+/* BATCHxLENGTH or BATCHx~LENGTH; BATCH; BATCHxSOURCE/TARGET */
+typedef struct Item {
+    int64_t batch, length, target;
+    bool mixed; /* lengths up to it */
+} Item;
 
-__attribute__((target_clones("avx512f", "arch=haswell", "default"))) static inline float fma_rounds(float start) {
-    Vec16 x[CHAINS], a = {0}, b = {0};
-    for (int i = 0; i < LANES; i++) a[i] = 0.999f, b[i] = start;
-    for (int i = 0; i < CHAINS; i++) x[i] = b + (float)i;
-    for (int r = 0; r < FMA_ROUNDS; r++)
-#pragma GCC unroll 16
-        for (int i = 0; i < CHAINS; i++) x[i] = x[i] * a + b;
-    float sum = 0;
-    for (int i = 0; i < CHAINS; i++)
-        for (int l = 0; l < LANES; l++) sum += x[i][l];
-    return sum;
-}
+typedef struct Items {
+    Item item[MAX_ITEMS];
+    int n;
+} Items;
 
-/* Its own time: what the core does while other programs have it is no limit. */
-static inline void *fma_worker(void *arg) {
-    Worker *w = arg;
-    double t = seconds_of(CLOCK_THREAD_CPUTIME_ID);
-    w->sink = fma_rounds(1.0f + (float)w->count * 1e-9f); /* from 0 it would sink into subnormal numbers */
-    w->seconds = seconds_of(CLOCK_THREAD_CPUTIME_ID) - t;
-    return NULL;
-}
-
-__attribute__((target_clones("avx512f", "arch=haswell", "default"))) static inline float read_all(const float *p, size_t n) {
-    Vec16 s[8];
-    memset(s, 0, sizeof s);
-    for (size_t i = 0; i + 8 * LANES <= n; i += 8 * LANES)
-        for (int k = 0; k < 8; k++) s[k] += *(const Vec16 *)(const void *)(p + i + (size_t)k * LANES);
-    float sum = 0;
-    for (int k = 0; k < 8; k++)
-        for (int l = 0; l < LANES; l++) sum += s[k][l];
-    return sum;
-}
-
-static inline void *read_worker(void *arg) {
-    Worker *w = arg;
-    double t = now();
-    w->sink = read_all(w->data, w->count);
-    w->seconds = now() - t;
-    return NULL;
-}
-
-static inline double slowest(Worker *w, int n, void *(*run)(void *)) {
-    double s = 0;
-    for (int i = 0; i < n; i++)
-        if (pthread_create(&w[i].thread, NULL, run, &w[i]) != 0) exit(1);
-    for (int i = 0; i < n; i++) {
-        pthread_join(w[i].thread, NULL);
-        if (w[i].seconds > s) s = w[i].seconds;
-    }
-    return s;
-}
-
-static inline double fma_peak(int threads) {
-    Worker w[MAX_THREADS] = {0};
-    double best = 1e9;
-    for (int r = 0; r < 3; r++) {
-        double s = slowest(w, threads, fma_worker);
-        if (s < best) best = s;
-    }
-    return 2.0 * FMA_ROUNDS * CHAINS * LANES * threads / best;
-}
-
-static inline double read_bandwidth(int threads) {
-    Worker w[MAX_THREADS] = {0};
-    size_t count = (size_t)1 << 28; /* 1 GiB of floats in all */
-    float *data = aligned_alloc(64, count * sizeof *data);
-    if (!data) exit(1);
-    memset(data, 0, count * sizeof *data);
-    for (int i = 0; i < threads; i++) {
-        w[i].count = count / (size_t)threads;
-        w[i].data = data + (size_t)i * w[i].count;
-    }
-    double best = 1e9;
-    for (int r = 0; r < 3; r++) {
-        double s = slowest(w, threads, read_worker);
-        if (s < best) best = s;
-    }
-    free(data);
-    return (double)count * sizeof(float) / best;
-}
-
-/* ---- work ------------------------------------------------------------------------------------------ */
-
-/* Weights of a layer's products: attention with or without the cross attention's, feed-forward. */
-static inline double layer_weights(const T5Config *c, bool cross) {
-    double inner = (double)(c->heads * c->d_kv), d = (double)c->d_model;
-    return 4 * d * inner * (cross ? 2 : 1) + (c->gated ? 3 : 2) * d * (double)c->d_ff;
-}
-
-/* ---- a compiled model ---------------------------------------------------------------------------------- */
-
-typedef struct Bench {
-    Arena *arena;
+typedef struct Options {
+    const char *config_file, *dir, *coretypes;
     T5Config config;
-    int threads;
-    const char *name; /* the backend's */
+    int64_t threads, rounds, patience, read_mib; /* read_mib 0: by the caches */
+    int64_t source, steps, dropout; /* of decode: tokens the encoder read, tokens made; per cent */
+    Items encode, decode, train, rows;
+    int64_t shares; /* SharesKind */
+    char **model;   /* NAME=PATH */
+    int n_models;
+} Options;
+
+/* ---- limits.c: what the machine can do ------------------------------------------------------------------
+ */
+
+typedef enum LimitKind { LIMIT_FMA, LIMIT_READ, LIMIT_KINDS } LimitKind;
+
+typedef struct Machine {
+    int threads; /* that models run with */
+    const char *vectors;
+    int patience;     /* attempts more where others have the machine */
+    const char *data; /* read for the bandwidth, `bytes` of it, in slices */
+    size_t bytes, slice, at;
+} Machine;
+
+void machine_open(Machine *m, const Options *o);
+/* Operations or bytes a second of the wall clock, and of all processors' time. */
+typedef struct Rate {
+    double wall, cpu;
+    bool calm; /* nobody else had the processors */
+} Rate;
+
+/* The best of some attempts of some hundredths of a second, of more where none was calm. */
+Rate machine_limit(Machine *m, LimitKind kind, int threads);
+Rate rate_better(Rate a, Rate b);
+void machine_print(Machine *m);
+
+const char *limit_unit(LimitKind kind); /* of 1e9 a second */
+
+/* ---- rounds.c: variants take turns ------------------------------------------------------------------------
+ */
+
+/* One variant at one piece of work. `once` does it and says what it took; `amount` is in operations or bytes.
+ */
+typedef struct Run {
+    const char *variant;
+    int against; /* the run whose time this one's is compared with; -1: none */
+    double amount;
+    Spent (*once)(void *context);
+    void *context;
+} Run;
+
+typedef struct Result {
+    int calm;   /* rounds in which nobody else had the machine: if there are any, only these count */
+    Spent best; /* the run that took least of the wall clock */
+    Rate limit; /* the best beside this run */
+    /* Medians over the rounds: rate by the limit beside it, by the clock and by the processors' time; time by
+     * that of the run it is compared with. */
+    double ratio, ratio_cpu, slower, slower_cpu;
+    double slower_best; /* least time by least */
+} Result;
+
+/* Once each unmeasured, then `rounds` times in turn, the limit measured in between; again where others had
+ * the machine. */
+void rounds_measure(Machine *m, LimitKind kind, int rounds, const Run *run, int n, Result *out);
+void rounds_head(void);
+/* A row of one measurement, without a round. */
+void rounds_line(LimitKind kind, const char *work, const char *variant, double seconds, double amount,
+                 double limit);
+void rounds_print(const Machine *m, LimitKind kind, const char *work, const Run *run, int n, const Result *r);
+
+/* ---- model.c: compiled models
+ * -------------------------------------------------------------------------------- */
+
+typedef struct Model {
+    const char *name; /* ADAPTER/BACKEND, with /FORMAT and /MATMUL where several were asked for */
+    int against;      /* the model it is compared with; -1: none */
     void *library;
     const moec_program *program;
     moec_instance *instance;
-} Bench;
+    moec_status (*run)(moec_instance *, uint32_t, const int64_t *, void *const *);
+    moec_status (*profile_start)(moec_instance *);
+    void (*profile_stop)(moec_instance *);
+    moec_status (*profile_read)(const moec_instance *, uint32_t, moec_profile_row *);
+    uint32_t (*profile_rows)(const moec_program *);
+} Model;
 
-static inline void *find(void *library, const char *name) {
-    void *p = dlsym(library, name);
-    if (p) return p;
-    fprintf(stderr, "bench: error: the library lacks %s\n", name);
-    exit(1);
-}
+/* Function of the library by name; ends the program when it lacks it. */
+void *model_find(const Model *m, const char *name);
+/* NAME=PATH for each model of the options: PATH.so and PATH.weights. */
+void models_open(Model *m, const Options *o);
+/* Values for the symbols of the program: lower bounds. */
+int64_t *model_symbols(const Model *m);
+/* symbol -1: an extent the model was compiled for alone. */
+void model_symbol_set(const Model *m, int64_t *sym, int symbol, int64_t value, const char *what);
+/* Bytes of a weight, from the name; 4 where it says nothing. */
+double model_weight_bytes(const Model *m);
 
-/* NAME=MODEL.so */
-static inline void bench_load(Bench *b, char *model, const char *weights, const char *prefix) {
-    char *equals = strchr(model, '=');
-    if (!equals) {
-        fprintf(stderr, "bench: error: '%s': NAME=MODEL.so was expected\n", model);
-        exit(2);
-    }
-    *equals = 0;
-    b->name = model;
-    b->library = dlopen(equals + 1, RTLD_NOW | RTLD_LOCAL);
-    if (!b->library) {
-        fprintf(stderr, "bench: error: %s\n", dlerror());
-        exit(1);
-    }
-    const moec_program *(*program)(void);
-    moec_status (*open)(const moec_program *, const moec_options *, moec_instance **);
-    *(void **)&program = find(b->library, arena_printf(b->arena, "%s_program", prefix));
-    *(void **)&open = find(b->library, "moec_open");
-    b->program = program();
-    char message[256] = "";
-    moec_options o = {.weights = weights, .threads = b->threads, .message = message, .message_room = sizeof message};
-    if (open(b->program, &o, &b->instance) != MOEC_OK) {
-        fprintf(stderr, "bench: %s\n", message);
-        exit(1);
-    }
-}
+/* ---- work.c: what a T5 has to do, from its configuration
+ * ------------------------------------------------------- */
 
-/* MODEL.weights PREFIX CONFIG.json THREADS NAME=MODEL.so...: one model by several backends, at most `most`; THREADS 0: one a
- * core. Returns how many; ends the program when something is amiss. They share one arena. */
-static inline int bench_open(int argc, char **argv, Bench *b, int most) {
-    int n = argc - 5;
-    if (n < 1 || n > most) {
-        fprintf(stderr, "usage: %s MODEL.weights PREFIX CONFIG.json THREADS NAME=MODEL.so...\n", argv[0]);
-        exit(2);
-    }
-    Arena *a = arena_new();
-    Diag *d = diag_new();
-    T5Config config;
-    bool ok = config_load(a, argv[3], &config, d);
-    diag_flush(d);
-    diag_free(d);
-    if (!ok) exit(1);
-    int threads = atoi(argv[4]) > 0 ? atoi(argv[4]) : (int)sysconf(_SC_NPROCESSORS_ONLN);
-    for (int i = 0; i < n; i++) {
-        b[i] = (Bench){.arena = a, .config = config, .threads = threads < 1 || threads > MAX_THREADS ? 1 : threads};
-        bench_load(&b[i], argv[5 + i], argv[1], argv[2]);
-    }
-    return n;
-}
+double work_encode(const T5Config *c, double length);       /* operations of one sequence */
+double work_decode(const T5Config *c);                      /* weights that a decoded token reads */
+double work_forward(const T5Config *c, double s, double t); /* of one example in training */
+double work_backward(const T5Config *c, double s, double t);
 
-static inline void head(const char *what) {
-    printf("%-34s %12s %9s %-8s %9s %8s\n", what, "time", "rate", "", "limit", "ratio");
-}
+typedef struct Product {
+    const char *name;
+    int64_t k, n; /* x [M,K] by w [K,N] */
+} Product;
 
-static inline void row(const char *work, const char *name, double seconds, double amount, double limit, const char *unit) {
-    printf("%-28s %-5s %9.2f ms %9.1f %-8s %9.1f %6.1f %%", work, name, seconds * 1e3, amount / seconds / 1e9, unit, limit / 1e9,
-           100 * amount / seconds / limit);
-}
+enum { PRODUCTS = 6 };
+
+void work_products(const T5Config *c, Product p[PRODUCTS]);
+
+/* ---- shares.c: time by kernel
+ * ------------------------------------------------------------------------------------ */
+
+typedef enum SharesKind { SHARES_NONE, SHARES_GROUPS, SHARES_KERNELS } SharesKind;
+
+typedef struct Profile Profile;
+
+/* Does the run once more, and keeps what the kernels of `function` took; ends the program when it takes no
+ * profile. */
+Profile *profile_open(const Model *m, const Run *run, const char *function);
+void profile_close(Profile *p);
+void profile_print(const Profile *p, LimitKind kind, double limit, SharesKind shares);
+/* Of training: parts of the time of the forward pass, which ends with the loss, and of the backward pass. */
+void profile_passes(const Profile *p, double part[2]);
+
+/* ---- commands
+ * ---------------------------------------------------------------------------------------------------- */
+
+int infer_main(const Options *o);
+int train_main(const Options *o);
+int products_main(const Options *o);
+int products_write(const Options *o); /* DIR/products.ir and .safetensors */
+int sgemm_serve(void);
 
 #endif

@@ -1,0 +1,216 @@
+/* Encode against the FMA peak, decode against the bandwidth of reading. */
+#include "bench.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Distinct tokens all over the vocabulary. */
+static void fill_ids(int64_t *ids, int64_t n, int64_t vocab) {
+    for (int64_t i = 0; i < n; i++)
+        ids[i] = (3 + i * 7919) % vocab;
+}
+
+static const moec_seq2seq *seq2seq_of(const Model *m) {
+    if (!m->program->seq2seq)
+        bench_fail("%s: no encoder and decoder", m->name);
+    return m->program->seq2seq;
+}
+
+/* ---- encode -------------------------------------------------------------------------------------------- */
+
+typedef struct Encode {
+    const Model *m;
+    int64_t rows, longest;
+    int64_t *sym, *length, *ids, *mask; /* [rows], [rows, longest] */
+    float *hidden;
+    bool apart; /* a row at a time, each of its own length: no padding */
+} Encode;
+
+static void encode_call(Encode *e, int64_t rows, int64_t length, int64_t from) {
+    const moec_seq2seq *s = seq2seq_of(e->m);
+    const moec_function *f = &e->m->program->function[s->encode];
+    void *arg[3], *const known[3] = {e->ids + from * e->longest, e->mask + from * e->longest,
+                                     e->hidden + from * e->longest * s->width};
+    static const char *const name[3] = {"input_ids", "attention_mask", "hidden"};
+    if (f->n_inputs + f->n_outputs != 3)
+        bench_fail("%s: encode takes more than tokens and their mask", e->m->name);
+    for (int i = 0; i < 3; i++)
+        for (int k = 0; k < 3; k++)
+            if (strcmp(f->value[i].name, name[k]) == 0)
+                arg[i] = known[k];
+    model_symbol_set(e->m, e->sym, s->batch, rows, "batch");
+    model_symbol_set(e->m, e->sym, s->source, length, "length");
+    bench_check(e->m->run(e->m->instance, (uint32_t)s->encode, e->sym, arg), "encode");
+}
+
+static Spent encode_once(void *context) {
+    Encode *e = context;
+    Spent start = spent_now();
+    if (!e->apart)
+        encode_call(e, e->rows, e->longest, 0);
+    for (int64_t i = 0; e->apart && i < e->rows; i++)
+        encode_call(e, 1, e->length[i], i);
+    return spent_since(start);
+}
+
+/* Mixed: lengths in even steps up to the longest. */
+static void encode_open(Encode *e, const Model *m, const Item *item, bool apart) {
+    *e = (Encode){
+        .m = m, .rows = item->batch, .longest = item->length, .sym = model_symbols(m), .apart = apart};
+    int64_t n = e->rows * e->longest;
+    e->length = bench_room((size_t)e->rows, sizeof *e->length);
+    e->ids = bench_room((size_t)n, sizeof *e->ids);
+    e->mask = bench_room((size_t)n, sizeof *e->mask);
+    e->hidden = bench_room((size_t)(n * seq2seq_of(m)->width), sizeof *e->hidden);
+    fill_ids(e->ids, n, seq2seq_of(m)->vocab);
+    for (int64_t i = 0; i < e->rows; i++) {
+        e->length[i] = item->mixed ? (e->longest * (i + 1) + e->rows - 1) / e->rows : e->longest;
+        for (int64_t j = 0; j < e->length[i]; j++)
+            e->mask[i * e->longest + j] = 1;
+    }
+}
+
+static void encode_close(Encode *e) {
+    free(e->sym);
+    free(e->length);
+    free(e->ids);
+    free(e->mask);
+    free(e->hidden);
+}
+
+static double encode_flops(const T5Config *c, const Encode *e) {
+    double sum = 0;
+    for (int64_t i = 0; i < e->rows; i++)
+        sum += work_encode(c, (double)e->length[i]);
+    return sum;
+}
+
+/* ---- decode -------------------------------------------------------------------------------------------- */
+
+typedef struct Decode {
+    const Model *m;
+    moec_status (*generate)(moec_instance *, int64_t, int64_t, const int64_t *, const int64_t *,
+                            const float *, const moec_generate_options *, int64_t *, int64_t *,
+                            int (*)(void *, int64_t, const int64_t *), void *);
+    int64_t rows, source, steps;
+    int64_t *ids, *mask, *tokens;
+    Spent first, since; /* when the first token was there; from then to the last */
+} Decode;
+
+static int each_step(void *context, int64_t step, const int64_t *token) {
+    Decode *d = context;
+    (void)token;
+    if (step == 0)
+        d->first = spent_now();
+    if (step == d->steps - 1)
+        d->since = spent_since(d->first);
+    return 0;
+}
+
+/* A position of all rows; no sequence ends early, and neither encoder nor first step count. */
+static Spent decode_once(void *context) {
+    Decode *d = context;
+    int64_t made;
+    moec_generate_options o = {.max_length = d->steps, .eos = seq2seq_of(d->m)->vocab};
+    bench_check(d->generate(d->m->instance, d->rows, d->source, d->ids, d->mask, NULL, &o, d->tokens, &made,
+                            each_step, d),
+                "decode");
+    return spent_each(d->since, (double)(made - 1));
+}
+
+static void decode_open(Decode *d, const Model *m, const Options *o, int64_t rows) {
+    *d = (Decode){.m = m, .rows = rows, .source = o->source, .steps = o->steps};
+    *(void **)&d->generate = model_find(m, "moec_generate");
+    int64_t n = rows * d->source;
+    d->ids = bench_room((size_t)n, sizeof *d->ids);
+    d->mask = bench_room((size_t)n, sizeof *d->mask);
+    d->tokens = bench_room((size_t)(rows * d->steps), sizeof *d->tokens);
+    fill_ids(d->ids, n, seq2seq_of(m)->vocab);
+    for (int64_t i = 0; i < n; i++)
+        d->mask[i] = 1;
+}
+
+static void decode_close(Decode *d) {
+    free(d->ids);
+    free(d->mask);
+    free(d->tokens);
+}
+
+/* ---- all of them ------------------------------------------------------------------------------------------
+ */
+
+typedef struct Bench {
+    const Options *o;
+    Machine machine;
+    Model model[MAX_MODELS];
+    int n;
+} Bench;
+
+static void measure(Bench *b, const char *work, const char *function, LimitKind kind, const Run *run) {
+    Result r[MAX_MODELS];
+    rounds_measure(&b->machine, kind, (int)b->o->rounds, run, b->n, r);
+    rounds_print(&b->machine, kind, work, run, b->n, r);
+    for (int i = 0; b->o->shares != SHARES_NONE && i < b->n; i++) {
+        Profile *p = profile_open(&b->model[i], &run[i], function);
+        profile_print(p, kind, r[i].limit.wall, (SharesKind)b->o->shares);
+        profile_close(p);
+    }
+}
+
+static Run run_of(const Model *m, double amount, Spent (*once)(void *), void *context) {
+    return (Run){
+        .variant = m->name, .against = m->against, .amount = amount, .once = once, .context = context};
+}
+
+static void bench_encode(Bench *b, const Item *item, bool apart) {
+    Encode e[MAX_MODELS];
+    Run run[MAX_MODELS];
+    char work[64];
+    for (int i = 0; i < b->n; i++) {
+        encode_open(&e[i], &b->model[i], item, apart);
+        run[i] = run_of(&b->model[i], encode_flops(&b->o->config, &e[i]), encode_once, &e[i]);
+    }
+    snprintf(work, sizeof work, "encode %lldx%s%lld%s", (long long)item->batch, item->mixed ? "~" : "",
+             (long long)item->length,
+             !item->mixed ? ""
+             : apart      ? " by rows"
+                          : " padded");
+    measure(b, work, "encode", LIMIT_FMA, run);
+    for (int i = 0; i < b->n; i++)
+        encode_close(&e[i]);
+}
+
+static void bench_decode(Bench *b, const Item *item) {
+    Decode d[MAX_MODELS];
+    Run run[MAX_MODELS];
+    char work[64];
+    for (int i = 0; i < b->n; i++) {
+        decode_open(&d[i], &b->model[i], b->o, item->batch);
+        run[i] = run_of(&b->model[i], work_decode(&b->o->config) * model_weight_bytes(&b->model[i]),
+                        decode_once, &d[i]);
+    }
+    snprintf(work, sizeof work, "decode %lld", (long long)item->batch);
+    measure(b, work, "step", LIMIT_READ, run);
+    for (int i = 0; i < b->n; i++)
+        decode_close(&d[i]);
+}
+
+int infer_main(const Options *o) {
+    Bench *b = bench_room(1, sizeof *b);
+    b->o = o;
+    b->n = o->n_models;
+    machine_open(&b->machine, o);
+    machine_print(&b->machine);
+    models_open(b->model, o);
+    rounds_head();
+    for (int k = 0; k < o->encode.n; k++) {
+        bench_encode(b, &o->encode.item[k], false);
+        if (o->encode.item[k].mixed)
+            bench_encode(b, &o->encode.item[k], true);
+    }
+    for (int k = 0; k < o->decode.n; k++)
+        bench_decode(b, &o->decode.item[k]);
+    free(b);
+    return 0;
+}
