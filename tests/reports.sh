@@ -39,7 +39,10 @@ kernel=$(sed -n 's/.*kernel @\(encoder_ffn_wi_[0-9]*\):.*/\1/p' "$work/part" | h
 under "$work/mov.txt" "$kernel" >"$work/part"
 has "$work/part" 'pack   applied  weight in panels of 16 columns: %9 = matmul %8, %1' \
     'lower  applied  up to 128 rows column by column, more in parallel over tiles of rows' \
-    'lower  note     stored, it is read more than once: %8 = gelu'
+    'lower  missed   stored as a whole, softmax reads it: %9 = matmul' 'lower  note     stored, it is read more than once: %8 = gelu' \
+    'lower  applied  mul, gelu run on blocks of 32 columns of 1 product before they are stored: %5 = matmul' \
+    'lower  applied  mul, mul, mul run on blocks of 32 columns of 2 products before they are stored: %11 = matmul %10, %2 : f32[B,S,128]; %5 = matmul' \
+    'lower  applied  add runs on blocks of 32 columns of 1 product'
 
 # what compiler/README.md shows of it
 sed -n 's/^    \(  \(fuse\|pack\|lower\) *\(applied\|missed\|note\) .*\)/\1/p' "$root/compiler/README.md" >"$work/shown"
