@@ -316,7 +316,7 @@ static bool lower_nodes(Lower *l, const View *out) {
             if (!lower_stored(l, n->out, &w)) return false;
         } else if (op_info(n->op)->klass == OC_DYNAMIC || op_info(n->op)->klass == OC_CALL)
             return diag_error(l->d, DIAG_LOWER_OP, NULL, "'%s' has no lowering", op_info(n->op)->name);
-        else if (l->m->remarks && op_info(n->op)->klass != OC_SOURCE && n->op != OP_matmul)
+        else if (l->m->remarks && op_info(n->op)->klass != OC_SOURCE && n->op != OP_matmul && n->op != OP_unpack)
             inlined =
                 arena_printf(l->k->arena, "%s%s%s", inlined, *inlined ? ", " : "", op_info(n->op)->name);
     }

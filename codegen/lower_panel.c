@@ -9,6 +9,7 @@
 #include "../compiler/pack.h"
 #include "../compiler/remark.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 /* ---- products by panels ------------------------------------------------------------------------------ */
@@ -23,7 +24,8 @@ typedef struct Panels {
 
 static bool panels_of(const Lower *l, const Node *n, Panels *p) {
     const Node *u = n->op == OP_matmul ? value_node(l->f, n->in[1]) : NULL;
-    if (!l->n_row || !l->row[n->out] || !u || u->op != OP_unpack || l->f->value[u->in[0]].kind != VK_INPUT)
+    if (!l->n_row || !l->row[n->out] || !u || u->op != OP_unpack || node_int(n, AT_ta, 0) ||
+        l->f->value[u->in[0]].kind != VK_INPUT)
         return false;
     const Type *t = &l->f->value[u->in[0]].type, *matrix = &l->f->value[u->out].type;
     int64_t dim[MOEC_MAX_RANK];
@@ -84,7 +86,7 @@ static void multiply(Lower *l, const Panels *p, const LMatrix *a, const LBuf *b,
 typedef struct RowAxis {
     const LExpr *extent;
     Dim c, a;
-    int64_t panels, most; /* panels from one to the next; upper bound of the extent */
+    int64_t panels; /* from one to the next */
 } RowAxis;
 
 typedef struct Whole {
@@ -106,8 +108,7 @@ static void whole_axes(Lower *l, const Node *n, Whole *x) {
         Dim d = at < 0 ? DIM_BAD : lower_dim(l, n->in[0], at);
         bool repeats = at < 0 || (d != DIM_BAD && dim_is(l->t, d, 1)), moves = i < rank - 2 && bt >= 0 && !dim_is(l->t, b->dim[bt], 1);
         const LExpr *extent = lower_extent(l, n->out, i);
-        x->axis[i] = (RowAxis){extent, x->c.stride[i], repeats ? dim_const(l->t, 0) : x->a.stride[at],
-                               moves ? step : 0, extent->kind == LE_INT ? extent->i : l->tile_max};
+        x->axis[i] = (RowAxis){extent, x->c.stride[i], repeats ? dim_const(l->t, 0) : x->a.stride[at], moves ? step : 0};
         int64_t e;
         if (moves && dim_is_const(l->t, b->dim[bt], &e))
             step *= e;
@@ -121,7 +122,7 @@ static RowAxis take_rows(Lower *l, Whole *x) {
     while (last > 0 && (le_is_int(x->axis[last].extent, 1) || x->axis[last].panels))
         last--;
     if (x->axis[last].panels) /* each row has panels of its own */
-        return (RowAxis){le_int(l->k, 1), dim_const(l->t, 0), dim_const(l->t, 0), 0, 1};
+        return (RowAxis){le_int(l->k, 1), dim_const(l->t, 0), dim_const(l->t, 0), 0};
     RowAxis rows = x->axis[last];
     first = last;
     if (last > 0 && !x->axis[last - 1].panels && rows.extent->kind == LE_INT) {
@@ -129,7 +130,6 @@ static RowAxis take_rows(Lower *l, Whole *x) {
         Dim e = dim_const(l->t, rows.extent->i);
         if (o->c == dim_mul(l->t, rows.c, e) && o->a == dim_mul(l->t, rows.a, e)) {
             rows.extent = li_mul(l->k, o->extent, rows.extent);
-            rows.most *= o->most;
             first--;
         }
     }
@@ -149,23 +149,33 @@ static void copy_tile(Lower *l, const LBuf *t, int64_t width, const LMatrix *c, 
     ls_store(k, &j->body, c->buf, at, add ? le_op2(k, LO_ADD, DT_F32, le_load(k, c->buf, at), e) : e);
 }
 
+/* Rows that are multiplied at a time where the result has no room for all columns of a panel. */
+enum { PIECE = 128 };
+
 /* One panel of all rows into its columns of the result. */
-static void store_panel(Lower *l, const Whole *x, const LMatrix *a, LMatrix c, const LExpr *panel,
-                        const LExpr *batch_panel, const RowAxis *rows, bool add) {
+static void store_panel(Lower *l, const Whole *x, LMatrix a, LMatrix c, const LExpr *panel, const LExpr *batch_panel,
+                        const LExpr *rows, bool add) {
     LoopKernel *k = l->k;
     const Panels *p = &x->p;
     const LBuf *b = l->view[p->from].buf;
     const LExpr *first = li_mul(k, panel, le_int(k, p->width)), *at = li_add(k, batch_panel, panel);
     c.offset = li_add(k, c.offset, first);
-    bool room = p->panels * p->width <= x->room;
-    if (room) {
-        multiply(l, p, a, b, at, &c, rows->extent, add);
+    if (p->panels * p->width <= x->room) {
+        multiply(l, p, &a, b, at, &c, rows, add);
         return;
     }
-    const LBuf *t = block_scratch(l, rows->most, p->width);
+    LBlock *back = l->block;
+    LStmt *s = ls_for(k, l->block, li_div(k, li_add(k, rows, le_int(k, PIECE - 1)), le_int(k, PIECE)), "piece");
+    const LExpr *row = li_mul(k, le_var(k, s->var), le_int(k, PIECE));
+    const LBuf *t = block_scratch(l, PIECE, p->width);
     LMatrix tile = {t, le_int(k, 0), le_int(k, p->width), false};
-    multiply(l, p, a, b, at, &tile, rows->extent, false);
-    copy_tile(l, t, p->width, &c, rows->extent, li_min(k, le_int(k, p->width), li_sub(k, le_int(k, p->columns), first)), add);
+    l->block = &s->body;
+    rows = li_min(k, le_int(k, PIECE), li_sub(k, rows, row));
+    a.offset = li_add(k, a.offset, li_mul(k, row, a.ld));
+    c.offset = li_add(k, c.offset, li_mul(k, row, c.ld));
+    multiply(l, p, &a, b, at, &tile, rows, false);
+    copy_tile(l, t, p->width, &c, rows, li_min(k, le_int(k, p->width), li_sub(k, le_int(k, p->columns), first)), add);
+    l->block = back;
 }
 
 static bool store_streams(Lower *l, ValueId v, const View *to, bool accumulate);
@@ -210,7 +220,7 @@ bool lower_panels(Lower *l, const Node *n, const View *to, bool accumulate) {
         panel = le_var(k, s->var);
     }
     LMatrix ma = {x.a.buf, a, le_dim(k, rows.a), false}, mc = {to->buf, c, le_dim(k, rows.c), false};
-    store_panel(l, &x, &ma, mc, panel, batch, &rows, accumulate);
+    store_panel(l, &x, ma, mc, panel, batch, rows.extent, accumulate);
     l->block = blocks ? lower_serial(l) : back;
     return true;
 }
@@ -231,9 +241,12 @@ static int64_t inner_count(const Lower *l, ValueId v) {
 typedef struct Stream {
     ValueId sink; /* NONE: there is none */
     int64_t first;
+    const char *why; /* there is none */
 } Stream;
 
-static const Stream no_stream = {NONE, 0};
+static Stream no_stream(const char *why) {
+    return (Stream){NONE, 0, why};
+}
 
 /* Uses of v, through other views of it. */
 uint32_t lower_reads(const Lower *l, ValueId v) {
@@ -278,30 +291,34 @@ static int64_t slice_start(const Lower *l, const Node *n) {
 
 /* v is computed where its one reader is, element by element. */
 static Stream stream(const Lower *l, ValueId v, int64_t first) {
-    const Node *n = value_node(l->f, v);
+    const Node *n = value_node(l->f, v), *u = reader(l, v);
     bool pointwise = op_info(n->op)->klass == OC_POINTWISE && !lower_is_cheap(n);
-    if (is_output(l, v) || lower_reads(l, v) > 1)
-        return pointwise ? (Stream){v, first} : no_stream;
-    const Node *u = reader(l, v);
+    const Stream here = {v, first, NULL};
+    if (is_output(l, v))
+        return pointwise ? here : no_stream("the kernel returns it");
+    if (lower_reads(l, v) > 1)
+        return pointwise ? here : no_stream("it is read more than once");
     if (!u || !l->row[u->out])
-        return no_stream;
+        return no_stream("nothing reads it row by row");
     if (u->op == OP_slice) {
         int64_t start = slice_start(l, u);
-        return start < 0 ? no_stream : stream(l, u->out, first + start);
+        return start < 0 ? no_stream("a slice takes other than columns side by side") : stream(l, u->out, first + start);
     }
     if (u->op == OP_reshape) {
         const Node *next = reader(l, u->out);
         bool stored = is_output(l, u->out) || (next && next->op == OP_matmul);
         if (stored)
-            return pointwise ? (Stream){v, first} : no_stream;
+            return pointwise ? here : no_stream("it is stored in another shape");
         return stream(l, u->out, first);
     }
     if (u->op == OP_matmul)
-        return pointwise ? (Stream){v, first} : no_stream;
-    if (op_info(u->op)->klass != OC_POINTWISE || l->f->value[u->out].type.dtype == DT_BOOL)
-        return no_stream;
-    if (inner_count(l, u->out) != inner_count(l, v))
-        return pointwise ? (Stream){v, first} : no_stream; /* stored, or computed again for each element */
+        return pointwise ? here : no_stream("a product reads it");
+    if (op_info(u->op)->klass != OC_POINTWISE)
+        return no_stream(arena_printf(l->k->arena, "%s reads it", op_info(u->op)->name));
+    if (l->f->value[u->out].type.dtype == DT_BOOL)
+        return no_stream("a comparison reads it");
+    if (inner_count(l, u->out) != inner_count(l, v)) /* stored, or computed again for each element */
+        return pointwise ? here : no_stream("what reads it repeats its elements");
     return stream(l, u->out, first);
 }
 
@@ -316,42 +333,49 @@ static int64_t block_width(const Lower *l, ValueId sink) {
     return width;
 }
 
-static bool streams_into(const Lower *l, const Panels *p, Stream s) {
+static const char *why_no_blocks(const Lower *l, const Panels *p, Stream s) {
     if (s.sink == NONE)
-        return false;
+        return s.why;
     int64_t width = block_width(l, s.sink);
+    if (width <= 0)
+        return "what is stored has more than two axes in a row";
     if (p->transposed)
-        return width > 0;
-    bool whole = width > 0 && width % p->width == 0 && s.first % p->width == 0;
-    return whole && (p->batch == 1 || p->columns % width == 0);
+        return NULL;
+    if (width % p->width)
+        return "the last axis of what is stored is no number of whole panels";
+    if (s.first % p->width)
+        return "what reads it begins inside a panel";
+    return p->batch == 1 || p->columns % width == 0 ? NULL : "a block of columns would be of several matrices";
 }
 
-/* Whether n is a product that is streamed: by one reader, or by several that read other columns each. */
-static bool is_streamed(const Lower *l, const Node *n) {
-    Panels p;
+/* Why a product by panels is not streamed: by one reader, or by several that read other columns each. */
+static const char *why_whole(const Lower *l, const Node *n, const Panels *p) {
     ValueId v = n->out;
-    if (!panels_of(l, n, &p) || is_output(l, v) || !l->uses[v])
-        return false;
-    int64_t inner = inner_count(l, v);
-    if (inner != p.batch * p.columns)
-        return false; /* rows inside */
+    if (is_output(l, v))
+        return "the kernel returns it";
+    if (!l->uses[v])
+        return "nothing reads it";
+    if (inner_count(l, v) != p->batch * p->columns)
+        return "each row of the kernel has several of its rows";
     if (lower_reads(l, v) == 1)
-        return streams_into(l, &p, stream(l, v, 0));
+        return why_no_blocks(l, p, stream(l, v, 0));
     int64_t end = 0;
     for (uint32_t i = 0; i < l->f->n_nodes; i++) {
         const Node *u = &l->f->node[i];
-        if (u->n_in != 1 || u->in[0] != v) {
-            for (uint32_t j = 0; j < u->n_in; j++)
-                if (u->in[j] == v)
-                    return false;
+        bool reads = false;
+        for (uint32_t j = 0; j < u->n_in; j++)
+            reads = reads || u->in[j] == v;
+        if (!reads)
             continue;
-        }
         int64_t start = u->op == OP_slice && l->row[u->out] ? slice_start(l, u) : -1;
-        if (start < end || !streams_into(l, &p, stream(l, u->out, start)))
-            return false;
+        if (start < end)
+            return "it is read more than once";
+        const char *why = why_no_blocks(l, p, stream(l, u->out, start));
+        if (why)
+            return why;
         end = start + inner_count(l, u->out);
     }
-    return true;
+    return NULL;
 }
 
 /* A term of the sum v is a product that is added onto it as a whole. */
@@ -372,20 +396,38 @@ static bool joins_whole_term(const Lower *l, ValueId v) {
     return false;
 }
 
+static void tell_whole(const Lower *l, const Node *n, const char *why) {
+    Text t = {0};
+    node_print(l->m, l->f, n, &t);
+    remark(l->m, R_not_streamed, l->f, NULL, "stored as a whole, %s: %.*s", why, (int)t.n, t.p);
+    text_free(&t);
+}
+
 void lower_find_streams(Lower *l) {
     const Func *f = l->f;
+    const char **why = arena_array(l->k->arena, f->n_values + 1, sizeof *why);
+    Panels p;
     l->streamed = arena_array(l->k->arena, f->n_values + 1, sizeof *l->streamed);
     l->left = arena_array(l->k->arena, f->n_values + 1, sizeof *l->left);
-    for (uint32_t i = 0; i < f->n_nodes; i++)
-        l->streamed[f->node[i].out] = is_streamed(l, &f->node[i]);
+    for (uint32_t i = 0; i < f->n_nodes; i++) {
+        const Node *n = &f->node[i];
+        bool by_panels = panels_of(l, n, &p);
+        if (by_panels)
+            why[n->out] = why_whole(l, n, &p);
+        l->streamed[n->out] = by_panels && !why[n->out];
+    }
     for (bool changed = true; changed;) {
         changed = false;
         for (ValueId v = 0; v < f->n_values; v++)
             if (l->streamed[v] && joins_whole_term(l, v)) {
                 l->streamed[v] = false;
+                why[v] = "a product stored as a whole is added onto what it is part of";
                 changed = true;
             }
     }
+    for (uint32_t i = 0; l->m->remarks && i < f->n_nodes; i++)
+        if (why[f->node[i].out])
+            tell_whole(l, &f->node[i], why[f->node[i].out]);
 }
 
 /* The streamed products that an element of v is made of. */
@@ -397,10 +439,9 @@ typedef struct Source {
     const LBuf *tile, *lanes; /* lanes: of a transposed product, its tile with rows as lanes */
 } Source;
 
-enum { MAX_SOURCES = 8 };
-
+/* s: NULL to count them. */
 static uint32_t add_source(const Lower *l, ValueId v, int64_t first, ValueId at, int64_t at_first, Source *s, uint32_t count) {
-    if (count < MAX_SOURCES) {
+    if (s) {
         s[count] = (Source){.v = v, .at = at, .first = first, .at_first = at_first};
         panels_of(l, value_node(l->f, v), &s[count].p);
     }
@@ -409,7 +450,7 @@ static uint32_t add_source(const Lower *l, ValueId v, int64_t first, ValueId at,
 
 static uint32_t find_sources(const Lower *l, ValueId v, int64_t first, Source *s, uint32_t count) {
     const Node *n = value_node(l->f, v);
-    if (!n || l->view[v].buf || count > MAX_SOURCES)
+    if (!n || l->view[v].buf)
         return count;
     if (l->streamed[v])
         return add_source(l, v, first, v, first, s, count);
@@ -429,11 +470,38 @@ static uint32_t find_sources(const Lower *l, ValueId v, int64_t first, Source *s
 }
 
 bool lower_has_sources(const Lower *l, ValueId v) {
-    Source s[MAX_SOURCES];
-    uint32_t n = l->n_row ? find_sources(l, v, 0, s, 0) : 0;
-    if (n > MAX_SOURCES)
-        BUG("an element is made of %u products", n);
-    return n > 0;
+    return l->n_row && find_sources(l, v, 0, NULL, 0) > 0;
+}
+
+/* Pointwise ops between v, which is one of them, and the products it is made of, in their order. */
+static bool name_ops(const Lower *l, ValueId v, Text *t, uint32_t *count) {
+    const Node *n = value_node(l->f, v);
+    bool found = false;
+    if (!n || l->view[v].buf || l->streamed[v])
+        return n && !l->view[v].buf;
+    for (uint32_t i = 0; i < n->n_in; i++)
+        if (l->row[n->in[i]] && name_ops(l, n->in[i], t, count))
+            found = true;
+    if (found && op_info(n->op)->klass == OC_POINTWISE)
+        text_printf(t, "%s%s", (*count)++ ? ", " : "", op_info(n->op)->name);
+    return found;
+}
+
+static void tell_streamed(const Lower *l, ValueId v, const Source *s, uint32_t n, int64_t width) {
+    Text ops = {0}, products = {0};
+    uint32_t count = 0;
+    if (!l->m->remarks)
+        return;
+    name_ops(l, v, &ops, &count);
+    for (uint32_t i = 0; i < n; i++) {
+        if (i)
+            text_add(&products, "; ", 2);
+        node_print(l->m, l->f, value_node(l->f, s[i].v), &products);
+    }
+    remark(l->m, R_streamed, l->f, NULL, "%.*s run%s on blocks of %" PRId64 " columns of %u product%s before they are stored: %.*s",
+           (int)ops.n, ops.p, count == 1 ? "s" : "", width, n, n == 1 ? "" : "s", (int)products.n, products.p);
+    text_free(&ops);
+    text_free(&products);
 }
 
 /* Rows that a block works on at a time: `count` from `first` on. */
@@ -528,7 +596,7 @@ static void multiply_transposed(Lower *l, const Source *s, const LExpr *column, 
 
 static void multiply_panels(Lower *l, const Source *s, const LExpr *block, int64_t width, const Band *band) {
     LoopKernel *k = l->k;
-    int64_t panels = width / s->p.width;
+    int64_t panels = width / s->p.width < s->p.panels ? width / s->p.width : s->p.panels;
     const LExpr *a = li_add(k, s->a.offset, li_mul(k, band->first, le_dim(k, s->a.stride[0])));
     const LExpr *panel = li_add(k, li_mul(k, block, le_int(k, panels)), le_int(k, s->first / s->p.width));
     if (s->p.batch > 1 && s->a.rank > 2) /* whole blocks to a batch: panels count on, and so does the left operand's axis */
@@ -585,10 +653,12 @@ static void store_block(Lower *l, ValueId v, const View *to, const LExpr *block,
 
 static bool store_streams(Lower *l, ValueId v, const View *to, bool accumulate) {
     LoopKernel *k = l->k;
-    Source s[MAX_SOURCES];
+    Source *s = arena_array(k->arena, find_sources(l, v, 0, NULL, 0), sizeof *s);
     uint32_t n = find_sources(l, v, 0, s, 0);
     int64_t width = block_width(l, v), inner = inner_count(l, v);
     bool lanes = false;
+    if (!accumulate)
+        tell_streamed(l, v, s, n, width);
     for (uint32_t i = 0; i < n; i++) {
         ValueId left = value_node(l->f, s[i].v)->in[0];
         if (!left_operand(l, left, &s[i].a) || (s[i].p.transposed && !pack_left(l, left, &s[i].p, &s[i].a)))

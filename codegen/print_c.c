@@ -776,10 +776,13 @@ static void print_phase(CPrinter *p, const LStmt *s, uint32_t number, int64_t st
 /* One block of a phase for few rows, as a task. */
 static void print_block_task(CPrinter *p, uint32_t number, int64_t stride) {
     const char *name = arena_printf(p->k->arena, "%.*s", (int)p->k->name.n, p->k->name.p);
+    c_mark(p->marks, p->out, p->k->func_line);
     text_printf(p->out,
                 "static void %s_%u_block(void *arg, int64_t i, int worker) {\n    const struct %s *a = arg;\n"
-                "    %s_%u(a, NULL, a->f->scratch, a->f->scratch + worker * (int64_t)%" PRId64 ", 0, a->rows, i);\n}\n\n",
+                "    %s_%u(a, NULL, a->f->scratch, a->f->scratch + worker * (int64_t)%" PRId64 ", 0, a->rows, i);\n}\n",
                 name, number, name, name, number, stride);
+    c_mark(p->marks, p->out, 0);
+    text_printf(p->out, "\n");
 }
 
 /* All phases for one tile of rows, as a task. */
@@ -787,6 +790,7 @@ static void print_rows_task(CPrinter *p, int64_t stride) {
     const LoopKernel *k = p->k;
     const char *name = arena_printf(k->arena, "%.*s", (int)k->name.n, k->name.p);
     uint32_t number = 0;
+    c_mark(p->marks, p->out, k->func_line);
     text_printf(p->out,
                 "static void %s_rows(void *arg, int64_t i, int worker) {\n    const struct %s *a = arg;\n"
                 "    unsigned char *own = a->f->scratch + worker * (int64_t)%" PRId64 ";\n"
@@ -801,7 +805,9 @@ static void print_rows_task(CPrinter *p, int64_t stride) {
         print_expr(p, s->extent);
         text_printf(p->out, "; block++) %s_%u(a, NULL, own, own, row0, rows, block);\n", name, ++number);
     }
-    text_printf(p->out, "}\n\n");
+    text_printf(p->out, "}\n");
+    c_mark(p->marks, p->out, 0);
+    text_printf(p->out, "\n");
 }
 
 static void print_few_rows(CPrinter *p, const char *indent) {

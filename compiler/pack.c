@@ -14,9 +14,10 @@
 typedef struct Packer {
     Module *m;
     Arena *a;
-    ParamId *packed; /* by ParamId: its panels, or NONE */
+    ParamId *packed; /* by ParamId: its panels; itself where it stays as it is; or NONE */
     uint32_t n_params;
-    bool **panels; /* by FuncId, by input: of kernels; NULL: none */
+    const char ***why; /* by FuncId, by input: of kernels, why it is not in panels, or NULL */
+    bool changed;
 } Packer;
 
 /* ---- which ------------------------------------------------------------------------------------------- */
@@ -29,43 +30,58 @@ static bool constant_extents(const Module *m, const Type *t) {
     return true;
 }
 
-/* v is the right operand of products as it stands, and nothing else. */
-static bool only_multiplied(const Module *m, const Func *f, int n_row, ValueId v) {
+static const char *why_no_use(const Func *f, const Node *n, uint32_t operand, int n_row) {
+    if (n->op != OP_matmul)
+        return "something else reads the weight, too";
+    if (operand != 1 || n->in[0] == n->in[1])
+        return "the weight is a left operand, too";
+    if (node_int(n, AT_ta, 0))
+        return "the left operand is read transposed";
+    bool rows = f->value[n->in[1]].type.rank == 2 && f->value[n->in[0]].type.rank == n_row + 1;
+    return node_int(n, AT_tb, 0) && !rows ? "the weight is read transposed, by several rows of a row" : NULL;
+}
+
+/* Why v is not the right operand of products, as it stands or transposed, and nothing else. */
+static const char *why_no_weight(const Module *m, const Func *f, int n_row, ValueId v) {
     const Type *t = &f->value[v].type;
     bool used = false;
-    if (t->dtype != DT_F32 || t->rank < 2 || t->rank >= MOEC_MAX_RANK || !constant_extents(m, t))
-        return false;
-    for (uint32_t i = 0; i < f->n_nodes; i++) {
-        const Node *n = &f->node[i];
-        for (uint32_t j = 0; j < n->n_in; j++) {
-            if (n->in[j] != v)
-                continue;
-            if (n->op != OP_matmul || j != 1 || n->in[0] == v)
-                return false;
-            if (node_int(n, AT_tb, 0) && (t->rank != 2 || f->value[n->in[0]].type.rank != n_row + 1))
-                return false;
-            used = true;
+    if (t->dtype != DT_F32)
+        return "the weight is not f32";
+    if (t->rank < 2 || t->rank >= MOEC_MAX_RANK || !constant_extents(m, t))
+        return "the weight has no constant extents of a matrix";
+    for (uint32_t i = 0; i < f->n_nodes; i++)
+        for (uint32_t j = 0; j < f->node[i].n_in; j++) {
+            const char *why = f->node[i].in[j] == v ? why_no_use(f, &f->node[i], j, n_row) : NULL;
+            used = used || f->node[i].in[j] == v;
+            if (why)
+                return why;
         }
-    }
     for (uint32_t i = 0; i < f->n_outputs; i++)
-        used = used && f->output[i] != v;
-    return used;
+        if (f->output[i] == v)
+            return "the kernel returns the weight";
+    return used ? NULL : "nothing reads the weight";
 }
 
-static const Func *callee(const Module *m, const Node *n) {
+static const Func *kernel_called(const Module *m, const Node *n) {
     const Attr *a = n->op == OP_call ? node_attr(n, AT_func) : NULL;
-    return a ? module_func(m, (FuncId)a->i) : NULL;
+    const Func *k = a ? module_func(m, (FuncId)a->i) : NULL;
+    return k && k->role == FR_KERNEL ? k : NULL;
 }
 
-/* Visits every operand of every call of a kernel by an entry function. */
+/* A function that names parameters and calls kernels. */
+static bool is_caller(const Func *f) {
+    return f && (f->role == FR_ENTRY || f->role == FR_BODY);
+}
+
+/* Visits every operand of every call of a kernel. */
 typedef void Visit(Packer *p, const Func *f, const Node *call, const Func *kernel, uint32_t input);
 
 static void visit_calls(Packer *p, Visit *visit) {
     for (uint32_t i = 0; i < p->m->n_funcs; i++) {
         const Func *f = p->m->func[i];
-        for (uint32_t j = 0; f && f->role == FR_ENTRY && j < f->n_nodes; j++) {
-            const Func *k = callee(p->m, &f->node[j]);
-            for (uint32_t in = 0; k && k->role == FR_KERNEL && in < k->n_inputs; in++)
+        for (uint32_t j = 0; is_caller(f) && j < f->n_nodes; j++) {
+            const Func *k = kernel_called(p->m, &f->node[j]);
+            for (uint32_t in = 0; k && in < k->n_inputs; in++)
                 visit(p, f, &f->node[j], k, in);
         }
     }
@@ -73,46 +89,67 @@ static void visit_calls(Packer *p, Visit *visit) {
 
 static void must_be_parameter(Packer *p, const Func *f, const Node *call, const Func *k, uint32_t in) {
     ParamId id;
-    if (!value_param(f, call->in[in], &id))
-        p->panels[k->id][in] = false;
+    if (!value_param(f, call->in[in], &id) && !p->why[k->id][in])
+        p->why[k->id][in] = "it is no parameter in every call";
+}
+
+static void keep(Packer *p, const Func *f, ValueId v) {
+    ParamId id;
+    if (!value_param(f, v, &id) || p->packed[id] == id)
+        return;
+    p->packed[id] = id;
+    p->changed = true;
+}
+
+/* What is read by other nodes than calls of kernels, and what a function returns. */
+static void keep_read(Packer *p, const Func *f) {
+    for (uint32_t i = 0; i < f->n_nodes; i++)
+        for (uint32_t j = 0; !kernel_called(p->m, &f->node[i]) && j < f->node[i].n_in; j++)
+            keep(p, f, f->node[i].in[j]);
+    for (uint32_t i = 0; i < f->n_outputs; i++)
+        keep(p, f, f->output[i]);
 }
 
 /* A parameter that somebody reads as it is stays as it is for all: it is stored once. */
 static void keep_parameter(Packer *p, const Func *f, const Node *call, const Func *k, uint32_t in) {
-    ParamId id;
-    if (value_param(f, call->in[in], &id) && !p->panels[k->id][in])
-        p->packed[id] = id;
+    if (p->why[k->id][in])
+        keep(p, f, call->in[in]);
 }
 
 static void keep_input(Packer *p, const Func *f, const Node *call, const Func *k, uint32_t in) {
     ParamId id;
-    if (value_param(f, call->in[in], &id) && p->packed[id] == id)
-        p->panels[k->id][in] = false;
+    if (!value_param(f, call->in[in], &id) || p->packed[id] != id || p->why[k->id][in])
+        return;
+    p->why[k->id][in] = "something else reads the parameter as it is";
+    p->changed = true;
+}
+
+static void choose_inputs(Packer *p, const Func *f) {
+    const Node *node;
+    const char *why;
+    int rows = rows_choose(p->m, f, arena_array(p->a, f->n_values + 1, sizeof(bool)), &node, &why);
+    p->why[f->id] = arena_array(p->a, f->n_inputs + 1, sizeof **p->why);
+    for (uint32_t i = 0; i < f->n_inputs; i++)
+        p->why[f->id][i] = rows ? why_no_weight(p->m, f, rows, f->input[i]) : "its kernel runs once over whole tensors";
 }
 
 static void choose(Packer *p) {
-    p->panels = arena_array(p->a, p->m->n_funcs + 1, sizeof *p->panels);
+    p->why = arena_array(p->a, p->m->n_funcs + 1, sizeof *p->why);
     p->packed = arena_array(p->a, p->n_params + 1, sizeof *p->packed);
     memset(p->packed, 0xff, (p->n_params + 1) * sizeof *p->packed);
     for (uint32_t i = 0; i < p->m->n_funcs; i++) {
         const Func *f = p->m->func[i];
-        if (!f || f->role != FR_KERNEL)
-            continue;
-        p->panels[i] = arena_array(p->a, f->n_inputs + 1, sizeof **p->panels);
-        const Node *node;
-        const char *why;
-        int rows = rows_choose(p->m, f, arena_array(p->a, f->n_values + 1, sizeof(bool)), &node, &why);
-        if (!rows)
-            continue; /* computed once over whole tensors, as they are */
-        for (uint32_t k = 0; k < f->n_inputs; k++)
-            p->panels[i][k] = only_multiplied(p->m, f, rows, f->input[k]);
+        if (f && f->role == FR_KERNEL)
+            choose_inputs(p, f);
+        else if (is_caller(f))
+            keep_read(p, f);
     }
     visit_calls(p, must_be_parameter);
-    /* as inputs fall out, parameters do, and with those other kernels' inputs: kernels share few, twice is enough */
-    for (int turn = 0; turn < 2; turn++) {
+    do { /* as inputs fall out, parameters do, and with those other kernels' inputs */
+        p->changed = false;
         visit_calls(p, keep_parameter);
         visit_calls(p, keep_input);
-    }
+    } while (p->changed);
 }
 
 /* ---- panels -------------------------------------------------------------------------------------------- */
@@ -125,6 +162,17 @@ static ValueId pack(Module *m, Func *f, ValueId w) {
     return func_node(m, f, OP_pack, &w, 1, &width, 1, (Str){NULL, 0});
 }
 
+/* After the parameter it makes; a number behind that where a function has the name. */
+static Str init_name(const Module *m, Str param) {
+    Str name = param;
+    for (uint32_t i = 0, n = 0; i < m->n_funcs; i++)
+        if (m->func[i] && str_eq(m->func[i]->name, name)) {
+            name = str_c(arena_printf(m->arena, "%.*s.%u", (int)param.n, param.p, ++n));
+            i = UINT32_MAX; /* from the first one again */
+        }
+    return name;
+}
+
 static ParamId panels_of(Packer *p, ParamId id) {
     Module *m = p->m;
     if (p->packed[id] != NONE)
@@ -135,9 +183,9 @@ static ParamId panels_of(Packer *p, ParamId id) {
     for (int i = 0; i < x.rank; i++)
         dim_is_const(m->dims, init->value[v].type.dim[i], &x.dim[i]);
     func_output(m, init, v, str_c("value"));
-    x.init = func_end(m, init, NONE);
-    init->name = str_c(arena_printf(m->arena, "init.%u", x.init));
     x.name = str_c(arena_printf(m->arena, "%.*s.panels", (int)m->param[id].name.n, m->param[id].name.p));
+    init->name = init_name(m, x.name);
+    x.init = func_end(m, init, NONE);
     return p->packed[id] = module_param(m, x);
 }
 
@@ -149,7 +197,7 @@ static void remake_kernel(Packer *p, const Func *old) {
     for (uint32_t i = 0; i < old->n_inputs; i++) {
         const Value *v = &old->value[old->input[i]];
         Type t = v->type;
-        if (p->panels[old->id][i]) { /* the type that `pack` gives it */
+        if (!p->why[old->id][i]) { /* the type that `pack` gives it */
             Func *probe = func_begin(m, str_c("pack"), FR_KERNEL);
             ValueId w = pack(m, probe, func_input(m, probe, v->name, t));
             t = probe->value[w].type;
@@ -157,7 +205,7 @@ static void remake_kernel(Packer *p, const Func *old) {
         r.map[old->input[i]] = func_input(m, r.f, v->name, t);
     }
     for (uint32_t i = 0; i < old->n_inputs; i++)
-        if (p->panels[old->id][i]) {
+        if (!p->why[old->id][i]) {
             ValueId *at = &r.map[old->input[i]];
             *at = func_node_typed(m, r.f, OP_unpack, at, 1, NULL, 0, &old->value[old->input[i]].type, 1,
                                   (Str){NULL, 0});
@@ -169,7 +217,7 @@ static void remake_kernel(Packer *p, const Func *old) {
 
 static void make_panels(Packer *p, const Func *f, const Node *call, const Func *k, uint32_t in) {
     ParamId id;
-    if (p->panels[k->id][in] && value_param(f, call->in[in], &id))
+    if (!p->why[k->id][in] && value_param(f, call->in[in], &id))
         panels_of(p, id);
 }
 
@@ -184,19 +232,58 @@ static void remake_calls(Packer *p, const Func *old) {
     remap_end(&r);
 }
 
+/* ---- what is told ---------------------------------------------------------------------------------------- */
+
+/* Of a kernel as it is now; `why` is of its inputs. */
+static void tell_product(const Module *m, const Func *f, const Node *n, const char *const *why) {
+    const Node *u = value_node(f, n->in[1]);
+    const char *reason = "the weight is computed in the kernel";
+    int64_t width = 0;
+    Text t = {0};
+    node_print(m, f, n, &t);
+    for (uint32_t i = 0; i < f->n_inputs; i++)
+        if (f->input[i] == n->in[1])
+            reason = why[i];
+    if (u && u->op == OP_unpack) {
+        const Type *panels = &f->value[u->in[0]].type;
+        dim_is_const(m->dims, panels->dim[panels->rank - 1], &width);
+        remark(m, R_panels, f, NULL, "weight in panels of %lld columns: %.*s", (long long)width, (int)t.n, t.p);
+    } else
+        remark(m, R_no_panels, f, NULL, "weight not in panels, %s: %.*s", reason, (int)t.n, t.p);
+    text_free(&t);
+}
+
+static void tell(const Packer *p, const Func *f) {
+    for (uint32_t i = 0; i < f->n_nodes; i++)
+        if (f->node[i].op == OP_matmul)
+            tell_product(p->m, f, &f->node[i], p->why[f->id]);
+}
+
+static bool has_panels(const Packer *p, const Func *f) {
+    for (uint32_t i = 0; i < f->n_inputs; i++)
+        if (!p->why[f->id][i])
+            return true;
+    return false;
+}
+
 bool pass_pack(Module *m, const PassOptions *o, Diag *d) {
     (void)d;
-    if (o->library)
+    if (o->library) {
+        remark(m, R_no_panels, NULL, NULL, "no weight in panels, products are a library's");
         return true;
+    }
     Packer p = {.m = m, .a = arena_new(), .n_params = m->n_params};
     uint32_t n = m->n_funcs;
     choose(&p);
     visit_calls(&p, make_panels);
-    for (uint32_t i = 0; i < n; i++)
-        if (p.panels[i] && memchr(p.panels[i], true, m->func[i]->n_inputs))
+    for (uint32_t i = 0; i < n; i++) {
+        if (p.why[i] && has_panels(&p, m->func[i]))
             remake_kernel(&p, m->func[i]);
+        if (p.why[i] && m->remarks)
+            tell(&p, m->func[i]);
+    }
     for (uint32_t i = 0; i < n; i++)
-        if (m->func[i] && m->func[i]->role == FR_ENTRY)
+        if (is_caller(m->func[i]))
             remake_calls(&p, m->func[i]);
     arena_free(p.a);
     return true;

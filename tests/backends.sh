@@ -9,7 +9,7 @@ status=0
 
 . "$root/tests/both.inc"
 
-all=bind,fold,match,attach,derive,cse,fuse,plan
+all=bind,fold,match,attach,derive,cse,fuse,pack,plan
 both shapes "$root/tests/ir/shapes.ir" --passes=$all
 both random "$root/tests/ir/random.ir" --passes=$all --dim B=5 --dim T=70
 both loss "$root/tests/ir/loss.ir" --passes=$all --dim B=5 --dim T=70
@@ -20,7 +20,7 @@ both "attention of views" "$root/tests/ir/attention_views.ir" --passes=fuse,plan
 both gradients "$root/tests/ir/gradients.ir" --passes=$all --dim B=5 --dim T=70
 both "gradients of one token" "$root/tests/ir/gradients.ir" --passes=$all --dim B=1 --dim T=1
 both "gradients of many tokens" "$root/tests/ir/gradients.ir" --passes=$all --dim B=8 --dim T=300
-both block "$root/tests/ir/roundtrip.ir" --passes=fold,cse,fuse,plan
+both block "$root/tests/ir/roundtrip.ir" --passes=fold,cse,fuse,pack,plan
 for method in mov molora; do
     printf '{"moec_adapter": 1, "method": "%s", "experts": 3%s}\n' $method \
         "$([ $method = molora ] && echo ', "rank": 2')" >"$work/$method.json"

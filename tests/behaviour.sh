@@ -24,7 +24,7 @@ awk 'BEGIN {
 
 for kind in mov-e4 molora-e4-r4; do
     case=$adapters/$kind
-    for matmul in plain openblas; do
+    for matmul in native openblas; do
         exe=$work/$kind-$matmul
         "$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" -O1 --matmul=$matmul \
             -o "$exe" || exit 1

@@ -28,7 +28,7 @@ for options in "" "--adapter $work/mov.json" "--adapter $work/mov.json --train";
         if grep -q '^func @step entry' "$file"; then
             [ $kind = train ] || both "$name, step" "$file" --func step --matmul=native
         elif [ $kind != train ]; then # the rest of the pipeline, named
-            rest=derive,grad,cse,remat,fuse,plan
+            rest=derive,grad,cse,remat,fuse,pack,plan
             case $name in *attach*) ;; *) rest=bind,fold,match,attach,$rest ;; esac
             both "$name, step" "$file" --func step --passes=$rest --matmul=native
         else # the rest of the pipeline, as moec sees what has run
@@ -42,6 +42,6 @@ done
 "$moec" run "$work/train/04-after-attach.ir" --train --func train --backend=c -O0 --matmul=native >"$work/out" 2>"$work/err" &&
     grep -q '^loss' "$work/out" || fail "training from the adapter's dump: $(cat "$work/err")"
 # an adapter is not attached twice, nor dropped without a word
-"$moec" run "$work/mov/10-after-plan.ir" --adapter "$work/mov.json" --func step >"$work/out" 2>"$work/err" && fail "a second adapter is taken"
-grep -q '10-after-plan.ir: error: the adapter of this dump is attached already' "$work/err" || fail "a second adapter: $(cat "$work/err")"
+"$moec" run "$work/mov/11-after-plan.ir" --adapter "$work/mov.json" --func step >"$work/out" 2>"$work/err" && fail "a second adapter is taken"
+grep -q '11-after-plan.ir: error: the adapter of this dump is attached already' "$work/err" || fail "a second adapter: $(cat "$work/err")"
 exit $status

@@ -81,9 +81,9 @@ if(FROM_SOURCE)
 else()
     find_package(moec 0.1 REQUIRED)
 endif()
-moec_add_model(tiny MODEL model ADAPTER adapter/spec.json MATMUL plain DIM B=1..2 S=1..32 T=1..16
+moec_add_model(tiny MODEL model ADAPTER adapter/spec.json DIM B=1..2 S=1..32 T=1..16
     WEIGHTS_DESTINATION bin OPTIONS --adapter-weights=adapter/adapter.safetensors -O0)
-moec_add_model(inside-out MODEL model ADAPTER adapter/spec.json MATMUL plain PREFIX other EMBED_WEIGHTS TRAIN
+moec_add_model(inside-out MODEL model ADAPTER adapter/spec.json MATMUL native PREFIX other EMBED_WEIGHTS TRAIN
     OPTIONS --adapter-weights adapter/adapter.safetensors -O0)
 add_executable(use use.c)
 target_compile_definitions(use PRIVATE MODEL_HEADER="tiny.h" MODEL_PROGRAM=tiny_program)
@@ -129,7 +129,7 @@ refuse() { # MESSAGE ARGUMENTS...
 refuse "no MODEL given" x
 refuse "what is 'ADAPTOR" x MODEL "$tiny" ADAPTOR spec.json
 refuse "MODEL '$work/wrong/missing.onnx' does not exist" x MODEL missing.onnx
-refuse "MATMUL is plain or openblas, not 'blas'" x MODEL "$tiny" MATMUL blas
+refuse "MATMUL is native or openblas, not 'blas'" x MODEL "$tiny" MATMUL blas
 refuse "compatible with requested version" x MODEL "$tiny" ")" "
 find_package(moec 9.0 REQUIRED"
 

@@ -23,7 +23,7 @@ verify 0 "$tiny" --adapter "$work/molora.json"
 for func in encode cross step score; do
     grep -q "^function $func: [1-9][0-9]* nodes, worst .* at %" "$work/out" || fail "no line of $func"
 done
-[ "$(grep -c '^pass .* same results$' "$work/out")" = 9 ] || fail "not a line for each pass"
+[ "$(grep -c '^pass .* same results$' "$work/out")" = 10 ] || fail "not a line for each pass"
 verify 0 "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --golden "$case" --train --tolerance=1e-4
 grep -q '^function train: [1-9][0-9]* nodes, .*, case short$' "$work/out" || fail "no line of the training step"
 verify 0 "$root/tests/ir/gradients.ir" --dim B=3 --dim T=7

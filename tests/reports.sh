@@ -37,11 +37,15 @@ has "$work/part" 'fuse   applied  encoder.{0,1}.self.q: gain of "/block.*/layer.
     'missed   encoder.{0,1}.self.o: matmul: not in the kernel of' 'plan   note     14 values in'
 kernel=$(sed -n 's/.*kernel @\(encoder_ffn_wi_[0-9]*\):.*/\1/p' "$work/part" | head -1)
 under "$work/mov.txt" "$kernel" >"$work/part"
-has "$work/part" 'lower  applied  in parallel over tiles of 128 rows' 'lower  applied  in place, 1 product onto 1 other term: %13 = add %x, %12' \
-    'lower  note     stored, it is read more than once: %4 = gelu'
+has "$work/part" 'pack   applied  weight in panels of 16 columns: %9 = matmul %8, %1' \
+    'lower  applied  up to 128 rows column by column, more in parallel over tiles of rows' \
+    'lower  missed   stored as a whole, softmax reads it: %9 = matmul' 'lower  note     stored, it is read more than once: %8 = gelu' \
+    'lower  applied  mul, gelu run on blocks of 32 columns of 1 product before they are stored: %5 = matmul' \
+    'lower  applied  mul, mul, mul run on blocks of 32 columns of 2 products before they are stored: %11 = matmul %10, %2 : f32[B,S,128]; %5 = matmul' \
+    'lower  applied  add runs on blocks of 32 columns of 1 product'
 
 # what compiler/README.md shows of it
-sed -n 's/^    \(  \(fuse\|lower\) *\(applied\|missed\|note\) .*\)/\1/p' "$root/compiler/README.md" >"$work/shown"
+sed -n 's/^    \(  \(fuse\|pack\|lower\) *\(applied\|missed\|note\) .*\)/\1/p' "$root/compiler/README.md" >"$work/shown"
 [ -s "$work/shown" ] || fail "the README shows no remarks"
 while IFS= read -r line; do has "$work/mov.txt" "$line"; done <"$work/shown"
 sed -n '/^    function encode: [0-9]* steps/,/^$/s/^    //p' "$root/compiler/README.md" >"$work/shown"
@@ -58,6 +62,7 @@ has "$work/part" '"encoder.*.self.q", whose input it reads: its weight comes wit
 under "$work/train.txt" train >"$work/part"
 has "$work/part" 'remat  note' 'computed again by the backward pass' \
     'something else reads the weight as it is, the backward pass for one' 'the backward pass of its adapter'
+has "$work/train.txt" 'pack   missed   no weight in panels, products are a library' 'lower  applied  in place, 1 product onto 1 other term'
 has "$work/train.mem" 'kept for the backward pass' 'backward pass  ' 'gradients' 'optimiser state'
 "$moec" dump "$tiny" --adapter "$work/full.json" --train --dim B=2 --dim S=8 --dim T=8 -o "$work/m.ir" --opt-report "$work/full.txt" || fail "dump of method full"
 has "$work/full.txt" 'attach applied' ': trained'

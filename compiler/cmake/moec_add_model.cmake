@@ -1,4 +1,4 @@
-# moec_add_model(NAME MODEL path [ADAPTER path] [TRAIN] [DIM NAME=LO..HI...] [MATMUL plain|openblas] [PREFIX prefix]
+# moec_add_model(NAME MODEL path [ADAPTER path] [TRAIN] [DIM NAME=LO..HI...] [MATMUL native|openblas] [PREFIX prefix]
 #                [EMBED_WEIGHTS] [WEIGHTS_DESTINATION folder] [OPTIONS option...])
 #
 # Compiles a model when the project is built and whenever one of its files, or moec, has changed. Makes
@@ -9,7 +9,7 @@
 #
 # Relative paths, those in OPTIONS too, are relative to the current source folder. PREFIX is NAME as a C identifier where it
 # is not given. WEIGHTS_DESTINATION installs the weights, to a folder below the prefix. The library is linked with moec::rt;
-# with OpenBLAS unless MATMUL is plain.
+# with OpenBLAS where MATMUL is openblas or, without MATMUL, TRAIN is given.
 
 # Files whose change means a new compile: a file with those beside it that begin with its name, as external data do, or all
 # of a folder.
@@ -61,10 +61,12 @@ function(moec_add_model name)
     if(NOT CMAKE_C_COMPILER)
         message(FATAL_ERROR "moec_add_model: the project has to enable the language C")
     endif()
-    if(NOT M_MATMUL)
+    if(NOT M_MATMUL AND M_TRAIN)
         set(M_MATMUL openblas)
-    elseif(NOT M_MATMUL MATCHES "^(plain|openblas)$")
-        message(FATAL_ERROR "moec_add_model: MATMUL is plain or openblas, not '${M_MATMUL}'")
+    elseif(NOT M_MATMUL)
+        set(M_MATMUL native)
+    elseif(NOT M_MATMUL MATCHES "^(native|openblas)$")
+        message(FATAL_ERROR "moec_add_model: MATMUL is native or openblas, not '${M_MATMUL}'")
     endif()
     if(NOT M_PREFIX)
         string(MAKE_C_IDENTIFIER "${name}" M_PREFIX)
@@ -133,7 +135,7 @@ function(moec_add_model name)
     if(M_MATMUL STREQUAL "openblas")
         find_library(MOEC_OPENBLAS openblas)
         if(NOT MOEC_OPENBLAS)
-            message(FATAL_ERROR "moec_add_model: libopenblas not found: install libopenblas-dev, or choose MATMUL plain")
+            message(FATAL_ERROR "moec_add_model: libopenblas not found: install libopenblas-dev, or choose MATMUL native")
         endif()
         target_link_libraries(${name} INTERFACE "${MOEC_OPENBLAS}")
     endif()

@@ -183,7 +183,7 @@ static void show_output(Run *r, uint32_t i)
         high = v > high ? v : high;
         squares += v * v;
     }
-    printf("]  min %.6g  max %.6g  norm %.9g  first", low, high, shown(sqrt(squares)));
+    printf("]  min %.9g  max %.9g  norm %.9g  first", low, high, shown(sqrt(squares)));
     for (int64_t k = 0; k < count && k < 8; k++)
         printf(" %.9g", shown(tensor_get_f64(t, k)));
     printf("\n");

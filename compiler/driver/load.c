@@ -364,7 +364,7 @@ uint32_t passes_left(const Module *m, PassId *list)
         for (uint32_t k = 0; f && k < f->n_nodes; k++)
             placed |= node_attr(&f->node[k], AT_place) != NULL;
     }
-    for (int p = placed ? PASS_COUNT : fused ? PASS_plan : m->spec.n ? PASS_derive : 0; p < PASS_COUNT; p++)
+    for (int p = placed ? PASS_COUNT : fused ? PASS_fuse + 1 : m->spec.n ? PASS_derive : 0; p < PASS_COUNT; p++)
         list[n++] = (PassId)p;
     return n;
 }
