@@ -618,10 +618,14 @@ static void open_source(Lower *l, Source *s, const LExpr *block, int64_t width, 
     const LExpr *column = first_column(l, block, width, s->at_first);
     View *w = &l->view[s->at];
     *w = lower_contiguous(l, s->at, s->tile, le_int(k, 0));
+    uint32_t line = k->line;
+    if (l->o->node_line)
+        k->line = l->o->node_line[value_node(l->f, s->v) - l->f->node];
     if (s->p.transposed)
         multiply_transposed(l, s, first_column(l, block, width, s->first), width, band);
     else
         multiply_panels(l, s, block, width, band);
+    k->line = line;
     w->stride[0] = dim_const(l->t, width);
     w->origin = li_add(k, li_mul(k, band->first, le_int(k, width)), column);
 }

@@ -27,6 +27,7 @@ typedef struct Maker {
     const LExpr *rows, *depth, *lda, *ldc, *add;
     uint32_t width, lanes, vectors;
     Left left;
+    bool asks; /* for what it reads next of B: where there are vectors, and B is a weight */
     const LExpr *column; /* first column of the tile */
     const LExpr *next;   /* where of the next panel what this tile asks for begins; NULL: it asks for nothing */
     const LExpr *step;   /* how far a step of k goes in it */
@@ -142,10 +143,10 @@ static void tiles(Maker *x, LBlock *block, uint32_t rows) {
     const LExpr *whole = let(k, block, li_div(k, x->rows, le_int(k, rows)), "whole");
     LStmt *loop = ls_for(k, block, whole, "tile");
     const LExpr *at = le_var(k, loop->var);
-    if (x->left == LEFT_ROWS)
+    if (x->asks)
         ask_for_next(x, &loop->body, whole, at);
     tile(x, &loop->body, let(k, &loop->body, li_mul(k, at, le_int(k, rows)), "row"), rows);
-    if (x->left == LEFT_ROWS)
+    if (x->asks)
         ask_ahead(x);
     uint32_t row = ls_let(k, block, DT_I64, li_mul(k, whole, le_int(k, rows)), "row");
     for (uint32_t n = 4; n; n /= 2) {
@@ -161,6 +162,7 @@ static void tiles(Maker *x, LBlock *block, uint32_t rows) {
 static LoopKernel *panel_version(Routines *r, const char *name, uint32_t width, Left left, const VectorKind *kind) {
     LoopKernel *k = loop_kernel_new(r->m, r->arena, str_c(name));
     Maker x = {.k = k, .width = width, .lanes = kind->lanes, .left = left};
+    x.asks = left == LEFT_ROWS && kind->condition;
     x.a = loop_buf(k, LB_ARG, DT_F32, str_c("a"));
     x.b = loop_buf(k, LB_ARG, DT_F32, str_c("b"));
     x.c = loop_buf(k, LB_ARG, DT_F32, str_c("c"));

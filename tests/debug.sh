@@ -124,7 +124,7 @@ check_source() { # IR C... # all files of a model
             node = text[line]; gsub(/@/, "%", node) # parameters are arguments of a kernel
             if (node != "  " note && note !~ /\\/) bad(note); else notes++
         }
-        /moec_matmul\(/ { if (text[line] ~ / (matmul|attention|attention_grad|cross_entropy[a-z_]*) /) products++; else bad($0) }
+        /moec_matmul\(|^ +panel_[a-z]*[0-9]+\(/ { if (text[line] ~ / (matmul|attention|attention_grad|cross_entropy[a-z_]*) /) products++; else bad($0) }
         END { if (notes < 30 || products < 10) bad(notes " notes, " products " products"); exit failed > 0 }' "$@" || fail "lines of $2"
 }
 check_source "$work/c/tiny.ir" "$work/c/tiny.c"
