@@ -728,8 +728,8 @@ static void print_parallel(CPrinter *p, const LStmt *par) {
 /* Up to the bracket that closes the list of arguments. */
 static void print_head(CPrinter *p, const char *prefix) {
     const LoopKernel *k = p->k;
-    text_printf(p->out, "%svoid %s%s%.*s(const moec_frame *f, ", prefix ? "" : "static ", prefix ? prefix : "", prefix ? "_" : "",
-                (int)k->name.n, k->name.p);
+    text_printf(p->out, "MOEC_KEPT %svoid %s%s%.*s(const moec_frame *f, ", prefix ? "" : "static ", prefix ? prefix : "",
+                prefix ? "_" : "", (int)k->name.n, k->name.p);
     print_arg_types(p, ", ", ")");
 }
 
@@ -751,7 +751,7 @@ static void print_phase(CPrinter *p, const LStmt *s, uint32_t number, int64_t st
     Used u = used_new(k);
     used_block(k, &s->body, &u);
     c_mark(p->marks, p->out, k->func_line);
-    text_printf(p->out, "static void %.*s_%u(const struct %.*s *a, moec_pool *pool, unsigned char *shared, unsigned char *own",
+    text_printf(p->out, "MOEC_KEPT static void %.*s_%u(const struct %.*s *a, moec_pool *pool, unsigned char *shared, unsigned char *own",
                 (int)k->name.n, k->name.p, number, (int)k->name.n, k->name.p);
     for (size_t i = 0; i < 3; i++) {
         text_printf(p->out, ", int64_t ");

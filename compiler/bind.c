@@ -233,7 +233,8 @@ static bool bind_node(Binder *b, const Func *old, const Node *n, const BVal *in,
     if (bind_rules[n->op])
         return bind_rules[n->op](b, &now, in, out);
     Type given = bind_canon_type(b, old->value[n->out].type);
-    bool stated = n->op == OP_iota || n->op == OP_reshape || n->op == OP_broadcast || n->op == OP_slice || n->op == OP_random;
+    bool stated = n->op == OP_iota || n->op == OP_reshape || n->op == OP_broadcast || n->op == OP_slice || n->op == OP_random ||
+                  n->op == OP_unpack;
     bool half = computed_half(b, old, n, in);
     return bind_static(b, n->op, in, n->n_in, now.attrs, n->n_attrs, stated ? &given : NULL, half, out,
                        n->n_out);

@@ -338,7 +338,7 @@ bool content_of(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs,
     case OC_POINTWISE:
         return content_pointwise(&w);
     case OC_MOVE:
-        return op != OP_concat && op != OP_append && content_move(&w);
+        return (op == OP_reshape || op == OP_broadcast || op == OP_transpose || op == OP_slice) && content_move(&w);
     case OC_REDUCE:
         return content_reduce(&w);
     case OC_GATHER:

@@ -9,6 +9,14 @@
 #include <math.h>
 #include <string.h>
 
+/* Of functions whose only effect is what they store: gcc 12 takes an address that it computes without a pointer, as that of
+ * every second element of scratch, for null, the function for one without effects, and drops its calls. */
+#if defined(__GNUC__) && __GNUC__ >= 8 && !defined(__clang__)
+#define MOEC_KEPT __attribute__((noipa))
+#else
+#define MOEC_KEPT
+#endif
+
 /* ---- float ----------------------------------------------------------------------------------------- */
 
 static inline float moec_min_f32(float a, float b) { return a < b || a != a ? a : b; }

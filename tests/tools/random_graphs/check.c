@@ -6,6 +6,7 @@
 #include "graphs.h"
 
 #include "compiler/paranoid.h"
+#include "compiler/remark.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -77,19 +78,45 @@ static void conclude_said(Batch *b, uint32_t i, Verdict v, Diag *d) {
 
 /* ---- look ---- */
 
+static uint32_t occurrences(const Text *t, const char *what) {
+    uint32_t n = 0;
+    for (const char *p = t->p; p && (p = strstr(p, what)); p++) n++;
+    return n;
+}
+
+static Products count_products(const Module *m) {
+    Products p = {0};
+    Text told = {0};
+    for (uint32_t i = 0; i < m->n_funcs; i++)
+        for (uint32_t k = 0; m->func[i] && k < m->func[i]->n_nodes; k++) {
+            const Node *n = &m->func[i]->node[k], *w = n->op == OP_matmul ? value_node(m->func[i], n->in[1]) : NULL;
+            p.all += n->op == OP_matmul;
+            p.panels += w && w->op == OP_unpack;
+        }
+    remarks_json(m->remarks, &told);
+    text_add(&told, "", 1);
+    p.streams = occurrences(&told, "\"name\":\"streamed\"");
+    text_free(&told);
+    return p;
+}
+
 static void look(Batch *b, uint32_t i) {
     Module *m = module_new();
     Graph g;
     Diag *d = diag_new();
+    Remarks *remarks = remarks_new();
     symbols_declare(m);
     make(b, i, &g, m);
+    m->remarks = remarks;
     Verdict v = V_PENDING;
     if (!module_verify(m, d, true) || !roundtrip_check(m, d)) v = V_FAILED;
     else if (!passes(b, m, d)) v = V_REFUSED;
     if (v == V_PENDING && b->s->n_backends && !lowering_check(m, d)) v = V_REFUSED;
     if (v != V_PENDING) conclude_said(b, i, v, d);
+    else b->result[i].products = count_products(m);
     diag_free(d);
     graph_free(&g);
+    remarks_free(remarks);
     module_free(m);
 }
 

@@ -5,6 +5,7 @@
  *   grow.c       a graph grows node by node: operands are found or made
  *   rules.c      one rule for each type rule of ops.def, and for ops whose type is given
  *   rules_big.c  the same for contractions, losses and calls
+ *   rules_panel.c  the same for panels, and products by weights
  *   reference.c  the interpreter's results, and how far rounding may move them
  *   backend.c    a planned module as a loaded library
  *   check.c      batches: passes, interpreter and backends in processes of their own
@@ -130,6 +131,8 @@ ValueId pick(Gen *g, DType t, Want want);
 /* One of exactly this type. */
 ValueId pick_like(Gen *g, DType t, int rank, const Dim *dim, Want want);
 ValueId make_input(Gen *g, DType t, int rank, const Dim *dim, Fill fill, Dim range);
+/* A parameter of f32; NONE where it is too large. */
+ValueId make_weight(Gen *g, int rank, const int64_t *dim);
 ValueId make_source(Gen *g, DType t, int rank, const Dim *dim, Want want);
 /* Appends a node; NONE when its operands do not fit or a result is too large. */
 ValueId emit(Gen *g, Op op, const ValueId *in, uint32_t n, const Attr *attrs, uint32_t n_attrs);
@@ -139,6 +142,9 @@ const Type *gen_type(const Gen *g, ValueId v);
 bool leads_back(const Gen *g, ValueId v);
 /* One node (and what it needs) of the op whose main operand has type t. */
 bool grow(Gen *g, Op op, DType t);
+
+/* Products of a value by weights, and what is done with them. */
+bool grow_products(Gen *g);
 
 typedef bool GrowRule(Gen *g, Op op, DType t);
 #define RULE(name) bool grow_##name(Gen *g, Op op, DType t);
@@ -191,9 +197,15 @@ void library_close(Library *l);
 
 typedef enum Verdict { V_PENDING, V_OK, V_REFUSED, V_FAILED } Verdict;
 
+/* Products of a graph's kernels: all, those by panels, and groups of these that are streamed. */
+typedef struct Products {
+    uint32_t all, panels, streams;
+} Products;
+
 typedef struct Result {
     int verdict;
     char why[400];
+    Products products;
 } Result;
 
 typedef struct Settings {

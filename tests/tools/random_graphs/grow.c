@@ -24,7 +24,7 @@ static const struct {
 static const AttrKey given_attrs[] = {AT_axis,   AT_axes,   AT_keep,   AT_perm,  AT_start,  AT_step,    AT_value,     AT_dim,
                                       AT_eps,    AT_batch,  AT_ta,     AT_tb,    AT_heads,  AT_causal,  AT_offset,    AT_center,
                                       AT_to,     AT_func,   AT_kind,   AT_exclusive, AT_reverse, AT_last, AT_k,       AT_then_func,
-                                      AT_else_func};
+                                      AT_else_func, AT_width};
 
 static GrowRule *rule_of(Op op) {
     const char *name = strcmp(infer_rule[op], "given") == 0 ? op_info(op)->name : infer_rule[op];
@@ -157,6 +157,13 @@ static ValueId make_param(Gen *g, Tensor t, int64_t n, Fill fill) {
     ValueId v = func_param(g->m, g->f, module_param(g->m, p));
     know(g, v, exact_param(&p));
     return v;
+}
+
+ValueId make_weight(Gen *g, int rank, const int64_t *dim) {
+    Tensor t = {.dtype = DT_F32, .rank = rank};
+    int64_t n = 0;
+    memcpy(t.dim, dim, (size_t)rank * sizeof *dim);
+    return tensor_count(&t, &n) && n <= 16384 ? make_param(g, t, n, FILL_FLOAT) : NONE;
 }
 
 static Fill fill_for(Gen *g, DType t, Want want) {
@@ -343,6 +350,7 @@ static void grow_any(Gen *g) {
             grow_block(g);
             return;
         }
+        if (rng_chance(&g->rng, 6) && grow_products(g)) return;
         Op op = (Op)rng_below(&g->rng, OP_COUNT);
         bool rare = op_info(op)->klass == OC_CALL && !rng_chance(&g->rng, 20);
         if (op_generated(op) && op != OP_gradient && !rare && grow(g, op, pick_type(g, op))) return;

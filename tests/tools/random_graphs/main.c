@@ -61,6 +61,16 @@ static void print_counts(const Counts *c) {
 
 /* ---- results ---- */
 
+static Products count_products(const Settings *s, const Result *result) {
+    Products p = {0};
+    for (uint32_t i = 0; i < s->count; i++) {
+        p.all += result[i].products.all;
+        p.panels += result[i].products.panels;
+        p.streams += result[i].products.streams;
+    }
+    return p;
+}
+
 /* Reasons of refusals, each once with its count: numbers and names in quotes apart, they are alike. */
 static void print_refused(const Settings *s, const Result *result) {
     bool *told = calloc(s->count, 1);
@@ -185,9 +195,12 @@ int main(int argc, char **argv) {
     }
     check_all(&s, result);
     int code = report(&s, result);
+    Products p = count_products(&s, result);
+    if (s.stat) printf("products: %u, by panels %u, streams of them %u\n", p.all, p.panels, p.streams);
     /* where every op had its turns, every one has to have come into some graph */
     for (int op = 0; op < OP_COUNT && s.focus == OP_COUNT && s.count >= 8 * OP_COUNT; op++)
         if (op_generated((Op)op) && !counts.op[op]) printf("FAILED: no graph has op '%s'\n", op_info((Op)op)->name), code = 1;
+    if (s.focus == OP_COUNT && s.n_backends && s.count >= 8 * OP_COUNT && !p.streams) printf("FAILED: no graph streams a product\n"), code = 1;
     remove_tree(dir);
     return code;
 }

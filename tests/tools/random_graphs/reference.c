@@ -56,9 +56,16 @@ static bool is_rounded(const Func *f, const Node *n, const Exact *of) {
     return false;
 }
 
+/* How many products the numbers are sums of that attention_grad subtracts: the columns of a head of dy. */
+static double inner_products(const Module *m, const Func *f, const Node *n) {
+    int64_t columns;
+    bool known = n->op == OP_attention_grad && dim_is_const(m->dims, f->value[n->in[0]].type.dim[2], &columns);
+    return known ? (double)(columns / node_int(n, AT_heads, 1)) : 1;
+}
+
 /* The product of the largest magnitudes of n's float operands, none below 1. */
 static ValueId size_of_operands(Noisy *x, const Func *f, const Node *n, DType t) {
-    ValueId size = build_scalar(x->m, x->r.f, t, 1);
+    ValueId size = build_scalar(x->m, x->r.f, t, inner_products(x->m, f, n));
     for (uint32_t i = 0; i < n->n_in; i++) {
         if (!is_float(f, n->in[i]) || f->value[n->in[i]].type.dtype != t || !f->value[n->in[i]].type.rank) continue;
         int64_t axes[MOEC_MAX_RANK];

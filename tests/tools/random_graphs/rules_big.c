@@ -12,6 +12,7 @@ static Dim number(Gen *g, int64_t v) {
 }
 
 bool grow_matmul(Gen *g, Op op, DType t) {
+    if (t == DT_F32 && rng_chance(&g->rng, 50)) return grow_products(g);
     ValueId in[2] = {pick(g, t, (Want){2, 5, false, true, false}), NONE};
     if (in[0] == NONE) return false;
     Type a = *gen_type(g, in[0]);
