@@ -68,14 +68,14 @@ static int64_t last_extent(Gen *g, ValueId v) {
     return t->rank && dim_is_const(g->m->dims, t->dim[t->rank - 1], &n) ? n : 0;
 }
 
-/* By a weight; now and then by one for each position of an axis of constant extent. */
+/* By a weight; now and then by one for each position of an axis of constant extent, or by several. */
 static ValueId product(Gen *g, ValueId x, int64_t columns) {
     const Type *t = gen_type(g, x);
     int64_t dim[3], heads;
     int rank = 0;
     if (t->rank > 2 && dim_is_const(g->m->dims, t->dim[t->rank - 3], &heads) && heads &&
         rng_chance(&g->rng, 50))
-        dim[rank++] = heads;
+        dim[rank++] = heads == 1 ? 1 + below(g, 5) : heads;
     dim[rank++] = last_extent(g, x);
     dim[rank++] = columns;
     ValueId in[2] = {x, make_weight(g, rank, dim)};
