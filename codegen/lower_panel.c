@@ -348,6 +348,21 @@ static const char *why_no_blocks(const Lower *l, const Panels *p, Stream s) {
     return p->batch == 1 || p->columns % width == 0 ? NULL : "a block of columns would be of several matrices";
 }
 
+/* The axis of n's left operand that goes along with the batches of its right one; 0: it has none; -1: several do, or one
+ * that repeats. */
+static int batch_axis(const Lower *l, const Node *n, int64_t batch) {
+    int at = 0;
+    int64_t e;
+    for (int a = 1; a < lower_rank(l, n->in[0]) - 2; a++) {
+        if (dim_is(l->t, lower_dim(l, n->in[0], a), 1))
+            continue;
+        if (at || !dim_is_const(l->t, lower_dim(l, n->in[0], a), &e) || e != batch)
+            return -1;
+        at = a;
+    }
+    return at;
+}
+
 /* Why a product by panels is not streamed: by one reader, or by several that read other columns each. */
 static const char *why_whole(const Lower *l, const Node *n, const Panels *p) {
     ValueId v = n->out;
@@ -357,6 +372,8 @@ static const char *why_whole(const Lower *l, const Node *n, const Panels *p) {
         return "nothing reads it";
     if (inner_count(l, v) != p->batch * p->columns)
         return "each row of the kernel has several of its rows";
+    if (batch_axis(l, n, p->batch) < 0)
+        return "its left operand repeats along some batches, or has several axes of them";
     if (lower_reads(l, v) == 1)
         return why_no_blocks(l, p, stream(l, v, 0));
     int64_t end = 0;
@@ -489,17 +506,21 @@ static bool name_ops(const Lower *l, ValueId v, Text *t, uint32_t *count) {
 
 static void tell_streamed(const Lower *l, ValueId v, const Source *s, uint32_t n, int64_t width) {
     Text ops = {0}, products = {0};
-    uint32_t count = 0;
+    uint32_t count = 0, made = 0;
     if (!l->m->remarks)
         return;
     name_ops(l, v, &ops, &count);
-    for (uint32_t i = 0; i < n; i++) {
-        if (i)
+    for (uint32_t i = 0, k; i < n; i++) {
+        for (k = 0; s[k].v != s[i].v;)
+            k++;
+        if (k < i) /* another window of it */
+            continue;
+        if (made++)
             text_add(&products, "; ", 2);
         node_print(l->m, l->f, value_node(l->f, s[i].v), &products);
     }
     remark(l->m, R_streamed, l->f, NULL, "%.*s run%s on blocks of %" PRId64 " columns of %u product%s before they are stored: %.*s",
-           (int)ops.n, ops.p, count == 1 ? "s" : "", width, n, n == 1 ? "" : "s", (int)products.n, products.p);
+           (int)ops.n, ops.p, count == 1 ? "s" : "", width, made, made == 1 ? "" : "s", (int)products.n, products.p);
     text_free(&ops);
     text_free(&products);
 }
@@ -599,8 +620,12 @@ static void multiply_panels(Lower *l, const Source *s, const LExpr *block, int64
     int64_t panels = width / s->p.width < s->p.panels ? width / s->p.width : s->p.panels;
     const LExpr *a = li_add(k, s->a.offset, li_mul(k, band->first, le_dim(k, s->a.stride[0])));
     const LExpr *panel = li_add(k, li_mul(k, block, le_int(k, panels)), le_int(k, s->first / s->p.width));
-    if (s->p.batch > 1 && s->a.rank > 2) /* whole blocks to a batch: panels count on, and so does the left operand's axis */
-        a = li_add(k, a, li_mul(k, li_div(k, panel, le_int(k, s->p.panels)), le_dim(k, s->a.stride[1])));
+    if (s->p.batch > 1) { /* whole blocks to a batch: panels count on, and so does the left operand's axis */
+        int axis = batch_axis(l, value_node(l->f, s->v), s->p.batch);
+        const LExpr *h = li_div(k, panel, le_int(k, s->p.panels));
+        if (axis)
+            a = li_add(k, a, li_mul(k, h, le_dim(k, s->a.stride[axis])));
+    }
     LMatrix from = {s->a.buf, a, le_dim(k, s->a.stride[0]), false};
     LBlock *back = l->block;
     LStmt *loop = panels > 1 ? ls_for(k, l->block, le_int(k, panels), "panel") : NULL;

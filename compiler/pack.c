@@ -1,9 +1,11 @@
-/* pack: the weights of matrix products in panels of columns, the order in which kernels read them (codegen/tile.h).
+/* pack: the weights of matrix products in panels of columns, the order in which kernels read them
+ * (codegen/tile.h).
  *
- * An input of a kernel by rows that is the right operand of products and nothing else, and a parameter in every call, becomes panels,
- * and the kernel begins with `unpack`, which code generation looks through. The panels are a parameter with an init
- * function: written to the weights file once, or made whenever an adapter is loaded. Widths depend on the number of columns
- * alone, so one weights file serves machines of all vector widths. */
+ * An input of a kernel by rows that is the right operand of products and nothing else, and a parameter in
+ * every call, becomes panels, and the kernel begins with `unpack`, which code generation looks through. The
+ * panels are a parameter with an init function: written to the weights file once, or made whenever an adapter
+ * is loaded. Widths depend on the number of columns alone, so one weights file serves machines of all vector
+ * widths. */
 #include "pack.h"
 #include "pass.h"
 #include "remark.h"
@@ -232,7 +234,7 @@ static void remake_calls(Packer *p, const Func *old) {
     remap_end(&r);
 }
 
-/* ---- what is told ---------------------------------------------------------------------------------------- */
+/* ---- what is told -------------------------------------------------------------------------------------- */
 
 /* Of a kernel as it is now; `why` is of its inputs. */
 static void tell_product(const Module *m, const Func *f, const Node *n, const char *const *why) {
@@ -247,7 +249,8 @@ static void tell_product(const Module *m, const Func *f, const Node *n, const ch
     if (u && u->op == OP_unpack) {
         const Type *panels = &f->value[u->in[0]].type;
         dim_is_const(m->dims, panels->dim[panels->rank - 1], &width);
-        remark(m, R_panels, f, NULL, "weight in panels of %lld columns: %.*s", (long long)width, (int)t.n, t.p);
+        remark(m, R_panels, f, NULL, "weight in panels of %lld columns: %.*s", (long long)width, (int)t.n,
+               t.p);
     } else
         remark(m, R_no_panels, f, NULL, "weight not in panels, %s: %.*s", reason, (int)t.n, t.p);
     text_free(&t);

@@ -52,7 +52,7 @@ for kind in mov-e4 molora-e4-r4; do
 
     # ---- an adapter swapped in, against one compiled in: fresh values of the same spec, then the trained ones
     "$moec" compile "$tiny" --adapter "$case/spec.json" -O1 --matmul=native -o "$work/fresh" || exit 1
-    exe=$work/$kind-plain
+    exe=$work/$kind-native
     "$exe" encode --jsonl "$work/in.jsonl" --out "$work/compiled.npy" || fail "encode"
     "$work/fresh" encode --jsonl "$work/in.jsonl" --out "$work/fresh.npy" || fail "encode"
     "$work/fresh" encode --jsonl "$work/in.jsonl" --out "$work/swapped.npy" --adapter "$case/adapter.safetensors" || fail "encode --adapter"
@@ -65,7 +65,7 @@ done
 
 # ---- what it says
 
-exe=$work/mov-e4-plain
+exe=$work/mov-e4-native
 "$exe" info | grep -q 'vocabulary 256' || fail "info"
 "$exe" info | grep -q 'method.*mov\|mov.*experts' || fail "info does not show the adapter: $("$exe" info | head -5)"
 [ "$("$exe" encode --ids 3,5,9,1 | wc -l)" = 4 ] || fail "encode: a line for each token"
@@ -99,12 +99,12 @@ line '{"labels": [3, 5]}'
 refuse 1 'bad.jsonl:1' generate --jsonl "$work/bad.jsonl"
 refuse 1 'cannot be opened' generate --jsonl "$work/none.jsonl"
 refuse 1 'cannot be opened' generate --ids 3,1 --weights "$work/none.weights"
-refuse 1 'weights.*error' generate --ids 3,1 --weights "$work/molora-e4-r4-plain.weights"
+refuse 1 'weights.*error' generate --ids 3,1 --weights "$work/molora-e4-r4-native.weights"
 head -c 5000 "$exe.weights" >"$work/short.weights"
 refuse 1 'short.weights: error' generate --ids 3,1 --weights "$work/short.weights"
 refuse 1 'error' generate --ids 3,1 --weights "$work"
 mv "$exe.weights" "$work/away"
-refuse 1 'mov-e4-plain.weights: error: cannot be opened' generate --ids 3,1
+refuse 1 'mov-e4-native.weights: error: cannot be opened' generate --ids 3,1
 mv "$work/away" "$exe.weights"
 refuse 1 'cannot be' encode --ids 3,1 --out "$work/no/such.npy"
 "$exe" generate --ids 3,1 --max-length 4 >/dev/full 2>"$work/err" && fail "a full standard output goes unnoticed"

@@ -1,4 +1,5 @@
-/* The ops pack and unpack: types, what is refused; the pass: which weights it puts into panels, and what it tells. */
+/* The ops pack and unpack: types, what is refused; the pass: which weights it puts into panels, and what it
+ * tells. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -57,12 +58,12 @@ static void types(void **state) {
         "%y = pack %a {width = 32} : f32[1,4,32]",
         "%y = pack %a {width = 32} : f64[2,4,32]",
         "%y = unpack %a : f32[33]",
-        "%y = unpack %p : f32[4,32]",  /* a panel too many */
-        "%y = unpack %p : f32[4,65]",  /* one too few */
-        "%y = unpack %p : f32[5,33]",  /* other rows */
+        "%y = unpack %p : f32[4,32]", /* a panel too many */
+        "%y = unpack %p : f32[4,65]", /* one too few */
+        "%y = unpack %p : f32[5,33]", /* other rows */
         "%y = unpack %p : f32[2,4,32]",
         "%y = unpack %p : i32[4,33]",
-        "%y = unpack %s : f32[4,8]",   /* panels that may be too many */
+        "%y = unpack %s : f32[4,8]", /* panels that may be too many */
         "%y = unpack %s : f32[4,8*N - 8]",
         "%y = unpack %r : f32[2,3,4,48]",
     };
@@ -77,9 +78,10 @@ static void types(void **state) {
 /* The interpreter looks at extents where a dump before `bind` states none. */
 static void evaluation(void **state) {
     (void)state;
-    static const char text[] = "func @f entry () {\n  %a = const {value = i32[2,3] [1, 2, 3, 4, 5, 6]} : i32[2,3]\n"
-                               "  %p = pack %a {width = 2} : i32[2,2,2]\n  %u = unpack %p : i32[2,3]\n"
-                               "  return %p \"p\", %u \"u\"\n}\n";
+    static const char text[] =
+        "func @f entry () {\n  %a = const {value = i32[2,3] [1, 2, 3, 4, 5, 6]} : i32[2,3]\n"
+        "  %p = pack %a {width = 2} : i32[2,2,2]\n  %u = unpack %p : i32[2,3]\n"
+        "  return %p \"p\", %u \"u\"\n}\n";
     static const int64_t panels[] = {1, 2, 4, 5, 3, 0, 6, 0}, matrix[] = {1, 2, 3, 4, 5, 6};
     Diag *d = diag_new();
     Module *m = parse(text, d);
@@ -131,9 +133,11 @@ static char *told(const char *text, const char *expected) {
 /* A kernel of a product and a function that calls it with @w. */
 static void one_kernel(const char *kernel, const char *result, const char *say) {
     Text text = {0};
-    text_printf(&text, "sym N = 1..9\n%s%sfunc @k kernel (%%x : f32[N,4], %%w : f32[4,5]) {\n%s}\n"
-                       "func @f entry (%%x : f32[N,4]) {\n  %%y = call %%x, @w {func = @k} : %s\n  return %%y \"y\"\n}\n",
-                WEIGHT("w", "4,5"), VALUES("w", "4,5"), kernel, result);
+    text_printf(
+        &text,
+        "sym N = 1..9\n%s%sfunc @k kernel (%%x : f32[N,4], %%w : f32[4,5]) {\n%s}\n"
+        "func @f entry (%%x : f32[N,4]) {\n  %%y = call %%x, @w {func = @k} : %s\n  return %%y \"y\"\n}\n",
+        WEIGHT("w", "4,5"), VALUES("w", "4,5"), kernel, result);
     text_add(&text, "", 1);
     char *said = told(text.p, NULL);
     if (!strstr(said, say))
@@ -146,14 +150,17 @@ static void reasons(void **state) {
     (void)state;
     one_kernel("  %y = matmul %x, %w : f32[N,5]\n  return %y \"\"\n", "f32[N,5]",
                "pack   applied  weight in panels of 16 columns: %y = matmul %x, %0");
-    one_kernel("  %t = reshape %w : f32[5,4]\n  %y = matmul %x, %w : f32[N,5]\n  %z = matmul %y, %t : f32[N,4]\n"
-               "  return %z \"\"\n",
-               "f32[N,4]", "missed   weight not in panels, something else reads the weight, too: %y");
-    one_kernel("  %t = reshape %w : f32[5,4]\n  %y = matmul %x, %w : f32[N,5]\n  %z = matmul %y, %t : f32[N,4]\n"
-               "  return %z \"\"\n",
-               "f32[N,4]", "missed   weight not in panels, the weight is computed in the kernel: %z");
-    one_kernel("  %y = matmul %x, %w : f32[N,5]\n  %z = matmul %y, %w {tb = 1} : f32[N,4]\n  return %z \"\"\n",
-               "f32[N,4]", "missed   weight not in panels, the weight is read transposed: %y");
+    one_kernel(
+        "  %t = reshape %w : f32[5,4]\n  %y = matmul %x, %w : f32[N,5]\n  %z = matmul %y, %t : f32[N,4]\n"
+        "  return %z \"\"\n",
+        "f32[N,4]", "missed   weight not in panels, something else reads the weight, too: %y");
+    one_kernel(
+        "  %t = reshape %w : f32[5,4]\n  %y = matmul %x, %w : f32[N,5]\n  %z = matmul %y, %t : f32[N,4]\n"
+        "  return %z \"\"\n",
+        "f32[N,4]", "missed   weight not in panels, the weight is computed in the kernel: %z");
+    one_kernel(
+        "  %y = matmul %x, %w : f32[N,5]\n  %z = matmul %y, %w {tb = 1} : f32[N,4]\n  return %z \"\"\n",
+        "f32[N,4]", "missed   weight not in panels, the weight is read transposed: %y");
     one_kernel("  %y = matmul %x, %w : f32[N,5]\n  %m = reduce_sum %y {axes = [0], keep = 0} : f32[5]\n"
                "  return %m \"\"\n",
                "f32[5]", "missed   weight not in panels, its kernel runs once over whole tensors: %y");
@@ -161,12 +168,13 @@ static void reasons(void **state) {
 
 static void transposed_left(void **state) {
     (void)state;
-    char *said = told("sym N = 1..9\n" WEIGHT("w", "4,5") VALUES(
-                          "w", "4,5") "func @k kernel (%x : f32[N,4,3], %w : f32[4,5]) {\n"
-                                      "  %y = matmul %x, %w {ta = 1} : f32[N,3,5]\n  return %y \"\"\n}\n"
-                                      "func @f entry (%x : f32[N,4,3]) {\n"
-                                      "  %y = call %x, @w {func = @k} : f32[N,3,5]\n  return %y \"y\"\n}\n",
-                      "matmul %x, %w {ta = 1}");
+    char *said =
+        told("sym N = 1..9\n" WEIGHT("w", "4,5")
+                 VALUES("w", "4,5") "func @k kernel (%x : f32[N,4,3], %w : f32[4,5]) {\n"
+                                    "  %y = matmul %x, %w {ta = 1} : f32[N,3,5]\n  return %y \"\"\n}\n"
+                                    "func @f entry (%x : f32[N,4,3]) {\n"
+                                    "  %y = call %x, @w {func = @k} : f32[N,3,5]\n  return %y \"y\"\n}\n",
+             "matmul %x, %w {ta = 1}");
     assert_non_null(strstr(said, "the left operand is read transposed"));
     free(said);
 }
@@ -183,40 +191,48 @@ static void types_of_weights(void **state) {
     free(said);
 }
 
-#define KERNEL "func @k kernel (%x : f32[N,4], %w : f32[4,4]) {\n  %y = matmul %x, %w : f32[N,4]\n  return %y \"\"\n}\n"
+#define KERNEL                                                                                               \
+    "func @k kernel (%x : f32[N,4], %w : f32[4,4]) {\n  %y = matmul %x, %w : f32[N,4]\n  return %y "         \
+    "\"\"\n}\n"
 #define OTHER                                                                                                \
-    "func @o kernel (%x : f32[N,4], %w : f32[4,4]) {\n  %y = matmul %x, %w {tb = 1} : f32[N,4]\n  return %y \"\"\n}\n"
+    "func @o kernel (%x : f32[N,4], %w : f32[4,4]) {\n  %y = matmul %x, %w {tb = 1} : f32[N,4]\n  return "   \
+    "%y \"\"\n}\n"
 
-/* What another kernel reads transposed is as it is for all that share a kernel with it, however far that reaches. */
+/* What another kernel reads transposed is as it is for all that share a kernel with it, however far that
+ * reaches. */
 static void shared(void **state) {
     (void)state;
-    static const char text[] =
-        "sym N = 1..9\n" WEIGHT("w", "4,4") WEIGHT("w2", "4,4") WEIGHT("w3", "4,4") WEIGHT("w4", "4,4")
-            VALUES("w", "4,4") VALUES("w2", "4,4") VALUES("w3", "4,4") VALUES("w4", "4,4") KERNEL OTHER
-        "func @k2 kernel (%x : f32[N,4], %w : f32[4,4]) {\n  %y = matmul %x, %w : f32[N,4]\n  %z = neg %y : f32[N,4]\n"
-        "  return %z \"\"\n}\n"
-        "func @k3 kernel (%x : f32[N,4], %w : f32[4,4]) {\n  %y = matmul %x, %w : f32[N,4]\n  %z = abs %y : f32[N,4]\n"
-        "  return %z \"\"\n}\n"
-        "func @k4 kernel (%x : f32[N,4], %w : f32[4,4]) {\n  %y = matmul %x, %w : f32[N,4]\n  %z = relu %y : f32[N,4]\n"
-        "  return %z \"\"\n}\n"
-        "func @k5 kernel (%x : f32[N,4], %w : f32[4,4]) {\n  %y = matmul %x, %w : f32[N,4]\n  %z = sqrt %y : f32[N,4]\n"
-        "  return %z \"\"\n}\n"
-        "func @f entry (%x : f32[N,4]) {\n"
-        "  %a = call %x, @w3 {func = @k3} : f32[N,4]\n"
-        "  %b = call %a, @w2 {func = @k3} : f32[N,4]\n"
-        "  %c = call %b, @w2 {func = @k2} : f32[N,4]\n"
-        "  %d = call %c, @w {func = @k2} : f32[N,4]\n"
-        "  %e = call %d, @w {func = @k} : f32[N,4]\n"
-        "  %g = call %e, @w {func = @o} : f32[N,4]\n"
-        "  %h = call %g, @w3 {func = @k4} : f32[N,4]\n"
-        "  %i = call %h, @w4 {func = @k5} : f32[N,4]\n"
-        "  return %i \"y\"\n}\n";
+    static const char text[] = "sym N = 1..9\n" WEIGHT("w", "4,4") WEIGHT("w2", "4,4") WEIGHT("w3", "4,4")
+        WEIGHT("w4", "4,4") VALUES("w", "4,4") VALUES("w2", "4,4") VALUES("w3", "4,4") VALUES("w4", "4,4")
+            KERNEL OTHER "func @k2 kernel (%x : f32[N,4], %w : f32[4,4]) {\n  %y = matmul %x, %w : "
+                         "f32[N,4]\n  %z = neg %y : f32[N,4]\n"
+                         "  return %z \"\"\n}\n"
+                         "func @k3 kernel (%x : f32[N,4], %w : f32[4,4]) {\n  %y = matmul %x, %w : "
+                         "f32[N,4]\n  %z = abs %y : f32[N,4]\n"
+                         "  return %z \"\"\n}\n"
+                         "func @k4 kernel (%x : f32[N,4], %w : f32[4,4]) {\n  %y = matmul %x, %w : "
+                         "f32[N,4]\n  %z = relu %y : f32[N,4]\n"
+                         "  return %z \"\"\n}\n"
+                         "func @k5 kernel (%x : f32[N,4], %w : f32[4,4]) {\n  %y = matmul %x, %w : "
+                         "f32[N,4]\n  %z = sqrt %y : f32[N,4]\n"
+                         "  return %z \"\"\n}\n"
+                         "func @f entry (%x : f32[N,4]) {\n"
+                         "  %a = call %x, @w3 {func = @k3} : f32[N,4]\n"
+                         "  %b = call %a, @w2 {func = @k3} : f32[N,4]\n"
+                         "  %c = call %b, @w2 {func = @k2} : f32[N,4]\n"
+                         "  %d = call %c, @w {func = @k2} : f32[N,4]\n"
+                         "  %e = call %d, @w {func = @k} : f32[N,4]\n"
+                         "  %g = call %e, @w {func = @o} : f32[N,4]\n"
+                         "  %h = call %g, @w3 {func = @k4} : f32[N,4]\n"
+                         "  %i = call %h, @w4 {func = @k5} : f32[N,4]\n"
+                         "  return %i \"y\"\n}\n";
     char *said = told(text, "call %d, @w {func = @k}");
     for (const char *k = "k\0k2\0k3\0k4\0"; *k; k += strlen(k) + 1) {
         char head[16];
         snprintf(head, sizeof head, "@%s\n", k);
         assert_non_null(strstr(said, head));
-        assert_ptr_equal(strstr(strstr(said, head), "pack   missed   weight not in panels, something else reads the parameter"),
+        assert_ptr_equal(strstr(strstr(said, head),
+                                "pack   missed   weight not in panels, something else reads the parameter"),
                          strstr(strstr(said, head), "pack   "));
     }
     assert_non_null(strstr(strstr(said, "@k5\n"), "pack   applied"));
@@ -242,8 +258,8 @@ static void read_by_functions(void **state) {
 /* A parameter is packed once, under a name that neither a parameter nor a function has. */
 static void names(void **state) {
     (void)state;
-    char *said = told("sym N = 1..9\n" WEIGHT("w", "4,4") "param @w.panels : f32[2] frozen = [1, 2]\n"
-                      VALUES("w", "4,4") VALUES("w.panels.1", "3") KERNEL
+    char *said = told("sym N = 1..9\n" WEIGHT("w", "4,4") "param @w.panels : f32[2] frozen = [1, 2]\n" VALUES(
+                          "w", "4,4") VALUES("w.panels.1", "3") KERNEL
                       "func @f entry (%x : f32[N,4]) {\n  %y = call %x, @w {func = @k} : f32[N,4]\n"
                       "  %z = call %y, @w {func = @k} : f32[N,4]\n  return %z \"z\", @w.panels \"p\"\n}\n",
                       "call %y, @w.panels.1 {func = @k}");
@@ -255,19 +271,23 @@ static void widths(void **state) {
     (void)state;
     static const struct {
         int columns, panels, width;
-    } all[] = {{1, 1, 16}, {15, 1, 16}, {16, 1, 16}, {17, 1, 32}, {31, 1, 32}, {32, 1, 32}, {33, 2, 32}, {50, 2, 32}};
+    } all[] = {{1, 1, 16},  {15, 1, 16}, {16, 1, 16}, {17, 1, 32},
+               {31, 1, 32}, {32, 1, 32}, {33, 2, 32}, {50, 2, 32}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         Text text = {0}, want = {0};
         bool ok, again;
         text_printf(&text,
                     "sym N = 1..9\nparam @w : f32[4,%d] frozen\n"
-                    "func @k kernel (%%x : f32[N,4], %%w : f32[4,%d]) {\n  %%y = matmul %%x, %%w : f32[N,%d]\n  return %%y \"\"\n}\n"
-                    "func @f entry (%%x : f32[N,4]) {\n  %%y = call %%x, @w {func = @k} : f32[N,%d]\n  return %%y \"y\"\n}\n",
+                    "func @k kernel (%%x : f32[N,4], %%w : f32[4,%d]) {\n  %%y = matmul %%x, %%w : "
+                    "f32[N,%d]\n  return %%y \"\"\n}\n"
+                    "func @f entry (%%x : f32[N,4]) {\n  %%y = call %%x, @w {func = @k} : f32[N,%d]\n  "
+                    "return %%y \"y\"\n}\n",
                     all[i].columns, all[i].columns, all[i].columns, all[i].columns);
         text_add(&text, "", 1);
         text_printf(&want, "param @w.panels : f32[%d,4,%d] const init", all[i].panels, all[i].width);
         text_add(&want, "", 1);
-        char *once = pass_run("pack", text.p, NULL, &ok), *twice = pass_run("pack pack", text.p, NULL, &again);
+        char *once = pass_run("pack", text.p, NULL, &ok),
+             *twice = pass_run("pack pack", text.p, NULL, &again);
         assert_true(ok && again);
         assert_non_null(strstr(once, want.p));
         assert_string_equal(once, twice);
@@ -280,8 +300,9 @@ static void widths(void **state) {
 
 static void library(void **state) {
     (void)state;
-    static const char text[] = "sym N = 1..9\nparam @w : f32[4,4] frozen\n" KERNEL
-                               "func @f entry (%x : f32[N,4]) {\n  %y = call %x, @w {func = @k} : f32[N,4]\n  return %y \"y\"\n}\n";
+    static const char text[] =
+        "sym N = 1..9\nparam @w : f32[4,4] frozen\n" KERNEL
+        "func @f entry (%x : f32[N,4]) {\n  %y = call %x, @w {func = @k} : f32[N,4]\n  return %y \"y\"\n}\n";
     PassOptions o = {.library = true};
     bool ok;
     char *out = pass_run("pack", text, &o, &ok);

@@ -1,5 +1,5 @@
-/* Generator rules of panels, and products by weights with what stands behind them in kernels: windows of one product, heads,
- * gates, sums of products, others that read it. */
+/* Generator rules of panels, and products by weights with what stands behind them in kernels: windows of one
+ * product, heads, gates, sums of products, others that read it. */
 #include "graphs.h"
 
 static const Want tame = {0, 5, false, true, false};
@@ -68,13 +68,14 @@ static int64_t last_extent(Gen *g, ValueId v) {
     return t->rank && dim_is_const(g->m->dims, t->dim[t->rank - 1], &n) ? n : 0;
 }
 
-/* By a weight; now and then by one for each position of an axis of constant extent. */
+/* By a weight; now and then by one for each position of an axis of constant extent, or by several. */
 static ValueId product(Gen *g, ValueId x, int64_t columns) {
     const Type *t = gen_type(g, x);
     int64_t dim[3], heads;
     int rank = 0;
-    if (t->rank > 2 && dim_is_const(g->m->dims, t->dim[t->rank - 3], &heads) && heads && rng_chance(&g->rng, 50))
-        dim[rank++] = heads;
+    if (t->rank > 2 && dim_is_const(g->m->dims, t->dim[t->rank - 3], &heads) && heads &&
+        rng_chance(&g->rng, 50))
+        dim[rank++] = heads == 1 ? 1 + below(g, 5) : heads;
     dim[rank++] = last_extent(g, x);
     dim[rank++] = columns;
     ValueId in[2] = {x, make_weight(g, rank, dim)};
@@ -105,13 +106,15 @@ static ValueId window(Gen *g, ValueId v, int64_t first, int64_t columns, int64_t
         step[i] = i + 1 == t.rank ? by : 1;
     }
     t.dim[t.rank - 1] = number(g, columns);
-    Attr attrs[2] = {attr_dims(AT_start, start, (uint32_t)t.rank), attr_ints(AT_step, step, (uint32_t)t.rank)};
+    Attr attrs[2] = {attr_dims(AT_start, start, (uint32_t)t.rank),
+                     attr_ints(AT_step, step, (uint32_t)t.rank)};
     return emit_typed(g, OP_slice, &v, 1, attrs, 2, t);
 }
 
 /* A product whose windows are worked on, one by one or together. */
 static ValueId windows(Gen *g, ValueId x, int64_t columns) {
-    int64_t n = 1 + below(g, 3), spare = rng_chance(&g->rng, 30) ? 1 + below(g, 40) : 0, by = rng_chance(&g->rng, 10) ? 2 : 1;
+    int64_t n = 1 + below(g, 3), spare = rng_chance(&g->rng, 30) ? 1 + below(g, 40) : 0,
+            by = rng_chance(&g->rng, 10) ? 2 : 1;
     ValueId y = product(g, x, n * columns * by + spare), all = NONE;
     int64_t first = spare && rng_chance(&g->rng, 60) ? below(g, spare) : 0;
     for (int64_t i = 0; y != NONE && i < n; i++) {
@@ -139,7 +142,9 @@ static ValueId with_other(Gen *g, ValueId v, ValueId x) {
     case 3: /* v is read twice */
         return binary(g, unary(g, v), v);
     default:
-        return t.rank == gen_type(g, x)->rank && last_extent(g, v) ? binary(g, v, unary(g, product(g, x, last_extent(g, v)))) : v;
+        return t.rank == gen_type(g, x)->rank && last_extent(g, v)
+                   ? binary(g, v, unary(g, product(g, x, last_extent(g, v))))
+                   : v;
     }
 }
 
