@@ -231,11 +231,17 @@ static inline double moec_select_f64(int c, double a, double b) { return c ? a :
 
 static inline void moec_fault(const moec_frame *f) { *f->fault = MOEC_E_INDEX; }
 
-/* Rows of a tile, eights of them: at most `most`, and tiles enough for all workers. How rows are divided changes no bit. */
+/* Rows of a tile, eights of them: at most `most`, and tiles enough for all workers. How rows are divided changes no bit but those
+ * of a library's products, so for that it is the same for any number of workers. */
 static inline int64_t moec_tile_rows(moec_pool *pool, int64_t rows, int64_t most) {
+#ifdef MOEC_MATMUL_OPENBLAS
+    (void)pool, (void)rows;
+    return most;
+#else
     const int64_t turn = 2 * (int64_t)(pool ? moec_pool_workers(pool) : 1);
     const int64_t tiles = turn * ((rows + turn * most - 1) / (turn * most));
     return ((rows + tiles - 1) / tiles + 7) / 8 * 8;
+#endif
 }
 
 /* ---- matrix product -------------------------------------------------------------------------------------- */

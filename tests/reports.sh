@@ -62,7 +62,7 @@ has "$work/part" '"encoder.*.self.q", whose input it reads: its weight comes wit
 under "$work/train.txt" train >"$work/part"
 has "$work/part" 'remat  note' 'computed again by the backward pass' \
     'something else reads the weight as it is, the backward pass for one' 'the backward pass of its adapter'
-has "$work/train.txt" 'pack   missed   no weight in panels, products are a library' 'lower  applied  in place, 1 product onto 1 other term'
+has "$work/train.txt" 'pack   applied  weight in panels of 32 columns' '{tb = 1}'
 has "$work/train.mem" 'kept for the backward pass' 'backward pass  ' 'gradients' 'optimiser state'
 "$moec" dump "$tiny" --adapter "$work/full.json" --train --dim B=2 --dim S=8 --dim T=8 -o "$work/m.ir" --opt-report "$work/full.txt" || fail "dump of method full"
 has "$work/full.txt" 'attach applied' ': trained'

@@ -160,7 +160,7 @@ static void reasons(void **state) {
         "f32[N,4]", "missed   weight not in panels, the weight is computed in the kernel: %z");
     one_kernel(
         "  %y = matmul %x, %w : f32[N,5]\n  %z = matmul %y, %w {tb = 1} : f32[N,4]\n  return %z \"\"\n",
-        "f32[N,4]", "missed   weight not in panels, the weight is read transposed: %y");
+        "f32[N,4]", "pack   applied  weight in panels of 16 columns: %z = matmul %y, %0 {tb = 1}");
     one_kernel("  %y = matmul %x, %w : f32[N,5]\n  %m = reduce_sum %y {axes = [0], keep = 0} : f32[5]\n"
                "  return %m \"\"\n",
                "f32[5]", "missed   weight not in panels, its kernel runs once over whole tensors: %y");
@@ -195,8 +195,8 @@ static void types_of_weights(void **state) {
     "func @k kernel (%x : f32[N,4], %w : f32[4,4]) {\n  %y = matmul %x, %w : f32[N,4]\n  return %y "         \
     "\"\"\n}\n"
 #define OTHER                                                                                                \
-    "func @o kernel (%x : f32[N,4], %w : f32[4,4]) {\n  %y = matmul %x, %w {tb = 1} : f32[N,4]\n  return "   \
-    "%y \"\"\n}\n"
+    "func @o kernel (%x : f32[N,4], %w : f32[4,4]) {\n  %t = transpose %w {perm = [1, 0]} : f32[4,4]\n"       \
+    "  %y = matmul %x, %t : f32[N,4]\n  return %y \"\"\n}\n"
 
 /* What another kernel reads transposed is as it is for all that share a kernel with it, however far that
  * reaches. */
