@@ -15,6 +15,7 @@ typedef struct CodegenOptions {
     bool embed_weights;      /* the object carries the weights file */
     int64_t tile_rows;       /* rows of a tile, 0: the default */
     uint64_t parameters, trainable; /* for reports */
+    bool dispatch;           /* the text can be compiled as one of several variants */
     bool profile;            /* functions measure their kernels */
     const char *ir_file;     /* the name under which the driver writes Program.ir, for debuggers; NULL: nobody asks */
 } CodegenOptions;

@@ -6,6 +6,7 @@
 #define MOEC_LLVM_H
 
 #include "program.h"
+#include "variant.h"
 
 typedef enum LlvmForm { LLVM_FORM_IR, LLVM_FORM_BITCODE, LLVM_FORM_ASM, LLVM_FORM_OBJECT } LlvmForm;
 
@@ -13,6 +14,8 @@ typedef struct LlvmOptions {
     const char *triple; /* NULL: the host */
     const char *cpu;    /* a name LLVM knows, "native" (NULL) or "generic" */
     int level;          /* 0..3 */
+    const CodeVariant *const *variant; /* all of which the module holds, the base last, which is `cpu`; NULL: that alone */
+    uint32_t n_variants;
     LlvmForm form;
     Str vocabulary;         /* moec_kernel.h as bitcode */
     const char *source_dir; /* what debug information says of where the IR file is; NULL: "." */

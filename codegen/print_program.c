@@ -197,11 +197,19 @@ static void print_spec(const Program *p, Text *c) {
     text_printf(c, "\n    0};\n\n");
 }
 
+static void print_variant(const Program *p, Text *c) {
+    const char *x = p->o->prefix;
+    if (!p->o->dispatch) return;
+    text_printf(c, "static const char " PROGRAM_VARIANT "[] = MOEC_VARIANT_TEXT;\n\n");
+    text_printf(c, "#define %s_program MOEC_OF_VARIANT(%s_program)\nconst moec_program *%s_program(void);\n\n", x, x, x);
+}
+
 void print_tables(ProgramText *w, Text *c) {
     const Program *p = w->p;
     for (uint32_t i = 0; i < p->n_size_rules; i++) print_size_rule(w, &p->size_rule[i], c);
     if (p->weights) text_printf(c, "extern const unsigned char %s[];\n\n", p->weights);
     print_spec(p, c);
+    print_variant(p, c);
     for (uint32_t i = 0; i < p->n_tables; i++)
         if (!table_is_shared(w, &p->table[i])) print_table(w, &p->table[i], c);
     text_printf(c, "const moec_program *%s_program(void) {\n    return &program;\n}\n", p->o->prefix);

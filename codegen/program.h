@@ -130,6 +130,8 @@ typedef struct Program {
 
 /* The text of CELL_REF to the adapter spec's bytes, an array of char that ends in 0. */
 #define PROGRAM_SPEC "spec"
+/* And to the name of the variant that the code is, with CodegenOptions.dispatch. */
+#define PROGRAM_VARIANT "variant"
 
 /* Lowers a planned module and lays out its tables. NULL after reporting. The image has been written: the program
  * carries its hash. Sets im->scratch_bytes. */

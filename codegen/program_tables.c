@@ -74,6 +74,7 @@ static const Field moec_program_fields[] = {
     F(moec_program, place_sizes, REF),   F(moec_program, n_kernels, U32),
     F(moec_program, n_calls, U32),       F(moec_program, kernel, REF),
     F(moec_program, call, REF),          F(moec_program, work, REF),
+    F(moec_program, variant, REF),
 };
 
 static const Record symbol_record = LAYOUT(moec_symbol), value_record = LAYOUT(moec_value),
@@ -476,5 +477,6 @@ void program_fill_tables(Program *p, const Func **entry) {
     add_ref(&t, profile.kernels);
     add_ref(&t, profile.calls);
     add_ref(&t, profile.work);
+    add_ref(&t, p->o->dispatch ? PROGRAM_VARIANT : NULL);
     finish(p, &t, "program", true);
 }

@@ -41,6 +41,7 @@ typedef struct Splitter {
     Vec(Piece) piece;
     Vec(const char *) kind; /* in the order of their first piece */
     Vec(Source) file;
+    Vec(const char *) global; /* names behind PREFIX_ that the files share */
     size_t large, most;
     bool refused;
     Diag *d;
@@ -126,6 +127,7 @@ static void add_kernels(Splitter *s, const CallList *l, bool *seen) {
         if (seen[k]) continue;
         seen[k] = true;
         Str name = p->kernel[k]->name;
+        vec_push(&s->global, arena_strndup(s->a, name.p, name.n));
         Piece *q = add_piece(s, kind_of(s, l, i >= loss), arena_printf(s->a, "kernel '%.*s'", (int)name.n, name.p));
         c_print_kernel(p->kernel[k], &s->w.names, p->scratch, p->o->prefix, &q->marks, &q->text);
     }
@@ -138,6 +140,7 @@ static uint32_t add_parts(Splitter *s, const CallList *l, Text *header) {
         Piece *q = add_piece(s, kind_of(s, l, i >= loss), arena_printf(s->a, "function '%.*s'", (int)l->name.n, l->name.p));
         i = print_calls_part(&s->w, l, ++part, i, i < loss ? loss : l->n_calls, s->large / 4, &q->marks, &q->text);
         text_printf(header, "void %s_%s_%u(const moec_frame *f);\n", s->w.p->o->prefix, l->symbol, part);
+        vec_push(&s->global, arena_printf(s->a, "%s_%u", l->symbol, part));
     }
     return part;
 }
@@ -149,6 +152,7 @@ static void add_tables(Splitter *s, Text *header) {
         if (!table_is_shared(&s->w, &p->table[i])) continue;
         print_table(&s->w, &p->table[i], &add_piece(s, kind, arena_printf(s->a, "table '%s'", p->table[i].symbol))->text);
         print_table_declaration(&s->w, &p->table[i], header);
+        vec_push(&s->global, p->table[i].symbol);
     }
 }
 
@@ -202,12 +206,22 @@ static void add_kind_files(Splitter *s, const char *kind) {
     }
 }
 
+/* What is global has a name of its own in each variant. */
+static void print_variant_names(const Splitter *s, Text *h) {
+    const Program *p = s->w.p;
+    const char *x = p->o->prefix;
+    if (!p->o->dispatch) return;
+    for (size_t i = 0; i < s->global.count; i++) text_printf(h, "#define %s_%s MOEC_OF_VARIANT(%s_%s)\n", x, s->global.item[i], x, s->global.item[i]);
+    text_printf(h, "\n");
+}
+
 static void print_shared_header(Splitter *s, const Text *parts, const Text *tables) {
     const Program *p = s->w.p;
     const char *x = p->o->prefix;
     Text *h = add_file(s, arena_printf(s->a, "%s_kernels.h", x), "what the files of the model share");
     text_printf(h, "/* What the files of the compiled model %s share. */\n#ifndef %s_KERNELS_H\n#define %s_KERNELS_H\n\n", x, x, x);
     print_includes(&s->w, h);
+    print_variant_names(s, h);
     for (uint32_t i = 0; i < p->n_kernels; i++) c_print_prototype(p->kernel[i], x, h);
     text_printf(h, "\n/* Parts of functions. */\n");
     text_add(h, parts->p, parts->n);
@@ -261,6 +275,7 @@ bool program_sources(const Program *p, Arena *a, size_t large, size_t most, Sour
     memcpy(out->item, s.file.item, s.file.count * sizeof *out->item);
     vec_free(&s.file);
     vec_free(&s.piece);
+    vec_free(&s.global);
     vec_free(&s.kind);
     if (s.refused) sources_free(out);
     return !s.refused;

@@ -341,6 +341,8 @@ int moec_cmd_info(moec_cli *c) {
         printf("vocabulary %lld, width %lld, pad %lld, eos %lld, start %lld\n", (long long)p->seq2seq->vocab,
                (long long)p->seq2seq->width, (long long)p->seq2seq->pad, (long long)p->seq2seq->eos,
                (long long)p->seq2seq->start);
+    if (p->variant && *p->variant)
+        printf("variant: %s\n", p->variant);
     printf("tokenizer: %s\n", c->tokenizer ? "yes" : "no");
     for (uint32_t i = 0; i < p->n_symbols; i++)
         printf("symbol %s = %lld..%lld\n", moec_show_c(shown, p->symbol[i].name), (long long)p->symbol[i].lo,

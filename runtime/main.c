@@ -547,6 +547,16 @@ static void set_name(moec_cli *c, const char *path) {
     c->name = moec_show_c(c->shown, slash ? slash + 1 : path);
 }
 
+/* Who asks for a variant gets that one. */
+static int check_variant(moec_cli *c) {
+    const char *wanted = getenv("MOEC_VARIANT"), *has = c->program->variant;
+    char shown[MOEC_SHOW];
+    if (!wanted || !*wanted || !has || !*has || !strcmp(wanted, has))
+        return EXIT_DONE;
+    return moec_cli_error(c, NULL, 0, "MOEC_VARIANT: there is no '%s' that this CPU runs; without it '%s' runs",
+                          moec_show_c(shown, wanted), has);
+}
+
 int moec_main(const moec_program *p, const moec_tokenizer *tokenizer, int argc, char **argv) {
     moec_cli c = {.program = p,
                   .tokenizer = tokenizer,
@@ -565,7 +575,9 @@ int moec_main(const moec_program *p, const moec_tokenizer *tokenizer, int argc, 
         return moec_cli_no_memory(&c);
     for (size_t i = 0; i < LISTS; i++)
         list[i]->item = slots + i * room;
-    int code = dispatch(&c, argc, argv);
+    int code = check_variant(&c);
+    if (!code)
+        code = dispatch(&c, argc, argv);
     if (c.text)
         c.tokenizer->api->close(c.text);
     moec_close(c.instance);

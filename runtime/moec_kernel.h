@@ -17,6 +17,19 @@
 #define MOEC_KEPT
 #endif
 
+/* A model that is compiled several times, each time with -DMOEC_VARIANT=NAME: its global names end in that. */
+#ifdef MOEC_VARIANT
+#define MOEC_JOINED(name, variant) name##_##variant
+#define MOEC_JOIN(name, variant) MOEC_JOINED(name, variant)
+#define MOEC_QUOTED(name) #name
+#define MOEC_QUOTE(name) MOEC_QUOTED(name)
+#define MOEC_OF_VARIANT(name) MOEC_JOIN(name, MOEC_VARIANT)
+#define MOEC_VARIANT_TEXT MOEC_QUOTE(MOEC_VARIANT)
+#else
+#define MOEC_OF_VARIANT(name) name
+#define MOEC_VARIANT_TEXT ""
+#endif
+
 /* ---- float ----------------------------------------------------------------------------------------- */
 
 static inline float moec_min_f32(float a, float b) { return a < b || a != a ? a : b; }

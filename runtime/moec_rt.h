@@ -34,7 +34,7 @@
 extern "C" {
 #endif
 
-#define MOEC_ABI 3
+#define MOEC_ABI 4
 
 int moec_abi(void); /* MOEC_ABI of the runtime that is linked or loaded */
 
@@ -270,7 +270,18 @@ struct moec_program {
     const moec_kernel *kernel;
     const moec_call *call;
     void (*work)(const int64_t *sym, uint32_t kernel, int64_t *work);
+    const char *variant;                  /* its name among several; NULL or empty when it is the only one */
 };
+
+/* A program that was compiled for several CPUs, in one of its variants. */
+typedef struct moec_variant {
+    const char *name;
+    const moec_program *(*program)(void);
+} moec_variant;
+
+/* The first of them that this CPU runs; they stand best first, and any CPU runs the last. The environment's MOEC_VARIANT
+ * names a later one, which is taken if this CPU runs it. */
+const moec_program *moec_choose(const moec_variant *v, uint32_t n);
 
 /* Weights file: this header, then data at 64-byte aligned offsets counted from the file's start. */
 typedef struct moec_weights_header {

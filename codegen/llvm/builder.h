@@ -10,6 +10,7 @@
 #include <llvm-c/BitWriter.h>
 #include <llvm-c/Core.h>
 #include <llvm-c/DebugInfo.h>
+#include <llvm-c/Linker.h>
 #include <llvm-c/Target.h>
 #include <llvm-c/TargetMachine.h>
 #include <llvm-c/Transforms/PassBuilder.h>
@@ -32,6 +33,7 @@ typedef struct Dots {
 typedef struct Builder {
     const Program *p;
     const LlvmOptions *o;
+    const CodeVariant *variant; /* that is built, of those of the options; NULL: what they say otherwise */
     Diag *d;
     Arena *arena;
     LLVMContextRef cx;
@@ -124,5 +126,11 @@ void lb_routine(Builder *x, const LRoutine *r);
 void lb_kernel(Builder *x, const LoopKernel *k);
 /* All of the program into the module. */
 void lb_program(Builder *x);
+/* The function that gives a variant's program; NULL: that of all of them. */
+const char *lb_program_name(Builder *x, const CodeVariant *v);
+/* That of all: it asks moec_choose. */
+void lb_chooser(Builder *x);
+/* The weights file as it is, where the options name one. */
+void lb_embed_weights(Builder *x);
 
 #endif

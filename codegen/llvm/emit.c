@@ -100,13 +100,12 @@ static void close_builder(Builder *x) {
 }
 
 /* The module is named after what it is made of: no path of the machine that built moec. */
-static bool finish(Builder *x, const char *name, Text *out) {
+static void finish(Builder *x, const char *name) {
     LLVMSetModuleIdentifier(x->m, name, strlen(name));
     LLVMSetSourceFileName(x->m, name, strlen(name));
     lb_retarget(x);
     verify(x);
     optimise(x);
-    return write_form(x, out) && !x->failed;
 }
 
 static void load_vocabulary(Builder *x) {
@@ -122,18 +121,51 @@ static void load_vocabulary(Builder *x) {
             LLVMDeleteGlobal(LLVMGetNamedGlobal(x->m, kept[i]));
 }
 
+/* The program as the machine's code: the only one, or a variant. The last of the variants has what they share. */
+static bool build(Builder *x) {
+    const LlvmOptions *o = x->o;
+    if (!lb_open_machine(x))
+        return false;
+    load_vocabulary(x);
+    lb_set_layout(x);
+    lb_debug_begin(x);
+    lb_program(x);
+    if (!x->variant || x->variant == o->variant[o->n_variants - 1])
+        lb_embed_weights(x);
+    if (x->variant && x->variant == o->variant[o->n_variants - 1])
+        lb_chooser(x);
+    lb_debug_end(x);
+    finish(x, x->p->o->prefix);
+    return true;
+}
+
+/* All variants in one module: each function says what CPU it is for. The machine that makes the code is the base's. */
+static bool build_variants(Builder *x) {
+    LLVMModuleRef all = NULL;
+    for (uint32_t i = 0; i < x->o->n_variants; i++) {
+        if (x->machine)
+            LLVMDisposeTargetMachine(x->machine);
+        x->machine = NULL;
+        x->m = NULL;
+        x->dots = (Dots){0};
+        x->variant = x->o->variant[i];
+        bool ok = build(x);
+        if (ok && all && LLVMLinkModules2(all, x->m))
+            BUG("LLVM does not link variant %s", x->variant->name);
+        all = all ? all : x->m;
+        x->m = all;
+        if (!ok)
+            return false;
+    }
+    for (uint32_t i = 0; i < x->o->n_variants; i++)
+        LLVMSetLinkage(LLVMGetNamedFunction(all, lb_program_name(x, x->o->variant[i])), LLVMInternalLinkage);
+    return true;
+}
+
 bool llvm_emit(const Program *p, const LlvmOptions *o, Text *out, Diag *d) {
     Builder x = {.p = p, .o = o, .d = d};
     open_builder(&x);
-    bool ok = lb_open_machine(&x);
-    if (ok) {
-        load_vocabulary(&x);
-        lb_set_layout(&x);
-        lb_debug_begin(&x);
-        lb_program(&x);
-        lb_debug_end(&x);
-        ok = finish(&x, p->o->prefix, out);
-    }
+    bool ok = (o->n_variants ? build_variants(&x) : build(&x)) && write_form(&x, out) && !x.failed;
     close_builder(&x);
     return ok;
 }
@@ -164,7 +196,8 @@ bool llvm_emit_main(const char *prefix, bool text, bool blas, const LlvmOptions 
                     &argv, 1);
         Val arg[] = {lb_call(&x, get, NULL, 0), text ? tokenizer(&x) : LLVMConstNull(x.ptr), argc, argv};
         LLVMBuildRet(x.b, lb_call(&x, run, arg, 4));
-        ok = finish(&x, "main", out);
+        finish(&x, "main");
+        ok = write_form(&x, out) && !x.failed;
     }
     close_builder(&x);
     return ok;

@@ -140,15 +140,38 @@ static void table(Builder *x, const Table *t) {
     lb_constant(x, t->symbol, LLVMTypeOf(init), init);
 }
 
-static void spec_bytes(Builder *x) {
-    Str s = x->p->m->spec;
+static void text_bytes(Builder *x, const char *symbol, Str s) {
     Val init = LLVMConstStringInContext2(x->cx, s.p ? s.p : "", s.n, false);
-    lb_constant(x, PROGRAM_SPEC, LLVMTypeOf(init), init);
+    lb_constant(x, symbol, LLVMTypeOf(init), init);
+}
+
+const char *lb_program_name(Builder *x, const CodeVariant *v) {
+    return arena_printf(x->arena, v ? "%s_program_%s" : "%s_program", x->p->o->prefix, v ? v->name : "");
+}
+
+void lb_chooser(Builder *x) {
+    const LlvmOptions *o = x->o;
+    Val row[MOST_VARIANTS];
+    Ty two[] = {x->ptr, x->i32};
+    for (uint32_t i = 0; i < o->n_variants; i++) {
+        const char *name = arena_printf(x->arena, PROGRAM_VARIANT "_%s", o->variant[i]->name);
+        text_bytes(x, name, str_c(o->variant[i]->name));
+        Val field[] = {LLVMGetNamedGlobal(x->m, name),
+                       lb_runtime(x, lb_program_name(x, o->variant[i]), x->ptr, NULL, 0)};
+        row[i] = LLVMConstStructInContext(x->cx, field, 2, false);
+    }
+    Val table = LLVMConstArray2(LLVMTypeOf(row[0]), row, o->n_variants);
+    Val arg[] = {lb_constant(x, "variants", LLVMTypeOf(table), table), lb_number(x->i32, o->n_variants)};
+    Val fn = LLVMAddFunction(x->m, lb_program_name(x, NULL), LLVMFunctionType(x->ptr, NULL, 0, false));
+    lb_open(x, fn, 0);
+    LLVMBuildRet(x->b, lb_call(x, lb_runtime(x, "moec_choose", x->ptr, two, 2), arg, 2));
 }
 
 /* The weights file as it is: an assembler's include, or the constant would stand in memory several times. */
-static void embed_weights(Builder *x) {
+void lb_embed_weights(Builder *x) {
     Text t = {0};
+    if (!x->p->weights || !x->o->weights)
+        return;
     text_printf(&t, ".section .rodata\n.balign 64\n.globl %s\n.hidden %s\n%s:\n.incbin ", x->p->weights,
                 x->p->weights, x->p->weights);
     text_quoted(&t, str_c(x->o->weights));
@@ -172,12 +195,12 @@ void lb_program(Builder *x) {
         size_rule(x, &p->size_rule[i]);
     if (p->weights)
         LLVMAddGlobal(x->m, x->i8, p->weights);
-    if (p->weights && x->o->weights)
-        embed_weights(x);
-    spec_bytes(x);
+    text_bytes(x, PROGRAM_SPEC, p->m->spec);
+    if (x->variant)
+        text_bytes(x, PROGRAM_VARIANT, str_c(x->variant->name));
     for (uint32_t i = 0; i < p->n_tables; i++)
         table(x, &p->table[i]);
-    char *name = arena_printf(x->arena, "%s_program", p->o->prefix);
+    const char *name = lb_program_name(x, x->variant);
     lb_open(x, LLVMAddFunction(x->m, name, LLVMFunctionType(x->ptr, NULL, 0, false)), 0);
     LLVMBuildRet(x->b, reference(x, p->table[p->n_tables - 1].symbol));
 }

@@ -191,13 +191,6 @@ static void find_dots(Builder *x) {
     }
 }
 
-static bool uses_dots(const Program *p) {
-    for (uint32_t i = 0; i < p->n_routines; i++)
-        if (p->routine[i]->dots)
-            return true;
-    return false;
-}
-
 static bool find_target(Builder *x, Target *t) {
     char *why = NULL;
     t->machine = find_machine(t->triple);
@@ -213,9 +206,10 @@ static bool find_target(Builder *x, Target *t) {
 }
 
 static bool choose_cpu(Builder *x, Target *t) {
-    const char *cpu = x->o->cpu ? x->o->cpu : x->o->triple ? "generic" : "native";
+    const char *variant = x->variant ? x->variant->march : NULL;
+    const char *cpu = variant ? variant : x->o->cpu ? x->o->cpu : x->o->triple ? "generic" : "native";
     bool native = strcmp(cpu, "native") == 0;
-    t->features = t->machine->features;
+    t->features = variant ? x->variant->features : t->machine->features;
     t->cpu = "";
     if (native && x->o->triple)
         return diag_error(x->d, DIAG_USAGE_TOGETHER, NULL, "native is this machine's CPU: name one of %s",
@@ -245,7 +239,7 @@ bool lb_open_machine(Builder *x) {
     x->machine = make_machine(&t);
     if (x->machine)
         x->vectors = find_vectors(x);
-    if (x->machine && uses_dots(x->p))
+    if (x->machine && x->p && program_uses_dots(x->p))
         find_dots(x);
     return x->machine != NULL || diag_error(x->d, DIAG_USAGE_VALUE, NULL, "--target: LLVM makes no code for '%s'",
                                             diag_show(x->d, str_c(t.triple)));

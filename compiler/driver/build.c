@@ -58,8 +58,10 @@ bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Di
     bool folder = o->emit == EMIT_C;
     if (!check_backend(b)) return false;
     if (!folder && !build_target(b)) return false;
+    if (!build_check_dispatch(b)) return false;
     b->codegen.plain_matmul = !library_is_linked(o);
-    b->codegen.plain_c = b->o->march && strcmp(b->o->march, "generic") == 0;
+    b->codegen.dispatch = o->dispatch;
+    b->codegen.plain_c = !o->dispatch && o->march && strcmp(o->march, "generic") == 0;
     b->codegen.embed_weights = o->embed_weights;
     b->codegen.profile = o->profile;
     if (o->debug) b->codegen.ir_file = arena_printf(b->a, "%s.ir", prefix);
@@ -234,13 +236,23 @@ bool build_tool(Build *b, Args *args, const char *hint) {
     return tool_run(args, tool_environment(b), b->o->verbose, hint, b->d);
 }
 
-static void add_flags(Build *b, Args *args) {
+/* What a word of flags is made of. */
+static void add_words(Build *b, Args *args, const char *text) {
+    for (size_t n; *text; text += n + (text[n] == ' ')) {
+        n = strcspn(text, " ");
+        vec_push(args, arena_strndup(b->a, text, n));
+    }
+}
+
+static void add_flags(Build *b, Args *args, const CodeVariant *v) {
     static const char *const common[] = {"-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-Wall"};
-    const char *march = b->o->march ? b->o->march : b->target ? "generic" : "native";
+    const char *march = v && v->march ? v->march : b->o->march ? b->o->march : b->target || b->o->dispatch ? "generic" : "native";
     vec_push(args, b->o->level == 0 ? "-O0" : b->o->level == 1 ? "-O1" : "-O3");
     if (strcmp(march, "generic") != 0) vec_push(args, arena_printf(b->a, "-march=%s", march));
     vec_push(args, b->target ? "-std=c11" : "-std=c99"); /* the runtime, too: C11 has atomic counters */
     for (size_t i = 0; i < sizeof common / sizeof *common; i++) vec_push(args, common[i]);
+    if (v) vec_push(args, arena_printf(b->a, "-DMOEC_VARIANT=%s", v->name));
+    if (v && v->flags) add_words(b, args, v->flags);
     vec_push(args, "-I");
     vec_push(args, b->dir);
 }
@@ -256,10 +268,10 @@ static bool add_debug(Build *b, Args *args) {
     return true;
 }
 
-bool build_object(Build *b, const char *how, const char *source, const char *object) {
+bool build_object(Build *b, const char *how, const char *source, const char *object, const CodeVariant *v) {
     Args args = {0};
     vec_push(&args, b->o->cc ? b->o->cc : "cc");
-    add_flags(b, &args);
+    add_flags(b, &args, v);
     bool ok = !b->o->debug || !ends_with(source, ".c") || add_debug(b, &args);
     vec_push(&args, how);
     vec_push(&args, build_path(b, b->dir, source));
@@ -327,8 +339,7 @@ static bool archive(Build *b, const char *result) {
     return ok;
 }
 
-/* One object of the model's and the weights'. */
-static bool join_objects(Build *b, const char *name) {
+bool build_join(Build *b, const char *const *object, uint32_t n, const char *name) {
     const char *joined = build_path(b, b->dir, "joined.o");
     Args args = {0};
     vec_push(&args, b->o->cc ? b->o->cc : "cc");
@@ -336,10 +347,10 @@ static bool join_objects(Build *b, const char *name) {
     vec_push(&args, "-nostdlib");
     vec_push(&args, "-o");
     vec_push(&args, joined);
-    vec_push(&args, build_path(b, b->dir, "model.o"));
-    vec_push(&args, build_path(b, b->dir, "weights.o"));
+    for (uint32_t i = 0; i < n; i++) vec_push(&args, build_path(b, b->dir, object[i]));
     bool ok = build_tool(b, &args, cc_hint);
     vec_free(&args);
+    for (uint32_t i = 0; i < n && ok; i++) unlink(build_path(b, b->dir, object[i]));
     if (ok && rename(joined, build_path(b, b->dir, name)) != 0) ok = diag_error(b->d, DIAG_FILE_WRITE, joined, "cannot rename: %s", strerror(errno));
     return ok;
 }
@@ -347,11 +358,12 @@ static bool join_objects(Build *b, const char *name) {
 /* Objects of the C backend: model.o, and main.o and weights.o where they are needed; for assembly, model.s. */
 static bool compile_objects(Build *b, EmitKind kind) {
     const char *model = arena_printf(b->a, "%s.c", b->codegen.prefix);
-    if (kind == EMIT_ASM) return build_object(b, "-S", model, "model.s");
-    if (!build_object(b, "-c", model, "model.o")) return false;
-    if (b->codegen.embed_weights && !build_object(b, "-c", "weights.S", "weights.o")) return false;
-    if (kind == EMIT_OBJ && b->codegen.embed_weights) return join_objects(b, "model.o");
-    return kind != EMIT_EXE || build_object(b, "-c", "main.c", "main.o");
+    static const char *const both[] = {"model.o", "weights.o"};
+    if (kind == EMIT_ASM) return build_object(b, "-S", model, "model.s", NULL);
+    if (!(b->o->dispatch ? build_variant_objects(b) : build_object(b, "-c", model, "model.o", NULL))) return false;
+    if (b->codegen.embed_weights && !build_object(b, "-c", "weights.S", "weights.o", NULL)) return false;
+    if (kind == EMIT_OBJ && b->codegen.embed_weights) return build_join(b, both, 2, "model.o");
+    return kind != EMIT_EXE || build_object(b, "-c", "main.c", "main.o", NULL);
 }
 
 static const char *const made_names[EMIT_COUNT] = {

@@ -3,6 +3,7 @@
 #define MOEC_BUILD_H
 
 #include "../../codegen/program.h"
+#include "../../codegen/variant.h"
 #include "driver.h"
 #include "tool.h"
 
@@ -58,8 +59,10 @@ bool build_embedded(Build *b, const char *dir, const EmbeddedFile *e);
 bool build_main(Build *b, const char *dir, bool with_text);
 bool build_model(Build *b, const char *dir);
 bool build_weights_asm(Build *b, const char *dir, const char *weights);
-/* Runs the C compiler, how: "-c" or "-S"; both files are in the scratch folder. */
-bool build_object(Build *b, const char *how, const char *source, const char *object);
+/* Runs the C compiler, how: "-c" or "-S"; both files are in the scratch folder. v: as one of several variants, or NULL. */
+bool build_object(Build *b, const char *how, const char *source, const char *object, const CodeVariant *v);
+/* Puts objects of the scratch folder together into one of them. */
+bool build_join(Build *b, const char *const *object, uint32_t n, const char *joined);
 
 /* Other machines (cross.c): sets `target`, from what --cc says it compiles for, or for LLVM from --target; false after
  * reporting that it cannot be used. Then the runtime compiled with --cc, and the archiver for its objects. */
@@ -69,6 +72,15 @@ const char *build_ar(Build *b);
 
 /* Runs a program, args[0] found on PATH; `hint` tells what to do when it is not there. */
 bool build_tool(Build *b, Args *args, const char *hint);
+
+/* --dispatch (build_variants.c): whether it can be had with the other options; false after reporting. Then the variants of
+ * the program, of which there are none without the option; the C file that chooses among them, and its text; all of
+ * it as model.o, by the C compiler. */
+bool build_check_dispatch(Build *b);
+uint32_t build_variants(Build *b, const CodeVariant **out);
+const char *build_variants_name(Build *b);
+bool build_variants_text(Build *b, const char *dir);
+bool build_variant_objects(Build *b);
 
 /* The LLVM backend (build_llvm.c): the objects that the kind needs, in the scratch folder; and a linker's call. */
 bool build_llvm_objects(Build *b, EmitKind kind);

@@ -10,7 +10,8 @@
 static LlvmOptions options_of(const Build *b, LlvmForm form) {
     const EmbeddedFile *v =
         embedded_find(b->codegen.plain_matmul ? "vocabulary_plain.bc" : "vocabulary_openblas.bc");
-    LlvmOptions o = {.triple = b->target, .cpu = b->o->mcpu ? b->o->mcpu : b->o->march, .form = form};
+    const char *cpu = b->o->mcpu ? b->o->mcpu : b->o->march ? b->o->march : b->o->dispatch ? "generic" : NULL;
+    LlvmOptions o = {.triple = b->target, .cpu = cpu, .form = form};
     o.level = b->o->level == 0 || b->o->level == 1 ? (int)b->o->level : 3;
     o.source_dir = b->source_dir;
     if (v)
@@ -43,8 +44,11 @@ bool build_llvm_objects(Build *b, EmitKind kind) {
                           b->target);
     LlvmOptions o = options_of(b, result[kind].form), main = options_of(b, LLVM_FORM_OBJECT);
     Text t = {0};
-    bool ok =
-        build_program(b) && llvm_emit(b->program, &o, &t, b->d) && write_bytes(b, result[kind].name, &t);
+    const CodeVariant *variant[MOST_VARIANTS];
+    bool ok = build_program(b);
+    o.variant = variant;
+    o.n_variants = ok ? build_variants(b, variant) : 0;
+    ok = ok && llvm_emit(b->program, &o, &t, b->d) && write_bytes(b, result[kind].name, &t);
     t.n = 0;
     if (ok && kind == EMIT_EXE)
         ok = llvm_emit_main(b->codegen.prefix, b->text_model != NULL, !b->codegen.plain_matmul, &main, &t,

@@ -90,7 +90,7 @@ bool build_runtime(Build *b) {
         as.name = arena_printf(b->a, "moec_%s", e->name); /* main.c is the model's */
         if (!build_embedded(b, b->dir, &as)) return false;
         vec_push(&b->runtime, arena_printf(b->a, "%.*s.o", (int)strlen(as.name) - 2, as.name));
-        if (!build_object(b, "-c", as.name, b->runtime.item[b->runtime.count - 1])) return false;
+        if (!build_object(b, "-c", as.name, b->runtime.item[b->runtime.count - 1], NULL)) return false;
     }
     return true;
 }

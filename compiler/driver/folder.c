@@ -14,7 +14,7 @@
 /* A model's file of C is split by kind of layer where it would be longer, and none is ever longer than the second. */
 enum { LARGE_SOURCE = 512 << 10, MOST_SOURCE = 1000000 };
 
-typedef enum RuntimeSet { SET_ALWAYS, SET_TRAIN, SET_BLAS, SET_TEXT } RuntimeSet;
+typedef enum RuntimeSet { SET_ALWAYS, SET_TRAIN, SET_BLAS, SET_TEXT, SET_VARIANTS } RuntimeSet;
 
 /* The runtime's files that a folder gets, in the order of its README. */
 static const struct {
@@ -32,6 +32,7 @@ static const struct {
     {SET_ALWAYS, USE_RUNTIME, "tables.c", NULL, "questions about the model's tables: names, extents, sizes"},
     {SET_ALWAYS, USE_RUNTIME, "pool.c", NULL, "threads and barriers"},
     {SET_ALWAYS, USE_RUNTIME, "atomic.h", NULL, "counters that threads share"},
+    {SET_VARIANTS, USE_RUNTIME, "dispatch.c", NULL, "what this CPU runs of the model's variants"},
     {SET_ALWAYS, USE_RUNTIME, "safetensors.c", NULL, "adapter files"},
     {SET_ALWAYS, USE_RUNTIME, "safetensors_write.c", NULL, "adapter files, written"},
     {SET_ALWAYS, USE_RUNTIME, "json.c", NULL, "strict JSON reader"},
@@ -102,11 +103,14 @@ static bool write_model(Folder *f) {
     if (!build_program(f->b) || !program_sources(f->b->program, f->b->a, LARGE_SOURCE, MOST_SOURCE, &s, f->b->d)) return false;
     bool ok = true;
     for (uint32_t i = 0; i < s.count && ok; i++) {
-        list_file(f, USE_MODEL, s.item[i].name, s.item[i].what);
+        list_file(f, f->b->o->dispatch && name_ends(s.item[i].name, ".c") ? USE_VARIANT : USE_MODEL, s.item[i].name, s.item[i].what);
         ok = write_text(f, s.item[i].name, &s.item[i].text);
     }
     sources_free(&s);
-    return ok;
+    if (!ok || !f->b->o->dispatch) return ok;
+    f->n_variants = build_variants(f->b, f->variant);
+    list_file(f, USE_MODEL, build_variants_name(f->b), "which variant of the model runs");
+    return build_variants_text(f->b, f->dir);
 }
 
 static bool write_weights_asm(Folder *f) {
@@ -127,7 +131,8 @@ static bool write_vocabulary(Folder *f) {
 }
 
 static bool write_runtime(Folder *f) {
-    bool take[] = {[SET_ALWAYS] = true, [SET_TRAIN] = f->b->o->train, [SET_BLAS] = !f->b->codegen.plain_matmul, [SET_TEXT] = f->text != NULL};
+    bool take[] = {[SET_ALWAYS] = true, [SET_TRAIN] = f->b->o->train, [SET_BLAS] = !f->b->codegen.plain_matmul, [SET_TEXT] = f->text != NULL,
+                   [SET_VARIANTS] = f->b->o->dispatch};
     for (size_t i = 0; i < N_RUNTIME; i++) {
         if (!take[runtime_files[i].set]) continue;
         const EmbeddedFile *e = embedded_find(runtime_files[i].name);

@@ -6,8 +6,8 @@
 
 #include <string.h>
 
-/* What a file is for: a program that embeds the model needs the first two. */
-typedef enum FileUse { USE_MODEL, USE_RUNTIME, USE_PROGRAM, USE_OTHER } FileUse;
+/* What a file is for: a program that embeds the model needs the first three. */
+typedef enum FileUse { USE_MODEL, USE_VARIANT /* the model, compiled once a variant */, USE_RUNTIME, USE_PROGRAM, USE_OTHER } FileUse;
 
 typedef struct FolderFile {
     const char *name, *what;
@@ -20,6 +20,8 @@ typedef struct Folder {
     const char *weights; /* file names in it */
     const char *text;    /* of the vocabulary; NULL: the program takes token ids alone */
     Vec(FolderFile) file;
+    const CodeVariant *variant[MOST_VARIANTS]; /* --dispatch */
+    uint32_t n_variants;
 } Folder;
 
 static inline bool name_ends(const char *s, const char *end) {
