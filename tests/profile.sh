@@ -10,7 +10,9 @@ work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 status=0
 fail() { echo "profile: $*" >&2; status=1; }
-compile() { "$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --matmul=native -O1 "$@"; }
+. "$root/tests/quick.inc"
+# shellcheck disable=SC2086
+compile() { "$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" $quick "$@"; }
 
 # JSON as lines: LIST FUNCTION KERNEL CALLS NS FLOPS BYTES SITES ORIGIN, - for what a row has not.
 cat >"$work/lines.c" <<'C'
@@ -121,7 +123,8 @@ json eval --data "$work/data.jsonl"
     fail "--profile-json -"
 "$work/exe" generate --ids 4,60,1 --profile-calls 2>&1 >/dev/null | grep -q "^step k[0-9]*_decoder_self_o_.* /decoder/block.1/layer.0/SelfAttention/o/MatMul$" ||
     fail "--profile-calls"
-"$moec" compile "$tiny" --adapter "$tiny/mov10.json" --train --profile --matmul=native -O1 --dim batch_size=1..2 \
+# shellcheck disable=SC2086
+"$moec" compile "$tiny" --adapter "$tiny/mov10.json" --train --profile $quick --dim batch_size=1..2 \
     --dim encoder_sequence_length=1..8 --dim decoder_sequence_length=1..8 -o "$work/train" &&
     "$work/train" train --data "$work/data.jsonl" --steps 3 --out "$work/run" --profile-json "$work/q.json" >/dev/null 2>&1 &&
     "$work/lines" "$work/q.json" >"$work/q.txt"
