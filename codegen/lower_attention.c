@@ -23,6 +23,7 @@ bool attend_open(Lower *l, const Node *n, uint32_t first, Attend *t) {
     t->keep = attend_operand(t, 4);
     t->q_segment = attend_operand(t, 5);
     t->k_segment = attend_operand(t, 6);
+    t->spans = first ? NONE : attend_operand(t, 9);
     DType dtype = l->f->value[q].type.dtype;
     if (dtype != DT_F32)
         return diag_error(l->d, DIAG_LOWER_OP, NULL, "attention in %s is not supported: only f32",
@@ -35,7 +36,8 @@ bool attend_open(Lower *l, const Node *n, uint32_t first, Attend *t) {
     if (bias != NONE && !lower_stored(l, bias, &t->bias))
         return false;
     t->heads = le_int(k, node_int(n, AT_heads, 1));
-    t->batch = lower_extent(l, q, 0);
+    t->batch = lower_extent(l, t->spans == NONE ? q : t->spans, 0);
+    t->packed = t->spans != NONE && l->f->value[q].type.dim[0] != l->f->value[t->spans].type.dim[0];
     t->queries = lower_extent(l, q, 1);
     t->keys = lower_extent(l, key, 1);
     t->width = li_div(k, lower_extent(l, q, 2), t->heads);
@@ -196,6 +198,16 @@ static void drop_row(Lower *l, const Attend *t) {
     ls_store(k, &s->body, t->scores, at, dropped(l, t, j, le_load(k, t->scores, at)));
 }
 
+/* ---- packed keys --------------------------------------------------------------------------------- */
+
+void attend_span(Lower *l, Attend *t) {
+    LoopKernel *k = l->k;
+    const LExpr *from[2] = {t->b, le_int(k, 0)}, *to[2] = {t->b, le_int(k, 1)}, *beyond = li_add(k, t->keys, le_int(k, 1));
+    t->k_first = le_var(k, ls_check(k, l->block, lower_pull(l, t->spans, from), beyond, "first"));
+    const LExpr *n = le_op2(k, LO_SUB, DT_I64, lower_pull(l, t->spans, to), t->k_first);
+    t->keys = le_var(k, ls_check(k, l->block, n, li_sub(k, beyond, t->k_first), "n"));
+}
+
 /* ---- attention
  * ---------------------------------------------------------------------------------------------- */
 
@@ -204,7 +216,7 @@ bool lower_attention(Lower *l, const Node *n, const View *to) {
     Attend t;
     if (!attend_open(l, n, 0, &t))
         return false;
-    if (!le_is_int(t.queries, 1))
+    if (!le_is_int(t.queries, 1) || t.spans != NONE)
         return lower_attention_tiles(l, &t, to);
     LBlock *back = l->block;
     LStmt *p = ls_parallel(k, back, li_mul(k, li_mul(k, t.batch, t.heads), t.blocks), "p");

@@ -252,7 +252,7 @@ static const struct {
     Op op;
     const char *operand[10];
 } operand_names[] = {
-    {OP_attention, {"q", "k", "v", "bias", "keep", "q_segment", "k_segment", "seed", "drop"}},
+    {OP_attention, {"q", "k", "v", "bias", "keep", "q_segment", "k_segment", "seed", "drop", "spans"}},
     {OP_attention_grad, {"dy", "q", "k", "v", "bias", "keep", "q_segment", "k_segment", "seed", "drop"}},
     {OP_append, {"cache", "row"}},
     {OP_gather, {"table", "index"}},
