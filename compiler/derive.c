@@ -6,10 +6,15 @@
  *   score(decoder_input_ids, cross_kv, attention_mask, labels) -> logprob, logits
  *   train(...) -> losses, gradients         and `routers`, with --train: derive_train.c
  *
+ * and the same without padding, where derive_packed.c finds that they can be, all tokens of a batch in one row:
+ *
+ *   encode_packed(packed_ids, spans) -> packed_hidden         cross_packed(packed_hidden) -> packed_kv
+ *   step_packed, score_packed: packed_kv, spans in the place of cross_kv, attention_mask
+ *
  * An input `sentence` goes to every function that reads it. step is the decoder's body with one token: an
  * analysis proves that outside attention no value of one position depends on another, so the earlier
  * positions enter by their self-attention keys and values alone. Canonical symbols: B rows, S source tokens,
- * T target tokens, P past tokens. */
+ * T target tokens, P past tokens, N source tokens of all rows together. */
 #include "derive_impl.h"
 #include "pass.h"
 
@@ -17,7 +22,7 @@
 
 /* ---- canonical symbols ---- */
 
-static void rename_add(Renames *r, DimTable *t, Dim from, Dim to) {
+void rename_add(Renames *r, DimTable *t, Dim from, Dim to) {
     uint32_t sym;
     if (!dim_as_sym(t, from, &sym))
         return;
@@ -42,7 +47,7 @@ Dim rename_dim(const Renames *r, DimTable *t, Dim d) {
 }
 
 /* A symbol that takes part on both sides is renamed by way of a third one. */
-static void rename_finish(Renames *r, DimTable *t) {
+void rename_finish(Renames *r, DimTable *t) {
     for (uint32_t i = 0; i < r->n; i++) {
         r->mid[i] = r->to[i];
         for (uint32_t k = 0; k < r->n; k++) {
@@ -134,6 +139,11 @@ ValueId copied(Deriver *dv, Copy *c, ValueId v) {
     return c->map[v];
 }
 
+/* Spans say which keys there are: no mask. */
+static bool is_packed(const Deriver *dv, const Copy *c, const Node *n) {
+    return c->spans != NONE && n->op == OP_attention && (c->old == dv->enc || dv->tag[n->in[1]] < 0);
+}
+
 /* Marks what `out` needs, not looking behind values that are mapped already. */
 bool *needed(Deriver *dv, const Copy *c, const ValueId *out, uint32_t n_out) {
     const Func *f = c->old;
@@ -146,14 +156,14 @@ bool *needed(Deriver *dv, const Copy *c, const ValueId *out, uint32_t n_out) {
         for (uint32_t k = 0; k < n->n_out; k++)
             wanted |= mark[n->out + k] && c->map[n->out + k] == NONE;
         for (uint32_t k = 0; wanted && k < n->n_in; k++)
-            if (n->in[k] != NONE)
+            if (n->in[k] != NONE && !(k == KEEP_OPERAND && is_packed(dv, c, n)))
                 mark[n->in[k]] = true;
     }
     return mark;
 }
 
 Copy copy_into(Deriver *dv, const Func *old, Func *f, const Renames *names) {
-    Copy c = {.old = old, .f = f, .names = names};
+    Copy c = {.old = old, .f = f, .names = names, .spans = NONE};
     c.map = arena_array(dv->a, old->n_values + 1, sizeof *c.map);
     for (uint32_t i = 0; i < old->n_values; i++)
         c.map[i] = NONE;
@@ -201,8 +211,13 @@ void copy_body(Deriver *dv, Copy *c, const bool *mark) {
         if (!wanted)
             continue;
         ValueId *in = arena_array(dv->a, n->n_in + 1, sizeof *in);
+        bool packed = is_packed(dv, c, n);
         for (uint32_t k = 0; k < n->n_in; k++)
-            in[k] = copied(dv, c, n->in[k]);
+            in[k] = packed && k == KEEP_OPERAND ? NONE : copied(dv, c, n->in[k]);
+        if (packed) {
+            packed_attention(dv, c, n, in);
+            continue;
+        }
         if (n->op == OP_dropout || n->op == OP_jitter) {
             c->map[n->out] = c->train ? train_noise(dv, c, n, in[0]) : in[0];
             continue;
@@ -298,7 +313,19 @@ static void mask_input(Deriver *dv, Copy *c, ValueId mask) {
     func_input(dv->m, c->f, str_c("attention_mask"), type_ranked(DT_I64, 2, dim));
 }
 
-/* ---- the four functions ---- */
+/* What tells the keys of a row: the mask, or its span of the packed ones. */
+static void keys_input(Deriver *dv, Copy *c, ValueId mask, bool packed) {
+    if (packed)
+        c->spans = spans_input(dv, c->f);
+    else
+        mask_input(dv, c, mask);
+}
+
+static const char *named(bool packed, const char *plain, const char *other) {
+    return packed ? other : plain;
+}
+
+/* ---- the four functions, each with padding and without ---- */
 
 /* A result in f32, whatever the model's files round it to. */
 ValueId unrounded(const Func *f, ValueId v) {
@@ -309,18 +336,18 @@ ValueId unrounded(const Func *f, ValueId v) {
                : v;
 }
 
-static bool make_encode(Deriver *dv) {
+static bool make_encode(Deriver *dv, bool packed) {
     Module *m = dv->m;
-    Copy c = copy_begin(dv, dv->enc, "encode", &dv->enc_names);
-    copy_input(dv, &c, dv->ein.ids, "input_ids", DT_I64);
-    mask_input(dv, &c, dv->ein.mask);
+    Copy c = copy_begin(dv, dv->enc, named(packed, "encode", "encode_packed"), packed ? &dv->enc_packed : &dv->enc_names);
+    copy_input(dv, &c, dv->ein.ids, named(packed, "input_ids", "packed_ids"), DT_I64);
+    keys_input(dv, &c, dv->ein.mask, packed);
     ValueId out = unrounded(dv->enc, dv->enc->output[0]);
     bool *mark = needed(dv, &c, &out, 1);
     sentence_input(dv, &c, dv->ein.sentence, mark);
     if (stray_input(dv, &c, mark))
         return false;
     copy_body(dv, &c, mark);
-    func_output(m, c.f, copied(dv, &c, out), str_c("hidden"));
+    func_output(m, c.f, copied(dv, &c, out), str_c(named(packed, "hidden", "packed_hidden")));
     func_end(m, c.f, NONE);
     return true;
 }
@@ -338,10 +365,10 @@ static ValueId *cross_values(Deriver *dv, uint32_t *n) {
     return kv;
 }
 
-static bool make_cross(Deriver *dv, const ValueId *kv, uint32_t n) {
+static bool make_cross(Deriver *dv, const ValueId *kv, uint32_t n, bool packed) {
     Module *m = dv->m;
-    Copy c = copy_begin(dv, dv->dec, "cross", &dv->dec_names);
-    copy_input(dv, &c, dv->din.hidden, "hidden", DT_F32);
+    Copy c = copy_begin(dv, dv->dec, named(packed, "cross", "cross_packed"), packed ? &dv->dec_packed : &dv->dec_names);
+    copy_input(dv, &c, dv->din.hidden, named(packed, "hidden", "packed_hidden"), DT_F32);
     bool *mark = needed(dv, &c, kv, n);
     if (dv->din.mask != NONE && mark[dv->din.mask])
         mask_input(dv, &c, dv->din.mask);
@@ -352,32 +379,32 @@ static bool make_cross(Deriver *dv, const ValueId *kv, uint32_t n) {
     ValueId *parts = arena_array(dv->a, n, sizeof *parts);
     for (uint32_t i = 0; i < n; i++)
         parts[i] = copied(dv, &c, kv[i]);
-    func_output(m, c.f, build_concat(m, c.f, parts, n, 2, (Str){0}), str_c("cross_kv"));
+    func_output(m, c.f, build_concat(m, c.f, parts, n, 2, (Str){0}), str_c(named(packed, "cross_kv", "packed_kv")));
     func_end(m, c.f, NONE);
     return true;
 }
 
 /* Input cross_kv, its slices in the place of the keys and values. */
-static void cross_input(Deriver *dv, Copy *c, const ValueId *kv, uint32_t n) {
+static void cross_input(Deriver *dv, Copy *c, const ValueId *kv, uint32_t n, bool packed) {
     Module *m = dv->m;
-    Type t = rename_type(dv, dv->dec->value[kv[0]].type, c->names);
+    Type t = rename_type(dv, dv->dec->value[kv[0]].type, packed ? &dv->dec_packed : c->names);
     Dim inner = t.dim[2];
     t.dim[2] = dim_mul(m->dims, inner, dim_const(m->dims, n));
-    ValueId all = func_input(m, c->f, str_c("cross_kv"), t);
+    ValueId all = func_input(m, c->f, str_c(named(packed, "cross_kv", "packed_kv")), t);
     for (uint32_t i = 0; i < n; i++)
         if (c->map[kv[i]] == NONE)
             c->map[kv[i]] =
                 build_slice(m, c->f, all, 2, dim_mul(m->dims, inner, dim_const(m->dims, i)), inner, (Str){0});
 }
 
-static bool make_step(Deriver *dv, const ValueId *kv, uint32_t n, ValueId logits) {
+static bool make_step(Deriver *dv, const ValueId *kv, uint32_t n, ValueId logits, bool packed) {
     Module *m = dv->m;
-    Copy c = copy_begin(dv, dv->dec, "step", &dv->dec_names);
+    Copy c = copy_begin(dv, dv->dec, named(packed, "step", "step_packed"), &dv->dec_names);
     c.tag = dv->tag;
     c.one = true;
     copy_input(dv, &c, dv->din.ids, "token", DT_I64);
-    cross_input(dv, &c, kv, n);
-    mask_input(dv, &c, dv->din.mask);
+    cross_input(dv, &c, kv, n, packed);
+    keys_input(dv, &c, dv->din.mask, packed);
     c.past = arena_array(dv->a, n, sizeof *c.past);
     c.grown = arena_array(dv->a, n, sizeof *c.grown);
     uint32_t layer = 0;
@@ -408,13 +435,13 @@ static bool make_step(Deriver *dv, const ValueId *kv, uint32_t n, ValueId logits
     return true;
 }
 
-static bool make_score(Deriver *dv, const ValueId *kv, uint32_t n, ValueId logits) {
+static bool make_score(Deriver *dv, const ValueId *kv, uint32_t n, ValueId logits, bool packed) {
     Module *m = dv->m;
     Str none = {0};
-    Copy c = copy_begin(dv, dv->dec, "score", &dv->dec_names);
+    Copy c = copy_begin(dv, dv->dec, named(packed, "score", "score_packed"), &dv->dec_names);
     copy_input(dv, &c, dv->din.ids, "decoder_input_ids", DT_I64);
-    cross_input(dv, &c, kv, n);
-    mask_input(dv, &c, dv->din.mask);
+    cross_input(dv, &c, kv, n, packed);
+    keys_input(dv, &c, dv->din.mask, packed);
     Type t = rename_type(dv, dv->dec->value[dv->din.ids].type, c.names);
     t.dtype = DT_I64;
     ValueId labels = func_input(m, c.f, str_c("labels"), t);
@@ -558,8 +585,12 @@ static bool derive_all(Deriver *dv, const PassOptions *o) {
     ValueId *kv = cross_values(dv, &n);
     if (n == 0)
         return diag_error(dv->d, DIAG_MATCH_T5, NULL, "the decoder has no cross attention");
-    return make_encode(dv) && make_cross(dv, kv, n) && make_step(dv, kv, n, logits) &&
-           make_score(dv, kv, n, logits) && (!o->train || (make_train(dv, o, logits) && make_routers(dv, logits)));
+    bool packs = packing_find(dv, kv, n, logits);
+    for (int packed = 0; packed <= packs; packed++)
+        if (!make_encode(dv, packed) || !make_cross(dv, kv, n, packed) || !make_step(dv, kv, n, logits, packed) ||
+            !make_score(dv, kv, n, logits, packed))
+            return false;
+    return (!o->train || (make_train(dv, o, logits) && make_routers(dv, logits)));
 }
 
 bool pass_derive(Module *m, const PassOptions *o, Diag *d) {

@@ -34,7 +34,7 @@
 extern "C" {
 #endif
 
-#define MOEC_ABI 3
+#define MOEC_ABI 4
 
 int moec_abi(void); /* MOEC_ABI of the runtime that is linked or loaded */
 
@@ -227,7 +227,8 @@ typedef struct moec_tensor {
 typedef struct moec_seq2seq {
     int64_t pad, eos, start, vocab, width, sentence_width; /* sentence_width 0: no sentence input */
     int encode, cross, step, score, train, routers;        /* function indices; -1: not compiled in */
-    int batch, source, target, past;                       /* symbol indices: B, S, T, P; -1 where constant */
+    int batch, source, target, past, tokens;               /* symbol indices: B, S, T, P, N; -1 where constant */
+    int encode_packed, cross_packed, step_packed, score_packed; /* without padding; -1: rows have to be padded */
 } moec_seq2seq;
 
 /* A value of a function in the arena; bytes[size] of what place_sizes fills in. */
