@@ -8,7 +8,8 @@
 typedef struct Attend {
     const Node *n;
     uint32_t first; /* operand that is q */
-    View q, k, v, bias;
+    View q, k, v, bias; /* k and v: of [B,S,width], one head */
+    Dim k_head, v_head; /* from one head to the next */
     ValueId keep, q_segment, k_segment, spans; /* NONE: without */
     bool packed; /* the queries, as the keys are with spans */
     const LExpr *heads, *batch, *queries, *keys, *width, *value_width;
@@ -36,7 +37,10 @@ const LExpr *attend_lowest(Lower *l);
 /* Finds the keys of example t->b in its span. */
 void attend_span(Lower *l, Attend *t);
 
-/* Attention of many queries (lower_attention_tiles.c). */
+/* Attention of one query (lower_attention_one.c). */
+bool attend_is_one(const Attend *t);
+bool lower_attention_one(Lower *l, Attend *t, const View *to);
+/* Attention of any number (lower_attention_tiles.c). */
 bool lower_attention_tiles(Lower *l, Attend *t, const View *to);
 
 #endif

@@ -1,4 +1,4 @@
-/* Attention of many queries, by tiles of 32: a vector lane a query.
+/* Attention of many queries, or of heads that are wide: by tiles of 32 queries, a vector lane each.
  *
  *     S^T[keys,32] = K Q^T    P^T = e^(S^T - m)    O^T[width,32] (+)= V^T P^T
  *
@@ -60,8 +60,8 @@ static void fill(Lower *l, const LBuf *b, double value) {
     l->block = back;
 }
 
-static LMatrix head(Lower *l, const Attend *t, const View *w, const LExpr *b, const LExpr *row, const LExpr *width) {
-    const LExpr *at[3] = {b, row, li_mul(l->k, t->h, width)};
+static LMatrix head(Lower *l, const Attend *t, const View *w, const LExpr *b, const LExpr *row, const LExpr *apart) {
+    const LExpr *at[3] = {b, row, li_mul(l->k, t->h, apart)};
     return (LMatrix){w->buf, view_index(l, w, at), le_dim(l->k, w->stride[1]), false};
 }
 
@@ -70,8 +70,8 @@ static LMatrix query_head(Lower *l, const Attend *t, const View *w, const LExpr 
     return head(l, t, w, t->q_example, li_add(l->k, t->q_first, li_add(l->k, t->i0, i)), width);
 }
 
-static LMatrix key_head(Lower *l, const Attend *t, const View *w, const LExpr *j, const LExpr *width) {
-    return head(l, t, w, t->k_example, li_add(l->k, t->k_first, j), width);
+static LMatrix key_head(Lower *l, const Attend *t, const View *w, const LExpr *j, Dim apart) {
+    return head(l, t, w, t->k_example, li_add(l->k, t->k_first, j), le_dim(l->k, apart));
 }
 
 static void multiply(Lower *l, const LMatrix *a, Left left, const LBuf *b, const LBuf *c, const LExpr *rows,
@@ -239,7 +239,7 @@ static void exponentiate(Lower *l, const Tile *x) {
 
 static void attend_block(Lower *l, const Tile *x) {
     const Attend *t = x->t;
-    LMatrix keys = key_head(l, t, &t->k, x->j0, t->width), values = key_head(l, t, &t->v, x->j0, t->value_width);
+    LMatrix keys = key_head(l, t, &t->k, x->j0, t->k_head), values = key_head(l, t, &t->v, x->j0, t->v_head);
     multiply(l, &keys, LEFT_ROWS, x->q, x->s, x->keys, t->width, false);
     pack_bias(l, x);
     keep_max(l, x);
