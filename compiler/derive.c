@@ -8,7 +8,7 @@
  *
  * and the same without padding, where derive_packed.c finds that they can be, all tokens of a batch in one row:
  *
- *   encode_packed(packed_ids, spans) -> packed_hidden         cross_packed(packed_hidden) -> packed_kv
+ *   encode_packed(packed_ids, spans) -> packed_hidden         cross_packed(packed_hidden, spans) -> packed_kv
  *   step_packed, score_packed: packed_kv, spans in the place of cross_kv, attention_mask
  *
  * An input `sentence` goes to every function that reads it. step is the decoder's body with one token: an
@@ -409,6 +409,8 @@ static bool make_cross(Deriver *dv, const ValueId *kv, uint32_t n, bool packed) 
     Module *m = dv->m;
     Copy c = copy_begin(dv, dv->dec, named(packed, "cross", "cross_packed"), packed ? &dv->dec_packed : &dv->dec_names);
     copy_input(dv, &c, dv->din.hidden, named(packed, "hidden", "packed_hidden"), DT_F32);
+    if (packed)
+        keys_input(dv, &c, NONE, true); /* whose tokens they are; nothing reads it */
     bool *mark = needed(dv, &c, kv, n);
     if (dv->din.mask != NONE && mark[dv->din.mask])
         mask_input(dv, &c, dv->din.mask);
