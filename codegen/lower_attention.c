@@ -25,7 +25,7 @@ static bool stored_heads(Lower *l, const Attend *t, ValueId v, View *out, Dim *h
     View w;
     if (t->n->op == OP_attention && from && from->rank == 4 && from->dim[1] == l->f->value[v].type.dim[1] && from->dim[2] == heads &&
         !l->view[v].buf && lower_view(l, n->in[0], &w) && dim_is(l->t, w.stride[3], 1)) {
-        *out = (View){w.buf, w.offset, 3, {w.stride[0], w.stride[1], w.stride[3]}, w.origin};
+        *out = (View){.buf = w.buf, .offset = w.offset, .rank = 3, .stride = {w.stride[0], w.stride[1], w.stride[3]}, .origin = w.origin};
         *head = w.stride[2];
         return true;
     }

@@ -1,7 +1,7 @@
 /* derive: the functions a sequence-to-sequence model is run by, from its encoder and its decoder.
  *
  *   encode(input_ids, attention_mask) -> hidden
- *   cross(hidden) -> cross_kv               keys and values of every decoder layer side by side
+ *   cross(hidden) -> cross_kv               keys and values of every decoder layer, head by head
  *   step(token, cross_kv, attention_mask, self_k_0, self_v_0, ...) -> logits, token, self_k_0, ...
  *   score(decoder_input_ids, cross_kv, attention_mask, labels) -> logprob, logits
  *   train(...) -> losses, gradients         and `routers`, with --train: derive_train.c
@@ -199,6 +199,33 @@ static bool is_self(const Copy *c, const Node *n) {
     return n->op == OP_attention && c->tag && c->tag[n->in[1]] >= 0;
 }
 
+/* ---- keys and values that generation keeps: head by head, so that attention of one query reads each from end to end ---- */
+
+static int64_t heads_of(const Node *attention) {
+    return node_int(attention, AT_heads, 1);
+}
+
+/* v [B,S,heads*width] as [B,S,heads,width]. */
+static ValueId heads_apart(Deriver *dv, Func *f, ValueId v, int64_t heads) {
+    const Type *t = &f->value[v].type;
+    Dim n = dim_const(dv->m->dims, heads), dim[4] = {t->dim[0], t->dim[1], n, dim_floordiv(dv->m->dims, t->dim[2], n)};
+    return build_reshape(dv->m, f, v, 4, dim, (Str){0});
+}
+
+/* v [B,heads,S,width] as [B,S,heads*width]. */
+static ValueId side_by_side(Deriver *dv, Func *f, ValueId v) {
+    static const int64_t perm[4] = {0, 2, 1, 3};
+    const Type *t = &f->value[v].type;
+    Dim dim[3] = {t->dim[0], t->dim[2], dim_mul(dv->m->dims, t->dim[1], t->dim[3])};
+    return build_reshape(dv->m, f, build_transpose(dv->m, f, v, perm, (Str){0}), 3, dim, (Str){0});
+}
+
+static Type type_by_heads(Deriver *dv, Type t, int64_t heads) {
+    Dim n = dim_const(dv->m->dims, heads);
+    Dim dim[4] = {t.dim[0], n, t.dim[1], dim_floordiv(dv->m->dims, t.dim[2], n)};
+    return type_ranked(t.dtype, 4, dim);
+}
+
 /* Copies all nodes marked; in step self attentions read the past too. */
 void copy_body(Deriver *dv, Copy *c, const bool *mark) {
     Module *m = dv->m;
@@ -232,10 +259,12 @@ void copy_body(Deriver *dv, Copy *c, const bool *mark) {
                 train_node(dv, c, n);
             continue;
         }
-        Attr axis = attr_i(AT_axis, 1);
+        Attr axis = attr_i(AT_axis, 2);
         for (uint32_t k = 0; k < 2; k++) {
-            ValueId pair[2] = {c->past[layer * 2 + k], in[1 + k]};
-            in[1 + k] = c->grown[layer * 2 + k] = func_node(m, c->f, OP_append, pair, 2, &axis, 1, n->origin);
+            Type t = type_by_heads(dv, c->f->value[in[1 + k]].type, heads_of(n));
+            ValueId pair[2] = {c->past[layer * 2 + k], build_reshape(m, c->f, in[1 + k], 4, t.dim, (Str){0})}; /* of one token */
+            c->grown[layer * 2 + k] = func_node(m, c->f, OP_append, pair, 2, &axis, 1, n->origin);
+            in[1 + k] = side_by_side(dv, c->f, c->grown[layer * 2 + k]);
         }
         layer++;
         Attr attrs[8];
@@ -352,17 +381,28 @@ static bool make_encode(Deriver *dv, bool packed) {
     return true;
 }
 
-/* Keys and values of all cross attentions, in layer order. */
+/* Keys and values of all cross attentions, in layer order. NULL after reporting layers that differ in their heads, or none. */
 static ValueId *cross_values(Deriver *dv, uint32_t *n) {
     const Func *f = dv->dec;
     ValueId *kv = arena_array(dv->a, (size_t)f->n_nodes * 2 + 1, sizeof *kv);
+    bool alike = true;
     *n = 0;
-    for (NodeId i = 0; i < f->n_nodes; i++)
-        if (f->node[i].op == OP_attention && dv->tag[f->node[i].in[1]] < 0) {
-            kv[(*n)++] = f->node[i].in[1];
-            kv[(*n)++] = f->node[i].in[2];
+    for (NodeId i = 0; i < f->n_nodes; i++) {
+        const Node *at = &f->node[i];
+        if (at->op != OP_attention || dv->tag[at->in[1]] >= 0)
+            continue;
+        if (*n == 0)
+            dv->cross_heads = heads_of(at);
+        alike = alike && heads_of(at) == dv->cross_heads;
+        for (uint32_t k = 1; k < 3; k++) {
+            kv[(*n)++] = at->in[k];
+            alike = alike && f->value[at->in[k]].type.dim[2] == f->value[kv[0]].type.dim[2];
         }
-    return kv;
+    }
+    if (*n > 0 && alike)
+        return kv;
+    diag_error(dv->d, DIAG_MATCH_T5, NULL, *n == 0 ? "the decoder has no cross attention" : "the decoder's layers differ in their heads");
+    return NULL;
 }
 
 static bool make_cross(Deriver *dv, const ValueId *kv, uint32_t n, bool packed) {
@@ -380,8 +420,10 @@ static bool make_cross(Deriver *dv, const ValueId *kv, uint32_t n, bool packed) 
     copy_body(dv, &c, mark);
     ValueId *parts = arena_array(dv->a, n, sizeof *parts);
     for (uint32_t i = 0; i < n; i++)
-        parts[i] = copied(dv, &c, kv[i]);
-    func_output(m, c.f, build_concat(m, c.f, parts, n, 2, (Str){0}), str_c(named(packed, "cross_kv", "packed_kv")));
+        parts[i] = heads_apart(dv, c.f, copied(dv, &c, kv[i]), dv->cross_heads);
+    static const int64_t by_heads[4] = {0, 2, 1, 3};
+    ValueId all = build_transpose(m, c.f, build_concat(m, c.f, parts, n, 2, (Str){0}), by_heads, (Str){0});
+    func_output(m, c.f, all, str_c(named(packed, "cross_kv", "packed_kv")));
     func_end(m, c.f, NONE);
     return true;
 }
@@ -390,13 +432,14 @@ static bool make_cross(Deriver *dv, const ValueId *kv, uint32_t n, bool packed) 
 static void cross_input(Deriver *dv, Copy *c, const ValueId *kv, uint32_t n, bool packed) {
     Module *m = dv->m;
     Type t = rename_type(dv, dv->dec->value[kv[0]].type, packed ? &dv->dec_packed : c->names);
-    Dim inner = t.dim[2];
-    t.dim[2] = dim_mul(m->dims, inner, dim_const(m->dims, n));
-    ValueId all = func_input(m, c->f, str_c(named(packed, "cross_kv", "packed_kv")), t);
+    int64_t heads = dv->cross_heads;
+    t.dim[2] = dim_mul(m->dims, t.dim[2], dim_const(m->dims, n));
+    ValueId all = func_input(m, c->f, str_c(named(packed, "cross_kv", "packed_kv")), type_by_heads(dv, t, n * heads));
     for (uint32_t i = 0; i < n; i++)
-        if (c->map[kv[i]] == NONE)
-            c->map[kv[i]] =
-                build_slice(m, c->f, all, 2, dim_mul(m->dims, inner, dim_const(m->dims, i)), inner, (Str){0});
+        if (c->map[kv[i]] == NONE) {
+            Dim first = dim_const(m->dims, i * heads), some = dim_const(m->dims, heads);
+            c->map[kv[i]] = side_by_side(dv, c->f, build_slice(m, c->f, all, 1, first, some, (Str){0}));
+        }
 }
 
 static bool make_step(Deriver *dv, const ValueId *kv, uint32_t n, ValueId logits, bool packed) {
@@ -417,8 +460,8 @@ static bool make_step(Deriver *dv, const ValueId *kv, uint32_t n, ValueId logits
         for (uint32_t k = 0; k < 2; k++) {
             Type t = rename_type(dv, dv->dec->value[at->in[1 + k]].type, c.names);
             t.dim[1] = dv->P;
-            c.past[layer * 2 + k] =
-                func_input(m, c.f, str_c(arena_printf(m->arena, "self_%c_%u", "kv"[k], layer)), t);
+            c.past[layer * 2 + k] = func_input(m, c.f, str_c(arena_printf(m->arena, "self_%c_%u", "kv"[k], layer)),
+                                               type_by_heads(dv, t, heads_of(at)));
         }
         layer++;
     }
@@ -585,8 +628,8 @@ static bool derive_all(Deriver *dv, const PassOptions *o) {
         return false;
     uint32_t n;
     ValueId *kv = cross_values(dv, &n);
-    if (n == 0)
-        return diag_error(dv->d, DIAG_MATCH_T5, NULL, "the decoder has no cross attention");
+    if (!kv)
+        return false;
     bool packs = packing_find(dv, kv, n, logits);
     for (int packed = 0; packed <= packs; packed++)
         if (!make_encode(dv, packed) || !make_cross(dv, kv, n, packed) || !make_step(dv, kv, n, logits, packed) ||

@@ -24,6 +24,7 @@ typedef struct Deriver {
     Inputs ein, din;
     Renames enc_names, dec_names, enc_packed, dec_packed; /* packed: the source tokens of all rows are one row */
     Dim B, S, P, N;
+    int64_t cross_heads; /* of a cross attention */
     int *tag; /* of the decoder's values: the axis that runs over target tokens, or -1 */
 } Deriver;
 

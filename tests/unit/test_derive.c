@@ -91,7 +91,7 @@ static void test_same_results(void **state) {
     assert_null(module_find(after.m, "decoder"));
     const Seq2Seq *s2s = &after.m->s2s;
     assert_true(s2s->present);
-    int64_t inner = (int64_t)s2s->heads * s2s->head_width, vocab = s2s->vocab;
+    int64_t vocab = s2s->vocab;
 
     Tensor src = ids_of(a, SOURCE, 1), tgt = ids_of(a, TARGET, 2);
     Tensor mask = make(a, DT_I64, 2, (int64_t[]){ROWS, SOURCE});
@@ -106,7 +106,7 @@ static void test_same_results(void **state) {
     decoder_inputs(module_find(before.m, "decoder"), tgt, mask, hidden[0], in);
     run(before.m, "decoder", in, logits, a);
     run(after.m, "cross", encoded, kv, a);
-    assert_int_equal(kv->dim[2], 2 * s2s->dec_layers * inner);
+    assert_int_equal(kv->dim[1], 2 * s2s->dec_layers * s2s->heads);
     Tensor labels = ids_of(a, TARGET, 3);
     tensor_set_i64(&labels, 1, -100);
     run(after.m, "score", (Tensor[]){tgt, kv[0], mask, labels}, scored, a);
@@ -126,7 +126,7 @@ static void test_same_results(void **state) {
     Tensor step[64] = {{0}}, out[64] = {{0}};
     assert_true(caches + 3 <= 64);
     for (uint32_t k = 0; k < caches; k++)
-        step[3 + k] = make(a, DT_F32, 3, (int64_t[]){ROWS, 0, inner});
+        step[3 + k] = make(a, DT_F32, 4, (int64_t[]){ROWS, s2s->heads, 0, s2s->head_width});
     for (int64_t t = 0; t < TARGET; t++) {
         step[0] = make(a, DT_I64, 2, (int64_t[]){ROWS, 1});
         step[1] = kv[0];
@@ -143,7 +143,7 @@ static void test_same_results(void **state) {
             assert_int_equal(tensor_get_i64(&out[1], b), best);
         }
         for (uint32_t k = 0; k < caches; k++) {
-            assert_int_equal(out[2 + k].dim[1], t + 1);
+            assert_int_equal(out[2 + k].dim[2], t + 1);
             step[3 + k] = out[2 + k];
         }
     }
