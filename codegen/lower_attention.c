@@ -16,6 +16,23 @@ static bool stored_rows(Lower *l, ValueId v, View *out) {
     return dim_is(l->t, out->stride[2], 1) || (lower_scratch(l, v, out) && lower_into(l, v, out));
 }
 
+/* The same of keys or values. Attention alone reads heads that lie apart, [B,heads,S,width], as they are: what it sees is
+ * [B,S,heads,width] as [B,S,heads * width]. *head: from one to the next. */
+static bool stored_heads(Lower *l, const Attend *t, ValueId v, View *out, Dim *head) {
+    const Node *n = value_node(l->f, v);
+    Dim heads = dim_const(l->t, node_int(t->n, AT_heads, 1));
+    const Type *from = n && n->op == OP_reshape ? &l->f->value[n->in[0]].type : NULL;
+    View w;
+    if (t->n->op == OP_attention && from && from->rank == 4 && from->dim[1] == l->f->value[v].type.dim[1] && from->dim[2] == heads &&
+        !l->view[v].buf && lower_view(l, n->in[0], &w) && dim_is(l->t, w.stride[3], 1)) {
+        *out = (View){.buf = w.buf, .offset = w.offset, .rank = 3, .stride = {w.stride[0], w.stride[1], w.stride[3]}, .origin = w.origin};
+        *head = w.stride[2];
+        return true;
+    }
+    *head = dim_floordiv(l->t, l->f->value[v].type.dim[2], heads);
+    return stored_rows(l, v, out);
+}
+
 bool attend_open(Lower *l, const Node *n, uint32_t first, Attend *t) {
     LoopKernel *k = l->k;
     *t = (Attend){.n = n, .first = first};
@@ -23,6 +40,7 @@ bool attend_open(Lower *l, const Node *n, uint32_t first, Attend *t) {
     t->keep = attend_operand(t, 4);
     t->q_segment = attend_operand(t, 5);
     t->k_segment = attend_operand(t, 6);
+    t->spans = first ? NONE : attend_operand(t, 9);
     DType dtype = l->f->value[q].type.dtype;
     if (dtype != DT_F32)
         return diag_error(l->d, DIAG_LOWER_OP, NULL, "attention in %s is not supported: only f32",
@@ -30,12 +48,14 @@ bool attend_open(Lower *l, const Node *n, uint32_t first, Attend *t) {
     if (k->parallel)
         return diag_error(l->d, DIAG_LOWER_OP, NULL, "kernel '%.*s' holds more than one attention",
                           (int)l->f->name.n, l->f->name.p);
-    if (!stored_rows(l, q, &t->q) || !stored_rows(l, key, &t->k) || !stored_rows(l, value, &t->v))
+    if (!stored_rows(l, q, &t->q) || !stored_heads(l, t, key, &t->k, &t->k_head) ||
+        !stored_heads(l, t, value, &t->v, &t->v_head))
         return false;
     if (bias != NONE && !lower_stored(l, bias, &t->bias))
         return false;
     t->heads = le_int(k, node_int(n, AT_heads, 1));
-    t->batch = lower_extent(l, q, 0);
+    t->batch = lower_extent(l, t->spans == NONE ? q : t->spans, 0);
+    t->packed = t->spans != NONE && l->f->value[q].type.dim[0] != l->f->value[t->spans].type.dim[0];
     t->queries = lower_extent(l, q, 1);
     t->keys = lower_extent(l, key, 1);
     t->width = li_div(k, lower_extent(l, q, 2), t->heads);
@@ -187,47 +207,24 @@ static const LExpr *dropped(Lower *l, const Attend *t, const LExpr *j, const LEx
     return t->seed ? attend_dropped(l, t, li_add(l->k, t->linear, j), x) : x;
 }
 
-static void drop_row(Lower *l, const Attend *t) {
-    if (!t->seed)
-        return;
+/* ---- packed keys --------------------------------------------------------------------------------- */
+
+void attend_span(Lower *l, Attend *t) {
     LoopKernel *k = l->k;
-    LStmt *s = ls_lanes(k, l->block, t->keys, "j");
-    const LExpr *j = le_var(k, s->var), *at = at_key(l, t, j);
-    ls_store(k, &s->body, t->scores, at, dropped(l, t, j, le_load(k, t->scores, at)));
+    const LExpr *from[2] = {t->b, le_int(k, 0)}, *to[2] = {t->b, le_int(k, 1)}, *beyond = li_add(k, t->keys, le_int(k, 1));
+    t->k_first = le_var(k, ls_check(k, l->block, lower_pull(l, t->spans, from), beyond, "first"));
+    const LExpr *n = le_op2(k, LO_SUB, DT_I64, lower_pull(l, t->spans, to), t->k_first);
+    t->keys = le_var(k, ls_check(k, l->block, n, li_sub(k, beyond, t->k_first), "n"));
 }
 
 /* ---- attention
  * ---------------------------------------------------------------------------------------------- */
 
 bool lower_attention(Lower *l, const Node *n, const View *to) {
-    LoopKernel *k = l->k;
     Attend t;
     if (!attend_open(l, n, 0, &t))
         return false;
-    if (!le_is_int(t.queries, 1))
-        return lower_attention_tiles(l, &t, to);
-    LBlock *back = l->block;
-    LStmt *p = ls_parallel(k, back, li_mul(k, li_mul(k, t.batch, t.heads), t.blocks), "p");
-    l->block = &p->body;
-    t.scores = block_scratch(l, &t, "scores");
-    if (!t.scores)
-        return false;
-    const LExpr *task = le_var(k, p->var), *block = le_int(k, QUERY_BLOCK);
-    const LExpr *blocks = le_is_int(t.blocks, 0) ? le_int(k, 1) : t.blocks; /* never entered */
-    t.b = le_var(k, ls_let(k, l->block, DT_I64, li_div(k, task, li_mul(k, t.heads, blocks)), "b"));
-    t.h = le_var(k, ls_let(k, l->block, DT_I64, li_mod(k, li_div(k, task, blocks), t.heads), "h"));
-    open_block(l, &t, li_mul(k, li_mod(k, task, blocks), block));
-    attend_dropout(l, &t);
-    block_scores(l, &t);
-    LBlock *whole = open_row(l, &t);
-    row_softmax(l, &t);
-    drop_row(l, &t);
-    l->block = whole;
-    ls_matmul(k, l->block, block_of(l, &t, t.scores, false),
-              head_of(l, &t, &t.v, le_int(k, 0), t.value_width, false),
-              head_of(l, &t, to, t.i0, t.value_width, false), t.rows, t.value_width, t.keys, false);
-    l->block = back;
-    return true;
+    return attend_is_one(&t) ? lower_attention_one(l, &t, to) : lower_attention_tiles(l, &t, to);
 }
 
 /* ---- its gradient

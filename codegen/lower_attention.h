@@ -8,10 +8,13 @@
 typedef struct Attend {
     const Node *n;
     uint32_t first; /* operand that is q */
-    View q, k, v, bias;
-    ValueId keep, q_segment, k_segment; /* NONE: without */
+    View q, k, v, bias; /* k and v: of [B,S,width], one head */
+    Dim k_head, v_head; /* from one head to the next */
+    ValueId keep, q_segment, k_segment, spans; /* NONE: without */
+    bool packed; /* the queries, as the keys are with spans */
     const LExpr *heads, *batch, *queries, *keys, *width, *value_width;
     const LExpr *blocks, *b, *h, *i0, *rows;
+    const LExpr *q_example, *q_first, *k_example, *k_first; /* where those of the example begin: places along axes 0 and 1 */
     const LBuf *scores;
     const LExpr *seed, *drop, *scale; /* NULL: no dropout; scale: of what it keeps */
     /* where a row of the block is being worked on: its number, i + offset, its segment, its first linear
@@ -31,7 +34,13 @@ const LExpr *attend_bias_column(Lower *l, const Attend *t, const LExpr *distance
 /* The lowest finite float: the score of a key that is not seen. */
 const LExpr *attend_lowest(Lower *l);
 
-/* Attention of many queries (lower_attention_tiles.c). */
+/* Finds the keys of example t->b in its span. */
+void attend_span(Lower *l, Attend *t);
+
+/* Attention of one query (lower_attention_one.c). */
+bool attend_is_one(const Attend *t);
+bool lower_attention_one(Lower *l, Attend *t, const View *to);
+/* Attention of any number (lower_attention_tiles.c). */
 bool lower_attention_tiles(Lower *l, Attend *t, const View *to);
 
 #endif

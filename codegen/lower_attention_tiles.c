@@ -1,11 +1,12 @@
-/* Attention of many queries, by tiles of 32: a vector lane a query.
+/* Attention of many queries, or of heads that are wide: by tiles of 32 queries, a vector lane each.
  *
  *     S^T[keys,32] = K Q^T    P^T = e^(S^T - m)    O^T[width,32] (+)= V^T P^T
  *
  * The queries of a tile are packed as a panel, keys and values are read as they lie, and a softmax has nothing to add up across
  * lanes. Keys come in blocks: m and the sum of a query are those of the keys so far, and when m grows, what has been added
  * up shrinks by e^(old m - new m). So scratch has the size of one block whatever the lengths, and the order of sums depends on
- * nothing but the keys' positions. */
+ * nothing but the keys' positions. Packed examples are gone through one by one, each from its own first key and query on: what
+ * others are beside it costs nothing and changes nothing. */
 #include "lower_attention.h"
 
 #include "../compiler/pack.h"
@@ -59,9 +60,18 @@ static void fill(Lower *l, const LBuf *b, double value) {
     l->block = back;
 }
 
-static LMatrix head(Lower *l, const Attend *t, const View *w, const LExpr *from, const LExpr *width) {
-    const LExpr *at[3] = {t->b, from, li_mul(l->k, t->h, width)};
+static LMatrix head(Lower *l, const Attend *t, const View *w, const LExpr *b, const LExpr *row, const LExpr *apart) {
+    const LExpr *at[3] = {b, row, li_mul(l->k, t->h, apart)};
     return (LMatrix){w->buf, view_index(l, w, at), le_dim(l->k, w->stride[1]), false};
+}
+
+/* From query i of the tile on, of the queries or the result. */
+static LMatrix query_head(Lower *l, const Attend *t, const View *w, const LExpr *i, const LExpr *width) {
+    return head(l, t, w, t->q_example, li_add(l->k, t->q_first, li_add(l->k, t->i0, i)), width);
+}
+
+static LMatrix key_head(Lower *l, const Attend *t, const View *w, const LExpr *j, Dim apart) {
+    return head(l, t, w, t->k_example, li_add(l->k, t->k_first, j), le_dim(l->k, apart));
 }
 
 static void multiply(Lower *l, const LMatrix *a, Left left, const LBuf *b, const LBuf *c, const LExpr *rows,
@@ -82,7 +92,7 @@ static void pack_queries(Lower *l, const Tile *x) {
     LoopKernel *k = l->k;
     LBlock *back = l->block;
     const LExpr *i = each(l, t->rows, "i");
-    LMatrix row = head(l, t, &t->q, li_add(k, t->i0, i), t->width);
+    LMatrix row = query_head(l, t, &t->q, i, t->width);
     const LExpr *d = each(l, t->width, "d");
     ls_store(k, l->block, x->q, in_line(l, d, i), le_load(k, row.buf, li_add(k, row.offset, d)));
     l->block = back;
@@ -110,7 +120,7 @@ static void store_output(Lower *l, const Tile *x, const View *to) {
     const LExpr *share = le_select(k, le_op2(k, LO_EQ, DT_BOOL, sum, zero), zero, /* without keys */
                                    le_op2(k, LO_DIV, DT_F32, le_num(k, DT_F32, 1), sum));
     share = le_var(k, ls_let(k, l->block, DT_F32, share, "share"));
-    LMatrix row = head(l, t, to, li_add(k, t->i0, i), t->value_width);
+    LMatrix row = query_head(l, t, to, i, t->value_width);
     const LExpr *d = each(l, t->value_width, "d");
     ls_store(k, l->block, row.buf, li_add(k, row.offset, d), le_op2(k, LO_MUL, DT_F32, line_of(l, x->o, d, i), share));
     l->block = back;
@@ -229,7 +239,7 @@ static void exponentiate(Lower *l, const Tile *x) {
 
 static void attend_block(Lower *l, const Tile *x) {
     const Attend *t = x->t;
-    LMatrix keys = head(l, t, &t->k, x->j0, t->width), values = head(l, t, &t->v, x->j0, t->value_width);
+    LMatrix keys = key_head(l, t, &t->k, x->j0, t->k_head), values = key_head(l, t, &t->v, x->j0, t->v_head);
     multiply(l, &keys, LEFT_ROWS, x->q, x->s, x->keys, t->width, false);
     pack_bias(l, x);
     keep_max(l, x);
@@ -251,13 +261,68 @@ static const LBuf *lines(Lower *l, const LExpr *n, const char *hint) {
     return b;
 }
 
+static const LExpr *tiles_of(Lower *l, const LExpr *queries) {
+    return li_div(l->k, li_add(l->k, queries, number(l, QUERIES - 1)), number(l, QUERIES));
+}
+
+/* Tasks, tiles of all heads: examples one after the other where they are packed, each with a tile that may not be full. */
+static const LExpr *count_tasks(Lower *l, Attend *t) {
+    LoopKernel *k = l->k;
+    if (t->packed) {
+        t->blocks = li_add(k, tiles_of(l, t->queries), t->batch);
+        return li_mul(k, t->heads, t->blocks);
+    }
+    t->blocks = tiles_of(l, t->queries);
+    return li_mul(k, li_mul(k, t->batch, t->heads), t->blocks);
+}
+
+/* The example that has tile number `tile` of all examples, and its queries; no queries: there is no such tile. Spans have to
+ * stand one behind the other. */
+static void find_example(Lower *l, Attend *t, const LExpr *tile) {
+    LoopKernel *k = l->k;
+    LBlock *back = l->block;
+    const LExpr *zero = number(l, 0), *all = t->queries;
+    uint32_t first = ls_let(k, back, DT_I64, zero, "first"), n = ls_let(k, back, DT_I64, zero, "n");
+    uint32_t i0 = ls_let(k, back, DT_I64, zero, "i0"), end = ls_let(k, back, DT_I64, zero, "end");
+    uint32_t left = ls_let(k, back, DT_I64, tile, "left");
+    const LExpr *from[2] = {each(l, t->batch, "e"), zero}, *to[2] = {from[0], number(l, 1)}, *here = le_var(k, end);
+    ls_check(k, l->block, le_op2(k, LO_SUB, DT_I64, lower_pull(l, t->spans, from), here), number(l, 1), "from");
+    const LExpr *own = le_var(k, ls_check(k, l->block, le_op2(k, LO_SUB, DT_I64, lower_pull(l, t->spans, to), here),
+                                          li_sub(k, li_add(k, all, number(l, 1)), here), "own"));
+    const LExpr *tiles = let_once(l, tiles_of(l, own), "tiles"), *at = le_var(k, left);
+    LBlock *example = l->block;
+    LStmt *reached = ls_if(k, example, le_op2(k, LO_GE, DT_BOOL, at, zero));
+    LStmt *found = ls_if(k, &reached->body, le_op2(k, LO_LT, DT_BOOL, at, tiles));
+    ls_set(k, &found->body, first, here);
+    ls_set(k, &found->body, n, own);
+    ls_set(k, &found->body, i0, li_mul(k, at, number(l, QUERIES)));
+    ls_set(k, example, left, li_sub(k, at, tiles));
+    ls_set(k, example, end, li_add(k, here, own));
+    l->block = back;
+    ls_check(k, back, li_sub(k, all, here), number(l, 1), "rest");
+    t->q_first = t->k_first = le_var(k, first);
+    t->queries = t->keys = le_var(k, n);
+    t->i0 = le_var(k, i0);
+}
+
 /* Example, head and tile of queries of the task; t->query: position of its first query among the keys. */
 static void open_task(Lower *l, Attend *t, const LExpr *task) {
     LoopKernel *k = l->k;
     const LExpr *tiles = le_is_int(t->blocks, 0) ? number(l, 1) : t->blocks; /* never entered */
-    t->b = let_once(l, li_div(k, task, li_mul(k, t->heads, tiles)), "b");
+    const LExpr *tile = li_mod(k, task, tiles);
+    t->q_first = t->k_first = number(l, 0);
     t->h = let_once(l, li_mod(k, li_div(k, task, tiles), t->heads), "h");
-    t->i0 = let_once(l, li_mul(k, li_mod(k, task, tiles), number(l, QUERIES)), "i0");
+    if (t->packed) {
+        t->b = number(l, 0);
+        find_example(l, t, tile);
+    } else {
+        t->b = let_once(l, li_div(k, task, li_mul(k, t->heads, tiles)), "b");
+        t->i0 = let_once(l, li_mul(k, tile, number(l, QUERIES)), "i0");
+    }
+    t->q_example = t->b;
+    t->k_example = t->spans == NONE ? t->b : number(l, 0);
+    if (t->spans != NONE && !t->packed)
+        attend_span(l, t);
     t->rows = let_once(l, li_min(k, number(l, QUERIES), li_sub(k, t->queries, t->i0)), "mq");
     const Attr *offset = node_attr(t->n, AT_offset);
     t->query = offset ? let_once(l, li_add(k, t->i0, le_dim(k, offset->d)), "query") : t->i0;
@@ -271,8 +336,7 @@ static void open_task(Lower *l, Attend *t, const LExpr *task) {
 bool lower_attention_tiles(Lower *l, Attend *t, const View *to) {
     LoopKernel *k = l->k;
     LBlock *back = l->block;
-    t->blocks = li_div(k, li_add(k, t->queries, number(l, QUERIES - 1)), number(l, QUERIES));
-    LStmt *p = ls_parallel(k, back, li_mul(k, li_mul(k, t->batch, t->heads), t->blocks), "p");
+    LStmt *p = ls_parallel(k, back, count_tasks(l, t), "p");
     l->block = &p->body;
     Tile x = {.t = t, .q = lines(l, t->width, "q"), .s = lines(l, number(l, KEYS), "s"), .o = lines(l, t->value_width, "o")};
     if (!x.q || !x.s || !x.o)
@@ -280,6 +344,8 @@ bool lower_attention_tiles(Lower *l, Attend *t, const View *to) {
     if (t->bias.buf)
         x.bias = loop_scratch(k, DT_F32, (KEYS + QUERIES) * 4, str_c("bias"));
     open_task(l, t, le_var(k, p->var));
+    if (t->packed)
+        l->block = &ls_if(k, l->block, le_op2(k, LO_GT, DT_BOOL, t->rows, number(l, 0)))->body;
     pack_queries(l, &x);
     clear_output(l, &x);
     x.max = array(l, "max");
