@@ -27,7 +27,8 @@ typedef struct Maker {
     const LExpr *rows, *depth, *lda, *ldc, *add;
     uint32_t width, lanes, vectors;
     Left left;
-    bool asks; /* for what it reads next of B: where there are vectors, and B is a weight */
+    bool asks;  /* for what it reads next of B: where there are vectors, and B is a weight */
+    bool leads; /* the same where A is the weight, in panels */
     const LExpr *column; /* first column of the tile */
     const LExpr *next;   /* where of the next panel what this tile asks for begins; NULL: it asks for nothing */
     const LExpr *step;   /* how far a step of k goes in it */
@@ -76,6 +77,15 @@ static void step(const Maker *x, LBlock *block, uint32_t n, const LExpr *const *
     }
 }
 
+/* The next panel is far away in memory: its rows are asked for while this one's are multiplied. */
+static void ask_for_rows(const Maker *x, LBlock *block, uint32_t n, const LExpr *const *a, const LExpr *along, uint32_t steps) {
+    LoopKernel *k = x->k;
+    const LExpr *next = let(k, block, li_add(k, along, x->lda), "next");
+    for (uint32_t r = 0; r < n; r++)
+        for (uint32_t line = 0; line < steps; line += LINE)
+            ls_prefetch(k, block, x->a, li_add(k, li_add(k, a[r], next), le_int(k, line)));
+}
+
 static void multiply(const Maker *x, LBlock *block, uint32_t n, const LExpr *const *a, const uint32_t *sum) {
     LoopKernel *k = x->k;
     uint32_t steps = panel_steps(x->left);
@@ -86,6 +96,8 @@ static void multiply(const Maker *x, LBlock *block, uint32_t n, const LExpr *con
         along = let(k, block, li_mul(k, at, x->lda), "along");
     if (steps) {
         const LExpr *first = let(k, block, li_mul(k, at, le_int(k, steps)), "first");
+        if (x->leads)
+            ask_for_rows(x, block, n, a, along, steps);
         LStmt *inner = ls_for(k, block, le_int(k, steps), "k");
         block = &inner->body;
         at = li_add(k, first, le_var(k, inner->var));
@@ -163,6 +175,7 @@ static LoopKernel *panel_version(Routines *r, const char *name, uint32_t width, 
     LoopKernel *k = loop_kernel_new(r->m, r->arena, str_c(name));
     Maker x = {.k = k, .width = width, .lanes = kind->lanes, .left = left};
     x.asks = left == LEFT_ROWS && kind->condition;
+    x.leads = panel_steps(left) && kind->condition;
     x.a = loop_buf(k, LB_ARG, DT_F32, str_c("a"));
     x.b = loop_buf(k, LB_ARG, DT_F32, str_c("b"));
     x.c = loop_buf(k, LB_ARG, DT_F32, str_c("c"));
