@@ -1,6 +1,5 @@
-/* Attention and its gradient, by blocks of queries: a worker's scratch holds the scores of one block against
- * all keys, so nothing of extent [B,H,T,S] is ever in memory. Attention is parallel over examples, heads and
- * blocks; the gradient over examples and heads, since every block adds to the same keys and values. */
+/* Attention of one query, by blocks of queries: a worker's scratch holds the scores of one block against all keys, so
+ * nothing of extent [B,H,T,S] is ever in memory. Parallel over examples, heads and blocks. */
 #include "lower_attention.h"
 
 enum { QUERY_BLOCK = 64 };
@@ -9,8 +8,7 @@ ValueId attend_operand(const Attend *t, uint32_t i) {
     return t->first + i < t->n->n_in ? t->n->in[t->first + i] : NONE;
 }
 
-/* v's storage with unit stride along its last axis. */
-static bool stored_rows(Lower *l, ValueId v, View *out) {
+bool attend_rows(Lower *l, ValueId v, View *out) {
     if (!lower_stored(l, v, out))
         return false;
     return dim_is(l->t, out->stride[2], 1) || (lower_scratch(l, v, out) && lower_into(l, v, out));
@@ -30,7 +28,7 @@ bool attend_open(Lower *l, const Node *n, uint32_t first, Attend *t) {
     if (k->parallel)
         return diag_error(l->d, DIAG_LOWER_OP, NULL, "kernel '%.*s' holds more than one attention",
                           (int)l->f->name.n, l->f->name.p);
-    if (!stored_rows(l, q, &t->q) || !stored_rows(l, key, &t->k) || !stored_rows(l, value, &t->v))
+    if (!attend_rows(l, q, &t->q) || !attend_rows(l, key, &t->k) || !attend_rows(l, value, &t->v))
         return false;
     if (bias != NONE && !lower_stored(l, bias, &t->bias))
         return false;
@@ -226,123 +224,6 @@ bool lower_attention(Lower *l, const Node *n, const View *to) {
     ls_matmul(k, l->block, block_of(l, &t, t.scores, false),
               head_of(l, &t, &t.v, le_int(k, 0), t.value_width, false),
               head_of(l, &t, to, t.i0, t.value_width, false), t.rows, t.value_width, t.keys, false);
-    l->block = back;
-    return true;
-}
-
-/* ---- its gradient
- * --------------------------------------------------------------------------------------------- */
-
-/* P: probabilities of a row, M: its dropout mask, G = dY V^T. D = G M, dS = P (D - sum of P D), 0 where
- * hidden. */
-typedef struct Backward {
-    Attend t;
-    const LBuf *grad; /* G, then D, then dS */
-    View dbias;
-} Backward;
-
-/* Stores D and gives P D. */
-static const LExpr *weighted(Lower *l, void *ctx, const LExpr *j) {
-    Backward *x = ctx;
-    LoopKernel *k = l->k;
-    const LExpr *at = at_key(l, &x->t, j), *d = le_load(k, x->grad, at);
-    if (x->t.seed)
-        ls_store(k, l->block, x->grad, at, dropped(l, &x->t, j, d));
-    return le_op2(k, LO_MUL, DT_F32, le_load(k, x->t.scores, at), d);
-}
-
-/* Turns P into P M and D into dS. */
-static void row_gradient(Lower *l, Backward *x) {
-    LoopKernel *k = l->k;
-    const Attend *t = &x->t;
-    const LExpr *sum = lower_fold(l, LO_ADD, DT_F32, t->keys, weighted, x);
-    LBlock *row = l->block;
-    LStmt *s = ls_lanes(k, row, t->keys, "j");
-    l->block = &s->body;
-    const LExpr *j = le_var(k, s->var), *at = at_key(l, t, j), *p = le_load(k, t->scores, at);
-    const LExpr *ds = le_op2(k, LO_MUL, DT_F32, p, le_op2(k, LO_SUB, DT_F32, le_load(k, x->grad, at), sum));
-    ls_store(k, l->block, x->grad, at, where_seen(l, t, j, ds, le_num(k, DT_F32, 0)));
-    if (t->seed)
-        ls_store(k, l->block, t->scores, at, dropped(l, t, j, p));
-    l->block = row;
-    if (!x->dbias.buf)
-        return;
-    s = ls_for(k, row, t->keys, "j");
-    l->block = &s->body;
-    j = le_var(k, s->var);
-    const LExpr *place[3] = {t->b, t->h, bias_column(l, t, j)};
-    const LExpr *to = le_var(k, ls_let(k, l->block, DT_I64, view_index(l, &x->dbias, place), "at"));
-    ls_store(k, l->block, x->dbias.buf, to,
-             le_op2(k, LO_ADD, DT_F32, le_load(k, x->dbias.buf, to), le_load(k, x->grad, at_key(l, t, j))));
-    l->block = row;
-}
-
-/* to[b, rows, h * width ..] = 0, or to[b, h, width]. */
-static void clear(Lower *l, const Attend *t, const View *to, const LExpr *rows, const LExpr *width) {
-    LoopKernel *k = l->k;
-    if (!to->buf)
-        return;
-    LBlock *back = l->block;
-    const LExpr *at[3] = {t->b, t->h, NULL};
-    if (rows) {
-        LStmt *s = ls_for(k, l->block, rows, "j");
-        l->block = &s->body;
-        at[1] = le_var(k, s->var);
-    }
-    LStmt *s = ls_lanes(k, l->block, width, "d");
-    at[2] = le_var(k, s->var);
-    if (rows)
-        at[2] = li_add(k, li_mul(k, t->h, width), at[2]);
-    ls_store(k, &s->body, to->buf, view_index(l, to, at), le_num(k, DT_F32, 0));
-    l->block = back;
-}
-
-bool lower_attention_grad(Lower *l, const Node *n, const View *to) {
-    LoopKernel *k = l->k;
-    Backward x = {{0}, NULL, {0}};
-    Attend *t = &x.t;
-    View dy, dq = to[0], dk = to[1], dv = to[2];
-    if (!attend_open(l, n, 1, t) || !stored_rows(l, n->in[0], &dy))
-        return false;
-    if (n->n_out > 3)
-        x.dbias = to[3];
-    LBlock *back = l->block;
-    LStmt *p = ls_parallel(k, back, li_mul(k, t->batch, t->heads), "p");
-    l->block = &p->body;
-    t->scores = block_scratch(l, t, "scores");
-    x.grad = t->scores ? block_scratch(l, t, "grad") : NULL;
-    if (!x.grad)
-        return false;
-    const LExpr *zero = le_int(k, 0);
-    t->b = le_var(k, ls_let(k, l->block, DT_I64, li_div(k, le_var(k, p->var), t->heads), "b"));
-    t->h = le_var(k, ls_let(k, l->block, DT_I64, li_mod(k, le_var(k, p->var), t->heads), "h"));
-    clear(l, t, &dk, t->keys, t->width);
-    clear(l, t, &dv, t->keys, t->value_width);
-    if (x.dbias.buf)
-        clear(l, t, &x.dbias, NULL, lower_extent(l, n->in[4], 1));
-    attend_dropout(l, t);
-    LStmt *s = ls_for(k, l->block, t->blocks, "block");
-    l->block = &s->body;
-    open_block(l, t, li_mul(k, le_var(k, s->var), le_int(k, QUERY_BLOCK)));
-    block_scores(l, t);
-    LMatrix mdy = head_of(l, t, &dy, t->i0, t->value_width, false);
-    ls_matmul(k, l->block, mdy, head_of(l, t, &t->v, zero, t->value_width, true),
-              block_of(l, t, x.grad, false), t->rows, t->keys, t->value_width, false);
-    LBlock *whole = open_row(l, t);
-    row_softmax(l, t);
-    row_gradient(l, &x);
-    l->block = whole;
-    LMatrix mq = head_of(l, t, &t->q, t->i0, t->width, false),
-            mk = head_of(l, t, &t->k, zero, t->width, false);
-    if (dq.buf)
-        ls_matmul(k, l->block, block_of(l, t, x.grad, false), mk, head_of(l, t, &dq, t->i0, t->width, false),
-                  t->rows, t->width, t->keys, false);
-    if (dk.buf)
-        ls_matmul(k, l->block, block_of(l, t, x.grad, true), mq, head_of(l, t, &dk, zero, t->width, false),
-                  t->keys, t->width, t->rows, true);
-    if (dv.buf)
-        ls_matmul(k, l->block, block_of(l, t, t->scores, true), mdy,
-                  head_of(l, t, &dv, zero, t->value_width, false), t->keys, t->value_width, t->rows, true);
     l->block = back;
     return true;
 }

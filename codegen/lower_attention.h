@@ -2,6 +2,7 @@
 #ifndef MOEC_LOWER_ATTENTION_H
 #define MOEC_LOWER_ATTENTION_H
 
+#include "../compiler/pack.h"
 #include "lower_ops.h"
 
 /* One block: queries i0 .. i0 + rows of head h in example b. */
@@ -19,6 +20,8 @@ typedef struct Attend {
     const LExpr *row, *query, *segment, *linear;
 } Attend;
 
+/* v's storage with unit stride along its last axis. */
+bool attend_rows(Lower *l, ValueId v, View *out);
 /* Operand i of the node's attention; NONE: left out. */
 ValueId attend_operand(const Attend *t, uint32_t i);
 bool attend_open(Lower *l, const Node *n, uint32_t first, Attend *t);
@@ -31,7 +34,54 @@ const LExpr *attend_bias_column(Lower *l, const Attend *t, const LExpr *distance
 /* The lowest finite float: the score of a key that is not seen. */
 const LExpr *attend_lowest(Lower *l);
 
-/* Attention of many queries (lower_attention_tiles.c). */
+/* ---- by tiles of queries, a vector lane each (lower_attention_tiles.c) ---- */
+
+enum { QUERIES = PANEL_COLUMNS };
+
+/* Lines of a tile hold a number for each of its queries. */
+typedef struct Tile {
+    Attend *t;
+    const LBuf *q, *s, *o, *bias;   /* Q^T, S^T and P^T, O^T, and the bias of a block of keys by its diagonals */
+    const LBuf *max, *sum, *shrink; /* of each query: m, sum, and what m shrinks the sum by */
+    const LExpr *j0, *keys;         /* the block */
+} Tile;
+
+/* Loops; l->block moves inside. */
+const LExpr *attend_each_query(Lower *l);
+const LExpr *attend_each(Lower *l, const LExpr *extent, const char *hint);
+/* A variable with e's value. */
+const LExpr *attend_let(Lower *l, const LExpr *e, const char *hint);
+const LExpr *attend_in_line(Lower *l, const LExpr *line, const LExpr *q);
+const LExpr *attend_line(Lower *l, const LBuf *b, const LExpr *line, const LExpr *q);
+
+/* A number for each query, and for each of `n` lines; NULL after reporting that n has no bound. */
+const LBuf *attend_array(Lower *l, const char *hint);
+void attend_fill(Lower *l, const LBuf *b, double value);
+int64_t attend_most(const Lower *l, const LExpr *n);
+const LBuf *attend_lines(Lower *l, int64_t n, const char *hint);
+/* Places for Q^T, and for scores and bias of so many keys. */
+bool attend_tile(Lower *l, Tile *x, int64_t keys);
+
+/* Head h of rows from `from` on as a matrix; lines as one. */
+LMatrix attend_head(Lower *l, const Attend *t, const View *w, const LExpr *from, const LExpr *width);
+LMatrix attend_lanes(Lower *l, const LBuf *b);
+/* C [columns,rows] = A [rows,columns] turned around. */
+void attend_turn(Lower *l, const LMatrix *a, const LMatrix *c, const LExpr *rows, const LExpr *columns);
+/* C[rows,QUERIES] (+)= A B. */
+void attend_multiply(Lower *l, const LMatrix *a, Left left, LArg b, LArg c, const LExpr *rows, const LExpr *depth, bool add);
+
+/* The tile at hand: queries from i0 on. t->query: position of the first one among the keys. */
+void attend_queries(Lower *l, Attend *t, const LExpr *i0);
+/* The head's rows of these queries as lines, zeros behind the last query. */
+void attend_pack(Lower *l, const Attend *t, const View *w, const LExpr *width, const LBuf *to);
+/* The bias of key j and query q stands at q - j + keys - 1: what is the same along a diagonal is looked up once. */
+void attend_pack_bias(Lower *l, const Tile *x);
+/* Scores in full, and each query's m so far. */
+void attend_find_max(Lower *l, const Tile *x);
+/* 1 / sum; 0 without keys. */
+const LExpr *attend_share(Lower *l, const LExpr *sum);
+
+/* Attention of many queries. */
 bool lower_attention_tiles(Lower *l, Attend *t, const View *to);
 
 #endif

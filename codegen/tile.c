@@ -34,7 +34,7 @@ typedef struct Maker {
     const LExpr *step;   /* how far a step of k goes in it */
 } Maker;
 
-static const LExpr *parameter(LoopKernel *k, const char *name) {
+const LExpr *routine_number(LoopKernel *k, const char *name) {
     LVar v = {DT_I64, 1, str_c(name)};
     vec_push(&k->var, v);
     return le_var(k, k->n_params++);
@@ -180,11 +180,11 @@ static LoopKernel *panel_version(Routines *r, const char *name, uint32_t width, 
     x.b = loop_buf(k, LB_ARG, DT_F32, str_c("b"));
     x.c = loop_buf(k, LB_ARG, DT_F32, str_c("c"));
     k->n_args = 3;
-    x.rows = parameter(k, "rows");
-    x.depth = parameter(k, "depth");
-    x.lda = parameter(k, "lda");
-    x.ldc = parameter(k, "ldc");
-    x.add = parameter(k, "add");
+    x.rows = routine_number(k, "rows");
+    x.depth = routine_number(k, "depth");
+    x.lda = routine_number(k, "lda");
+    x.ldc = routine_number(k, "ldc");
+    x.add = routine_number(k, "add");
     uint32_t vectors = width / kind->lanes;
     x.vectors = vectors < kind->vectors ? vectors : kind->vectors;
     uint32_t columns = x.vectors * x.lanes;
@@ -209,17 +209,29 @@ static const struct {
     [LEFT_NARROW] = {"panel_n", "depth,.,16"},
 };
 
-const LRoutine *panel_routine(Routines *r, uint32_t width, Left left) {
-    const char *name = arena_printf(r->arena, "%s%u", lefts[left].name, width);
+const LRoutine *routine_find(const Routines *r, const char *name) {
     for (size_t i = 0; i < r->item.count; i++)
         if (strcmp(r->item.item[i]->name, name) == 0)
             return r->item.item[i];
+    return NULL;
+}
+
+LRoutine *routine_new(Routines *r, const char *name, const char *what) {
     LRoutine *x = arena_alloc(r->arena, sizeof *x);
     x->name = name;
-    x->what = arena_printf(r->arena, "C[rows,%u] (+)= A B[.,%u], A stored as [%s]: tiles of rows in registers", width, width,
-                           lefts[left].what);
+    x->what = what;
+    vec_push(&r->item, x);
+    return x;
+}
+
+const LRoutine *panel_routine(Routines *r, uint32_t width, Left left) {
+    const char *name = arena_printf(r->arena, "%s%u", lefts[left].name, width);
+    const LRoutine *old = routine_find(r, name);
+    if (old)
+        return old;
+    LRoutine *x = routine_new(r, name, arena_printf(r->arena, "C[rows,%u] (+)= A B[.,%u], A stored as [%s]: tiles of rows in registers",
+                                                    width, width, lefts[left].what));
     for (uint32_t i = 0; i < VECTOR_KINDS; i++)
         x->version[i] = panel_version(r, name, width, left, &vector_kinds[i]);
-    vec_push(&r->item, x);
     return x;
 }

@@ -1,4 +1,4 @@
-/* Matrix products by register tiles: the routines that kernels call for a panel of a packed weight.
+/* Routines that kernels call: matrix products by register tiles, for a panel of a packed weight.
  *
  * A weight W [K,N] in panels of `width` columns is f32[P,K,width] (compiler/pack.h): a panel's rows follow each other, so a
  * product reads it from end to end. A routine keeps a tile of C, some rows by a panel's columns, in registers while it
@@ -24,7 +24,16 @@ typedef enum Left {
     LEFT_NARROW   /* the same of PANEL_NARROW */
 } Left;
 
+/* The routine of that name; NULL: not used so far. */
+const LRoutine *routine_find(const Routines *r, const char *name);
+/* A new one, whose versions are still to be made; both texts live on. */
+LRoutine *routine_new(Routines *r, const char *name, const char *what);
+/* The next number that the caller gives. */
+const LExpr *routine_number(LoopKernel *k, const char *name);
+
 /* C[rows,width] (+)= A B[.,width]. Arguments: a, b, c; rows, depth, lda, ldc, add. */
 const LRoutine *panel_routine(Routines *r, uint32_t width, Left left);
+/* C[columns,rows] = A[rows,columns] turned around. Arguments: a, c; rows, columns, lda, ldc. */
+const LRoutine *turn_routine(Routines *r);
 
 #endif
