@@ -62,13 +62,8 @@ const LBuf *attend_lines(Lower *l, int64_t n, const char *hint);
 /* Places for Q^T, and for scores and bias of so many keys. */
 bool attend_tile(Lower *l, Tile *x, int64_t keys);
 
-/* Head h of rows from `from` on as a matrix; lines as one. */
+/* Head h of rows from `from` on as a matrix. */
 LMatrix attend_head(Lower *l, const Attend *t, const View *w, const LExpr *from, const LExpr *width);
-LMatrix attend_lanes(Lower *l, const LBuf *b);
-/* C [columns,rows] = A [rows,columns] turned around. */
-void attend_turn(Lower *l, const LMatrix *a, const LMatrix *c, const LExpr *rows, const LExpr *columns);
-/* C[rows,QUERIES] (+)= A B. */
-void attend_multiply(Lower *l, const LMatrix *a, Left left, LArg b, LArg c, const LExpr *rows, const LExpr *depth, bool add);
 
 /* The tile at hand: queries from i0 on. t->query: position of the first one among the keys. */
 void attend_queries(Lower *l, Attend *t, const LExpr *i0);

@@ -30,6 +30,10 @@ static const LExpr *f32(Lower *l, LOp op, const LExpr *a, const LExpr *b) {
     return le_op2(l->k, op, DT_F32, a, b);
 }
 
+static LMatrix first_lines(Lower *l, const LBuf *b) {
+    return lower_lines(l, b, number(l, 0));
+}
+
 static const LExpr *panels_of(Lower *l, const LExpr *width) {
     return li_div(l->k, li_add(l->k, width, number(l, QUERIES - 1)), number(l, QUERIES));
 }
@@ -176,10 +180,9 @@ static void add_rows(Lower *l, const Backward *y, const LBuf *left, const LBuf *
     const Attend *t = &y->t;
     LoopKernel *k = l->k;
     LBlock *back = l->block;
-    LMatrix a = attend_lanes(l, left);
-    const LExpr *p = attend_each(l, panels_of(l, width), "panel"), *line = number(l, QUERIES);
-    attend_multiply(l, &a, LEFT_ROWS, (LArg){rows, li_mul(k, p, number(l, QUERIES * QUERIES))},
-                    (LArg){sum, li_mul(k, li_mul(k, p, t->keys), line)}, t->keys, t->rows, true);
+    const LExpr *p = attend_each(l, panels_of(l, width), "panel");
+    LMatrix a = first_lines(l, left), b = lower_lines(l, rows, li_mul(k, p, number(l, QUERIES))), c = lower_lines(l, sum, li_mul(k, p, t->keys));
+    lower_multiply_lines(l, LEFT_ROWS, &a, &b, &c, t->keys, t->rows, true);
     l->block = back;
 }
 
@@ -208,10 +211,10 @@ static void add_tile(Lower *l, const Backward *y) {
     if (y->dbias.buf)
         add_bias(l, y);
     if (y->dq.buf) {
-        LMatrix keys = attend_head(l, t, &t->k, number(l, 0), t->width), lanes = attend_lanes(l, y->x.o);
+        LMatrix keys = attend_head(l, t, &t->k, number(l, 0), t->width), grad = first_lines(l, y->grad), lines = first_lines(l, y->x.o);
         LMatrix rows = attend_head(l, t, &y->dq, t->i0, t->width);
-        attend_multiply(l, &keys, LEFT_COLUMNS, (LArg){y->grad, number(l, 0)}, (LArg){y->x.o, number(l, 0)}, t->width, t->keys, false);
-        attend_turn(l, &lanes, &rows, t->width, t->rows);
+        lower_multiply_lines(l, LEFT_COLUMNS, &keys, &grad, &lines, t->width, t->keys, false);
+        lower_turn(l, &lines, &rows, t->width, t->rows);
     }
     if (y->dk.buf) {
         pack_columns(l, t, &t->q, t->width, y->q_panels);
@@ -227,10 +230,11 @@ static void do_tile(Lower *l, const Backward *y) {
     const Attend *t = &y->t;
     const LExpr *zero = number(l, 0);
     LMatrix keys = attend_head(l, t, &t->k, zero, t->width), values = attend_head(l, t, &t->v, zero, t->value_width);
+    LMatrix q = first_lines(l, y->x.q), s = first_lines(l, y->x.s), dy = first_lines(l, y->dy_lanes), grad = first_lines(l, y->grad);
     attend_pack(l, t, &t->q, t->width, y->x.q);
     attend_pack(l, t, &y->dy, t->value_width, y->dy_lanes);
-    attend_multiply(l, &keys, LEFT_ROWS, (LArg){y->x.q, zero}, (LArg){y->x.s, zero}, t->keys, t->width, false);
-    attend_multiply(l, &values, LEFT_ROWS, (LArg){y->dy_lanes, zero}, (LArg){y->grad, zero}, t->keys, t->value_width, false);
+    lower_multiply_lines(l, LEFT_ROWS, &keys, &q, &s, t->keys, t->width, false);
+    lower_multiply_lines(l, LEFT_ROWS, &values, &dy, &grad, t->keys, t->value_width, false);
     attend_pack_bias(l, &y->x);
     attend_fill(l, y->x.max, -INFINITY);
     attend_fill(l, y->x.sum, 0);

@@ -55,30 +55,13 @@ LMatrix attend_head(Lower *l, const Attend *t, const View *w, const LExpr *from,
     return (LMatrix){w->buf, view_index(l, w, at), le_dim(l->k, w->stride[1]), false};
 }
 
-void attend_multiply(Lower *l, const LMatrix *a, Left left, LArg b, LArg c, const LExpr *rows, const LExpr *depth, bool add) {
-    LoopKernel *k = l->k;
-    const LArg arg[] = {
-        {a->buf, a->offset}, b, c, {NULL, rows}, {NULL, depth}, {NULL, a->ld}, {NULL, number(l, QUERIES)}, {NULL, number(l, add)},
-    };
-    ls_call(k, l->block, panel_routine(l->o->routines, QUERIES, left), arg);
-}
-
-void attend_turn(Lower *l, const LMatrix *a, const LMatrix *c, const LExpr *rows, const LExpr *columns) {
-    const LArg arg[] = {{a->buf, a->offset}, {c->buf, c->offset}, {NULL, rows}, {NULL, columns}, {NULL, a->ld}, {NULL, c->ld}};
-    ls_call(l->k, l->block, turn_routine(l->o->routines), arg);
-}
-
-LMatrix attend_lanes(Lower *l, const LBuf *b) {
-    return (LMatrix){b, number(l, 0), number(l, QUERIES), false};
-}
-
 /* ---- the tile's queries ------------------------------------------------------------------------------- */
 
 void attend_pack(Lower *l, const Attend *t, const View *w, const LExpr *width, const LBuf *to) {
     LoopKernel *k = l->k;
     LBlock *back = l->block;
-    LMatrix from = attend_head(l, t, w, t->i0, width), lanes = attend_lanes(l, to);
-    attend_turn(l, &from, &lanes, t->rows, width);
+    LMatrix from = attend_head(l, t, w, t->i0, width), lanes = lower_lines(l, to, number(l, 0));
+    lower_turn(l, &from, &lanes, t->rows, width);
     LStmt *few = ls_if(k, back, le_op2(k, LO_LT, DT_BOOL, t->rows, number(l, QUERIES)));
     l->block = &few->body;
     const LExpr *d = attend_each(l, width, "d"), *i = attend_each(l, li_sub(k, number(l, QUERIES), t->rows), "i");
@@ -111,8 +94,8 @@ static void store_output(Lower *l, const Tile *x, const View *to) {
     q = attend_each_query(l);
     ls_store(k, l->block, x->o, attend_in_line(l, d, q), le_op2(k, LO_MUL, DT_F32, attend_line(l, x->o, d, q), le_load(k, x->sum, q)));
     l->block = back;
-    LMatrix lanes = attend_lanes(l, x->o), rows = attend_head(l, t, to, t->i0, t->value_width);
-    attend_turn(l, &lanes, &rows, t->value_width, t->rows);
+    LMatrix lanes = lower_lines(l, x->o, number(l, 0)), rows = attend_head(l, t, to, t->i0, t->value_width);
+    lower_turn(l, &lanes, &rows, t->value_width, t->rows);
 }
 
 /* ---- a block of keys -------------------------------------------------------------------------------------- */
@@ -227,15 +210,15 @@ static void exponentiate(Lower *l, const Tile *x) {
 
 static void attend_block(Lower *l, const Tile *x) {
     const Attend *t = x->t;
-    const LExpr *zero = number(l, 0);
     LMatrix keys = attend_head(l, t, &t->k, x->j0, t->width), values = attend_head(l, t, &t->v, x->j0, t->value_width);
-    attend_multiply(l, &keys, LEFT_ROWS, (LArg){x->q, zero}, (LArg){x->s, zero}, x->keys, t->width, false);
+    LMatrix q = lower_lines(l, x->q, number(l, 0)), s = lower_lines(l, x->s, number(l, 0)), o = lower_lines(l, x->o, number(l, 0));
+    lower_multiply_lines(l, LEFT_ROWS, &keys, &q, &s, x->keys, t->width, false);
     attend_pack_bias(l, x);
     keep_max(l, x);
     attend_find_max(l, x);
     shrink(l, x);
     exponentiate(l, x);
-    attend_multiply(l, &values, LEFT_COLUMNS, (LArg){x->s, zero}, (LArg){x->o, zero}, t->value_width, x->keys, true);
+    lower_multiply_lines(l, LEFT_COLUMNS, &values, &s, &o, t->value_width, x->keys, true);
 }
 
 /* ---- the whole ---------------------------------------------------------------------------------------------- */

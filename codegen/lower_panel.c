@@ -552,12 +552,6 @@ static void clear_lanes(Lower *l, const LBuf *b, const LExpr *to, const LExpr *f
     ls_store(k, &m->body, b, li_add(k, li_add(k, li_add(k, to, line), lane), le_var(k, m->var)), le_num(k, DT_F32, 0));
 }
 
-/* C[columns,rows] = A[rows,columns] turned around. */
-static void turn(Lower *l, LArg a, const LExpr *lda, LArg c, const LExpr *ldc, const LExpr *rows, const LExpr *columns) {
-    const LArg arg[] = {a, c, {NULL, rows}, {NULL, columns}, {NULL, lda}, {NULL, ldc}};
-    ls_call(l->k, l->block, turn_routine(l->o->routines), arg);
-}
-
 /* The left operand of a transposed product as panels of rows, [rows / 32, its columns in whole panels, 32], zeros where there
  * is nothing: rows are lanes then, and the weight, read as it lies, is the routine's left operand. */
 static bool pack_left(Lower *l, ValueId v, const Panels *p, const View *a) {
@@ -579,7 +573,8 @@ static bool pack_left(Lower *l, ValueId v, const Panels *p, const View *a) {
     const LExpr *to = li_add(k, li_mul(k, band.first, le_int(k, depth)), li_mul(k, column, le_int(k, PANEL_COLUMNS)));
     to = le_var(k, ls_let(k, l->block, DT_I64, to, "to"));
     const LExpr *corner[2] = {band.first, column};
-    turn(l, (LArg){a->buf, view_index(l, a, corner)}, le_dim(k, a->stride[0]), (LArg){b, to}, le_int(k, PANEL_COLUMNS), band.count, some);
+    LMatrix rows = {a->buf, view_index(l, a, corner), le_dim(k, a->stride[0]), false}, lanes = {b, to, le_int(k, PANEL_COLUMNS), false};
+    lower_turn(l, &rows, &lanes, band.count, some);
     clear_lanes(l, b, to, le_int(k, 0), some, band.count);
     if (columns < depth)
         clear_lanes(l, b, to, some, le_int(k, p->width), le_int(k, 0));
@@ -613,8 +608,8 @@ static void multiply_transposed(Lower *l, const Source *s, const LExpr *column, 
         {NULL, le_int(k, 0)},
     };
     ls_call(k, l->block, r, arg);
-    const LExpr *lane = le_int(k, PANEL_COLUMNS);
-    turn(l, (LArg){s->lanes, le_int(k, 0)}, lane, (LArg){s->tile, le_int(k, 0)}, le_int(k, width), rows, lane);
+    LMatrix lines = lower_lines(l, s->lanes, le_int(k, 0)), tile = {s->tile, le_int(k, 0), le_int(k, width), false};
+    lower_turn(l, &lines, &tile, rows, le_int(k, PANEL_COLUMNS));
 }
 
 static void multiply_panels(Lower *l, const Source *s, const LExpr *block, int64_t width, const Band *band) {

@@ -14,9 +14,11 @@ both shapes "$root/tests/ir/shapes.ir" --passes=$all
 both random "$root/tests/ir/random.ir" --passes=$all --dim B=5 --dim T=70
 both loss "$root/tests/ir/loss.ir" --passes=$all --dim B=5 --dim T=70
 both "loss of one token" "$root/tests/ir/loss.ir" --passes=$all --dim B=1 --dim T=1
+both "loss by panels" "$root/tests/ir/loss_panels.ir" --passes=$all --dim B=3 --dim T=47
 both attention "$root/tests/ir/attention_grad.ir" --passes=fuse,plan --dim B=3 --dim T=37 --dim S=70
 both "attention, few keys" "$root/tests/ir/attention_grad.ir" --passes=fuse,plan --dim B=1 --dim T=1 --dim S=3
 both "attention of views" "$root/tests/ir/attention_views.ir" --passes=fuse,plan --dim B=2 --dim T=70 --dim S=45
+both "attention of wide heads" "$root/tests/ir/attention_wide.ir" --passes=fuse,plan --dim B=2 --dim T=70 --dim S=133
 both gradients "$root/tests/ir/gradients.ir" --passes=$all --dim B=5 --dim T=70
 both "gradients of one token" "$root/tests/ir/gradients.ir" --passes=$all --dim B=1 --dim T=1
 both "gradients of many tokens" "$root/tests/ir/gradients.ir" --passes=$all --dim B=8 --dim T=300
