@@ -1,4 +1,4 @@
-/* Calls of routines over lines: [n,32], a vector lane for each of 32 rows of something. */
+/* Calls of routines over lines: [n,32] or [n,16], a vector lane for each of so many rows or columns of something. */
 #include "lower.h"
 
 #include "../compiler/pack.h"
@@ -19,5 +19,5 @@ void lower_multiply_lines(Lower *l, Left left, const LMatrix *a, const LMatrix *
         {a->buf, a->offset}, {b->buf, b->offset}, {c->buf, c->offset}, {NULL, rows}, {NULL, depth}, {NULL, a->ld}, {NULL, c->ld},
         {NULL, le_int(l->k, add)},
     };
-    ls_call(l->k, l->block, panel_routine(l->o->routines, PANEL_COLUMNS, left), arg);
+    ls_call(l->k, l->block, panel_routine(l->o->routines, (uint32_t)b->ld->i, left), arg);
 }

@@ -22,6 +22,8 @@ both "attention of wide heads" "$root/tests/ir/attention_wide.ir" --passes=fuse,
 both gradients "$root/tests/ir/gradients.ir" --passes=$all --dim B=5 --dim T=70
 both "gradients of one token" "$root/tests/ir/gradients.ir" --passes=$all --dim B=1 --dim T=1
 both "gradients of many tokens" "$root/tests/ir/gradients.ir" --passes=$all --dim B=8 --dim T=300
+both "sums of rows" "$root/tests/ir/sums_of_rows.ir" --passes=fold,fuse,pack,plan --dim N=333
+both "sums of one row" "$root/tests/ir/sums_of_rows.ir" --passes=fold,fuse,pack,plan --dim N=1
 both block "$root/tests/ir/roundtrip.ir" --passes=fold,cse,fuse,pack,plan
 for method in mov molora; do
     printf '{"moec_adapter": 1, "method": "%s", "experts": 3%s}\n' $method \
