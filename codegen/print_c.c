@@ -210,17 +210,15 @@ static void print_splat(CPrinter *p, const LExpr *e) {
     }
 }
 
-/* Compilers make one instruction of it. */
 static void print_zip(CPrinter *p, const LExpr *e) {
     CHECK(!p->lane);
-    text_add(p->out, "(", 1);
-    vector_type(p, e);
-    for (uint32_t l = 0; l < e->lanes; l++) {
-        text_printf(p->out, l ? ", " : "){");
-        print_expr(p, l % 2 ? e->b : e->a);
-        text_printf(p->out, "[%u]", (e->i ? e->lanes / 2 : 0) + l / 2);
-    }
-    text_add(p->out, "}", 1);
+    text_printf(p->out, "MOEC_SHUFFLE(");
+    print_expr(p, e->a);
+    text_printf(p->out, ", ");
+    print_expr(p, e->b);
+    for (uint32_t l = 0; l < e->lanes; l++)
+        text_printf(p->out, ", %u", (l % 2 ? e->lanes : 0) + (e->i ? e->lanes / 2 : 0) + l / 2);
+    text_add(p->out, ")", 1);
 }
 
 /* A splat as an operand beside a vector. */
@@ -961,13 +959,27 @@ static void print_routine(const LRoutine *r, const LoopKernel *k, bool vectors, 
     vec_free(&none);
 }
 
+/* Vectors of f32, and the lanes of two of them that are given by number. */
+static void vector_types(uint32_t lanes, Text *out) {
+    text_printf(out,
+                "typedef float moec_f32x%u __attribute__((vector_size(%u), aligned(4), may_alias));\n"
+                "#ifdef __clang__\n"
+                "#define MOEC_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)\n"
+                "#else\n"
+                "typedef int32_t moec_i32x%u __attribute__((vector_size(%u)));\n"
+                "#define MOEC_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (moec_i32x%u){__VA_ARGS__})\n"
+                "#endif\n\n",
+                lanes, 4 * lanes, lanes, 4 * lanes, lanes);
+}
+
 void c_print_routines(LRoutine *const *r, uint32_t n, bool vectors, Text *out) {
     if (!n) return;
     for (uint32_t i = vectors ? 0 : VECTOR_KINDS - 1; i < VECTOR_KINDS; i++) {
         const VectorKind *v = &vector_kinds[i];
-        if (v->condition)
-            text_printf(out, "#%s %s /* %s: vectors of %u */\ntypedef float moec_f32x%u __attribute__((vector_size(%u), aligned(4), may_alias));\n\n",
-                        i ? "elif" : "if", v->condition, v->name, v->lanes, v->lanes, 4 * v->lanes);
+        if (v->condition) {
+            text_printf(out, "#%s %s /* %s: vectors of %u */\n", i ? "elif" : "if", v->condition, v->name, v->lanes);
+            vector_types(v->lanes, out);
+        }
         else if (vectors) text_printf(out, "#else /* %s */\n\n", v->name);
         for (uint32_t k = 0; k < n; k++) print_routine(r[k], r[k]->version[i], v->condition != NULL, out);
     }
