@@ -14,6 +14,7 @@ typedef struct Attend {
     const LExpr *heads, *batch, *queries, *keys, *width, *value_width;
     const LExpr *blocks, *b, *h, *i0, *rows;
     const LBuf *scores;
+    const LBuf *segments; /* of a tile's queries */
     const LExpr *seed, *drop, *scale; /* NULL: no dropout; scale: of what it keeps */
     /* where a row of the block is being worked on: its number, i + offset, its segment, its first linear
      * index */

@@ -148,9 +148,7 @@ static const LExpr *score(Lower *l, const Tile *x, const Key *y, const LExpr *q)
     if (y->keep)
         s = le_select(k, y->keep, s, lowest);
     if (y->segment) {
-        const LExpr *last = li_sub(k, t->queries, number(l, 1));
-        const LExpr *at[2] = {t->b, li_min(k, li_add(k, t->i0, q), last)};
-        s = le_select(k, le_op2(k, LO_EQ, DT_BOOL, lower_pull(l, t->q_segment, at), y->segment), s, lowest);
+        s = le_select(k, le_op2(k, LO_EQ, DT_BOOL, le_load(k, t->segments, q), y->segment), s, lowest);
     }
     if (node_int(t->n, AT_causal, 0))
         s = le_select(k, le_op2(k, LO_LE, DT_BOOL, y->position, li_add(k, t->query, q)), s, lowest);
@@ -236,12 +234,26 @@ const LBuf *attend_lines(Lower *l, int64_t n, const char *hint) {
     return b;
 }
 
+/* Those of the queries; behind the last one its own again. */
+static void pack_segments(Lower *l, Attend *t) {
+    LoopKernel *k = l->k;
+    LBlock *back = l->block;
+    LBuf *b = loop_buf(k, LB_LOCAL, DT_I64, str_c("segment"));
+    b->count = QUERIES;
+    const LExpr *q = attend_each_query(l), *at[2] = {t->b, li_min(k, li_add(k, t->i0, q), li_sub(k, t->queries, number(l, 1)))};
+    ls_store(k, l->block, b, q, lower_pull(l, t->q_segment, at));
+    t->segments = b;
+    l->block = back;
+}
+
 void attend_queries(Lower *l, Attend *t, const LExpr *i0) {
     LoopKernel *k = l->k;
     t->i0 = attend_let(l, i0, "i0");
     t->rows = attend_let(l, li_min(k, number(l, QUERIES), li_sub(k, t->queries, t->i0)), "mq");
     const Attr *offset = node_attr(t->n, AT_offset);
     t->query = offset ? attend_let(l, li_add(k, t->i0, le_dim(k, offset->d)), "query") : t->i0;
+    if (t->q_segment != NONE)
+        pack_segments(l, t);
     if (t->seed) {
         const LExpr *head = li_add(k, li_mul(k, t->b, t->heads), t->h);
         t->linear = attend_let(l, li_mul(k, li_add(k, li_mul(k, head, t->queries), t->i0), t->keys), "linear");

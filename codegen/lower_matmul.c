@@ -200,12 +200,13 @@ static void clear_lines(Lower *l, const Outer *o, const LBuf *b, const LExpr *ro
     ls_store(k, &j->body, b, li_add(k, li_mul(k, le_var(k, i->var), le_int(k, o->width)), le_var(k, j->var)), le_num(k, DT_F32, 0));
 }
 
-/* Rows of `n` elements from one matrix into another. */
-static void copy_rows(Lower *l, const LMatrix *from, const LMatrix *to, const LExpr *rows, const LExpr *n) {
+/* Rows of `n` elements from one matrix into another, or onto it. */
+static void copy_rows(Lower *l, const LMatrix *from, const LMatrix *to, const LExpr *rows, const LExpr *n, bool add) {
     LoopKernel *k = l->k;
     LStmt *i = ls_for(k, l->block, rows, "i"), *j = ls_lanes(k, &i->body, n, "j");
     const LExpr *e = le_load(k, from->buf, li_add(k, li_add(k, from->offset, li_mul(k, le_var(k, i->var), from->ld)), le_var(k, j->var)));
-    ls_store(k, &j->body, to->buf, li_add(k, li_add(k, to->offset, li_mul(k, le_var(k, i->var), to->ld)), le_var(k, j->var)), e);
+    const LExpr *at = li_add(k, li_add(k, to->offset, li_mul(k, le_var(k, i->var), to->ld)), le_var(k, j->var));
+    ls_store(k, &j->body, to->buf, at, add ? le_op2(k, LO_ADD, DT_F32, le_load(k, to->buf, at), e) : e);
 }
 
 /* The tile's sums over `depth` elements along k, from k0 on. */
@@ -216,7 +217,7 @@ static void add_steps(Lower *l, const Outer *o, const LExpr *k0, const LExpr *de
     LMatrix rows = {o->rows.buf, step(l, o->rows.at, k0, o->rows.step), le_dim(k, columns ? o->rows.step : o->rows.row), false};
     LMatrix pack = lines_of(l, o, o->pack), tile = lines_of(l, o, o->tile);
     if (across)
-        copy_rows(l, &lanes, &pack, depth, o->n);
+        copy_rows(l, &lanes, &pack, depth, o->n, false);
     else
         lower_turn(l, &lanes, &pack, o->n, depth);
     lower_multiply_lines(l, columns ? LEFT_COLUMNS : LEFT_ROWS, &rows, &pack, &tile, o->m, depth, true);
@@ -227,7 +228,7 @@ static void store_part(Lower *l, const Contraction *x, const Outer *o) {
     bool across = is_unit(l, o->lanes.c);
     LMatrix c = {x->c.buf, o->c, le_dim(l->k, across ? o->rows.c : o->lanes.c), false};
     if (across)
-        copy_rows(l, &tile, &c, o->m, o->n);
+        copy_rows(l, &tile, &c, o->m, o->n, false);
     else
         lower_turn(l, &tile, &c, o->m, o->n);
 }
@@ -249,6 +250,80 @@ static bool lower_outer(Lower *l, const Contraction *x, Outer *o) {
     store_part(l, x, o);
     l->block = back;
     return true;
+}
+
+/* ---- many rows by a small matrix: an adapter's, where it is not in panels ------------------------------ */
+
+enum { SMALL = 8192 };
+
+/* C (+)= A B of a few columns, packed in front of it. */
+typedef struct Small {
+    LMatrix a, b, c;
+    const LExpr *m;
+    int64_t n, k, width;
+    const LBuf *pack, *tile;
+    bool add;
+} Small;
+
+static const LBuf *own_scratch(Lower *l, int64_t lines, int64_t width, const char *hint) {
+    const LBuf *b = l->n_row ? loop_own_scratch(l->k, DT_F32, lines * width * 4, str_c(hint))
+                             : loop_scratch(l->k, DT_F32, lines * width * 4, str_c(hint));
+    CHECK(b);
+    return b;
+}
+
+static bool is_small(const Contraction *x) {
+    bool known = x->n.extent->kind == LE_INT && x->k->kind == LE_INT && x->m.extent->kind != LE_INT;
+    return known && x->n.extent->i > 0 && x->k->i > 0 && x->n.extent->i <= SMALL && x->k->i <= SMALL / x->n.extent->i;
+}
+
+/* Columns from `first` on by tiles that are copied, some of them, to their place. */
+static void small_pieces(Lower *l, const Small *x, const LMatrix *pack, const LMatrix *c, const LExpr *some) {
+    LoopKernel *k = l->k;
+    LBlock *back = l->block;
+    LStmt *s = ls_for(k, l->block, blocks_of(l, x->m, ROWS), "piece");
+    l->block = &s->body;
+    const LExpr *row = let(l, li_mul(k, le_var(k, s->var), le_int(k, ROWS)), "row");
+    const LExpr *rows = let(l, li_min(k, le_int(k, ROWS), li_sub(k, x->m, row)), "rows");
+    LMatrix a = x->a, to = *c, tile = {x->tile, le_int(k, 0), le_int(k, x->width), false};
+    a.offset = li_add(k, a.offset, li_mul(k, row, a.transposed ? le_int(k, 1) : a.ld));
+    to.offset = li_add(k, to.offset, li_mul(k, row, to.ld));
+    lower_multiply_lines(l, a.transposed ? LEFT_COLUMNS : LEFT_ROWS, &a, pack, &tile, rows, le_int(k, x->k), false);
+    copy_rows(l, &tile, &to, rows, some, x->add);
+    l->block = back;
+}
+
+static void small_panel(Lower *l, const Small *x, const LExpr *panel) {
+    LoopKernel *k = l->k;
+    const LExpr *width = le_int(k, x->width), *first = li_mul(k, panel, width);
+    const LExpr *some = li_min(k, width, li_sub(k, le_int(k, x->n), first));
+    LMatrix b = x->b, c = x->c, pack = {x->pack, le_int(k, 0), width, false};
+    b.offset = li_add(k, b.offset, b.transposed ? li_mul(k, first, b.ld) : first);
+    c.offset = li_add(k, c.offset, first);
+    if (b.transposed)
+        lower_turn(l, &b, &pack, some, le_int(k, x->k));
+    else
+        copy_rows(l, &b, &pack, le_int(k, x->k), some, false);
+    if (x->tile)
+        small_pieces(l, x, &pack, &c, some);
+    else
+        lower_multiply_lines(l, x->a.transposed ? LEFT_COLUMNS : LEFT_ROWS, &x->a, &pack, &c, x->m, le_int(k, x->k), x->add);
+}
+
+static void lower_small(Lower *l, Small x) {
+    LoopKernel *k = l->k;
+    LBlock *back = l->block;
+    x.width = x.n <= PANEL_NARROW ? PANEL_NARROW : PANEL_COLUMNS;
+    x.pack = own_scratch(l, x.k, x.width, "pack");
+    x.tile = x.n % x.width ? own_scratch(l, ROWS, x.width, "tile") : NULL;
+    const LExpr *panel = le_int(k, 0);
+    if (x.n > x.width) {
+        LStmt *s = ls_for(k, l->block, le_int(k, (x.n + x.width - 1) / x.width), "panel");
+        l->block = &s->body;
+        panel = le_var(k, s->var);
+    }
+    small_panel(l, &x, panel);
+    l->block = back;
 }
 
 /* Scratch is a worker's own: what was stored in it in front of a parallel loop is not there inside. */
@@ -300,7 +375,8 @@ bool lower_matmul(Lower *l, const Node *n, const View *to, bool accumulate) {
                 lower_matrix(l, x.b.buf, b, x.bk, x.n.b, &mb) && lower_matrix(l, x.c.buf, c, x.m.c, x.n.c, &mc) && !mc.transposed;
     if (l->m->remarks)
         tell_product(l, n, flat, to->buf->dtype, l->block != back);
-    if (flat) ls_matmul(l->k, l->block, ma, mb, mc, x.m.extent, x.n.extent, x.k, accumulate);
+    if (flat && is_small(&x)) lower_small(l, (Small){.a = ma, .b = mb, .c = mc, .m = x.m.extent, .n = x.n.extent->i, .k = x.k->i, .add = accumulate});
+    else if (flat) ls_matmul(l->k, l->block, ma, mb, mc, x.m.extent, x.n.extent, x.k, accumulate);
     else plain_loops(l, &x, c, a, b, accumulate);
     l->block = back;
     return true;
