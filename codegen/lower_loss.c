@@ -8,9 +8,9 @@
  *   cross_entropy_dx   tiles in parallel; each block is computed again and becomes its gradient in place
  *   cross_entropy_dw   chunks in parallel, over the tiles of tokens
  *
- * A weight is read as it lies, in panels (compiler/pack.h), by rows or by columns; one whose elements do not lie like a matrix is
- * copied a chunk at a time. Which sums meet in which order depends on shapes alone. */
-#include "lower_ops.h"
+ * A weight is read as it lies, in panels (compiler/pack.h), by rows or by columns; one whose elements do not lie like a matrix or
+ * are no floats is copied a chunk at a time. Which sums meet in which order depends on shapes alone. */
+#include "lower_panel.h"
 
 #include "../compiler/pack.h"
 
@@ -26,7 +26,8 @@ typedef struct Loss {
     const Node *n;
     ValueId x, w, labels, log_z, dloss;
     bool tb;                                    /* w is [V,d] */
-    const LBuf *panels;                         /* w in panels of `columns` columns; NULL: it is none */
+    Panels p;
+    const LBuf *panels;                         /* w, or its chunk, in panels of `columns` columns; NULL: it is none */
     int64_t columns;
     const LExpr *tokens, *time, *width, *vocab; /* B*T, T, d, V */
     const LExpr *smoothing, *z;
@@ -153,14 +154,11 @@ static bool operands_from_outside(Loss *c, const View *to, uint32_t n_to) {
 
 static bool w_is_panels(Loss *c) {
     const Lower *l = c->l;
-    const Node *u = value_node(l->f, c->w);
-    if (c->tb || !u || u->op != OP_unpack || l->f->value[u->in[0]].kind != VK_INPUT)
+    if (c->tb || !panels_of_weight(l, value_node(l->f, c->w), &c->p) || l->f->value[c->p.from].type.rank != 3)
         return false;
-    const Type *t = &l->f->value[u->in[0]].type;
-    if (t->rank != 3 || !dim_is_const(l->t, t->dim[2], &c->columns))
-        return false;
-    c->panels = l->view[u->in[0]].buf;
-    return true;
+    c->columns = c->p.width;
+    c->panels = c->p.format ? scratch(c, DT_F32, c->p.depth, CHUNK, "w_chunk") : l->view[c->p.from].buf;
+    return c->panels;
 }
 
 static bool loss_begin(Lower *l, const Node *n, const View *to, Loss *c) {
@@ -267,22 +265,6 @@ static void set_tile(Loss *c, const LExpr *tile) {
     c->l->block = back;
 }
 
-static void set_chunk(Loss *c, const LExpr *chunk) {
-    LoopKernel *k = c->l->k;
-    c->col0 = let(c, DT_I64, li_mul(k, chunk, c->chunk), "col0");
-    c->cols = let(c, DT_I64, li_min(k, c->chunk, li_sub(k, c->vocab, c->col0)), "cols");
-    if (!c->panels && !w_is_matrix(c, &c->mw))
-        copy_w(c);
-}
-
-/* X^T of the band, and the block's logits. */
-static LMatrix band_lines(Loss *c) {
-    LoopKernel *k = c->l->k;
-    return lower_lines(c->l, c->lanes, li_mul(k, li_div(k, c->first, le_int(k, BAND)), c->width));
-}
-
-/* ---- products with the weight ---- */
-
 /* The chunk's panels: their number, and elements from one to the next. */
 static const LExpr *chunk_panels(Loss *c) {
     return blocks(c, c->cols, le_int(c->l->k, c->columns));
@@ -293,8 +275,37 @@ static const LExpr *panel_size(Loss *c) {
 }
 
 static const LExpr *first_panel(Loss *c) {
+    if (c->p.format)
+        return le_int(c->l->k, 0);
     return li_mul(c->l->k, li_div(c->l->k, c->col0, le_int(c->l->k, c->columns)), panel_size(c));
 }
+
+/* The chunk of a weight in words. */
+static void expand_chunk(Loss *c) {
+    LoopKernel *k = c->l->k;
+    const LExpr *i, *first = li_div(k, c->col0, le_int(k, c->columns));
+    LBlock *back = open_loop(c, ls_for(k, c->l->block, chunk_panels(c), "panel"), &i);
+    panel_expand(c->l, &c->p, li_add(k, first, i), le_int(k, 0), le_int(k, c->p.rows), c->panels, li_mul(k, i, panel_size(c)));
+    c->l->block = back;
+}
+
+static void set_chunk(Loss *c, const LExpr *chunk) {
+    LoopKernel *k = c->l->k;
+    c->col0 = let(c, DT_I64, li_mul(k, chunk, c->chunk), "col0");
+    c->cols = let(c, DT_I64, li_min(k, c->chunk, li_sub(k, c->vocab, c->col0)), "cols");
+    if (c->panels && c->p.format)
+        expand_chunk(c);
+    else if (!c->panels && !w_is_matrix(c, &c->mw))
+        copy_w(c);
+}
+
+/* X^T of the band, and the block's logits. */
+static LMatrix band_lines(Loss *c) {
+    LoopKernel *k = c->l->k;
+    return lower_lines(c->l, c->lanes, li_mul(k, li_div(k, c->first, le_int(k, BAND)), c->width));
+}
+
+/* ---- products with the weight ---- */
 
 /* Panels are zero behind the last column, and so are the logits there. */
 static void compute_logits(Loss *c) {

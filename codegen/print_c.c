@@ -153,14 +153,18 @@ static bool is_infix(const LExpr *e) {
 
 static int binding(const CPrinter *p, const LExpr *e) {
     switch (e->kind) {
-    case LE_OP: return is_infix(e) ? op_binding(e->op) : e->op == LO_NOT ? BIND_COMPARE : e->op == LO_NEG || !dtype_is_float(e->type) ? BIND_UNARY : BIND_ATOM;
+    case LE_OP:
+        if (loop_op_of_words(e->op)) return BIND_ATOM;
+        return is_infix(e) ? op_binding(e->op) : e->op == LO_NOT ? BIND_COMPARE : e->op == LO_NEG || !dtype_is_float(e->type) ? BIND_UNARY : BIND_ATOM;
     case LE_INDEX: return e->op == LO_MIN || e->op == LO_MAX ? BIND_ATOM : op_binding(e->op);
     case LE_SELECT: return BIND_ATOM;
     case LE_DIM: {
         uint32_t sym;
         return dim_as_sym(p->k->m->dims, e->dim, &sym) ? BIND_ATOM : BIND_SUM;
     }
-    case LE_CAST: return e->type == DT_BOOL ? BIND_COMPARE : BIND_UNARY;
+    case LE_CAST:
+        if (e->lanes > 1 && !p->lane) return BIND_ATOM;
+        return e->type == DT_BOOL ? BIND_COMPARE : BIND_UNARY;
     default: return BIND_ATOM;
     }
 }
@@ -212,7 +216,7 @@ static void print_splat(CPrinter *p, const LExpr *e) {
 
 static void print_zip(CPrinter *p, const LExpr *e) {
     CHECK(!p->lane);
-    text_printf(p->out, "MOEC_SHUFFLE(");
+    text_printf(p->out, "MOEC_SHUFFLE(%u, ", e->lanes);
     print_expr(p, e->a);
     text_printf(p->out, ", ");
     print_expr(p, e->b);
@@ -244,10 +248,27 @@ static void print_call(CPrinter *p, const char *name, const char *type, const LE
     text_add(p->out, ")", 1);
 }
 
+/* Of vectors these have functions of their own. */
+static void print_words_op(CPrinter *p, const LExpr *e) {
+    text_printf(p->out, "moec_%s_%s", loop_op_name[e->op], dtype_name(e->type));
+    if (e->lanes > 1 && !p->lane) text_printf(p->out, "x%u", e->lanes);
+    text_add(p->out, "(", 1);
+    print_expr(p, e->a);
+    text_add(p->out, ", ", 2);
+    print_expr(p, e->b);
+    if (e->c) {
+        text_add(p->out, ", ", 2);
+        print_expr(p, e->c);
+    }
+    text_add(p->out, ")", 1);
+}
+
 static void print_op(CPrinter *p, const LExpr *e) {
     const OpText *o = &op_text[e->op];
     DType t = o->compare ? e->a->type : e->type;
-    if (e->op == LO_ISNAN || e->op == LO_ISINF) {
+    if (loop_op_of_words(e->op))
+        print_words_op(p, e);
+    else if (e->op == LO_ISNAN || e->op == LO_ISINF) {
         text_printf(p->out, "(%s(", e->op == LO_ISNAN ? "isnan" : "isinf");
         print_expr(p, e->a);
         text_printf(p->out, ") != 0)");
@@ -296,7 +317,13 @@ static void print_widened(CPrinter *p, const LExpr *e, int least) {
 static void print_cast(CPrinter *p, const LExpr *e) {
     DType from = e->a->type, to = e->type;
     bool truncates = dtype_is_float(from) && !dtype_is_float(to);
-    if (to == DT_F16) {
+    if (e->lanes > 1 && !p->lane) {
+        text_printf(p->out, "__builtin_convertvector(");
+        print_expr(p, e->a);
+        text_add(p->out, ", ", 2);
+        vector_type(p, e);
+        text_add(p->out, ")", 1);
+    } else if (to == DT_F16) {
         text_printf(p->out, "moec_f16_from_f32((float)");
         print_operand(p, e->a, BIND_UNARY);
         text_add(p->out, ")", 1);
@@ -959,27 +986,12 @@ static void print_routine(const LRoutine *r, const LoopKernel *k, bool vectors, 
     vec_free(&none);
 }
 
-/* Vectors of f32, and the lanes of two of them that are given by number. */
-static void vector_types(uint32_t lanes, Text *out) {
-    text_printf(out,
-                "typedef float moec_f32x%u __attribute__((vector_size(%u), aligned(4), may_alias));\n"
-                "#ifdef __clang__\n"
-                "#define MOEC_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)\n"
-                "#else\n"
-                "typedef int32_t moec_i32x%u __attribute__((vector_size(%u)));\n"
-                "#define MOEC_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (moec_i32x%u){__VA_ARGS__})\n"
-                "#endif\n\n",
-                lanes, 4 * lanes, lanes, 4 * lanes, lanes);
-}
-
 void c_print_routines(LRoutine *const *r, uint32_t n, bool vectors, Text *out) {
     if (!n) return;
     for (uint32_t i = vectors ? 0 : VECTOR_KINDS - 1; i < VECTOR_KINDS; i++) {
         const VectorKind *v = &vector_kinds[i];
-        if (v->condition) {
-            text_printf(out, "#%s %s /* %s: vectors of %u */\n", i ? "elif" : "if", v->condition, v->name, v->lanes);
-            vector_types(v->lanes, out);
-        }
+        if (v->condition)
+            text_printf(out, "#%s %s /* %s: vectors of %u */\nMOEC_VECTORS(%u)\n\n", i ? "elif" : "if", v->condition, v->name, v->lanes, v->lanes);
         else if (vectors) text_printf(out, "#else /* %s */\n\n", v->name);
         for (uint32_t k = 0; k < n; k++) print_routine(r[k], r[k]->version[i], v->condition != NULL, out);
     }

@@ -74,12 +74,11 @@ static LoopKernel *turn_version(Routines *r, const char *name, const VectorKind 
 }
 
 const LRoutine *turn_routine(Routines *r) {
-    const char *name = "turn";
-    const LRoutine *old = routine_find(r, name);
+    LRoutine x = {.name = "turn", .what = "C[columns,rows] = A[rows,columns] turned around"};
+    const LRoutine *old = routine_find(r, x.name);
     if (old)
         return old;
-    LRoutine *x = routine_new(r, name, "C[columns,rows] = A[rows,columns] turned around");
     for (uint32_t i = 0; i < VECTOR_KINDS; i++)
-        x->version[i] = turn_version(r, name, &vector_kinds[i]);
-    return x;
+        x.version[i] = turn_version(r, x.name, &vector_kinds[i]);
+    return routine_new(r, x);
 }

@@ -14,7 +14,9 @@ both shapes "$root/tests/ir/shapes.ir" --passes=$all
 both random "$root/tests/ir/random.ir" --passes=$all --dim B=5 --dim T=70
 both loss "$root/tests/ir/loss.ir" --passes=$all --dim B=5 --dim T=70
 both "loss of one token" "$root/tests/ir/loss.ir" --passes=$all --dim B=1 --dim T=1
-both "loss by panels" "$root/tests/ir/loss_panels.ir" --passes=$all --dim B=3 --dim T=47
+for format in f32 bf16 int8 int4; do
+    both "loss by panels of $format" "$root/tests/ir/loss_panels.ir" --passes=$all --weights=$format --dim B=3 --dim T=47
+done
 both attention "$root/tests/ir/attention_grad.ir" --passes=fuse,plan --dim B=3 --dim T=37 --dim S=70
 both "attention, few keys" "$root/tests/ir/attention_grad.ir" --passes=fuse,plan --dim B=1 --dim T=1 --dim S=3
 both "attention of views" "$root/tests/ir/attention_views.ir" --passes=fuse,plan --dim B=2 --dim T=70 --dim S=45

@@ -75,8 +75,18 @@ static Val is_inf(Builder *x, Val v) {
     return LLVMBuildOr(x->b, up, down, "");
 }
 
+static Val words_op(Builder *x, const LExpr *e) {
+    const LExpr *from[] = {e->a, e->b, e->c};
+    Val operand[] = {expr(x, e->a), expr(x, e->b), e->c ? expr(x, e->c) : NULL};
+    if (e->lanes > 1)
+        return lb_words_op(x, e, operand[0], operand[1], operand[2]);
+    return lb_vocabulary(x, loop_op_name[e->op], dtype_name(e->type), from, operand, e->c ? 3 : 2);
+}
+
 static Val op(Builder *x, const LExpr *e) {
     const OpRule *r = &op_rule[e->op];
+    if (loop_op_of_words(e->op))
+        return words_op(x, e);
     if (r->real)
         return compare(x, e, r);
     Val a = expr(x, e->a);
@@ -140,6 +150,8 @@ static const int64_t int_range[DT_COUNT][2] = {
 static Val cast(Builder *x, const LExpr *e) {
     DType from = e->a->type, to = e->type;
     Val v = expr(x, e->a);
+    if (e->lanes > 1) /* of sums of integers */
+        return LLVMBuildSIToFP(x->b, v, LLVMVectorType(lb_scalar(x, to), e->lanes), "");
     if (to == DT_F16) {
         v = lb_convert(x, v, from, x->f32);
         return lb_vocabulary(x, "f16_from", "f32", NULL, &v, 1);
