@@ -177,6 +177,8 @@ typedef struct LoopKernel {
         int64_t most;         /* upper bound of `all` */
     } rows;
     uint32_t n_params; /* of a routine: its first variables, numbers that the caller gives */
+    const struct LoopKernel *as; /* whose code it runs, for rows of its own; NULL: its own */
+    bool lent;                   /* others run its code: that is a function NAME_any of the number of rows, too */
 } LoopKernel;
 
 /* Kinds of vectors that routines have versions for, the widest first; the last one is plain C's: none. */
@@ -254,6 +256,9 @@ LBuf *loop_own_scratch(LoopKernel *k, DType t, int64_t bytes, Str hint);
 /* Takes away the variables that nothing reads, joins phases that do nothing to others, and places blocks' own scratch;
  * after it nothing may be added. */
 void loop_finish(LoopKernel *k);
+
+/* Whether kernels by rows do the same for each, whatever number of rows they have (loop_same.c). */
+bool loop_same_rows(const LoopKernel *a, const LoopKernel *b);
 
 /* ---- lowering (lower*.c) -------------------------------------------------------------------------- */
 

@@ -23,6 +23,8 @@ typedef struct View {
     int rank;                    /* collapsed */
     Dim stride[MOEC_MAX_RANK];   /* in elements */
     const LExpr *origin; /* elements in front of the first one that is there; NULL: none */
+    const LExpr *run;    /* rows come in runs of so many, `apart` from one to the next; NULL: all rows are stride[0] apart */
+    Dim apart;
 } View;
 
 /* A value in words, with what products of integers need of its rows (tile.h); words NULL: not there. */
@@ -43,6 +45,7 @@ typedef struct Lower {
     const LBuf **left;    /* value as panels of rows, where it is there (lower_panel.c) */
     bool *streamed;       /* product that is computed where it is read (lower_panel.c) */
     bool *row;            /* value carries the row axes */
+    bool *scattered;      /* value that an output is made of which has its rows elsewhere (rows_output) */
     int n_row;            /* row axes, 0 when not row-local */
     Dim rows;             /* their product */
     const LExpr *row0;    /* first row of the tile */

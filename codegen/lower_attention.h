@@ -9,16 +9,16 @@
 typedef struct Attend {
     const Node *n;
     uint32_t first; /* operand that is q */
-    View q, k, v, bias;
-    ValueId keep, q_segment, k_segment; /* NONE: without */
+    View q, k, v, bias; /* k and v: of [B,S,width], one head */
+    Dim k_head, v_head; /* from one head to the next */
+    ValueId keep, q_segment, k_segment, spans; /* NONE: without */
+    bool packed; /* the queries, as the keys are with spans */
     const LExpr *heads, *batch, *queries, *keys, *width, *value_width;
     const LExpr *blocks, *b, *h, *i0, *rows;
-    const LBuf *scores;
-    const LBuf *segments; /* of a tile's queries */
+    const LExpr *q_example, *q_first, *k_example, *k_first; /* where those of the example begin: places along axes 0 and 1 */
     const LExpr *seed, *drop, *scale; /* NULL: no dropout; scale: of what it keeps */
-    /* where a row of the block is being worked on: its number, i + offset, its segment, its first linear
-     * index */
-    const LExpr *row, *query, *segment, *linear;
+    const LExpr *query, *linear;      /* of query i0: i0 + offset, and the first linear index of its probabilities */
+    const LBuf *segments;             /* of a tile's queries */
 } Attend;
 
 /* v's storage with unit stride along its last axis. */
@@ -34,6 +34,13 @@ const LExpr *attend_dropped(Lower *l, const Attend *t, const LExpr *index, const
 const LExpr *attend_bias_column(Lower *l, const Attend *t, const LExpr *distance);
 /* The lowest finite float: the score of a key that is not seen. */
 const LExpr *attend_lowest(Lower *l);
+
+/* Finds the keys of example t->b in its span. */
+void attend_span(Lower *l, Attend *t);
+
+/* Attention of one query (lower_attention_one.c). */
+bool attend_is_one(const Attend *t);
+bool lower_attention_one(Lower *l, Attend *t, const View *to);
 
 /* ---- by tiles of queries, a vector lane each (lower_attention_tiles.c) ---- */
 
@@ -63,11 +70,14 @@ const LBuf *attend_lines(Lower *l, int64_t n, const char *hint);
 /* Places for Q^T, and for scores and bias of so many keys. */
 bool attend_tile(Lower *l, Tile *x, int64_t keys);
 
-/* Head h of rows from `from` on as a matrix. */
-LMatrix attend_head(Lower *l, const Attend *t, const View *w, const LExpr *from, const LExpr *width);
+/* A head's rows: from query i of the tile on, of the queries or the result; from key j on, `apart` from the next head's. */
+LMatrix attend_query_head(Lower *l, const Attend *t, const View *w, const LExpr *i, const LExpr *width);
+LMatrix attend_key_head(Lower *l, const Attend *t, const View *w, const LExpr *j, Dim apart);
 
-/* The tile at hand: queries from i0 on. t->query: position of the first one among the keys. */
-void attend_queries(Lower *l, Attend *t, const LExpr *i0);
+/* What follows from t->i0, the first query of the tile: how many it has, where they stand. */
+void attend_place(Lower *l, Attend *t);
+/* Segments of its queries; behind the last one its own again. */
+void attend_pack_segments(Lower *l, Attend *t);
 /* The head's rows of these queries as lines, zeros behind the last query. */
 void attend_pack(Lower *l, const Attend *t, const View *w, const LExpr *width, const LBuf *to);
 /* The bias of key j and query q stands at q - j + keys - 1: what is the same along a diagonal is looked up once. */
@@ -77,7 +87,7 @@ void attend_find_max(Lower *l, const Tile *x);
 /* 1 / sum; 0 without keys. */
 const LExpr *attend_share(Lower *l, const LExpr *sum);
 
-/* Attention of many queries. */
+/* Attention of any number. */
 bool lower_attention_tiles(Lower *l, Attend *t, const View *to);
 
 #endif

@@ -167,7 +167,7 @@ static void pack_columns(Lower *l, const Attend *t, const View *w, const LExpr *
     LoopKernel *k = l->k;
     LBlock *back = l->block;
     const LExpr *p = attend_each(l, panels_of(l, width), "panel"), *i = attend_each(l, t->rows, "i");
-    LMatrix from = attend_head(l, t, w, li_add(k, t->i0, i), width);
+    LMatrix from = attend_query_head(l, t, w, i, width);
     LStmt *s = ls_lanes(k, l->block, columns_of(l, width, p), "d");
     const LExpr *d = le_var(k, s->var), *line = li_add(k, li_mul(k, p, number(l, QUERIES)), i);
     const LExpr *e = le_load(k, from.buf, li_add(k, li_add(k, from.offset, li_mul(k, p, number(l, QUERIES))), d));
@@ -211,8 +211,8 @@ static void add_tile(Lower *l, const Backward *y) {
     if (y->dbias.buf)
         add_bias(l, y);
     if (y->dq.buf) {
-        LMatrix keys = attend_head(l, t, &t->k, number(l, 0), t->width), grad = first_lines(l, y->grad), lines = first_lines(l, y->x.o);
-        LMatrix rows = attend_head(l, t, &y->dq, t->i0, t->width);
+        LMatrix keys = attend_key_head(l, t, &t->k, number(l, 0), t->k_head), grad = first_lines(l, y->grad), lines = first_lines(l, y->x.o);
+        LMatrix rows = attend_query_head(l, t, &y->dq, number(l, 0), t->width);
         lower_multiply_lines(l, LEFT_COLUMNS, &keys, &grad, &lines, t->width, t->keys, false);
         lower_turn(l, &lines, &rows, t->width, t->rows);
     }
@@ -229,7 +229,7 @@ static void add_tile(Lower *l, const Backward *y) {
 static void do_tile(Lower *l, const Backward *y) {
     const Attend *t = &y->t;
     const LExpr *zero = number(l, 0);
-    LMatrix keys = attend_head(l, t, &t->k, zero, t->width), values = attend_head(l, t, &t->v, zero, t->value_width);
+    LMatrix keys = attend_key_head(l, t, &t->k, zero, t->k_head), values = attend_key_head(l, t, &t->v, zero, t->v_head);
     LMatrix q = first_lines(l, y->x.q), s = first_lines(l, y->x.s), dy = first_lines(l, y->dy_lanes), grad = first_lines(l, y->grad);
     attend_pack(l, t, &t->q, t->width, y->x.q);
     attend_pack(l, t, &y->dy, t->value_width, y->dy_lanes);
@@ -250,13 +250,13 @@ static void do_tile(Lower *l, const Backward *y) {
 /* ---- the whole ---------------------------------------------------------------------------------------------------- */
 
 /* Sums of a head's keys into their place. */
-static void store_sums(Lower *l, const Attend *t, const View *to, const LBuf *sum, const LExpr *width) {
+static void store_sums(Lower *l, const Attend *t, const View *to, const LBuf *sum, const LExpr *width, Dim apart) {
     LoopKernel *k = l->k;
     LBlock *back = l->block;
     if (!to->buf)
         return;
     const LExpr *p = attend_each(l, panels_of(l, width), "panel"), *j = attend_each(l, t->keys, "j");
-    LMatrix row = attend_head(l, t, to, j, width);
+    LMatrix row = attend_key_head(l, t, to, j, apart);
     LStmt *s = ls_lanes(k, l->block, columns_of(l, width, p), "d");
     const LExpr *d = le_var(k, s->var), *at = li_add(k, li_add(k, row.offset, li_mul(k, p, number(l, QUERIES))), d);
     ls_store(k, &s->body, to->buf, at, attend_line(l, sum, li_add(k, li_mul(k, p, t->keys), j), d));
@@ -287,17 +287,21 @@ bool lower_attention_grad(Lower *l, const Node *n, const View *to) {
         return false;
     t->b = attend_let(l, li_div(k, le_var(k, p->var), t->heads), "b");
     t->h = attend_let(l, li_mod(k, le_var(k, p->var), t->heads), "h");
+    t->q_example = t->k_example = t->b;
+    t->q_first = t->k_first = number(l, 0);
     attend_dropout(l, t);
     clear(l, y.k_sum, li_mul(k, panels_of(l, t->width), t->keys));
     clear(l, y.v_sum, li_mul(k, panels_of(l, t->value_width), t->keys));
     clear_bias(l, &y);
     LBlock *task = l->block;
     const LExpr *tiles = li_div(k, li_add(k, t->queries, number(l, QUERIES - 1)), number(l, QUERIES));
-    attend_queries(l, t, li_mul(k, attend_each(l, tiles, "tile"), number(l, QUERIES)));
+    t->i0 = attend_let(l, li_mul(k, attend_each(l, tiles, "tile"), number(l, QUERIES)), "i0");
+    attend_place(l, t);
+    attend_pack_segments(l, t);
     do_tile(l, &y);
     l->block = task;
-    store_sums(l, t, &y.dk, y.k_sum, t->width);
-    store_sums(l, t, &y.dv, y.v_sum, t->value_width);
+    store_sums(l, t, &y.dk, y.k_sum, t->width, t->k_head);
+    store_sums(l, t, &y.dv, y.v_sum, t->value_width, t->v_head);
     l->block = back;
     return true;
 }

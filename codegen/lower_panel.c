@@ -255,6 +255,8 @@ static Stream stream(const Lower *l, ValueId v, int64_t first) {
     const Node *n = value_node(l->f, v), *u = reader(l, v);
     bool pointwise = op_info(n->op)->klass == OC_POINTWISE && !lower_is_cheap(n);
     const Stream here = {v, first, NULL};
+    if (l->scattered[v])
+        return here;
     if (is_output(l, v))
         return pointwise ? here : no_stream("the kernel returns it");
     if (lower_reads(l, v) > 1)

@@ -764,18 +764,20 @@ static void print_parallel(CPrinter *p, const LStmt *par) {
                 (int)k->name.n, k->name.p, (int)k->name.n, k->name.p);
 }
 
-/* Up to the bracket that closes the list of arguments. */
-static void print_head(CPrinter *p, const char *prefix) {
+/* Up to the bracket that closes the list of arguments; any: of the function of any number of rows. */
+static void print_head(CPrinter *p, const char *prefix, bool any) {
     const LoopKernel *k = p->k;
-    text_printf(p->out, "MOEC_KEPT %svoid %s%s%.*s(const moec_frame *f, ", prefix ? "" : "static ", prefix ? prefix : "",
-                prefix ? "_" : "", (int)k->name.n, k->name.p);
+    text_printf(p->out, "MOEC_KEPT %svoid %s%s%.*s%s(const moec_frame *f, %s", prefix ? "" : "static ", prefix ? prefix : "",
+                prefix ? "_" : "", (int)k->name.n, k->name.p, any ? "_any" : "", any ? "int64_t rows, " : "");
     print_arg_types(p, ", ", ")");
 }
 
 void c_print_prototype(const LoopKernel *k, const char *prefix, Text *out) {
     CPrinter p = {.k = k, .out = out};
-    print_head(&p, prefix);
-    text_printf(out, ";\n");
+    for (int any = 0; any <= k->lent; any++) {
+        print_head(&p, prefix, any);
+        text_printf(out, ";\n");
+    }
 }
 
 /* ---- kernels by rows ---------------------------------------------------------------------------------------- */
@@ -866,19 +868,37 @@ static void print_few_rows(CPrinter *p, const char *indent) {
     }
 }
 
-static void print_rows_body(CPrinter *p) {
-    const LoopKernel *k = p->k;
-    Used u = used_new(k);
-    used_expr(k, k->rows.all, &u);
-    print_symbols(p, u.sym);
-    text_printf(p->out, "    struct %.*s a = {f, ", (int)k->name.n, k->name.p);
-    print_expr(p, k->rows.all);
-    text_printf(p->out, ", 0");
-    for (uint32_t i = 0; i < k->n_args; i++) {
+static void print_args(CPrinter *p, const char *end) {
+    for (uint32_t i = 0; i < p->k->n_args; i++) {
         text_printf(p->out, ", ");
-        buf_name(p, k->buf.item[i]);
+        buf_name(p, p->k->buf.item[i]);
     }
-    text_printf(p->out, "};\n");
+    text_printf(p->out, "%s", end);
+}
+
+static void print_row_symbols(CPrinter *p) {
+    Used u = used_new(p->k);
+    used_expr(p->k, p->k->rows.all, &u);
+    print_symbols(p, u.sym);
+}
+
+/* The code of `as`, for these rows. */
+static void print_rows_call(CPrinter *p, const LoopKernel *as, const char *prefix) {
+    print_row_symbols(p);
+    text_printf(p->out, "    %s%s%.*s_any(f, ", prefix ? prefix : "", prefix ? "_" : "", (int)as->name.n, as->name.p);
+    print_expr(p, p->k->rows.all);
+    print_args(p, ");\n");
+}
+
+/* any: the number of rows is an argument. */
+static void print_rows_body(CPrinter *p, bool any) {
+    const LoopKernel *k = p->k;
+    if (!any) print_row_symbols(p);
+    text_printf(p->out, "    struct %.*s a = {f, ", (int)k->name.n, k->name.p);
+    if (any) text_printf(p->out, "rows");
+    else print_expr(p, k->rows.all);
+    text_printf(p->out, ", 0");
+    print_args(p, "};\n");
     bool many = k->rows.most > k->rows.tile;
     if (many) text_printf(p->out, "    if (a.rows <= %" PRId64 ") {\n", k->rows.tile);
     print_few_rows(p, many ? "        " : "    ");
@@ -935,6 +955,18 @@ static void print_whole_body(CPrinter *p, bool parallel, int64_t stride) {
     }
 }
 
+static void print_lent(CPrinter *p, const char *prefix) {
+    const LoopKernel *k = p->k;
+    c_mark(p->marks, p->out, k->func_line);
+    print_head(p, prefix, true);
+    text_printf(p->out, " {\n");
+    print_rows_body(p, true);
+    c_mark(p->marks, p->out, k->func_line);
+    text_printf(p->out, "}\n");
+    c_mark(p->marks, p->out, 0);
+    text_printf(p->out, "\n");
+}
+
 void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_stride, const char *prefix, LineMarks *marks, Text *out) {
     CPrinter p = {.k = k, .out = out, .names = names, .marks = marks};
     p.declared = arena_array(k->arena, k->buf.count + 1, sizeof *p.declared);
@@ -943,12 +975,14 @@ void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_str
         if (s->kind == LS_PARALLEL) par = s;
     for (size_t i = 0; i < k->buf.count; i++)
         if (k->buf.item[i]->kind == LB_TABLE) print_table(&p, k->buf.item[i]);
-    if (k->rows.all) print_phases(&p, scratch_stride);
+    if (k->rows.all && !k->as) print_phases(&p, scratch_stride);
+    if (k->lent) print_lent(&p, prefix);
     if (par) print_task(&p, par, scratch_stride);
     c_mark(marks, out, k->func_line);
-    print_head(&p, prefix);
+    print_head(&p, prefix, false);
     text_printf(out, " {\n");
-    if (k->rows.all) print_rows_body(&p);
+    if (k->as || k->lent) print_rows_call(&p, k->as ? k->as : k, prefix);
+    else if (k->rows.all) print_rows_body(&p, false);
     else print_whole_body(&p, par != NULL, scratch_stride);
     c_mark(marks, out, k->func_line);
     text_printf(out, "}\n");

@@ -21,6 +21,10 @@ both attention "$root/tests/ir/attention_grad.ir" --passes=fuse,plan --dim B=3 -
 both "attention, few keys" "$root/tests/ir/attention_grad.ir" --passes=fuse,plan --dim B=1 --dim T=1 --dim S=3
 both "attention of views" "$root/tests/ir/attention_views.ir" --passes=fuse,plan --dim B=2 --dim T=70 --dim S=45
 both "attention of wide heads" "$root/tests/ir/attention_wide.ir" --passes=fuse,plan --dim B=2 --dim T=70 --dim S=133
+for dims in "--dim B=1 --dim P=0 --dim S=1" "--dim B=3 --dim P=200 --dim S=145"; do
+    # shellcheck disable=SC2086
+    both "attention of heads that lie apart, $dims" "$root/tests/ir/attention_heads.ir" --passes=fuse,plan $dims
+done
 both gradients "$root/tests/ir/gradients.ir" --passes=$all --dim B=5 --dim T=70
 both "gradients of one token" "$root/tests/ir/gradients.ir" --passes=$all --dim B=1 --dim T=1
 both "gradients of many tokens" "$root/tests/ir/gradients.ir" --passes=$all --dim B=8 --dim T=300

@@ -3,7 +3,8 @@
  * A golden folder holds cases: KEY.input_ids.npy, KEY.attention_mask.npy, KEY.decoder_input_ids.npy, perhaps KEY.labels
  * and KEY.sentence, and what a float64 run made of them: encoder states, logits, label log probabilities, loss. Greedy
  * decoding has its tokens, logits of each step, and caches. What is compared is |difference| / |reference|, norms over
- * the whole array; encoder states at real tokens only. */
+ * the whole array; encoder states at real tokens only. What a program computes with padding and without is compared both
+ * ways, and the worse told. */
 #include "verify.h"
 #include "../../frontends/json.h"
 #include "../../frontends/npy.h"
@@ -55,8 +56,7 @@ static void report_equal(Verify *v, const char *key, const char *what, int64_t w
 }
 
 /* [B,N,W] against a reference that may hold only some positions of axis 1; rows where mask is 0 are left out. */
-static void compare_rows(Verify *v, const char *key, const char *what, const Tensor *got, const Tensor *want,
-                         const Tensor *positions, const Tensor *mask) {
+static VerifySum sum_rows(const Tensor *got, const Tensor *want, const Tensor *positions, const Tensor *mask) {
     VerifySum s = {0};
     int64_t rows = want->dim[1], width = want->rank > 2 ? want->dim[2] : 1;
     for (int64_t b = 0; b < want->dim[0]; b++)
@@ -66,7 +66,14 @@ static void compare_rows(Verify *v, const char *key, const char *what, const Ten
             for (int64_t w = 0; w < width; w++)
                 verify_add(&s, tensor_get_f64(got, (b * got->dim[1] + at) * width + w), tensor_get_f64(want, (b * rows + i) * width + w));
         }
-    verify_report(v, key, what, &s);
+    return s;
+}
+
+/* packed: the same, made without padding; no data: it was not. */
+static void compare_rows(Verify *v, const char *key, const char *what, const Tensor *got, const Tensor *packed, const Tensor *want,
+                         const Tensor *positions, const Tensor *mask) {
+    VerifySum s = sum_rows(got, want, positions, mask), t = packed->data ? sum_rows(packed, want, positions, mask) : s;
+    verify_report(v, key, what, t.bad || t.diff > s.diff ? &t : &s);
 }
 
 /* ---- running ---------------------------------------------------------------------------------------------- */
@@ -177,33 +184,35 @@ static bool verify_case(Verify *v, const char *key) {
     }
     VerifyInput enc[] = {{"input_ids", &ids}, {"attention_mask", &mask}, {"sentence", &sentence}};
     if (!verify_call(v, "encode", enc, 3, &hidden)) return false;
+    if (has_dec && !has_labels && !filled(v, &labels, DT_I64, dec.dim[0], dec.dim[1], -100)) return false;
+    VerifyPacked packed;
+    if (!verify_packed(v, &(VerifyCase){&ids, &mask, has_dec ? &dec : NULL, &labels}, &packed)) return false;
     bool some = verify_array(v, key, "encoder_positions", &at);
     if (verify_array(v, key, "encoder_last_hidden_state_f64", &want) || verify_array(v, key, "encoder_f64", &want))
-        compare_rows(v, key, "encoder states", &hidden, &want, some ? &at : NULL, &mask);
+        compare_rows(v, key, "encoder states", &hidden, &packed.hidden, &want, some ? &at : NULL, &mask);
     if (!has_dec) return true;
-    if (!has_labels && !filled(v, &labels, DT_I64, dec.dim[0], dec.dim[1], -100)) return false;
     VerifyInput cross[] = {{"hidden", &hidden}, {"sentence", &sentence}};
     if (!verify_call(v, "cross", cross, 2, &kv)) return false;
     VerifyInput score[] = {{"decoder_input_ids", &dec}, {"cross_kv", &kv}, {"attention_mask", &mask}, {"labels", &labels}, {"sentence", &sentence}};
     if (!verify_call(v, "score", score, 5, out)) return false;
     some = verify_array(v, key, "decoder_positions", &at);
-    if (verify_array(v, key, "logits_f64", &want)) compare_rows(v, key, "logits", &out[1], &want, some ? &at : NULL, NULL);
-    if (has_labels && verify_array(v, key, "label_logprobs_f64", &want)) compare_rows(v, key, "label log probs", &out[0], &want, NULL, NULL);
+    if (verify_array(v, key, "logits_f64", &want)) compare_rows(v, key, "logits", &out[1], &packed.logits, &want, some ? &at : NULL, NULL);
+    if (has_labels && verify_array(v, key, "label_logprobs_f64", &want)) compare_rows(v, key, "label log probs", &out[0], &packed.logprob, &want, NULL, NULL);
     if (has_labels) compare_loss(v, key, &labels, &out[0]);
     return true;
 }
 
 /* ---- greedy decoding ------------------------------------------------------------------------------------------ */
 
-/* Reference caches are [B,H,N,D]; ours are rows of H*D at a stride. */
-static void compare_cache(Verify *v, const char *what, const Tensor *want, const float *ours, int64_t batch_stride, int64_t row_stride) {
+/* Reference caches are [B,H,N,D]; ours are [B,heads,room,D], from head `first` on. */
+static void compare_cache(Verify *v, const char *what, const Tensor *want, const Tensor *ours, int64_t first) {
     VerifySum s = {0};
     int64_t heads = want->dim[1], rows = want->dim[2], width = want->dim[3];
     for (int64_t b = 0; b < want->dim[0]; b++)
         for (int64_t h = 0; h < heads; h++)
             for (int64_t i = 0; i < rows; i++)
                 for (int64_t w = 0; w < width; w++)
-                    verify_add(&s, ours[b * batch_stride + i * row_stride + h * width + w],
+                    verify_add(&s, tensor_get_f64(ours, ((b * ours->dim[1] + first + h) * ours->dim[2] + i) * width + w),
                             tensor_get_f64(want, ((b * heads + h) * rows + i) * width + w));
     verify_report(v, "greedy", what, &s);
 }
@@ -222,13 +231,11 @@ static void compare_step_caches(Verify *v, Greedy *g, int64_t step) {
     for (uint32_t i = g->first_cache; i < g->p->n_inputs; i++) {
         uint32_t layer = (i - g->first_cache) / 2, kind = (i - g->first_cache) % 2;
         Tensor want;
-        int64_t inner = g->in[i].dim[2];
         if (verify_array(v, "greedy", arena_printf(v->a, "step%d.present.%u.decoder.%s", (int)step, layer, side[kind]), &want))
-            compare_cache(v, arena_printf(v->a, "step%d %s %u", (int)step, side[kind], layer), &want, g->in[i].data,
-                          g->p->value[i].capacity * inner, inner);
+            compare_cache(v, arena_printf(v->a, "step%d %s %u", (int)step, side[kind], layer), &want, &g->in[i], 0);
         if (verify_array(v, "greedy", arena_printf(v->a, "step%d.present.%u.encoder.%s", (int)step, layer, side[kind]), &want))
-            compare_cache(v, arena_printf(v->a, "cross %s %u", side[kind], layer), &want,
-                          (const float *)g->kv.data + (2 * layer + kind) * inner, g->kv.dim[1] * g->kv.dim[2], g->kv.dim[2]);
+            compare_cache(v, arena_printf(v->a, "cross %s %u", side[kind], layer), &want, &g->kv,
+                          (2 * layer + kind) * want.dim[1]);
     }
 }
 
@@ -283,7 +290,7 @@ static bool verify_greedy(Verify *v) {
         else {
             if (!g.first_cache) g.first_cache = i;
             g.in[i] = native_shape(&v->n, g.f, i, v->sym);
-            g.in[i].dim[1] = g.p->value[i].capacity;
+            g.in[i].dim[g.p->value[i].grow_axis] = g.p->value[i].capacity;
             if (!tensor_alloc(v->a, &g.in[i]))
                 return diag_error(v->d, DIAG_SHAPE_SIZE, v->dir, "a cache is too large");
         }

@@ -35,6 +35,15 @@ typedef struct VerifyInput {
 
 /* Runs a function whose inputs are found by name; outputs in its order. */
 bool verify_call(Verify *v, const char *function, const VerifyInput *given, size_t n, Tensor *out);
+/* verify_packed.c: what the functions without padding make of a case, as the others lay it out; no data where the program has
+ * none or a mask has holes. */
+typedef struct VerifyCase {
+    Tensor *ids, *mask, *targets, *labels; /* targets NULL: encoded alone */
+} VerifyCase;
+typedef struct VerifyPacked {
+    Tensor hidden, logits, logprob;
+} VerifyPacked;
+bool verify_packed(Verify *v, const VerifyCase *c, VerifyPacked *out);
 /* Sets the symbols; whether the model's bounds, or the constants of a static export, take these extents. */
 bool verify_fits(Verify *v, const Tensor *ids, int64_t targets);
 
