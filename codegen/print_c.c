@@ -214,6 +214,17 @@ static void print_splat(CPrinter *p, const LExpr *e) {
     }
 }
 
+static void print_zip(CPrinter *p, const LExpr *e) {
+    CHECK(!p->lane);
+    text_printf(p->out, "MOEC_SHUFFLE(%u, ", e->lanes);
+    print_expr(p, e->a);
+    text_printf(p->out, ", ");
+    print_expr(p, e->b);
+    for (uint32_t l = 0; l < e->lanes; l++)
+        text_printf(p->out, ", %u", (l % 2 ? e->lanes : 0) + (e->i ? e->lanes / 2 : 0) + l / 2);
+    text_add(p->out, ")", 1);
+}
+
 /* A splat as an operand beside a vector. */
 static const LExpr *beside_vector(const LExpr *e, const LExpr *other) {
     return e->kind == LE_SPLAT && other->kind != LE_SPLAT ? e->a : e;
@@ -358,6 +369,7 @@ static void print_expr(CPrinter *p, const LExpr *e) {
         if (p->lane && e->lanes > 1) text_printf(p->out, "[l]");
         break;
     case LE_SPLAT: print_splat(p, e); break;
+    case LE_ZIP: print_zip(p, e); break;
     case LE_DIM: dim_print_c(p->k->m->dims, e->dim, p->out, c_symbol, p->names); break;
     case LE_OP: print_op(p, e); break;
     case LE_INDEX: print_index(p, e); break;
