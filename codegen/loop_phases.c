@@ -82,6 +82,13 @@ static void append(LBlock *to, const LBlock *b) {
     to->last = b->last;
 }
 
+/* A phase that is alone in its step. */
+static void keep(LoopKernel *k, LStmt *s) {
+    s->next = NULL;
+    LBlock one = {s, s};
+    append(&k->body, &one);
+}
+
 /* The phases at[0..n-1], one block each, as one of one block. */
 static void join_serial(LoopKernel *k, Phase *const *at, uint32_t n) {
     LStmt *s = ls_phase(k, le_int(k, 1));
@@ -129,9 +136,13 @@ static void join_step(LoopKernel *k, Phase *phase, uint32_t n, uint32_t step) {
         else
             blocks[n_blocks++] = &phase[i];
     }
-    if (n_serial)
+    if (n_serial == 1)
+        keep(k, serial[0]->s);
+    else if (n_serial)
         join_serial(k, serial, n_serial);
-    if (n_blocks)
+    if (n_blocks == 1)
+        keep(k, blocks[0]->s);
+    else if (n_blocks)
         join_blocks(k, blocks, n_blocks);
 }
 
@@ -157,9 +168,7 @@ void loop_join_phases(LoopKernel *k) {
     }
     k->body = (LBlock){NULL, NULL};
     k->line = k->func_line;
-    int64_t own = k->own_end;
     for (uint32_t i = 0; i < steps; i++)
         join_step(k, phase, n, i);
-    k->own_end = own;
     k->line = line;
 }
