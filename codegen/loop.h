@@ -80,7 +80,8 @@ typedef enum LExprKind {
     LE_SELECT, /* a ? b : c */
     LE_CAST,   /* b's value as `type` */
     LE_LOAD,   /* of several lanes: as many elements from the index on */
-    LE_SPLAT   /* a in every lane */
+    LE_SPLAT,  /* a in every lane */
+    LE_ZIP     /* lanes of a and b in turn, variables both: of their first halves, with i = 1 of their second ones */
 } LExprKind;
 
 typedef struct LExpr LExpr;
@@ -176,6 +177,8 @@ typedef struct LoopKernel {
         int64_t most;         /* upper bound of `all` */
     } rows;
     uint32_t n_params; /* of a routine: its first variables, numbers that the caller gives */
+    const struct LoopKernel *as; /* whose code it runs, for rows of its own; NULL: its own */
+    bool lent;                   /* others run its code: that is a function NAME_any of the number of rows, too */
 } LoopKernel;
 
 /* Kinds of vectors that routines have versions for, the widest first; the last one is plain C's: none. */
@@ -186,7 +189,7 @@ typedef struct VectorKind {
     uint32_t rows, vectors; /* a tile's: rows of as many vectors side by side stay in registers */
     uint32_t dot_rows;      /* rows of a tile that needs twice the registers */
 } VectorKind;
-enum { VECTOR_KINDS = 4 };
+enum { VECTOR_KINDS = 4, MAX_LANES = 16 };
 extern const VectorKind vector_kinds[VECTOR_KINDS];
 
 /* A function over buffers and numbers that kernels call. */
@@ -217,6 +220,7 @@ const LExpr *le_select(LoopKernel *k, const LExpr *c, const LExpr *a, const LExp
 const LExpr *le_load(LoopKernel *k, const LBuf *b, const LExpr *index);
 const LExpr *le_load_lanes(LoopKernel *k, const LBuf *b, const LExpr *index, uint32_t lanes);
 const LExpr *le_splat(LoopKernel *k, const LExpr *a, uint32_t lanes);
+const LExpr *le_zip(LoopKernel *k, const LExpr *a, const LExpr *b, bool second);
 /* Index arithmetic, folding 0, 1 and constants. */
 const LExpr *li_add(LoopKernel *k, const LExpr *a, const LExpr *b);
 const LExpr *li_sub(LoopKernel *k, const LExpr *a, const LExpr *b);
@@ -232,6 +236,7 @@ LStmt *ls_for(LoopKernel *k, LBlock *b, const LExpr *extent, const char *hint);
 LStmt *ls_lanes(LoopKernel *k, LBlock *b, const LExpr *extent, const char *hint);
 LStmt *ls_parallel(LoopKernel *k, LBlock *b, const LExpr *extent, const char *hint);
 uint32_t ls_let(LoopKernel *k, LBlock *b, DType t, const LExpr *a, const char *hint);
+void ls_bind(LoopKernel *k, LBlock *b, uint32_t var, const LExpr *a); /* LET of a variable that is there */
 void ls_set(LoopKernel *k, LBlock *b, uint32_t var, const LExpr *a);
 void ls_store(LoopKernel *k, LBlock *b, const LBuf *buf, const LExpr *index, const LExpr *a);
 LStmt *ls_if(LoopKernel *k, LBlock *b, const LExpr *cond);
@@ -252,6 +257,11 @@ LBuf *loop_own_scratch(LoopKernel *k, DType t, int64_t bytes, Str hint);
 /* Takes away the variables that nothing reads, joins phases that do nothing to others, and places blocks' own scratch;
  * after it nothing may be added. */
 void loop_finish(LoopKernel *k);
+/* Phases that need not wait for each other become one (loop_phases.c). */
+void loop_join_phases(LoopKernel *k);
+
+/* Whether kernels by rows do the same for each, whatever number of rows they have (loop_same.c). */
+bool loop_same_rows(const LoopKernel *a, const LoopKernel *b);
 
 /* ---- lowering (lower*.c) -------------------------------------------------------------------------- */
 

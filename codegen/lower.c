@@ -393,6 +393,21 @@ static void bind_caches(Lower *l, View *out) {
     }
 }
 
+/* What output i is made of is stored where the transpose in front of it puts it; nothing is left to do for the output. */
+static void scatter_output(Lower *l, uint32_t i, View *out) {
+    ValueId from = rows_output(l->f, i);
+    View *w = &out[l->f->output[i]], *to = &out[from];
+    const Type *t = &l->f->value[from].type;
+    bool several = !dim_is(l->t, t->dim[0], 1);
+    *to = (View){.buf = w->buf, .offset = w->offset, .rank = lower_rank(l, from), .stride = {w->stride[2], w->stride[1]}};
+    for (int a = 2; a < to->rank; a++) to->stride[a] = w->stride[a + 1];
+    to->run = several ? le_dim(l->k, t->dim[1]) : NULL;
+    to->apart = w->stride[0];
+    if (!several) to->offset = li_mul(l->k, l->row0, le_dim(l->k, to->stride[0]));
+    l->view[l->f->output[i]] = *w;
+    l->scattered[from] = true;
+}
+
 /* Offsets of row-carrying arguments move with the tile. */
 static void tile_args(Lower *l, View *out) {
     const Func *f = l->f;
@@ -402,6 +417,10 @@ static void tile_args(Lower *l, View *out) {
     }
     for (uint32_t i = 0; i < f->n_outputs; i++) {
         View *w = &out[f->output[i]];
+        if (!l->row[f->output[i]]) {
+            scatter_output(l, i, out);
+            continue;
+        }
         w->offset = li_mul(l->k, l->row0, le_dim(l->k, w->stride[0]));
     }
 }
@@ -409,7 +428,7 @@ static void tile_args(Lower *l, View *out) {
 /* Up to so many rows run phase by phase, columns in parallel; from there on tiles of rows do. */
 static void open_rows(Lower *l, View *out) {
     LoopKernel *k = l->k;
-    const Type *t = &l->f->value[l->f->output[0]].type;
+    const Type *t = &l->f->value[rows_output(l->f, 0)].type;
     l->rows = dim_const(l->t, 1);
     for (int i = 0; i < l->n_row; i++) l->rows = dim_mul(l->t, l->rows, t->dim[i]);
     int64_t most = dim_upper(l->t, l->rows), tile = l->o->tile_rows;
@@ -457,6 +476,7 @@ LoopKernel *lower_kernel(Module *m, const Func *f, const LowerOptions *o, Arena 
     l.uses = func_uses(a, f);
     l.view = arena_array(a, f->n_values, sizeof *l.view);
     l.row = arena_array(a, f->n_values, sizeof *l.row);
+    l.scattered = arena_array(a, f->n_values, sizeof *l.scattered);
     l.block = &l.k->body;
     View *out = arena_array(a, f->n_values, sizeof *out);
     l.n_row = choose_rows(&l);

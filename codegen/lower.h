@@ -23,6 +23,8 @@ typedef struct View {
     int rank;                    /* collapsed */
     Dim stride[MOEC_MAX_RANK];   /* in elements */
     const LExpr *origin; /* elements in front of the first one that is there; NULL: none */
+    const LExpr *run;    /* rows come in runs of so many, `apart` from one to the next; NULL: all rows are stride[0] apart */
+    Dim apart;
 } View;
 
 /* A value in words, with what products of integers need of its rows (tile.h); words NULL: not there. */
@@ -43,6 +45,7 @@ typedef struct Lower {
     const LBuf **left;    /* value as panels of rows, where it is there (lower_panel.c) */
     bool *streamed;       /* product that is computed where it is read (lower_panel.c) */
     bool *row;            /* value carries the row axes */
+    bool *scattered;      /* value that an output is made of which has its rows elsewhere (rows_output) */
     int n_row;            /* row axes, 0 when not row-local */
     Dim rows;             /* their product */
     const LExpr *row0;    /* first row of the tile */
@@ -100,6 +103,16 @@ bool lower_has_sources(const Lower *l, ValueId v);
 bool lower_streams(Lower *l, ValueId v, const View *to);
 /* Stores a product by panels as a whole. */
 bool lower_panels(Lower *l, const Node *n, const View *to, bool accumulate);
+
+/* ---- routines over lines, [n,PANEL_COLUMNS] or narrow ones (lower_routine.c) */
+
+/* C[columns,rows] = A[rows,columns] turned around. */
+void lower_turn(Lower *l, const LMatrix *a, const LMatrix *c, const LExpr *rows, const LExpr *columns);
+/* Lines of b from `line` on. */
+LMatrix lower_lines(Lower *l, const LBuf *b, const LExpr *line);
+/* Lines C[rows] (+)= A[rows,depth] times lines B[depth]; how A is stored, `left` says, and B's ld how wide lines are. */
+void lower_multiply_lines(Lower *l, Left left, const LMatrix *a, const LMatrix *b, const LMatrix *c, const LExpr *rows,
+                          const LExpr *depth, bool add);
 
 /* Stores v, the only result of its node. `to` is its storage. */
 bool lower_into(Lower *l, ValueId v, const View *to);

@@ -85,8 +85,12 @@ bool lower_scratch(Lower *l, ValueId v, View *out) {
 }
 
 const LExpr *view_index(const Lower *l, const View *w, const LExpr *const *idx) {
-    const LExpr *e = w->offset;
-    for (int a = 0; a < w->rank; a++) e = li_add(l->k, e, li_mul(l->k, idx[a], le_dim(l->k, w->stride[a])));
+    const LExpr *e = w->offset, *row = w->run ? li_add(l->k, l->row0, idx[0]) : idx[0];
+    if (w->run) {
+        e = li_add(l->k, e, li_mul(l->k, li_div(l->k, row, w->run), le_dim(l->k, w->apart)));
+        e = li_add(l->k, e, li_mul(l->k, li_mod(l->k, row, w->run), le_dim(l->k, w->stride[0])));
+    }
+    for (int a = w->run ? 1 : 0; a < w->rank; a++) e = li_add(l->k, e, li_mul(l->k, idx[a], le_dim(l->k, w->stride[a])));
     return w->origin ? li_sub(l->k, e, w->origin) : e;
 }
 

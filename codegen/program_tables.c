@@ -56,7 +56,9 @@ static const Field moec_seq2seq_fields[] = {
     F(moec_seq2seq, encode, I32), F(moec_seq2seq, cross, I32),  F(moec_seq2seq, step, I32),
     F(moec_seq2seq, score, I32),  F(moec_seq2seq, train, I32),  F(moec_seq2seq, routers, I32),
     F(moec_seq2seq, batch, I32),  F(moec_seq2seq, source, I32), F(moec_seq2seq, target, I32),
-    F(moec_seq2seq, past, I32),
+    F(moec_seq2seq, past, I32),   F(moec_seq2seq, tokens, I32),
+    F(moec_seq2seq, encode_packed, I32), F(moec_seq2seq, cross_packed, I32),
+    F(moec_seq2seq, step_packed, I32),   F(moec_seq2seq, score_packed, I32),
 };
 static const Field moec_program_fields[] = {
     F(moec_program, abi, U32),           F(moec_program, name, TEXT),
@@ -412,9 +414,19 @@ static bool can_decode(const Module *m) {
     return m->s2s.present && module_find(m, "encode") && module_find(m, "cross") && module_find(m, "step");
 }
 
+/* Which function has the name; -1: none. */
+static void add_function(Filler *t, const Program *p, const Func **entry, const char *name) {
+    int index = -1;
+    for (uint32_t i = 0; i < p->n_functions; i++)
+        if (str_is(entry[i]->name, name))
+            index = (int)i;
+    add_int(t, index);
+}
+
 static const char *fill_seq2seq(Program *p, const Func **entry) {
     static const char *const function[] = {"encode", "cross", "step", "score", "train", "routers"};
-    static const char *const symbol[] = {"B", "S", "T", "P"};
+    static const char *const symbol[] = {"B", "S", "T", "P", "N"};
+    static const char *const packed[] = {"encode_packed", "cross_packed", "step_packed", "score_packed"};
     const Seq2Seq *s = &p->m->s2s;
     Filler t = filler(p, &seq2seq_record, can_decode(p->m));
     if (!t.room)
@@ -425,15 +437,12 @@ static const char *fill_seq2seq(Program *p, const Func **entry) {
     add_int(&t, s->vocab);
     add_int(&t, s->width);
     add_int(&t, sentence_width(p, entry));
-    for (size_t j = 0; j < sizeof function / sizeof *function; j++) {
-        int index = -1;
-        for (uint32_t i = 0; i < p->n_functions; i++)
-            if (str_is(entry[i]->name, function[j]))
-                index = (int)i;
-        add_int(&t, index);
-    }
+    for (size_t j = 0; j < sizeof function / sizeof *function; j++)
+        add_function(&t, p, entry, function[j]);
     for (size_t j = 0; j < sizeof symbol / sizeof *symbol; j++)
         add_int(&t, symbol_index(p, symbol[j]));
+    for (size_t j = 0; j < sizeof packed / sizeof *packed; j++)
+        add_function(&t, p, entry, packed[j]);
     return finish(p, &t, "seq2seq", true);
 }
 

@@ -14,6 +14,8 @@ static const struct {
 } kinds[] = {
     {"encode", "encoder", NULL}, {"cross", "decoder", NULL}, {"step", "decoder", NULL},
     {"score", "decoder", NULL},  {"train", "train_forward", "train_backward"},
+    {"encode_packed", "encoder", NULL}, {"cross_packed", "decoder", NULL},
+    {"step_packed", "decoder", NULL},   {"score_packed", "decoder", NULL},
 };
 
 static const struct {

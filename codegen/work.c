@@ -18,10 +18,11 @@ static Dim matmul_terms(DimTable *t, const Func *f, const Node *n) {
     return dim_mul(t, type_count(t, &f->value[n->out].type), a->dim[a->rank - (node_int(n, AT_ta, 0) ? 2 : 1)]);
 }
 
-/* Elements of the queries [B,T,H*D] with each of S keys. */
+/* Elements of the queries [B,T,H*D] with each of S keys; of packed keys with those of an example as long as the mean. */
 static Dim attention_terms(DimTable *t, const Func *f, const Node *n) {
     uint32_t q = n->op == OP_attention_grad;
-    return dim_mul(t, type_count(t, operand(f, n, q)), operand(f, n, q + 1)->dim[1]);
+    Dim terms = dim_mul(t, type_count(t, operand(f, n, q)), operand(f, n, q + 1)->dim[1]);
+    return !q && n->n_in > 9 && n->in[9] != NONE ? dim_floordiv(t, terms, operand(f, n, 9)->dim[0]) : terms;
 }
 
 /* Elements of x [B,T,d] with each word of the vocabulary. */

@@ -1,15 +1,20 @@
 /* derive: the functions a sequence-to-sequence model is run by, from its encoder and its decoder.
  *
  *   encode(input_ids, attention_mask) -> hidden
- *   cross(hidden) -> cross_kv               keys and values of every decoder layer side by side
+ *   cross(hidden) -> cross_kv               keys and values of every decoder layer, head by head
  *   step(token, cross_kv, attention_mask, self_k_0, self_v_0, ...) -> logits, token, self_k_0, ...
  *   score(decoder_input_ids, cross_kv, attention_mask, labels) -> logprob, logits
  *   train(...) -> losses, gradients         and `routers`, with --train: derive_train.c
  *
+ * and the same without padding, where derive_packed.c finds that they can be, all tokens of a batch in one row:
+ *
+ *   encode_packed(packed_ids, spans) -> packed_hidden         cross_packed(packed_hidden, spans) -> packed_kv
+ *   step_packed, score_packed: packed_kv, spans in the place of cross_kv, attention_mask
+ *
  * An input `sentence` goes to every function that reads it. step is the decoder's body with one token: an
  * analysis proves that outside attention no value of one position depends on another, so the earlier
  * positions enter by their self-attention keys and values alone. Canonical symbols: B rows, S source tokens,
- * T target tokens, P past tokens. */
+ * T target tokens, P past tokens, N source tokens of all rows together. */
 #include "derive_impl.h"
 #include "pass.h"
 
@@ -17,7 +22,7 @@
 
 /* ---- canonical symbols ---- */
 
-static void rename_add(Renames *r, DimTable *t, Dim from, Dim to) {
+void rename_add(Renames *r, DimTable *t, Dim from, Dim to) {
     uint32_t sym;
     if (!dim_as_sym(t, from, &sym))
         return;
@@ -42,7 +47,7 @@ Dim rename_dim(const Renames *r, DimTable *t, Dim d) {
 }
 
 /* A symbol that takes part on both sides is renamed by way of a third one. */
-static void rename_finish(Renames *r, DimTable *t) {
+void rename_finish(Renames *r, DimTable *t) {
     for (uint32_t i = 0; i < r->n; i++) {
         r->mid[i] = r->to[i];
         for (uint32_t k = 0; k < r->n; k++) {
@@ -134,6 +139,11 @@ ValueId copied(Deriver *dv, Copy *c, ValueId v) {
     return c->map[v];
 }
 
+/* Spans say which keys there are: no mask. */
+static bool is_packed(const Deriver *dv, const Copy *c, const Node *n) {
+    return c->spans != NONE && n->op == OP_attention && (c->old == dv->enc || dv->tag[n->in[1]] < 0);
+}
+
 /* Marks what `out` needs, not looking behind values that are mapped already. */
 bool *needed(Deriver *dv, const Copy *c, const ValueId *out, uint32_t n_out) {
     const Func *f = c->old;
@@ -146,14 +156,14 @@ bool *needed(Deriver *dv, const Copy *c, const ValueId *out, uint32_t n_out) {
         for (uint32_t k = 0; k < n->n_out; k++)
             wanted |= mark[n->out + k] && c->map[n->out + k] == NONE;
         for (uint32_t k = 0; wanted && k < n->n_in; k++)
-            if (n->in[k] != NONE)
+            if (n->in[k] != NONE && !(k == KEEP_OPERAND && is_packed(dv, c, n)))
                 mark[n->in[k]] = true;
     }
     return mark;
 }
 
 Copy copy_into(Deriver *dv, const Func *old, Func *f, const Renames *names) {
-    Copy c = {.old = old, .f = f, .names = names};
+    Copy c = {.old = old, .f = f, .names = names, .spans = NONE};
     c.map = arena_array(dv->a, old->n_values + 1, sizeof *c.map);
     for (uint32_t i = 0; i < old->n_values; i++)
         c.map[i] = NONE;
@@ -189,6 +199,33 @@ static bool is_self(const Copy *c, const Node *n) {
     return n->op == OP_attention && c->tag && c->tag[n->in[1]] >= 0;
 }
 
+/* ---- keys and values that generation keeps: head by head, so that attention of one query reads each from end to end ---- */
+
+static int64_t heads_of(const Node *attention) {
+    return node_int(attention, AT_heads, 1);
+}
+
+/* v [B,S,heads*width] as [B,S,heads,width]. */
+static ValueId heads_apart(Deriver *dv, Func *f, ValueId v, int64_t heads) {
+    const Type *t = &f->value[v].type;
+    Dim n = dim_const(dv->m->dims, heads), dim[4] = {t->dim[0], t->dim[1], n, dim_floordiv(dv->m->dims, t->dim[2], n)};
+    return build_reshape(dv->m, f, v, 4, dim, (Str){0});
+}
+
+/* v [B,heads,S,width] as [B,S,heads*width]. */
+static ValueId side_by_side(Deriver *dv, Func *f, ValueId v) {
+    static const int64_t perm[4] = {0, 2, 1, 3};
+    const Type *t = &f->value[v].type;
+    Dim dim[3] = {t->dim[0], t->dim[2], dim_mul(dv->m->dims, t->dim[1], t->dim[3])};
+    return build_reshape(dv->m, f, build_transpose(dv->m, f, v, perm, (Str){0}), 3, dim, (Str){0});
+}
+
+static Type type_by_heads(Deriver *dv, Type t, int64_t heads) {
+    Dim n = dim_const(dv->m->dims, heads);
+    Dim dim[4] = {t.dim[0], n, t.dim[1], dim_floordiv(dv->m->dims, t.dim[2], n)};
+    return type_ranked(t.dtype, 4, dim);
+}
+
 /* Copies all nodes marked; in step self attentions read the past too. */
 void copy_body(Deriver *dv, Copy *c, const bool *mark) {
     Module *m = dv->m;
@@ -201,8 +238,13 @@ void copy_body(Deriver *dv, Copy *c, const bool *mark) {
         if (!wanted)
             continue;
         ValueId *in = arena_array(dv->a, n->n_in + 1, sizeof *in);
+        bool packed = is_packed(dv, c, n);
         for (uint32_t k = 0; k < n->n_in; k++)
-            in[k] = copied(dv, c, n->in[k]);
+            in[k] = packed && k == KEEP_OPERAND ? NONE : copied(dv, c, n->in[k]);
+        if (packed) {
+            packed_attention(dv, c, n, in);
+            continue;
+        }
         if (n->op == OP_dropout || n->op == OP_jitter) {
             c->map[n->out] = c->train ? train_noise(dv, c, n, in[0]) : in[0];
             continue;
@@ -217,10 +259,12 @@ void copy_body(Deriver *dv, Copy *c, const bool *mark) {
                 train_node(dv, c, n);
             continue;
         }
-        Attr axis = attr_i(AT_axis, 1);
+        Attr axis = attr_i(AT_axis, 2);
         for (uint32_t k = 0; k < 2; k++) {
-            ValueId pair[2] = {c->past[layer * 2 + k], in[1 + k]};
-            in[1 + k] = c->grown[layer * 2 + k] = func_node(m, c->f, OP_append, pair, 2, &axis, 1, n->origin);
+            Type t = type_by_heads(dv, c->f->value[in[1 + k]].type, heads_of(n));
+            ValueId pair[2] = {c->past[layer * 2 + k], build_reshape(m, c->f, in[1 + k], 4, t.dim, (Str){0})}; /* of one token */
+            c->grown[layer * 2 + k] = func_node(m, c->f, OP_append, pair, 2, &axis, 1, n->origin);
+            in[1 + k] = side_by_side(dv, c->f, c->grown[layer * 2 + k]);
         }
         layer++;
         Attr attrs[8];
@@ -298,7 +342,19 @@ static void mask_input(Deriver *dv, Copy *c, ValueId mask) {
     func_input(dv->m, c->f, str_c("attention_mask"), type_ranked(DT_I64, 2, dim));
 }
 
-/* ---- the four functions ---- */
+/* What tells the keys of a row: the mask, or its span of the packed ones. */
+static void keys_input(Deriver *dv, Copy *c, ValueId mask, bool packed) {
+    if (packed)
+        c->spans = spans_input(dv, c->f);
+    else
+        mask_input(dv, c, mask);
+}
+
+static const char *named(bool packed, const char *plain, const char *other) {
+    return packed ? other : plain;
+}
+
+/* ---- the four functions, each with padding and without ---- */
 
 /* A result in f32, whatever the model's files round it to. */
 ValueId unrounded(const Func *f, ValueId v) {
@@ -309,39 +365,52 @@ ValueId unrounded(const Func *f, ValueId v) {
                : v;
 }
 
-static bool make_encode(Deriver *dv) {
+static bool make_encode(Deriver *dv, bool packed) {
     Module *m = dv->m;
-    Copy c = copy_begin(dv, dv->enc, "encode", &dv->enc_names);
-    copy_input(dv, &c, dv->ein.ids, "input_ids", DT_I64);
-    mask_input(dv, &c, dv->ein.mask);
+    Copy c = copy_begin(dv, dv->enc, named(packed, "encode", "encode_packed"), packed ? &dv->enc_packed : &dv->enc_names);
+    copy_input(dv, &c, dv->ein.ids, named(packed, "input_ids", "packed_ids"), DT_I64);
+    keys_input(dv, &c, dv->ein.mask, packed);
     ValueId out = unrounded(dv->enc, dv->enc->output[0]);
     bool *mark = needed(dv, &c, &out, 1);
     sentence_input(dv, &c, dv->ein.sentence, mark);
     if (stray_input(dv, &c, mark))
         return false;
     copy_body(dv, &c, mark);
-    func_output(m, c.f, copied(dv, &c, out), str_c("hidden"));
+    func_output(m, c.f, copied(dv, &c, out), str_c(named(packed, "hidden", "packed_hidden")));
     func_end(m, c.f, NONE);
     return true;
 }
 
-/* Keys and values of all cross attentions, in layer order. */
+/* Keys and values of all cross attentions, in layer order. NULL after reporting layers that differ in their heads, or none. */
 static ValueId *cross_values(Deriver *dv, uint32_t *n) {
     const Func *f = dv->dec;
     ValueId *kv = arena_array(dv->a, (size_t)f->n_nodes * 2 + 1, sizeof *kv);
+    bool alike = true;
     *n = 0;
-    for (NodeId i = 0; i < f->n_nodes; i++)
-        if (f->node[i].op == OP_attention && dv->tag[f->node[i].in[1]] < 0) {
-            kv[(*n)++] = f->node[i].in[1];
-            kv[(*n)++] = f->node[i].in[2];
+    for (NodeId i = 0; i < f->n_nodes; i++) {
+        const Node *at = &f->node[i];
+        if (at->op != OP_attention || dv->tag[at->in[1]] >= 0)
+            continue;
+        if (*n == 0)
+            dv->cross_heads = heads_of(at);
+        alike = alike && heads_of(at) == dv->cross_heads;
+        for (uint32_t k = 1; k < 3; k++) {
+            kv[(*n)++] = at->in[k];
+            alike = alike && f->value[at->in[k]].type.dim[2] == f->value[kv[0]].type.dim[2];
         }
-    return kv;
+    }
+    if (*n > 0 && alike)
+        return kv;
+    diag_error(dv->d, DIAG_MATCH_T5, NULL, *n == 0 ? "the decoder has no cross attention" : "the decoder's layers differ in their heads");
+    return NULL;
 }
 
-static bool make_cross(Deriver *dv, const ValueId *kv, uint32_t n) {
+static bool make_cross(Deriver *dv, const ValueId *kv, uint32_t n, bool packed) {
     Module *m = dv->m;
-    Copy c = copy_begin(dv, dv->dec, "cross", &dv->dec_names);
-    copy_input(dv, &c, dv->din.hidden, "hidden", DT_F32);
+    Copy c = copy_begin(dv, dv->dec, named(packed, "cross", "cross_packed"), packed ? &dv->dec_packed : &dv->dec_names);
+    copy_input(dv, &c, dv->din.hidden, named(packed, "hidden", "packed_hidden"), DT_F32);
+    if (packed)
+        keys_input(dv, &c, NONE, true); /* whose tokens they are; nothing reads it */
     bool *mark = needed(dv, &c, kv, n);
     if (dv->din.mask != NONE && mark[dv->din.mask])
         mask_input(dv, &c, dv->din.mask);
@@ -351,33 +420,36 @@ static bool make_cross(Deriver *dv, const ValueId *kv, uint32_t n) {
     copy_body(dv, &c, mark);
     ValueId *parts = arena_array(dv->a, n, sizeof *parts);
     for (uint32_t i = 0; i < n; i++)
-        parts[i] = copied(dv, &c, kv[i]);
-    func_output(m, c.f, build_concat(m, c.f, parts, n, 2, (Str){0}), str_c("cross_kv"));
+        parts[i] = heads_apart(dv, c.f, copied(dv, &c, kv[i]), dv->cross_heads);
+    static const int64_t by_heads[4] = {0, 2, 1, 3};
+    ValueId all = build_transpose(m, c.f, build_concat(m, c.f, parts, n, 2, (Str){0}), by_heads, (Str){0});
+    func_output(m, c.f, all, str_c(named(packed, "cross_kv", "packed_kv")));
     func_end(m, c.f, NONE);
     return true;
 }
 
 /* Input cross_kv, its slices in the place of the keys and values. */
-static void cross_input(Deriver *dv, Copy *c, const ValueId *kv, uint32_t n) {
+static void cross_input(Deriver *dv, Copy *c, const ValueId *kv, uint32_t n, bool packed) {
     Module *m = dv->m;
-    Type t = rename_type(dv, dv->dec->value[kv[0]].type, c->names);
-    Dim inner = t.dim[2];
-    t.dim[2] = dim_mul(m->dims, inner, dim_const(m->dims, n));
-    ValueId all = func_input(m, c->f, str_c("cross_kv"), t);
+    Type t = rename_type(dv, dv->dec->value[kv[0]].type, packed ? &dv->dec_packed : c->names);
+    int64_t heads = dv->cross_heads;
+    t.dim[2] = dim_mul(m->dims, t.dim[2], dim_const(m->dims, n));
+    ValueId all = func_input(m, c->f, str_c(named(packed, "cross_kv", "packed_kv")), type_by_heads(dv, t, n * heads));
     for (uint32_t i = 0; i < n; i++)
-        if (c->map[kv[i]] == NONE)
-            c->map[kv[i]] =
-                build_slice(m, c->f, all, 2, dim_mul(m->dims, inner, dim_const(m->dims, i)), inner, (Str){0});
+        if (c->map[kv[i]] == NONE) {
+            Dim first = dim_const(m->dims, i * heads), some = dim_const(m->dims, heads);
+            c->map[kv[i]] = side_by_side(dv, c->f, build_slice(m, c->f, all, 1, first, some, (Str){0}));
+        }
 }
 
-static bool make_step(Deriver *dv, const ValueId *kv, uint32_t n, ValueId logits) {
+static bool make_step(Deriver *dv, const ValueId *kv, uint32_t n, ValueId logits, bool packed) {
     Module *m = dv->m;
-    Copy c = copy_begin(dv, dv->dec, "step", &dv->dec_names);
+    Copy c = copy_begin(dv, dv->dec, named(packed, "step", "step_packed"), &dv->dec_names);
     c.tag = dv->tag;
     c.one = true;
     copy_input(dv, &c, dv->din.ids, "token", DT_I64);
-    cross_input(dv, &c, kv, n);
-    mask_input(dv, &c, dv->din.mask);
+    cross_input(dv, &c, kv, n, packed);
+    keys_input(dv, &c, dv->din.mask, packed);
     c.past = arena_array(dv->a, n, sizeof *c.past);
     c.grown = arena_array(dv->a, n, sizeof *c.grown);
     uint32_t layer = 0;
@@ -388,8 +460,8 @@ static bool make_step(Deriver *dv, const ValueId *kv, uint32_t n, ValueId logits
         for (uint32_t k = 0; k < 2; k++) {
             Type t = rename_type(dv, dv->dec->value[at->in[1 + k]].type, c.names);
             t.dim[1] = dv->P;
-            c.past[layer * 2 + k] =
-                func_input(m, c.f, str_c(arena_printf(m->arena, "self_%c_%u", "kv"[k], layer)), t);
+            c.past[layer * 2 + k] = func_input(m, c.f, str_c(arena_printf(m->arena, "self_%c_%u", "kv"[k], layer)),
+                                               type_by_heads(dv, t, heads_of(at)));
         }
         layer++;
     }
@@ -408,13 +480,13 @@ static bool make_step(Deriver *dv, const ValueId *kv, uint32_t n, ValueId logits
     return true;
 }
 
-static bool make_score(Deriver *dv, const ValueId *kv, uint32_t n, ValueId logits) {
+static bool make_score(Deriver *dv, const ValueId *kv, uint32_t n, ValueId logits, bool packed) {
     Module *m = dv->m;
     Str none = {0};
-    Copy c = copy_begin(dv, dv->dec, "score", &dv->dec_names);
+    Copy c = copy_begin(dv, dv->dec, named(packed, "score", "score_packed"), &dv->dec_names);
     copy_input(dv, &c, dv->din.ids, "decoder_input_ids", DT_I64);
-    cross_input(dv, &c, kv, n);
-    mask_input(dv, &c, dv->din.mask);
+    cross_input(dv, &c, kv, n, packed);
+    keys_input(dv, &c, dv->din.mask, packed);
     Type t = rename_type(dv, dv->dec->value[dv->din.ids].type, c.names);
     t.dtype = DT_I64;
     ValueId labels = func_input(m, c.f, str_c("labels"), t);
@@ -556,10 +628,14 @@ static bool derive_all(Deriver *dv, const PassOptions *o) {
         return false;
     uint32_t n;
     ValueId *kv = cross_values(dv, &n);
-    if (n == 0)
-        return diag_error(dv->d, DIAG_MATCH_T5, NULL, "the decoder has no cross attention");
-    return make_encode(dv) && make_cross(dv, kv, n) && make_step(dv, kv, n, logits) &&
-           make_score(dv, kv, n, logits) && (!o->train || (make_train(dv, o, logits) && make_routers(dv, logits)));
+    if (!kv)
+        return false;
+    bool packs = packing_find(dv, kv, n, logits);
+    for (int packed = 0; packed <= packs; packed++)
+        if (!make_encode(dv, packed) || !make_cross(dv, kv, n, packed) || !make_step(dv, kv, n, logits, packed) ||
+            !make_score(dv, kv, n, logits, packed))
+            return false;
+    return (!o->train || (make_train(dv, o, logits) && make_routers(dv, logits)));
 }
 
 bool pass_derive(Module *m, const PassOptions *o, Diag *d) {

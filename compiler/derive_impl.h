@@ -4,7 +4,7 @@
 
 #include "pass.h"
 
-enum { MAX_RENAMES = 8 };
+enum { MAX_RENAMES = 8, KEEP_OPERAND = 4, SPANS_OPERAND = 9 /* operands of attention */ };
 
 typedef struct Renames {
     uint32_t from[MAX_RENAMES];
@@ -22,8 +22,9 @@ typedef struct Deriver {
     Arena *a;
     const Func *enc, *dec;
     Inputs ein, din;
-    Renames enc_names, dec_names;
-    Dim B, S, P;
+    Renames enc_names, dec_names, enc_packed, dec_packed; /* packed: the source tokens of all rows are one row */
+    Dim B, S, P, N;
+    int64_t cross_heads; /* of a cross attention */
     int *tag; /* of the decoder's values: the axis that runs over target tokens, or -1 */
 } Deriver;
 
@@ -54,6 +55,7 @@ typedef struct Copy {
     const int *tag;
     bool one; /* one token: token axes have extent 1 */
     ValueId *past, *grown;
+    ValueId spans; /* of the packed keys; NONE: they are padded */
     Training *train;     /* NULL: for inference */
     bool decoder;        /* train: which of the two this is */
     const bool *dropped; /* train: values of the old function that dropout is applied to */
@@ -74,6 +76,15 @@ ValueId copied(Deriver *dv, Copy *c, ValueId v);
 ValueId unrounded(const Func *f, ValueId v); /* a result in f32, whatever the model's files round it to */
 /* An input that is needed and stands for nothing: reported, true. */
 bool stray_input(Deriver *dv, const Copy *c, const bool *mark);
+
+void rename_add(Renames *r, DimTable *t, Dim from, Dim to);
+void rename_finish(Renames *r, DimTable *t); /* when all have been added */
+
+/* derive_packed.c: whether the four functions can do without padding; sets dv's packed renames and N. */
+bool packing_find(Deriver *dv, const ValueId *kv, uint32_t n_kv, ValueId logits);
+ValueId spans_input(Deriver *dv, Func *f);
+/* n over packed keys; in: its operands as copied. */
+void packed_attention(Deriver *dv, Copy *c, const Node *n, const ValueId *in);
 
 /* derive_train.c */
 bool make_train(Deriver *dv, const PassOptions *o, ValueId logits);

@@ -292,20 +292,38 @@ static void side_by_side(Module *m, Func *f, const bool *shared) {
 
 /* ---- concat of the slices of one value, in order and complete, is the value ------------------------------ */
 
+/* The slice that part v of a concatenation is, or whose columns it has in another axis behind them: [..,H*D] as [..,H,D]. */
+static const Node *slice_behind(const Func *f, ValueId v) {
+    const Node *n = value_node(f, v);
+    if (n && n->op == OP_reshape) {
+        const Type *t = &f->value[v].type, *from = &f->value[n->in[0]].type;
+        if (t->rank != from->rank + 1 || memcmp(t->dim, from->dim, (size_t)(from->rank - 1) * sizeof *t->dim) != 0)
+            return NULL;
+        n = value_node(f, n->in[0]);
+    }
+    return n && n->op == OP_slice ? n : NULL;
+}
+
 static ValueId whole_behind(const Module *m, const Func *f, const Node *n) {
+    const Type *t = &f->value[n->out].type;
     int64_t axis = node_int(n, AT_axis, 0);
     ValueId whole = NONE;
-    Dim at = dim_const(m->dims, 0);
+    Dim at = dim_const(m->dims, 0), count = dim_const(m->dims, 1);
     for (uint32_t i = 0; i < n->n_in; i++) {
-        const Node *s = value_node(f, n->in[i]);
-        if (!s || s->op != OP_slice || (whole != NONE && s->in[0] != whole)) return NONE;
+        const Node *s = slice_behind(f, n->in[i]);
+        if (!s || (whole != NONE && s->in[0] != whole)) return NONE;
         whole = s->in[0];
+        if (f->value[whole].type.rank != t->rank && (f->value[whole].type.rank != axis + 1 || axis + 2 != t->rank)) return NONE;
         const Attr *start = node_attr(s, AT_start), *step = node_attr(s, AT_step);
         for (uint32_t a = 0; a < start->dims.n; a++)
             if ((step && step->ints.v[a] != 1) || start->dims.v[a] != ((int64_t)a == axis ? at : dim_const(m->dims, 0))) return NONE;
-        at = dim_add(m->dims, at, f->value[n->in[i]].type.dim[axis]);
+        at = dim_add(m->dims, at, f->value[s->out].type.dim[axis]);
     }
-    return whole != NONE && type_eq(&f->value[whole].type, &f->value[n->out].type) ? whole : NONE;
+    if (whole == NONE) return NONE;
+    for (int a = (int)axis; a < t->rank; a++) count = dim_mul(m->dims, count, t->dim[a]);
+    const Type *w = &f->value[whole].type;
+    if (w->rank == t->rank) return type_eq(w, t) ? whole : NONE;
+    return w->dim[axis] == count && memcmp(w->dim, t->dim, (size_t)axis * sizeof *t->dim) == 0 ? whole : NONE;
 }
 
 static void join_slices(Module *m, Func *f, const bool *shared) {
@@ -317,7 +335,9 @@ static void join_slices(Module *m, Func *f, const bool *shared) {
         ValueId whole = n->op == OP_concat ? whole_behind(m, f, n) : NONE;
         if (whole != NONE) {
             remark(m, R_whole, f, n, "a concatenation of all slices of a value is that value");
-            remap_set(&r, n->out, remap_value(&r, whole));
+            ValueId v = remap_value(&r, whole);
+            const Type *t = &f->value[n->out].type;
+            remap_set(&r, n->out, f->value[whole].type.rank == t->rank ? v : build_reshape(m, r.f, v, t->rank, t->dim, n->origin));
         } else
             remap_node(&r, n);
     }

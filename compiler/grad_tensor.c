@@ -266,8 +266,11 @@ bool vjp_matmul(Grad *g, const Node *n) {
 bool vjp_attention(Grad *g, const Node *n) {
     enum { MOST = 10 };
     ValueId in[MOST] = {grad_of(g, n, 0)};
-    CHECK(n->n_in < MOST && n->n_attrs < 8);
-    for (uint32_t i = 0; i < n->n_in; i++)
+    if (n->n_in > 9 && n->in[9] != NONE)
+        return grad_refuse(g, n, "packed keys are for inference");
+    CHECK(n->n_attrs < 8);
+    uint32_t n_in = n->n_in < MOST ? n->n_in : MOST - 1;
+    for (uint32_t i = 0; i < n_in; i++)
         in[i + 1] = n->in[i];
     bool bias = n->n_in > 3 && grad_wants(g, n->in[3]);
     Attr attrs[8];
@@ -276,7 +279,7 @@ bool vjp_attention(Grad *g, const Node *n) {
         if (!attr_annotates(n->attrs[i].key))
             attrs[n_attrs++] = n->attrs[i];
     attrs[n_attrs++] = attr_i(AT_k, bias ? 4 : 3);
-    ValueId d = func_node(g->m, g->f, OP_attention_grad, in, n->n_in + 1, attrs, n_attrs, g->origin);
+    ValueId d = func_node(g->m, g->f, OP_attention_grad, in, n_in + 1, attrs, n_attrs, g->origin);
     for (uint32_t i = 0; i < 3; i++)
         grad_add(g, n->in[i], d + i);
     if (bias)

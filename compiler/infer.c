@@ -199,7 +199,7 @@ static bool infer_panels(Infer *x, DType type, int along) {
     if (width < 1)
         return fail(x, "width is not positive");
     Dim columns = t.dim[t.rank - 1], wide = dim_const(d, width);
-    if (type != t.dtype && t.dtype != DT_F32)
+    if (along > 1 && t.dtype != DT_F32)
         return fail(x, "weights in a format are made of f32");
     t.dtype = type;
     t.dim[t.rank] = wide;
@@ -418,10 +418,12 @@ static bool attention_type(Infer *x, uint32_t first, Type *result) {
     const Type *bias = operand(x, first + 3), *keep = operand(x, first + 4);
     const Type *q_segment = operand(x, first + 5), *k_segment = operand(x, first + 6);
     const Type *seed = operand(x, first + 7), *drop = operand(x, first + 8);
+    const Type *spans = first ? NULL : operand(x, 9);
     int64_t heads = integer(x, AT_heads, 0), width, deep;
     if (q->rank != 3 || k->rank != 3 || v->rank != 3)
         return fail(x, "q, k and v need the axes [B,T,H*D]");
-    if (q->dim[0] != k->dim[0] || k->dim[0] != v->dim[0] || k->dim[1] != v->dim[1] || q->dim[2] != k->dim[2])
+    if ((!spans && q->dim[0] != k->dim[0]) || k->dim[0] != v->dim[0] || k->dim[1] != v->dim[1] ||
+        q->dim[2] != k->dim[2])
         return fail(x, "q, k and v do not fit each other");
     if (!dtype_is_float(q->dtype) || k->dtype != q->dtype || v->dtype != q->dtype)
         return fail(x, "q, k and v need one float type");
@@ -440,6 +442,13 @@ static bool attention_type(Infer *x, uint32_t first, Type *result) {
         return fail(x, "seed and drop go together");
     if (seed && (!is_scalar(seed, DT_I64) || !is_scalar(drop, DT_F32)))
         return fail(x, "seed and drop are not i64[] and f32[]");
+    if (spans && (keep || q_segment || seed))
+        return fail(x, "packed keys have neither mask nor segments nor dropout");
+    if (spans && (spans->rank != 2 || spans->dtype != DT_I64 || !dim_is(x->m->dims, spans->dim[1], 2)))
+        return fail(x, "the spans are not i64[B,2]");
+    if (spans && (!dim_is(x->m->dims, k->dim[0], 1) ||
+                  (q->dim[0] != spans->dim[0] && (q->dim[0] != k->dim[0] || q->dim[1] != k->dim[1]))))
+        return fail(x, "packed keys are [1,N,H*D], queries [B,T,H*D] or packed like them");
     *result = *q;
     result->dim[2] = v->dim[2];
     return true;

@@ -7,8 +7,9 @@
 #include <string.h>
 
 typedef struct Attention {
-    const Tensor *q, *k, *v, *bias, *keep, *own, *theirs, *drop;
+    const Tensor *q, *k, *v, *bias, *keep, *own, *theirs, *drop, *spans;
     int64_t B, T, S, heads, width, value_width, R, center, offset, seed;
+    int64_t first; /* key of the example at hand, where keys are packed */
     bool causal;
     double lowest;
     /* of one query */
@@ -25,6 +26,11 @@ static double dot(const double *a, const double *b, int64_t n) {
 
 static void load_row(const Tensor *t, int64_t b, int64_t i, int64_t h, int64_t width, double *to) {
     load_f64(t, (b * t->dim[1] + i) * t->dim[2] + h * width, 1, width, to);
+}
+
+/* Key or value j of example b. */
+static void load_key(const Attention *t, const Tensor *of, int64_t b, int64_t j, int64_t h, int64_t width, double *to) {
+    load_row(of, t->spans ? 0 : b, t->first + j, h, width, to);
 }
 
 static int64_t bias_column(const Attention *t, int64_t i, int64_t j) {
@@ -48,7 +54,7 @@ static void attention_row(Attention *t, int64_t b, int64_t h, int64_t i, const d
         t->score[j] = t->lowest;
         if (!t->kept[j])
             continue;
-        load_row(t->k, b, j, h, t->width, t->line);
+        load_key(t, t->k, b, j, h, t->width, t->line);
         t->score[j] = dot(q, t->line, t->width);
         if (t->bias)
             t->score[j] += tensor_get_f64(t->bias, h * t->R + bias_column(t, i, j));
@@ -73,7 +79,8 @@ static bool attention_open(Step *s, uint32_t first, Attention *t) {
                      .keep = step_in(s, first + 4),
                      .own = step_in(s, first + 5),
                      .theirs = step_in(s, first + 6),
-                     .drop = step_in(s, first + 8)};
+                     .drop = step_in(s, first + 8),
+                     .spans = first ? NULL : step_in(s, 9)};
     const Tensor *seed = step_in(s, first + 7);
     const Attr *offset = node_attr(s->n, AT_offset);
     if (t->q->rank != 3 || t->k->rank != 3 || t->v->rank != 3)
@@ -87,7 +94,7 @@ static bool attention_open(Step *s, uint32_t first, Attention *t) {
     t->seed = seed ? tensor_get_i64(seed, 0) : 0;
     t->B = t->q->dim[0], t->T = t->q->dim[1], t->S = t->k->dim[1];
     int64_t wide = t->q->dim[2], deep = t->v->dim[2];
-    bool fits = t->k->dim[0] == t->B && t->v->dim[0] == t->B && t->v->dim[1] == t->S &&
+    bool fits = t->k->dim[0] == (t->spans ? 1 : t->B) && t->v->dim[0] == t->k->dim[0] && t->v->dim[1] == t->S &&
                 t->k->dim[2] == wide && t->heads > 0 && wide % t->heads == 0 && deep % t->heads == 0;
     if (t->bias)
         fits = fits && t->bias->rank == 2 && t->bias->dim[0] == t->heads && t->bias->dim[1] > 0;
@@ -96,6 +103,11 @@ static bool attention_open(Step *s, uint32_t first, Attention *t) {
     if (t->own)
         fits = fits && t->theirs && t->own->rank == 2 && t->own->dim[0] == t->B && t->own->dim[1] == t->T &&
                t->theirs->rank == 2 && t->theirs->dim[0] == t->B && t->theirs->dim[1] == t->S;
+    if (t->spans) {
+        bool own = t->spans->rank == 2 && t->spans->dim[0] == t->B && t->spans->dim[1] == 2;
+        fits = fits && t->spans->rank == 2 && t->spans->dim[1] == 2 && (own || (t->B == 1 && t->T == t->S));
+        t->B = t->spans->dim[0];
+    }
     if (!fits)
         return step_error(s, DIAG_SHAPE_MISFIT, "the operands' extents do not agree");
     t->width = wide / t->heads;
@@ -114,31 +126,53 @@ static void attention_close(Attention *t) {
     mem_free(t->kept);
 }
 
+/* Keys of example b, and where queries are packed like them its queries, of which those before `b` were `*queries`. */
+static bool attention_example(Step *s, Attention *t, int64_t b, int64_t *queries) {
+    if (!t->spans)
+        return true;
+    int64_t from = tensor_get_i64(t->spans, 2 * b), to = tensor_get_i64(t->spans, 2 * b + 1), all = t->k->dim[1];
+    bool packed = t->q->dim[0] != t->B;
+    if (from < 0 || to < from || to > all || (packed && (from != *queries || (b == t->B - 1 && to != all))))
+        return step_error(s, DIAG_SHAPE_INDEX, "span %lld, %lld .. %lld, does not fit %lld keys", (long long)b,
+                          (long long)from, (long long)to, (long long)all);
+    t->first = from;
+    t->S = to - from;
+    *queries = to;
+    if (packed)
+        t->T = t->S;
+    return true;
+}
+
 bool interp_attention(Step *s) {
     Attention t;
     if (!attention_open(s, 0, &t))
         return false;
-    Tensor *out = step_out(s, 0, t.q->dtype, 3, (int64_t[]){t.B, t.T, t.v->dim[2]});
+    int64_t before = 0;
+    bool ok = true, packed = t.q->dim[0] != t.B;
+    Tensor *out = step_out(s, 0, t.q->dtype, 3, (int64_t[]){t.q->dim[0], t.T, t.v->dim[2]});
     double *q = mem_alloc((size_t)(t.width + t.value_width + 1) * sizeof *q), *sum = q + t.width;
-    for (int64_t b = 0; out && b < t.B; b++)
-        for (int64_t i = 0; i < t.T; i++)
+    for (int64_t b = 0; out && ok && b < t.B; b++) {
+        ok = attention_example(s, &t, b, &before);
+        for (int64_t i = 0; ok && i < t.T; i++)
             for (int64_t h = 0; h < t.heads; h++) {
-                load_row(t.q, b, i, h, t.width, q);
+                int64_t row = packed ? t.first + i : b * t.T + i;
+                load_row(t.q, 0, row, h, t.width, q);
                 attention_row(&t, b, h, i, q);
                 memset(sum, 0, (size_t)t.value_width * sizeof *sum);
                 for (int64_t j = 0; j < t.S; j++) {
                     double p = t.score[j] * t.mask[j];
                     if (p == 0)
                         continue;
-                    load_row(t.v, b, j, h, t.value_width, t.line);
+                    load_key(&t, t.v, b, j, h, t.value_width, t.line);
                     for (int64_t c = 0; c < t.value_width; c++)
                         sum[c] += p * t.line[c];
                 }
-                store_f64(out, ((b * t.T + i) * t.heads + h) * t.value_width, t.value_width, sum);
+                store_f64(out, (row * t.heads + h) * t.value_width, t.value_width, sum);
             }
+    }
     mem_free(q);
     attention_close(&t);
-    return out != NULL;
+    return out && ok;
 }
 
 /* ---- the gradient ---- */

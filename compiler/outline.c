@@ -38,6 +38,7 @@ typedef struct Outline {
     uint32_t *of;   /* group of each node, NONE for views, literals and noise */
     uint8_t *noise; /* by value: 0, or over how many nodes it is made of noise */
     bool *is_output;
+    uint32_t *uses;
 } Outline;
 
 enum { NOISE_DEPTH = 6 }; /* operands are walked without a memory of where one has been */
@@ -118,6 +119,9 @@ static bool row_takes(Outline *x, Group *g, uint32_t index, const Node *n) {
         if (n->in[i] != NONE) note_operand(x, g, index, n->in[i]);
     for (uint32_t i = 0; i < n->n_in; i++)
         if (n->in[i] != NONE && !views_local(x, g, n->in[i])) return false;
+    if (n->op == OP_transpose && x->is_output[n->out] && x->uses[n->out] == 1 && x->uses[n->in[0]] == 1 &&
+        value_node(x->f, n->in[0]) && rows_scatters(&g->rows, n))
+        return true; /* as rows_output has it */
     bool local = rows_node(&g->rows, n);
     x->why = local ? "its value is the same for all rows" : g->rows.why;
     return local && g->rows.row[n->out];
@@ -252,7 +256,7 @@ static const struct {
     Op op;
     const char *operand[10];
 } operand_names[] = {
-    {OP_attention, {"q", "k", "v", "bias", "keep", "q_segment", "k_segment", "seed", "drop"}},
+    {OP_attention, {"q", "k", "v", "bias", "keep", "q_segment", "k_segment", "seed", "drop", "spans"}},
     {OP_attention_grad, {"dy", "q", "k", "v", "bias", "keep", "q_segment", "k_segment", "seed", "drop"}},
     {OP_append, {"cache", "row"}},
     {OP_gather, {"table", "index"}},
@@ -508,6 +512,7 @@ bool outline(Module *m, Func *f, Diag *d) {
     x.of = arena_array(x.a, f->n_nodes + 1, sizeof *x.of);
     x.noise = arena_array(x.a, f->n_values + 1, sizeof *x.noise);
     x.is_output = arena_array(x.a, f->n_values + 1, sizeof *x.is_output);
+    x.uses = func_uses(x.a, f);
     bool *escapes = arena_array(x.a, f->n_values + 1, sizeof *escapes);
     for (uint32_t i = 0; i < f->n_outputs; i++) x.is_output[f->output[i]] = escapes[f->output[i]] = true;
     for (uint32_t i = 0; i < f->n_nodes; i++) assign(&x, i);

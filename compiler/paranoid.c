@@ -35,6 +35,19 @@ static bool name_holds(Str s, const char *part)
     return s.n >= strlen(part) && memmem(s.p, s.n, part, strlen(part)) != NULL;
 }
 
+/* All N tokens are those of some row. */
+static void seed_spans(const Module *m, const int64_t *syms, Tensor *t)
+{
+    int64_t tokens = 0, rows = t->dim[0];
+    for (size_t i = 0; i < dim_sym_count(m->dims); i++)
+        if (str_is(dim_sym_at(m->dims, (uint32_t)i)->name, "N"))
+            tokens = syms[i];
+    for (int64_t b = 0; b < rows; b++) {
+        tensor_set_i64(t, 2 * b, b * tokens / rows);
+        tensor_set_i64(t, 2 * b + 1, (b + 1) * tokens / rows);
+    }
+}
+
 static void seed_fill(const Module *m, Str name, uint64_t seed, Tensor *t)
 {
     int64_t count = 0, row = t->rank ? t->dim[t->rank - 1] : 1;
@@ -67,7 +80,10 @@ bool seed_inputs(const Module *m, const Func *f, const int64_t *syms, uint64_t s
                                   diag_show(d, v->name));
         if (!tensor_alloc(a, &in[i]))
             return diag_error(d, DIAG_RUN_INPUT, NULL, "input %s: impossible extents", diag_show(d, v->name));
-        seed_fill(m, v->name, seed, &in[i]);
+        if (str_is(v->name, "spans") && in[i].rank == 2)
+            seed_spans(m, syms, &in[i]);
+        else
+            seed_fill(m, v->name, seed, &in[i]);
     }
     return true;
 }

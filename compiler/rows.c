@@ -154,6 +154,46 @@ static const char *not_invariant(const Node *n) {
     }
 }
 
+static bool swaps_rows(const Func *f, const Node *n) {
+    const Attr *p = n->op == OP_transpose ? node_attr(n, AT_perm) : NULL;
+    if (!p || f->value[n->out].type.rank < 4 || p->ints.v[1] != 2 || p->ints.v[2] != 1)
+        return false;
+    for (uint32_t i = 0; i < p->ints.n; i++)
+        if (i != 1 && i != 2 && p->ints.v[i] != i)
+            return false;
+    return true;
+}
+
+bool rows_scatters(const Rows *r, const Node *n) {
+    return r->n == 2 && swaps_rows(r->f, n) && r->row[n->in[0]];
+}
+
+ValueId rows_output(const Func *f, uint32_t i) {
+    ValueId v = f->output[i];
+    const Node *n = value_node(f, v);
+    uint32_t reads = 0;
+    if (!n || !swaps_rows(f, n) || !value_node(f, n->in[0]))
+        return v;
+    for (uint32_t k = 0; k < f->n_nodes; k++)
+        for (uint32_t j = 0; j < f->node[k].n_in; j++) {
+            if (f->node[k].in[j] == v)
+                return v;
+            reads += f->node[k].in[j] == n->in[0];
+        }
+    for (uint32_t k = 0; k < f->n_outputs; k++)
+        if (f->output[k] == n->in[0] || (k != i && f->output[k] == v))
+            return v;
+    return reads == 1 ? n->in[0] : v;
+}
+
+/* n is the last node of output i, which scatters what the output is made of. */
+static bool ends_scattered(const Rows *r, const Node *n) {
+    for (uint32_t i = 0; i < r->f->n_outputs; i++)
+        if (r->f->output[i] == n->out)
+            return rows_output(r->f, i) != n->out && rows_scatters(r, n);
+    return false;
+}
+
 bool rows_node(Rows *r, const Node *n) {
     bool any = false;
     for (uint32_t i = 0; i < n->n_in; i++)
@@ -189,7 +229,7 @@ bool rows_local(const Module *m, const Func *f, int n_row, bool *row, const Node
     memset(row, 0, f->n_values * sizeof *row);
     *node = NULL;
     *why = "its result has no axes that could be rows";
-    const Type *first = &f->value[f->output[0]].type;
+    const Type *first = &f->value[rows_output(f, 0)].type;
     if (n_row < 1 || first->rank < n_row) return false;
     memcpy(r.dim, first->dim, (size_t)n_row * sizeof(Dim));
     for (uint32_t i = 0; i < f->n_inputs; i++) {
@@ -197,14 +237,14 @@ bool rows_local(const Module *m, const Func *f, int n_row, bool *row, const Node
         row[v] = leads(&r, type_of(&r, v)) && !rows_invariant_use(f, v);
     }
     for (uint32_t i = 0; i < f->n_nodes; i++)
-        if (!rows_node(&r, &f->node[i])) {
+        if (!rows_node(&r, &f->node[i]) && !ends_scattered(&r, &f->node[i])) {
             *node = &f->node[i];
             *why = r.why;
             return false;
         }
     *why = "its results have no rows in common";
     for (uint32_t i = 0; i < f->n_outputs; i++)
-        if (!row[f->output[i]]) return false;
+        if (!row[rows_output(f, i)]) return false;
     return true;
 }
 
@@ -222,7 +262,7 @@ int rows_choose(const Module *m, const Func *f, bool *row, const Node **node, co
             memset(row, 0, f->n_values * sizeof *row);
             return 0;
         }
-    for (int n = f->value[f->output[0]].type.rank - 1; n > 0; n--)
+    for (int n = f->value[rows_output(f, 0)].type.rank - 1; n > 0; n--)
         if (rows_local(m, f, n, row, node, why))
             return n;
     memset(row, 0, f->n_values * sizeof *row);

@@ -18,9 +18,13 @@ typedef struct Rows {
 bool rows_lead(const Rows *r, ValueId v);
 /* Whether node n works row by row, given which of its operands carry rows; marks its results. */
 bool rows_node(Rows *r, const Node *n);
+/* n puts the elements of its operand's rows [A,B,..] elsewhere: a transpose to [A,..,B,..]. A kernel by rows may end in it. */
+bool rows_scatters(const Rows *r, const Node *n);
+/* What output i of kernel f is made of row by row: the operand of a node that scatters it and is all that reads it, or itself. */
+ValueId rows_output(const Func *f, uint32_t i);
 /* v stands somewhere as an operand that must be the same for all rows (a weight, a table). */
 bool rows_invariant_use(const Func *f, ValueId v);
-/* Can f run row by row over the first n_row axes of its outputs? Fills row[] (n_values). Else the node that
+/* Can f run row by row over the first n_row axes of its outputs, as rows_output has them? Fills row[] (n_values). Else the node that
  * cannot, or NULL where it is none of them, and why. */
 bool rows_local(const Module *m, const Func *f, int n_row, bool *row, const Node **node, const char **why);
 

@@ -115,6 +115,27 @@ typedef struct moec_bind {
     void *at; /* outputs: NULL, then what the call allocated, the caller's to free */
 } moec_bind;
 
+/* The inputs of a batch as encode, cross and score take them: without padding where the program has the functions and no mask
+ * has holes. Arrays are borrowed but those of packing. */
+typedef struct moec_inputs {
+    int64_t rows, length;      /* of ids and mask */
+    int64_t *ids, *mask;
+    float *sentence;           /* NULL without */
+    const int32_t *adapter;    /* slot of each row; NULL: 0 */
+    int64_t *sym;
+    int64_t *packed, *spans;   /* NULL: padded */
+    int encode, cross, score;  /* the functions to be called */
+} moec_inputs;
+
+/* Decides how; then in->packed and in->spans are to be freed. Returns an exit code. */
+int moec_inputs_make(const moec_cli *c, moec_inputs *in);
+void moec_inputs_free(moec_inputs *in);
+/* Where the states of row i begin, in tokens. */
+int64_t moec_inputs_at(const moec_inputs *in, int64_t i);
+/* States, to be freed; keys and values of them, likewise. */
+int moec_inputs_encode(moec_cli *c, const moec_inputs *in, float **hidden);
+int moec_inputs_cross(moec_cli *c, const moec_inputs *in, float *hidden, void **cross);
+
 /* Runs a function of the model with inputs and outputs bound by name; outputs not named are thrown away.
  * adapter_of_row as for moec_run_rows. Returns an exit code. */
 int moec_cli_call(moec_cli *c, int index, const int64_t *sym, moec_bind *bind, int n,

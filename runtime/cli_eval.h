@@ -55,7 +55,8 @@ typedef struct moec_window {
     int64_t rows, length, sym[MOEC_SYMBOLS];
     int64_t *ids, *mask; /* [rows, length] */
     float *sentence;     /* [rows, width], NULL without */
-    float *cross;        /* [rows, ...]: row_bytes each */
+    moec_inputs in;      /* these, as they were encoded */
+    void *cross;         /* keys and values; where they are padded [rows, ...]: row_bytes each */
     size_t row_bytes;
 
     double *score; /* of every reference of the window */

@@ -1,5 +1,6 @@
 /* The window of examples that eval works on: its inputs are encoded together, once; then its references are
- * scored as rows that repeat the state of their input, so that rows of different inputs share a batch. */
+ * scored as rows that have, or where they are padded repeat, the keys and values of their input, so that rows of different inputs
+ * share a batch. */
 #include "cli_eval.h"
 
 #include <string.h>
@@ -11,8 +12,9 @@ typedef struct Rows {
     int64_t count, rows, targets; /* rows >= count */
     int64_t example, choice;      /* of the first row */
     int64_t *decoder, *labels;    /* [rows, targets] */
-    int64_t *mask;                /* [rows, length]; these three NULL where the window's own serve */
-    float *sentence, *cross;
+    int64_t *mask, *spans;        /* [rows, length] and NULL; packed: NULL and [rows, 2] */
+    float *sentence;
+    void *cross; /* NULL where it is packed: the window's */
 } Rows;
 
 static void set_symbol(moec_window *w, int symbol, int64_t value) {
@@ -72,23 +74,18 @@ static int find_row_bytes(moec_window *w) {
 
 static int encode(moec_window *w) {
     moec_cli *c = w->c;
-    const moec_seq2seq *q = c->program->seq2seq;
+    float *hidden = NULL;
     int code = make_inputs(w);
-    moec_bind enc[] = {{"input_ids", 0, w->ids},
-                       {"attention_mask", 0, w->mask},
-                       {"sentence", 0, w->sentence},
-                       {"hidden", 1, NULL}};
+    w->in = (moec_inputs){
+        .rows = w->rows, .length = w->length, .ids = w->ids, .mask = w->mask, .sentence = w->sentence, .sym = w->sym};
     if (!code)
-        code = moec_cli_call(c, q->encode, w->sym, enc, 4, NULL);
-    moec_bind cross[] = {{"hidden", 0, enc[3].at},
-                         {"attention_mask", 0, w->mask},
-                         {"sentence", 0, w->sentence},
-                         {"cross_kv", 1, NULL}};
+        code = moec_inputs_make(c, &w->in);
     if (!code)
-        code = moec_cli_call(c, q->cross, w->sym, cross, 4, NULL);
-    w->cross = cross[3].at;
-    moec_mem_free(enc[3].at);
-    return code ? code : find_row_bytes(w);
+        code = moec_inputs_encode(c, &w->in, &hidden);
+    if (!code)
+        code = moec_inputs_cross(c, &w->in, hidden, &w->cross);
+    moec_mem_free(hidden);
+    return code || w->in.packed ? code : find_row_bytes(w);
 }
 
 void moec_window_forget(moec_window *w) {
@@ -97,8 +94,10 @@ void moec_window_forget(moec_window *w) {
     moec_mem_free(w->sentence);
     moec_mem_free(w->cross);
     moec_mem_free(w->score);
+    moec_inputs_free(&w->in);
     w->ids = w->mask = NULL;
-    w->sentence = w->cross = NULL;
+    w->sentence = NULL;
+    w->cross = NULL;
     w->score = NULL;
 }
 
@@ -120,6 +119,7 @@ static void rows_free(Rows *r) {
     moec_mem_free(r->decoder);
     moec_mem_free(r->labels);
     moec_mem_free(r->mask);
+    moec_mem_free(r->spans);
     moec_mem_free(r->sentence);
     moec_mem_free(r->cross);
 }
@@ -134,11 +134,24 @@ static void fill_target(Rows *r, int64_t row, const int64_t *token, int64_t n, c
 
 static void repeat_input(const moec_window *w, Rows *r, int64_t row, int64_t input) {
     int64_t width = w->c->program->seq2seq->sentence_width;
-    memcpy((char *)r->cross + (size_t)row * w->row_bytes,
-           (const char *)w->cross + (size_t)input * w->row_bytes, w->row_bytes);
-    memcpy(r->mask + row * w->length, w->mask + input * w->length, (size_t)w->length * sizeof *r->mask);
+    if (r->spans) {
+        memcpy(r->spans + 2 * row, w->in.spans + 2 * input, 2 * sizeof *r->spans);
+    } else {
+        memcpy((char *)r->cross + (size_t)row * w->row_bytes,
+               (const char *)w->cross + (size_t)input * w->row_bytes, w->row_bytes);
+        memcpy(r->mask + row * w->length, w->mask + input * w->length, (size_t)w->length * sizeof *r->mask);
+    }
     if (r->sentence)
         memcpy(r->sentence + row * width, w->sentence + input * width, (size_t)width * sizeof *r->sentence);
+}
+
+/* Room for what says which keys each row has; false without memory. */
+static int rows_keys(const moec_window *w, Rows *r) {
+    if (w->in.spans)
+        return (r->spans = moec_cli_ids(r->rows, 2, 0)) != NULL;
+    r->mask = moec_cli_ids(r->rows, w->length, 0);
+    r->cross = moec_mem_new((size_t)r->rows, w->row_bytes);
+    return r->mask && r->cross;
 }
 
 /* Up to `batch` references from r->example, r->choice on. */
@@ -155,11 +168,10 @@ static int rows_make(const moec_window *w, Rows *r, int64_t left) {
     r->targets = moec_larger(longest, lo);
     r->decoder = moec_cli_ids(r->rows, r->targets, q->pad);
     r->labels = moec_cli_ids(r->rows, r->targets, MOEC_IGNORED);
-    r->mask = moec_cli_ids(r->rows, w->length, 0);
-    r->cross = moec_mem_new((size_t)r->rows, w->row_bytes);
+    int keys = rows_keys(w, r);
     if (w->sentence)
         r->sentence = moec_mem_new((size_t)r->rows * (size_t)q->sentence_width, sizeof *r->sentence);
-    if (!r->decoder || !r->labels || !r->mask || !r->cross || (w->sentence && !r->sentence))
+    if (!r->decoder || !r->labels || !keys || (w->sentence && !r->sentence))
         return moec_cli_no_memory(c);
     example = r->example, choice = r->choice;
     for (int64_t i = 0; i < r->count; i++, next_row(w, &example, &choice)) {
@@ -181,13 +193,13 @@ static int rows_make(const moec_window *w, Rows *r, int64_t left) {
 static int rows_score(moec_window *w, const Rows *r, double *score) {
     moec_cli *c = w->c;
     const moec_seq2seq *q = c->program->seq2seq;
-    moec_bind bind[] = {{"decoder_input_ids", 0, r->decoder}, {"cross_kv", 0, r->cross},
-                        {"attention_mask", 0, r->mask},       {"labels", 0, r->labels},
+    moec_bind bind[] = {{"decoder_input_ids", 0, r->decoder}, {"cross_kv", 0, r->cross}, {"packed_kv", 0, w->cross},
+                        {"attention_mask", 0, r->mask},       {"spans", 0, r->spans},    {"labels", 0, r->labels},
                         {"sentence", 0, r->sentence},         {"logprob", 1, NULL}};
     set_symbol(w, q->batch, r->rows);
     set_symbol(w, q->target, r->targets);
-    int code = moec_cli_call(c, q->score, w->sym, bind, 6, NULL);
-    const float *logprob = bind[5].at;
+    int code = moec_cli_call(c, w->in.score, w->sym, bind, 8, NULL);
+    const float *logprob = bind[7].at;
     if (!code && !logprob)
         code = moec_cli_error(c, NULL, 0, "function 'score' has no output 'logprob'");
     for (int64_t i = 0; !code && i < r->count; i++) {
@@ -196,7 +208,7 @@ static int rows_score(moec_window *w, const Rows *r, double *score) {
             if (r->labels[i * r->targets + k] != MOEC_IGNORED)
                 score[i] += (double)logprob[i * r->targets + k];
     }
-    moec_mem_free(bind[5].at);
+    moec_mem_free(bind[7].at);
     return code;
 }
 

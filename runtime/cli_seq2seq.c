@@ -22,6 +22,7 @@ typedef struct Batch {
     float *sentence;
     int32_t *adapter; /* slot of each row */
     int64_t sym[MOEC_SYMBOLS];
+    moec_inputs in; /* of encode and score, which make them */
 } Batch;
 
 static void batch_free(Batch *b) {
@@ -31,6 +32,7 @@ static void batch_free(Batch *b) {
     moec_mem_free(b->labels);
     moec_mem_free(b->sentence);
     moec_mem_free(b->adapter);
+    moec_inputs_free(&b->in);
 }
 
 int64_t *moec_cli_ids(int64_t rows, int64_t n, int64_t fill) {
@@ -230,13 +232,15 @@ int moec_cmd_generate(moec_cli *c) {
 /* ---- encode ---- */
 
 static int call_encode(moec_cli *c, Batch *b, float **hidden) {
-    moec_bind bind[] = {{"input_ids", 0, b->ids},
-                        {"attention_mask", 0, b->mask},
-                        {"sentence", 0, b->sentence},
-                        {"hidden", 1, NULL}};
-    int code = moec_cli_call(c, c->program->seq2seq->encode, b->sym, bind, 4, b->adapter);
-    *hidden = bind[3].at;
-    return code || *hidden ? code : moec_cli_error(c, NULL, 0, "function 'encode' has no output 'hidden'");
+    b->in = (moec_inputs){.rows = b->rows,
+                          .length = b->length,
+                          .ids = b->ids,
+                          .mask = b->mask,
+                          .sentence = b->sentence,
+                          .adapter = b->adapter,
+                          .sym = b->sym};
+    int code = moec_inputs_make(c, &b->in);
+    return code ? code : moec_inputs_encode(c, &b->in, hidden);
 }
 
 static int write_states(Job *job, moec_output *file, const Batch *b, const float *hidden, int64_t longest) {
@@ -248,7 +252,7 @@ static int write_states(Job *job, moec_output *file, const Batch *b, const float
     moec_status s = MOEC_OK;
     moec_sink sink = moec_cli_sink(c);
     for (size_t i = 0; !s && i < b->count; i++) {
-        const float *row = hidden + (int64_t)i * b->length * width;
+        const float *row = hidden + moec_inputs_at(&b->in, (int64_t)i) * width;
         int64_t n = job->all.item[b->first + i].input.n;
         if (file) {
             s = moec_output_write(file, row, (uint64_t)(n * width) * sizeof *row, sink);
@@ -311,34 +315,27 @@ int moec_cmd_encode(moec_cli *c) {
 
 /* ---- score ---- */
 
+static int call_score(moec_cli *c, Batch *b, void *cross, float **logprob) {
+    moec_bind bind[] = {{"decoder_input_ids", 0, b->decoder}, {"cross_kv", 0, cross},    {"packed_kv", 0, cross},
+                        {"attention_mask", 0, b->mask},       {"spans", 0, b->in.spans}, {"labels", 0, b->labels},
+                        {"sentence", 0, b->sentence},         {"logprob", 1, NULL}};
+    int code = moec_cli_call(c, b->in.score, b->sym, bind, 8, b->adapter);
+    *logprob = bind[7].at;
+    return code;
+}
+
 static int score_batch(Job *job, size_t first) {
     moec_cli *c = job->c;
-    const moec_seq2seq *q = c->program->seq2seq;
     Batch b;
-    float *hidden = NULL;
-    moec_bind cross[] = {
-        {"hidden", 0, NULL}, {"sentence", 0, NULL}, {"attention_mask", 0, NULL}, {"cross_kv", 1, NULL}};
-    moec_bind score[] = {{"decoder_input_ids", 0, NULL}, {"cross_kv", 0, NULL},
-                         {"attention_mask", 0, NULL},    {"labels", 0, NULL},
-                         {"sentence", 0, NULL},          {"logprob", 1, NULL}};
+    float *hidden = NULL, *logprob = NULL;
+    void *cross = NULL;
     int code = batch_make(job, &b, first, 1);
     if (!code)
         code = call_encode(c, &b, &hidden);
-    if (!code) {
-        cross[0].at = hidden;
-        cross[1].at = b.sentence;
-        cross[2].at = b.mask;
-        code = moec_cli_call(c, q->cross, b.sym, cross, 4, b.adapter);
-    }
-    if (!code) {
-        score[0].at = b.decoder;
-        score[1].at = cross[3].at;
-        score[2].at = b.mask;
-        score[3].at = b.labels;
-        score[4].at = b.sentence;
-        code = moec_cli_call(c, q->score, b.sym, score, 6, b.adapter);
-    }
-    const float *logprob = score[5].at;
+    if (!code)
+        code = moec_inputs_cross(c, &b.in, hidden, &cross);
+    if (!code)
+        code = call_score(c, &b, cross, &logprob);
     moec_progress_clear(&job->progress);
     if (!code && !logprob)
         code = moec_cli_error(c, NULL, 0, "function 'score' has no output 'logprob'");
@@ -354,8 +351,8 @@ static int score_batch(Job *job, size_t first) {
         printf("\n");
     }
     fflush(stdout);
-    moec_mem_free(score[5].at);
-    moec_mem_free(cross[3].at);
+    moec_mem_free(logprob);
+    moec_mem_free(cross);
     moec_mem_free(hidden);
     batch_free(&b);
     return code;

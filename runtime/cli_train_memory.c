@@ -105,10 +105,24 @@ static uint64_t caches_of(const moec_program *p, const int64_t *sym, int64_t mad
     return total;
 }
 
+/* What evaluation calls: the functions without padding where there are such. */
+typedef struct EvalCalls {
+    int encode, cross, score, step;
+    const char *hidden, *keys;
+} EvalCalls;
+
+static EvalCalls eval_calls(const moec_program *p) {
+    const moec_seq2seq *q = p->seq2seq;
+    return moec_packs(p) ? (EvalCalls){q->encode_packed, q->cross_packed, q->score_packed, q->step_packed, "packed_hidden", "packed_kv"}
+                         : (EvalCalls){q->encode, q->cross, q->score, q->step, "hidden", "cross_kv"};
+}
+
 static void eval_symbols(const moec_train_run *r, const moec_eval_file *f, int64_t *sym) {
     const moec_program *p = r->c->program;
     int past = p->seq2seq->past;
     moec_symbols_of(p, r->data_options.rows, f->source, f->target, sym);
+    if (moec_packs(p) && r->data_options.rows * f->source > 0)
+        sym[p->seq2seq->tokens] = r->data_options.rows * f->source;
     if (past >= 0 && f->generated)
         sym[past] = f->generated;
 }
@@ -117,6 +131,7 @@ static void eval_symbols(const moec_train_run *r, const moec_eval_file *f, int64
 static uint64_t arena(const moec_train_run *r) {
     const moec_program *p = r->c->program;
     const moec_seq2seq *q = p->seq2seq;
+    const EvalCalls e = eval_calls(p);
     moec_eval_file largest = {0};
     for (size_t i = 0; i < r->c->o.eval.count; i++) {
         const moec_eval_file *f = &r->eval[i];
@@ -132,10 +147,10 @@ static uint64_t arena(const moec_train_run *r) {
         const int64_t *sym;
     } call[] = {{q->train, 1, train},
                 {q->routers, r->c->o.router_metrics > 0, train},
-                {q->encode, r->c->o.eval.count > 0, eval},
-                {q->cross, r->c->o.eval.count > 0, eval},
-                {q->score, r->c->o.eval.count > 0, eval},
-                {q->step, largest.generated > 0, eval}};
+                {e.encode, r->c->o.eval.count > 0, eval},
+                {e.cross, r->c->o.eval.count > 0, eval},
+                {e.score, r->c->o.eval.count > 0, eval},
+                {e.step, largest.generated > 0, eval}};
     const int64_t **sym = moec_mem_new(p->n_functions, sizeof *sym);
     for (size_t i = 0; sym && i < sizeof call / sizeof *call; i++)
         if (call[i].function >= 0 && call[i].is_called)
@@ -145,20 +160,20 @@ static uint64_t arena(const moec_train_run *r) {
     return bytes;
 }
 
-/* States of the inputs, twice where the references repeat them, and scores; then decoding. */
+/* States of the inputs, twice where the references repeat them padded, and scores; then decoding. */
 static uint64_t evaluation(const moec_train_run *r) {
     const moec_program *p = r->c->program;
-    const moec_seq2seq *q = p->seq2seq;
+    const EvalCalls e = eval_calls(p);
     uint64_t most = 0;
     for (size_t i = 0; i < r->c->o.eval.count; i++) {
         const moec_eval_file *f = &r->eval[i];
         int64_t sym[MOEC_SYMBOLS];
         eval_symbols(r, f, sym);
-        uint64_t cross = outputs_of(p, q->cross, "cross_kv", sym);
+        uint64_t cross = outputs_of(p, e.cross, e.keys, sym), copies = moec_packs(p) ? 1 : 2;
         uint64_t score =
-            outputs_of(p, q->encode, "hidden", sym) + 2 * cross + outputs_of(p, q->score, NULL, sym);
-        if (f->generated && q->step >= 0)
-            score += cross + outputs_of(p, q->step, NULL, sym) + caches_of(p, sym, f->generated);
+            outputs_of(p, e.encode, e.hidden, sym) + copies * cross + outputs_of(p, e.score, NULL, sym);
+        if (f->generated && e.step >= 0)
+            score += cross + outputs_of(p, e.step, NULL, sym) + caches_of(p, sym, f->generated);
         most = score > most ? score : most;
     }
     return most;

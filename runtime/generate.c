@@ -4,7 +4,8 @@
  * only sets symbols and runs functions. Arguments are bound by the names of the functions' values: encode
  * (input_ids, attention_mask) -> hidden         cross (hidden) -> cross_kv step (token, cross_kv,
  * attention_mask, self_*...) -> logits, token, self_*... (in the storage of their inputs) and `sentence`
- * wherever a function has an input of that name. */
+ * wherever a function has an input of that name. Rows whose masks are plain padding go through the functions without it
+ * (packed.c), where the program has them: encode_packed (packed_ids, spans) -> packed_hidden, and so on. */
 #define _POSIX_C_SOURCE 200809L
 
 #include "internal.h"
@@ -16,6 +17,8 @@ typedef enum Role {
     ROLE_IDS,
     ROLE_MASK,
     ROLE_SENTENCE,
+    ROLE_PACKED_IDS,
+    ROLE_SPANS,
     ROLE_HIDDEN,
     ROLE_CROSS,
     ROLE_TOKEN_IN,
@@ -30,6 +33,8 @@ static const struct {
     {"input_ids", ROLE_IDS, ROLE_OWN},     {"attention_mask", ROLE_MASK, ROLE_OWN},
     {"sentence", ROLE_SENTENCE, ROLE_OWN}, {"hidden", ROLE_HIDDEN, ROLE_HIDDEN},
     {"cross_kv", ROLE_CROSS, ROLE_CROSS},  {"token", ROLE_TOKEN_IN, ROLE_TOKEN_OUT},
+    {"spans", ROLE_SPANS, ROLE_OWN},       {"packed_ids", ROLE_PACKED_IDS, ROLE_OWN},
+    {"packed_kv", ROLE_CROSS, ROLE_CROSS}, {"packed_hidden", ROLE_HIDDEN, ROLE_HIDDEN},
 };
 
 /* One of the three functions with its argument list. `role` says which arguments are set for each call. */
@@ -41,10 +46,12 @@ typedef struct Call {
 } Call;
 
 enum { ENCODE, CROSS, STEP, CALLS };
+enum { PADDED, PACKED, WAYS }; /* of the rows' inputs; the second where moec_packs */
 
 struct moec_generator {
     const moec_program *program;
-    Call call[CALLS];
+    int ways;
+    Call call[WAYS][CALLS];
     unsigned char *block; /* all buffers */
     uint64_t bytes;
     void *shared[ROLE_COUNT];
@@ -64,11 +71,22 @@ static int role_is_callers(Role r) {
     return r == ROLE_IDS || r == ROLE_MASK || r == ROLE_SENTENCE;
 }
 
-static moec_status bind_call(moec_generator *g, int which, int index, moec_sink sink) {
+/* Indices of the functions of a way. */
+static void find_functions(const moec_program *p, int way, int index[CALLS]) {
+    const moec_seq2seq *q = p->seq2seq;
+    index[ENCODE] = way == PACKED ? q->encode_packed : q->encode;
+    index[CROSS] = way == PACKED ? q->cross_packed : q->cross;
+    index[STEP] = way == PACKED ? q->step_packed : q->step;
+}
+
+static int ways_of(const moec_program *p) {
+    return moec_packs(p) ? WAYS : PACKED;
+}
+
+static moec_status bind_call(moec_generator *g, Call *c, int index, moec_sink sink) {
     const moec_program *p = g->program;
     if (index < 0 || (uint32_t)index >= p->n_functions)
         return moec_fail(sink, MOEC_E_MISMATCH, NULL, "error: the program lacks a function for decoding");
-    Call *c = &g->call[which];
     c->index = (uint32_t)index;
     c->function = &p->function[index];
     c->n = c->function->n_inputs + c->function->n_outputs;
@@ -88,16 +106,16 @@ static moec_status bind_call(moec_generator *g, int which, int index, moec_sink 
     return MOEC_OK;
 }
 
-/* Counts the buffers of all calls; with a generator, whose calls are bound, also gives each its place in the
- * block, where it has one. */
-static int lay_out(const moec_program *p, const int64_t *sym, moec_generator *g, uint64_t *at) {
-    uint64_t size[ROLE_COUNT] = {0}, bytes;
-    const int index[CALLS] = {p->seq2seq->encode, p->seq2seq->cross, p->seq2seq->step};
+/* Buffers of a way's calls that are their own, from the block's start on; size: the largest of each role. */
+static int lay_out_own(const moec_program *p, const int64_t *sym, moec_generator *g, int way, uint64_t *size, uint64_t *at) {
     unsigned char *block = g ? g->block : NULL;
+    uint64_t bytes;
+    int index[CALLS];
+    find_functions(p, way, index);
     *at = 0;
     for (int k = 0; k < CALLS; k++) {
         const moec_function *f = &p->function[index[k]];
-        void **arg = g ? g->call[k].arg : NULL;
+        void **arg = g ? g->call[way][k].arg : NULL;
         for (uint32_t i = 0; i < f->n_inputs + f->n_outputs; i++) {
             const moec_value *v = &f->value[i];
             Role r = role_of(v->name, i >= f->n_inputs);
@@ -115,6 +133,20 @@ static int lay_out(const moec_program *p, const int64_t *sym, moec_generator *g,
             }
         }
     }
+    return 1;
+}
+
+/* Counts the buffers of all calls; with a generator, whose calls are bound, also gives each its place in the
+ * block, where it has one. Only one way's are in use at a time. */
+static int lay_out(const moec_program *p, const int64_t *sym, moec_generator *g, uint64_t *at) {
+    uint64_t size[ROLE_COUNT] = {0}, own;
+    unsigned char *block = g ? g->block : NULL;
+    *at = 0;
+    for (int way = 0; way < ways_of(p); way++) {
+        if (!lay_out_own(p, sym, g, way, size, &own))
+            return 0;
+        *at = own > *at ? own : *at;
+    }
     for (int r = 0; r < ROLE_COUNT; r++) {
         if (r == ROLE_OWN || role_is_callers((Role)r))
             continue;
@@ -130,10 +162,13 @@ uint64_t moec_generate_bytes(const moec_program *p) {
     uint64_t bytes;
     if (!p || !p->seq2seq)
         return 0;
-    const int index[CALLS] = {p->seq2seq->encode, p->seq2seq->cross, p->seq2seq->step};
-    for (int k = 0; k < CALLS; k++)
-        if (index[k] < 0 || (uint32_t)index[k] >= p->n_functions)
-            return UINT64_MAX;
+    for (int way = 0; way < ways_of(p); way++) {
+        int index[CALLS];
+        find_functions(p, way, index);
+        for (int k = 0; k < CALLS; k++)
+            if (index[k] < 0 || (uint32_t)index[k] >= p->n_functions)
+                return UINT64_MAX;
+    }
     moec_symbols_high(p, sym);
     return lay_out(p, sym, NULL, &bytes) ? bytes : UINT64_MAX;
 }
@@ -145,11 +180,15 @@ static int64_t highest(const moec_program *p, int symbol, int64_t otherwise) {
 static moec_status set_up(moec_generator *g, moec_sink sink) {
     const moec_program *p = g->program;
     const moec_seq2seq *q = p->seq2seq;
-    const int index[CALLS] = {q->encode, q->cross, q->step};
-    for (int k = 0; k < CALLS; k++) {
-        moec_status s = bind_call(g, k, index[k], sink);
-        if (s)
-            return s;
+    g->ways = ways_of(p);
+    for (int way = 0; way < g->ways; way++) {
+        int index[CALLS];
+        find_functions(p, way, index);
+        for (int k = 0; k < CALLS; k++) {
+            moec_status s = bind_call(g, &g->call[way][k], index[k], sink);
+            if (s)
+                return s;
+        }
     }
     int64_t sym[MOEC_SYMBOLS], e[MOEC_RANK];
     moec_symbols_high(p, sym);
@@ -160,16 +199,17 @@ static moec_status set_up(moec_generator *g, moec_sink sink) {
         return moec_fail(sink, MOEC_E_MEMORY, NULL, "error: cannot reserve %llu bytes for decoding",
                          (unsigned long long)g->bytes);
     lay_out(p, sym, g, &g->bytes);
-    for (int k = 0; k < CALLS; k++)
-        for (uint32_t i = 0; i < g->call[k].n; i++)
-            if (g->call[k].role[i] != ROLE_OWN)
-                g->call[k].arg[i] = g->shared[g->call[k].role[i]];
+    for (Call *c = g->call[0]; c < g->call[0] + g->ways * CALLS; c++)
+        for (uint32_t i = 0; i < c->n; i++)
+            if (c->role[i] != ROLE_OWN)
+                c->arg[i] = g->shared[c->role[i]];
     g->token_in = g->shared[ROLE_TOKEN_IN];
     g->token_out = g->shared[ROLE_TOKEN_OUT];
-    int ids = moec_find_input(g->call[ENCODE].function, "input_ids");
-    if (ids < 0 || g->call[ENCODE].function->value[ids].rank != 2)
+    const moec_function *encode = g->call[PADDED][ENCODE].function;
+    int ids = moec_find_input(encode, "input_ids");
+    if (ids < 0 || encode->value[ids].rank != 2)
         return moec_fail(sink, MOEC_E_MISMATCH, NULL, "error: function 'encode' has no matrix input_ids");
-    g->call[ENCODE].function->shape(sym, (uint32_t)ids, e);
+    encode->shape(sym, (uint32_t)ids, e);
     g->most_rows = highest(p, q->batch, e[0]);
     g->most_steps = highest(p, q->past, 0) + 1;
     g->finished = moec_mem_new((size_t)g->most_rows, 1);
@@ -188,9 +228,9 @@ moec_status moec_generator_new(const moec_program *p, moec_generator **out, moec
 void moec_generator_free(moec_generator *g) {
     if (!g)
         return;
-    for (int k = 0; k < CALLS; k++) {
-        moec_mem_free(g->call[k].arg);
-        moec_mem_free(g->call[k].role);
+    for (Call *c = g->call[0]; c < g->call[0] + g->ways * CALLS; c++) {
+        moec_mem_free(c->arg);
+        moec_mem_free(c->role);
     }
     moec_mem_release(g->block, g->bytes);
     moec_mem_free(g->finished);
@@ -211,14 +251,25 @@ static moec_status bind_callers(moec_generator *g, const int64_t *ids, const int
     void *const given[ROLE_COUNT] = {[ROLE_IDS] = (void *)(uintptr_t)ids,
                                      [ROLE_MASK] = (void *)(uintptr_t)mask,
                                      [ROLE_SENTENCE] = (void *)(uintptr_t)sentence};
-    for (int k = 0; k < CALLS; k++)
-        for (uint32_t i = 0; i < g->call[k].n; i++)
-            if (role_is_callers((Role)g->call[k].role[i]) && !(g->call[k].arg[i] = given[g->call[k].role[i]]))
+    for (Call *c = g->call[PADDED]; c < g->call[PADDED] + CALLS; c++)
+        for (uint32_t i = 0; i < c->n; i++)
+            if (role_is_callers((Role)c->role[i]) && !(c->arg[i] = given[c->role[i]]))
                 return MOEC_E_ARGUMENT;
     return MOEC_OK;
 }
 
-static moec_status decode(moec_instance *m, int64_t *sym, int64_t batch, int64_t most, int64_t eos,
+/* The way this batch goes, its tokens packed where it is theirs. */
+static int choose_way(const moec_generator *g, int64_t batch, int64_t length, const int64_t *ids, const int64_t *mask,
+                      int64_t *sym) {
+    if (g->ways == PACKED)
+        return PADDED;
+    int64_t tokens = moec_pack(batch, length, ids, mask, g->shared[ROLE_PACKED_IDS], g->shared[ROLE_SPANS]);
+    if (tokens)
+        sym[g->program->seq2seq->tokens] = tokens;
+    return tokens ? PACKED : PADDED;
+}
+
+static moec_status decode(moec_instance *m, Call *step, int64_t *sym, int64_t batch, int64_t most, int64_t eos,
                           const int32_t *adapter_of_row, int64_t *tokens, int64_t *steps,
                           int (*each)(void *ctx, int64_t step, const int64_t *token), void *ctx) {
     moec_generator *g = m->generator;
@@ -232,7 +283,7 @@ static moec_status decode(moec_instance *m, int64_t *sym, int64_t batch, int64_t
     for (int64_t t = 0; t < most && open > 0; t++) {
         if (q->past >= 0)
             sym[q->past] = t;
-        moec_status s = run(m, &g->call[STEP], sym, adapter_of_row);
+        moec_status s = run(m, step, sym, adapter_of_row);
         if (s)
             return s;
         for (int64_t i = 0; i < batch; i++) {
@@ -273,12 +324,15 @@ moec_status moec_generate(moec_instance *m, int64_t batch, int64_t length, const
         sym[q->batch] = batch;
     if (q->source >= 0)
         sym[q->source] = length;
-    const moec_function *encode = g->call[ENCODE].function;
+    const moec_function *encode = g->call[PADDED][ENCODE].function;
     encode->shape(sym, (uint32_t)moec_find_input(encode, "input_ids"), e);
     if (e[0] != batch || e[1] != length)
         return MOEC_E_RANGE; /* constant extents */
+    if (q->source >= 0 && (length < p->symbol[q->source].lo || length > p->symbol[q->source].hi))
+        return MOEC_E_RANGE;
     const int32_t *slot = o ? o->adapter_of_row : NULL;
-    if ((s = run(m, &g->call[ENCODE], sym, slot)) || (s = run(m, &g->call[CROSS], sym, slot)))
+    Call *call = g->call[choose_way(g, batch, length, ids, mask, sym)];
+    if ((s = run(m, &call[ENCODE], sym, slot)) || (s = run(m, &call[CROSS], sym, slot)))
         return s;
-    return decode(m, sym, batch, most, eos, slot, tokens, steps, each, ctx);
+    return decode(m, &call[STEP], sym, batch, most, eos, slot, tokens, steps, each, ctx);
 }

@@ -156,7 +156,10 @@ int moec_find_input(const moec_function *f, const char *name);
 /* Every symbol at its lower bound, at its upper one. */
 void moec_symbols_low(const moec_program *p, int64_t *sym);
 void moec_symbols_high(const moec_program *p, int64_t *sym);
-/* The symbol that is the leading extent of every argument of f and no part of another; -1 when there is none. */
+/* Whether a value holds the tokens of all rows, one behind the other. */
+int moec_is_packed(const moec_program *p, const moec_function *f, uint32_t value);
+/* The symbol that is the leading extent of every argument of f, but of those that are packed, and no part of another; -1 when
+ * there is none. */
 int moec_row_symbol(const moec_program *p, const moec_function *f);
 /* Likewise, but for those of a seq2seq model's batch and lengths, where it has such. */
 void moec_symbols_of(const moec_program *p, int64_t rows, int64_t source, int64_t target, int64_t *sym);
@@ -198,6 +201,14 @@ typedef struct moec_chars {
 void moec_chars_put(moec_chars *c, const char *fmt, ...) MOEC_FORMAT(2, 3);
 void moec_chars_json(moec_chars *c, const char *s); /* as a JSON string, quotes included */
 
+/* ---- packed.c: batches without padding ---- */
+
+/* Whether the program has the functions for them. */
+int moec_packs(const moec_program *p);
+/* Puts the tokens of rows one behind the other into packed, [rows * length], and where those of each row are into spans,
+ * [rows, 2]. Their number; 0 where a row's mask is anything but ones, at least one, and zeros behind them. */
+int64_t moec_pack(int64_t rows, int64_t length, const int64_t *ids, const int64_t *mask, int64_t *packed, int64_t *spans);
+
 /* ---- generate.c ---- */
 
 typedef struct moec_generator moec_generator;
@@ -238,6 +249,7 @@ struct moec_instance {
     uint64_t *used;   /* of each function: the symbols its extents depend on, a mask */
     int *row_symbol;  /* of each function: the symbol of the rows of all its arguments; -1: none */
     void **row_arg;   /* the arguments of a run of rows */
+    int64_t *row_spans; /* and its spans, where they are packed */
     moec_pool *pool;
     moec_generator *generator;
     moec_profile *profile; /* NULL where the program takes none */

@@ -266,13 +266,13 @@ static inline int32_t moec_dot_int8_i32(int32_t sum, int32_t w, int32_t x) {
 enum { MOEC_PANEL = 32 }; /* columns of a panel that is in words */
 
 /* Rows of words of a panel, from `first` on, as f32. */
-static inline void moec_expand_bf16(const int32_t *w, float *to, int64_t first, int64_t words) {
+static inline void moec_expand_bf16(const int32_t *w, float *restrict to, int64_t first, int64_t words) {
     for (int64_t k = 0; k < words; k++)
         for (int64_t i = 0; i < 2; i++)
             for (int n = 0; n < MOEC_PANEL; n++) to[(2 * k + i) * MOEC_PANEL + n] = moec_of_bf16_f32(w[(first + k) * MOEC_PANEL + n], i);
 }
 
-static inline void moec_expand_int8(const int32_t *w, float *to, const float *scale, int64_t first, int64_t words) {
+static inline void moec_expand_int8(const int32_t *w, float *restrict to, const float *scale, int64_t first, int64_t words) {
     for (int64_t k = 0; k < words; k++)
         for (int64_t i = 0; i < 4; i++)
             for (int n = 0; n < MOEC_PANEL; n++)
@@ -280,7 +280,7 @@ static inline void moec_expand_int8(const int32_t *w, float *to, const float *sc
                     moec_of_int8_f32(w[(first + k) * MOEC_PANEL + n], i) * scale[(first + k) / 16 * MOEC_PANEL + n];
 }
 
-static inline void moec_expand_int4(const int32_t *w, float *to, const float *scale, int64_t first, int64_t words) {
+static inline void moec_expand_int4(const int32_t *w, float *restrict to, const float *scale, int64_t first, int64_t words) {
     for (int64_t k = 0; k < words; k++)
         for (int64_t i = 0; i < 8; i++)
             for (int n = 0; n < MOEC_PANEL; n++)
@@ -310,15 +310,15 @@ static inline void moec_quantize_int8(const float *a, int32_t *q, float *scale, 
     const int64_t blocks = (depth + block - 1) / block;
     for (int64_t r = 0; r < rows; r++, a += lda) {
         unsigned char *byte = (unsigned char *)(q + r * (blocks * block / 4));
-        float most[16] = {0}, inverse;
-        const int64_t whole = depth - depth % 16;
-        for (int64_t k = 0; k < whole; k += 16)
-            for (int l = 0; l < 16; l++) most[l] = moec_max_f32(fabsf(a[k + l]), most[l]);
-        for (int64_t k = whole; k < depth; k++) most[0] = moec_max_f32(fabsf(a[k]), most[0]);
-        for (int h = 8; h; h /= 2)
-            for (int l = 0; l < h; l++) most[l] = moec_max_f32(most[l], most[l + h]);
-        scale[r] = most[0] * (1.0f / 127.0f);
-        inverse = most[0] > 1e-30f ? 127.0f / most[0] : 0.0f;
+        uint32_t largest = 0; /* magnitudes are in the order of their bits, NaN the largest */
+        for (int64_t k = 0; k < depth; k++) {
+            uint32_t bits;
+            memcpy(&bits, &a[k], sizeof bits);
+            bits &= 0x7fffffffu;
+            largest = bits > largest ? bits : largest;
+        }
+        const float most = moec_bits_f32(largest), inverse = most > 1e-30f ? 127.0f / most : 0.0f;
+        scale[r] = most * (1.0f / 127.0f);
         for (int64_t k = 0; k < depth; k++) {
             const float shifted = a[k] * inverse + 12582912.0f; /* 1.5 * 2^23: the number lands in the low bits */
             uint32_t bits;
@@ -339,6 +339,12 @@ static inline void moec_quantize_int8(const float *a, int32_t *q, float *scale, 
 /* What routines in vectors of n lanes are made of: the types, and what words hold, for all lanes. */
 #ifdef __GNUC__
 #define MOEC_VECTOR_FUNCTION __attribute__((unused, always_inline)) static inline
+/* Of lanes of a, then of b, those of the given numbers. */
+#ifdef __clang__
+#define MOEC_SHUFFLE(n, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define MOEC_SHUFFLE(n, a, b, ...) __builtin_shuffle(a, b, (moec_i32x##n){__VA_ARGS__})
+#endif
 #define MOEC_VECTORS(n)                                                                                                        \
     typedef float moec_f32x##n __attribute__((vector_size(4 * (n)), aligned(4), may_alias));                                   \
     typedef int32_t moec_i32x##n __attribute__((vector_size(4 * (n)), aligned(4), may_alias));                                 \

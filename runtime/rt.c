@@ -130,7 +130,9 @@ static moec_status look_up(moec_instance *m) {
         most = values > most ? values : most;
     }
     m->row_arg = moec_mem_new(most, sizeof *m->row_arg);
-    return m->row_arg ? MOEC_OK : MOEC_E_MEMORY;
+    int batch = moec_packs(p) ? p->seq2seq->batch : -1;
+    m->row_spans = moec_mem_new(batch >= 0 ? (size_t)p->symbol[batch].hi : 1, 2 * sizeof *m->row_spans);
+    return m->row_arg && m->row_spans ? MOEC_OK : MOEC_E_MEMORY;
 }
 
 static moec_status open_instance(moec_instance *m, const moec_options *o, moec_sink sink) {
@@ -193,6 +195,7 @@ void moec_close(moec_instance *m) {
     moec_profile_free(m->profile);
     moec_mem_free(m->row_symbol);
     moec_mem_free(m->row_arg);
+    moec_mem_free(m->row_spans);
     moec_mem_free(m);
 }
 
@@ -229,9 +232,12 @@ moec_status moec_run(moec_instance *m, uint32_t function, const int64_t *sym, vo
     return s ? s : run_slot(m, &m->program->function[function], 0, sym, arg);
 }
 
-/* Leading extent of the first argument. */
-static int64_t rows_of(const moec_function *f, const int64_t *sym) {
+/* The batch; where it is none, or a constant, leading extent of the first argument. */
+static int64_t rows_of(const moec_instance *m, uint32_t function, const int64_t *sym) {
+    const moec_function *f = &m->program->function[function];
     int64_t e[MOEC_RANK] = {1};
+    if (m->row_symbol[function] >= 0)
+        return sym[m->row_symbol[function]];
     if (f->n_inputs + f->n_outputs > 0 && f->value[0].rank > 0)
         f->shape(sym, 0, e);
     return e[0];
@@ -257,21 +263,49 @@ static moec_status check_rows(const moec_instance *m, uint32_t function, const i
     return MOEC_OK;
 }
 
-/* Rows from `from` to `end` of a call, as a call of their own. */
+/* The tokens that spans from..end say, into *first and *n, and these spans counted from there on. */
+static moec_status some_spans(moec_instance *m, const int64_t *span, int64_t from, int64_t end, int64_t tokens, int64_t *first,
+                              int64_t *n) {
+    int64_t last = 0;
+    *first = tokens;
+    for (int64_t i = from; i < end; i++) {
+        if (span[2 * i] < 0 || span[2 * i] > span[2 * i + 1] || span[2 * i + 1] > tokens)
+            return MOEC_E_INDEX;
+        *first = span[2 * i] < *first ? span[2 * i] : *first;
+        last = span[2 * i + 1] > last ? span[2 * i + 1] : last;
+    }
+    *n = last - *first;
+    for (int64_t i = 2 * from; i < 2 * end; i++)
+        m->row_spans[i - 2 * from] = span[i] - *first;
+    return *n < m->program->symbol[m->program->seq2seq->tokens].lo ? MOEC_E_RANGE : MOEC_OK;
+}
+
+/* Rows from `from` to `end` of a call, as a call of their own; of what is packed, their tokens. */
 static moec_status run_some(moec_instance *m, uint32_t function, int slot, const int64_t *sym,
                             void *const *arg, int64_t from, int64_t end) {
     const moec_program *p = m->program;
     const moec_function *f = &p->function[function];
-    int64_t some[MOEC_SYMBOLS];
+    const int rows = m->row_symbol[function], spans = moec_packs(p) ? moec_find_input(f, "spans") : -1;
+    int64_t some[MOEC_SYMBOLS], first = 0, n = 0;
     memcpy(some, sym, p->n_symbols * sizeof *some);
-    for (uint32_t i = 0; i < f->n_inputs + f->n_outputs; i++) {
+    moec_status s = spans < 0 ? MOEC_OK : some_spans(m, arg[spans], from, end, sym[p->seq2seq->tokens], &first, &n);
+    for (uint32_t i = 0; i < f->n_inputs + f->n_outputs && !s; i++) {
         uint64_t stride;
-        some[m->row_symbol[function]] = 1;
+        int packed = spans >= 0 && moec_is_packed(p, f, i);
+        some[rows] = 1;
+        if (packed)
+            some[p->seq2seq->tokens] = 1;
         if (!moec_value_bytes(f, i, some, &stride))
             return MOEC_E_RANGE;
-        m->row_arg[i] = (unsigned char *)arg[i] + (uint64_t)from * stride;
+        m->row_arg[i] = (unsigned char *)arg[i] + (uint64_t)(packed ? first : from) * stride;
     }
-    some[m->row_symbol[function]] = end - from;
+    if (s)
+        return s;
+    some[rows] = end - from;
+    if (spans >= 0) {
+        m->row_arg[spans] = m->row_spans;
+        some[p->seq2seq->tokens] = n;
+    }
     return run_slot(m, f, slot, some, m->row_arg);
 }
 
@@ -281,7 +315,7 @@ moec_status moec_run_rows(moec_instance *m, uint32_t function, const int64_t *sy
     if (s)
         return s;
     const moec_function *f = &m->program->function[function];
-    int64_t rows = adapter_of_row ? rows_of(f, sym) : 0;
+    int64_t rows = adapter_of_row ? rows_of(m, function, sym) : 0;
     if (rows < 1)
         return run_slot(m, f, 0, sym, arg);
     if ((s = check_rows(m, function, adapter_of_row, rows)))

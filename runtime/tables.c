@@ -105,15 +105,29 @@ moec_axis moec_axis_of(const moec_program *p, const moec_function *f, uint32_t v
     return a;
 }
 
+int moec_is_packed(const moec_program *p, const moec_function *f, uint32_t value) {
+    int64_t sym[MOEC_SYMBOLS], low[MOEC_RANK] = {0}, e[MOEC_RANK] = {0};
+    if (!p->seq2seq || p->seq2seq->tokens < 0)
+        return 0;
+    moec_symbols_low(p, sym);
+    f->shape(sym, value, low);
+    sym[p->seq2seq->tokens] = p->symbol[p->seq2seq->tokens].hi;
+    f->shape(sym, value, e);
+    return memcmp(low, e, sizeof e) != 0;
+}
+
 int moec_row_symbol(const moec_program *p, const moec_function *f) {
-    int rows = -1;
-    for (uint32_t v = 0; v < f->n_inputs + f->n_outputs; v++) {
+    int rows = -1, spans = moec_find_input(f, "spans") >= 0;
+    for (uint32_t v = 0, first = 1; v < f->n_inputs + f->n_outputs; v++) {
+        if (spans && moec_is_packed(p, f, v))
+            continue;
         if (f->value[v].rank == 0 || f->value[v].grow_axis == 0)
             return -1;
         moec_axis a = moec_axis_of(p, f, v, 0);
-        if (a.symbol < 0 || a.scale != 1 || a.base != 0 || (v > 0 && a.symbol != rows))
+        if (a.symbol < 0 || a.scale != 1 || a.base != 0 || (!first && a.symbol != rows))
             return -1;
         rows = a.symbol;
+        first = 0;
         for (int axis = 1; axis < f->value[v].rank; axis++) {
             a = moec_axis_of(p, f, v, axis);
             if (a.symbol == rows || a.symbol == -2)

@@ -42,6 +42,7 @@ for adapter in bare mov10; do
     [ $adapter = bare ] || reference=bare/c
     row "encode 2x24" $adapter/c "$(million $((2 * $(encode 24))))" $reference
     row "encode 2x~24 padded" $adapter/c "$(million $(($(encode 12) + $(encode 24))))" $reference
+    row "encode 2x~24 packed" $adapter/c "$(million $(($(encode 12) + $(encode 24))))" $reference
     row "encode 2x~24 by rows" $adapter/c "$(million $(($(encode 12) + $(encode 24))))" $reference
     row "decode 2" $adapter/c "$(million $((4 * decoder)))" $reference
 done

@@ -62,10 +62,6 @@ for backend in $backends; do
     MOEC_VARIANT=avx2 "$work/v3" info >/dev/null 2>&1 && fail "$backend: a variant for what the base has"
     compile --backend=$backend --dispatch --weights=int8 --activations=int8 -o "$work/int8" && "$work/int8" generate --ids $prompt --max-length 8 >/dev/null ||
         fail "$backend: words of weights"
-    for variant in avx512_dot avx2_dot; do
-        grep -aq $variant "$work/int8" || fail "$backend: no variant $variant for words"
-        grep -aq $variant "$exe" && fail "$backend: a variant $variant without words"
-    done
 done
 
 # ---- compared with the interpreter, each variant; with debug information and a profile -------------------------
@@ -121,9 +117,14 @@ fi
 compile --dispatch --emit=c -O0 --prefix=tiny -march=x86-64-v2 -o "$work/folder" && cmake -S "$work/folder" -B "$work/folder/build" -DCMAKE_BUILD_TYPE=Debug >"$work/log" &&
     cmake --build "$work/folder/build" -j2 >>"$work/log" 2>&1 && [ "$("$work/folder/build/tiny" generate --ids $prompt --max-length 8)" = "$want" ] ||
     { cat "$work/log"; fail "sources: CMake"; }
+compile --dispatch --weights=bf16 --activations=bf16 --emit=c --prefix=tiny -o "$work/words" || fail "sources: words of weights"
+for variant in avx512_dot avx2_dot; do
+    grep -q "^FLAGS_$variant =" "$work/words/Makefile" || fail "no variant $variant for products of words"
+    grep -q "^FLAGS_$variant =" "$work/folder/Makefile" && fail "a variant $variant without products of words"
+done
 rm "$work/folder/tiny_variants.c"
 # shellcheck disable=SC2086
-(cd "$work/folder" && cc $strict -DMOEC_NO_TRAINING -o one ./*.c -lm -lpthread) && [ "$("$work/folder/one" generate --ids $prompt --max-length 8)" = "$want" ] ||
+(cd "$work/folder" && cc $strict -DMOEC_NO_TRAINING -o one ./*.c -lm -lpthread) && [ "$("$work/folder/one" generate --weights "$work/folder/tiny.weights" --ids $prompt --max-length 8)" = "$want" ] ||
     fail "sources: as one variant"
 "$work/folder/one" info | grep -q '^variant' && fail "sources: the only one calls itself a variant"
 

@@ -4,6 +4,13 @@
 
 #include "native.h"
 
+/* What formats of weights cost, over all cases: largest |difference| / |reference| and difference of logits, and difference of
+ * losses, alone and relative; greedy tokens that differ, of all. */
+typedef struct VerifyCost {
+    double logits, logits_max, loss, loss_relative;
+    int64_t tokens_wrong, tokens;
+} VerifyCost;
+
 typedef struct Verify {
     const Options *o;
     Native n;
@@ -12,6 +19,8 @@ typedef struct Verify {
     const char *dir;
     double tolerance, worst;
     int compared, failed, skipped;
+    bool told; /* differences are told, not judged: weights are in a format, and nobody gave a tolerance */
+    VerifyCost cost;
     int64_t *sym;
 } Verify;
 
@@ -35,6 +44,15 @@ typedef struct VerifyInput {
 
 /* Runs a function whose inputs are found by name; outputs in its order. */
 bool verify_call(Verify *v, const char *function, const VerifyInput *given, size_t n, Tensor *out);
+/* verify_packed.c: what the functions without padding make of a case, as the others lay it out; no data where the program has
+ * none or a mask has holes. */
+typedef struct VerifyCase {
+    Tensor *ids, *mask, *targets, *labels; /* targets NULL: encoded alone */
+} VerifyCase;
+typedef struct VerifyPacked {
+    Tensor hidden, logits, logprob;
+} VerifyPacked;
+bool verify_packed(Verify *v, const VerifyCase *c, VerifyPacked *out);
 /* Sets the symbols; whether the model's bounds, or the constants of a static export, take these extents. */
 bool verify_fits(Verify *v, const Tensor *ids, int64_t targets);
 

@@ -9,7 +9,7 @@ Prompts take the compiled-in adapter and those given in turn.
 import ctypes as c
 import sys
 
-ABI = 3  # of moec_rt.h, whose structures these are
+ABI = 4  # of moec_rt.h, whose structures these are
 
 
 class Options(c.Structure):

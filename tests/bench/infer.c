@@ -19,47 +19,70 @@ static const moec_seq2seq *seq2seq_of(const Model *m) {
 
 /* ---- encode -------------------------------------------------------------------------------------------- */
 
+/* One call of all rows, padded or not; a call for each row, of its own length. */
+typedef enum EncodeWay { ENCODE_PADDED, ENCODE_PACKED, ENCODE_BY_ROWS, ENCODE_WAYS } EncodeWay;
+
 typedef struct Encode {
     const Model *m;
     int64_t rows, longest;
     int64_t *sym, *length, *ids, *mask; /* [rows], [rows, longest] */
+    int64_t *spans;                     /* [rows, 2]; the tokens of ids are those of the rows, one behind the other */
     float *hidden;
-    bool apart; /* a row at a time, each of its own length: no padding */
+    EncodeWay way;
 } Encode;
 
-static void encode_call(Encode *e, int64_t rows, int64_t length, int64_t from) {
-    const moec_seq2seq *s = seq2seq_of(e->m);
-    const moec_function *f = &e->m->program->function[s->encode];
-    void *arg[3], *const known[3] = {e->ids + from * e->longest, e->mask + from * e->longest,
-                                     e->hidden + from * e->longest * s->width};
-    static const char *const name[3] = {"input_ids", "attention_mask", "hidden"};
+/* Runs a function whose three values are known by name. */
+static void encode_run(Encode *e, int function, const char *const name[3], void *const known[3]) {
+    if (function < 0)
+        bench_fail("%s: no function to encode rows without padding", e->m->name);
+    const moec_function *f = &e->m->program->function[function];
+    void *arg[3];
     if (f->n_inputs + f->n_outputs != 3)
         bench_fail("%s: encode takes more than tokens and their mask", e->m->name);
     for (int i = 0; i < 3; i++)
         for (int k = 0; k < 3; k++)
             if (strcmp(f->value[i].name, name[k]) == 0)
                 arg[i] = known[k];
+    bench_check(e->m->run(e->m->instance, (uint32_t)function, e->sym, arg), "encode");
+}
+
+static void encode_padded(Encode *e, int64_t rows, int64_t length, int64_t from) {
+    static const char *const name[3] = {"input_ids", "attention_mask", "hidden"};
+    const moec_seq2seq *s = seq2seq_of(e->m);
+    void *const known[3] = {e->ids + from * e->longest, e->mask + from * e->longest,
+                            e->hidden + from * e->longest * s->width};
     model_symbol_set(e->m, e->sym, s->batch, rows, "batch");
     model_symbol_set(e->m, e->sym, s->source, length, "length");
-    bench_check(e->m->run(e->m->instance, (uint32_t)s->encode, e->sym, arg), "encode");
+    encode_run(e, s->encode, name, known);
+}
+
+static void encode_packed(Encode *e) {
+    static const char *const name[3] = {"packed_ids", "spans", "packed_hidden"};
+    const moec_seq2seq *s = seq2seq_of(e->m);
+    void *const known[3] = {e->ids, e->spans, e->hidden};
+    model_symbol_set(e->m, e->sym, s->batch, e->rows, "batch");
+    model_symbol_set(e->m, e->sym, s->tokens, e->spans[2 * e->rows - 1], "tokens");
+    encode_run(e, s->encode_packed, name, known);
 }
 
 static Spent encode_once(void *context) {
     Encode *e = context;
     Spent start = spent_now();
-    if (!e->apart)
-        encode_call(e, e->rows, e->longest, 0);
-    for (int64_t i = 0; e->apart && i < e->rows; i++)
-        encode_call(e, 1, e->length[i], i);
+    if (e->way == ENCODE_PADDED)
+        encode_padded(e, e->rows, e->longest, 0);
+    if (e->way == ENCODE_PACKED)
+        encode_packed(e);
+    for (int64_t i = 0; e->way == ENCODE_BY_ROWS && i < e->rows; i++)
+        encode_padded(e, 1, e->length[i], i);
     return spent_since(start);
 }
 
 /* Mixed: lengths in even steps up to the longest. */
-static void encode_open(Encode *e, const Model *m, const Item *item, bool apart) {
-    *e = (Encode){
-        .m = m, .rows = item->batch, .longest = item->length, .sym = model_symbols(m), .apart = apart};
-    int64_t n = e->rows * e->longest;
+static void encode_open(Encode *e, const Model *m, const Item *item, EncodeWay way) {
+    *e = (Encode){.m = m, .rows = item->batch, .longest = item->length, .sym = model_symbols(m), .way = way};
+    int64_t n = e->rows * e->longest, at = 0;
     e->length = bench_room((size_t)e->rows, sizeof *e->length);
+    e->spans = bench_room((size_t)e->rows, 2 * sizeof *e->spans);
     e->ids = bench_room((size_t)n, sizeof *e->ids);
     e->mask = bench_room((size_t)n, sizeof *e->mask);
     e->hidden = bench_room((size_t)(n * seq2seq_of(m)->width), sizeof *e->hidden);
@@ -68,12 +91,15 @@ static void encode_open(Encode *e, const Model *m, const Item *item, bool apart)
         e->length[i] = item->mixed ? (e->longest * (i + 1) + e->rows - 1) / e->rows : e->longest;
         for (int64_t j = 0; j < e->length[i]; j++)
             e->mask[i * e->longest + j] = 1;
+        e->spans[2 * i] = at;
+        e->spans[2 * i + 1] = at += e->length[i];
     }
 }
 
 static void encode_close(Encode *e) {
     free(e->sym);
     free(e->length);
+    free(e->spans);
     free(e->ids);
     free(e->mask);
     free(e->hidden);
@@ -163,20 +189,18 @@ static Run run_of(const Model *m, double amount, Spent (*once)(void *), void *co
         .variant = m->name, .against = m->against, .amount = amount, .once = once, .context = context};
 }
 
-static void bench_encode(Bench *b, const Item *item, bool apart) {
+static void bench_encode(Bench *b, const Item *item, EncodeWay way) {
+    static const char *const ways[ENCODE_WAYS] = {" padded", " packed", " by rows"};
     Encode e[MAX_MODELS];
     Run run[MAX_MODELS];
     char work[64];
     for (int i = 0; i < b->n; i++) {
-        encode_open(&e[i], &b->model[i], item, apart);
+        encode_open(&e[i], &b->model[i], item, way);
         run[i] = run_of(&b->model[i], encode_flops(&b->o->config, &e[i]), encode_once, &e[i]);
     }
     snprintf(work, sizeof work, "encode %lldx%s%lld%s", (long long)item->batch, item->mixed ? "~" : "",
-             (long long)item->length,
-             !item->mixed ? ""
-             : apart      ? " by rows"
-                          : " padded");
-    measure(b, work, "encode", LIMIT_FMA, run);
+             (long long)item->length, item->mixed ? ways[way] : "");
+    measure(b, work, way == ENCODE_PACKED ? "encode_packed" : "encode", LIMIT_FMA, run);
     for (int i = 0; i < b->n; i++)
         encode_close(&e[i]);
 }
@@ -191,7 +215,7 @@ static void bench_decode(Bench *b, const Item *item) {
                         decode_once, &d[i]);
     }
     snprintf(work, sizeof work, "decode %lld", (long long)item->batch);
-    measure(b, work, "step", LIMIT_READ, run);
+    measure(b, work, seq2seq_of(&b->model[0])->step_packed < 0 ? "step" : "step_packed", LIMIT_READ, run);
     for (int i = 0; i < b->n; i++)
         decode_close(&d[i]);
 }
@@ -204,11 +228,9 @@ int infer_main(const Options *o) {
     machine_print(&b->machine);
     models_open(b->model, o);
     rounds_head();
-    for (int k = 0; k < o->encode.n; k++) {
-        bench_encode(b, &o->encode.item[k], false);
-        if (o->encode.item[k].mixed)
-            bench_encode(b, &o->encode.item[k], true);
-    }
+    for (int k = 0; k < o->encode.n; k++)
+        for (EncodeWay way = ENCODE_PADDED; way < (o->encode.item[k].mixed ? ENCODE_WAYS : ENCODE_PACKED); way++)
+            bench_encode(b, &o->encode.item[k], way);
     for (int k = 0; k < o->decode.n; k++)
         bench_decode(b, &o->decode.item[k]);
     free(b);

@@ -7,6 +7,7 @@
  *   - pages of the arena that a call touches are about what moec_activation_bytes says;
  *   - every row of a batch with mixed adapters has the numbers of that row alone with its adapter, to
  * TOLERANCE of the largest (0: the same bits);
+ *   - functions without padding give its tokens the bits that those with it do, with any adapters;
  *   - instances in several threads at a time do what one does. */
 #define _GNU_SOURCE
 #include "t5.h"
@@ -222,6 +223,104 @@ static void rows(moec_instance *m) {
         memcmp(buffer_named(&one, "logprob", 1), buffer_named(&other, "logprob", 1), TARGET * sizeof(float)));
 }
 
+/* ---- without padding ---- */
+
+static int64_t packed_ids[ROWS * SOURCE], spans[2 * ROWS];
+
+/* One of the functions; its results stay in `made`, by name. */
+static struct {
+    const char *name;
+    void *at;
+} made[VALUES];
+static int made_count;
+
+static void *result(const char *name) {
+    for (int i = made_count; i-- > 0;)
+        if (!strcmp(made[i].name, name))
+            return made[i].at;
+    return NULL;
+}
+
+static void packed_run(moec_instance *m, int index, const int64_t *sym, const int32_t *slot) {
+    const moec_function *f = &p->function[index];
+    void *arg[VALUES];
+    for (uint32_t i = 0; i < f->n_inputs + f->n_outputs; i++) {
+        const char *name = f->value[i].name;
+        int output = i >= f->n_inputs;
+        arg[i] = f->value[i].alias >= 0                            ? arg[f->value[i].alias]
+                 : output                                          ? NULL
+                 : !strcmp(name, "packed_ids")                     ? packed_ids
+                 : !strcmp(name, "spans")                          ? spans
+                 : !strcmp(name, "decoder_input_ids")              ? decoder
+                 : !strcmp(name, "labels")                         ? labels
+                                                                   : result(name);
+        if (!arg[i])
+            arg[i] = calloc(1, moec_argument_bytes(p, (uint32_t)index, i, sym));
+        if (output || !strncmp(name, "self_", 5))
+            made[made_count].name = name, made[made_count++].at = arg[i];
+    }
+    if (index == p->seq2seq->step_packed && !sym[p->seq2seq->past])
+        for (int b = 0; b < ROWS; b++)
+            ((int64_t *)arg[0])[b] = p->seq2seq->start;
+    QUIET(moec_run_rows(m, (uint32_t)index, sym, arg, slot) == MOEC_OK);
+}
+
+static void same(const char *what, const void *x, const void *y, size_t n) {
+    const float *u = x, *v = y;
+    double most = 0, worst = 0;
+    for (size_t i = 0; i < n; i++) {
+        most = fmax(most, fabs((double)v[i]));
+        worst = fmax(worst, fabs((double)u[i] - (double)v[i]));
+    }
+    if (memcmp(x, y, n * sizeof *u) && !(tolerance > 0 && worst <= tolerance * most))
+        failed = 1, printf("without padding: %s differ: %g of %g\n", what, worst, most);
+}
+
+static void packed(moec_instance *m) {
+    static const int32_t slots[2][ROWS] = {{0, 1, 2, 0, 1, 2, 0, 1}, {1, 1, 1, 1, 1, 1, 1, 1}};
+    const moec_seq2seq *q = p->seq2seq;
+    static Calls all;
+    CHECK(q->tokens >= 0 && q->encode_packed >= 0 && q->score_packed >= 0);
+    calls_make(&all, 0, ROWS);
+    int64_t n = 0;
+    for (int b = 0; b < ROWS; b++) {
+        spans[2 * b] = n;
+        for (int s = 0; s < SOURCE && mask[b * SOURCE + s]; s++)
+            packed_ids[n++] = ids[b * SOURCE + s];
+        spans[2 * b + 1] = n;
+    }
+    for (int k = 0; k < 2; k++) {
+        int64_t sym[8] = {0};
+        memcpy(sym, all.sym, sizeof sym);
+        sym[q->tokens] = n;
+        made_count = 0;
+        calls_run(m, &all, slots[k]);
+        packed_run(m, q->encode_packed, sym, slots[k]);
+        const float *hidden = result("packed_hidden"), *padded = buffer_named(&all, "hidden", 1);
+        for (int b = 0; b < ROWS; b++)
+            same("states", hidden + spans[2 * b] * q->width, padded + b * SOURCE * q->width,
+                 (size_t)((spans[2 * b + 1] - spans[2 * b]) * q->width));
+        packed_run(m, q->cross_packed, sym, slots[k]);
+        for (sym[q->past] = 0; sym[q->past] < PAST; sym[q->past]++)
+            packed_run(m, q->step_packed, sym, slots[k]);
+        same("logits", result("logits"), buffer_named(&all, "logits", 1), (size_t)(ROWS * q->vocab));
+        CHECK(!memcmp(result("token"), buffer_named(&all, "token", 1), ROWS * sizeof(int64_t)));
+        packed_run(m, q->score_packed, sym, slots[k]);
+        same("log-probabilities", result("logprob"), buffer_named(&all, "logprob", 1), ROWS * TARGET);
+    }
+    /* Spans that leave tokens out, or do not fit. */
+    int64_t sym[8];
+    void *arg[3] = {packed_ids, spans, result("packed_hidden")};
+    memcpy(sym, all.sym, sizeof sym);
+    sym[q->tokens] = n;
+    spans[1]--;
+    QUIET(moec_run(m, (uint32_t)q->encode_packed, sym, arg) == MOEC_E_INDEX);
+    spans[1]++;
+    spans[2 * ROWS - 1]++;
+    QUIET(moec_run(m, (uint32_t)q->encode_packed, sym, arg) == MOEC_E_INDEX);
+    spans[2 * ROWS - 1]--;
+}
+
 static void generation(moec_instance *m) {
     static const int32_t slots[ROWS] = {2, 1, 0, 0, 1, 1, 2, 0};
     int64_t tokens[ROWS * MOST], one[MOST], steps, alone;
@@ -353,6 +452,7 @@ int main(int argc, char **argv) {
     QUIET(moec_load_adapter_slot(m, 2, saved, text, sizeof text) == MOEC_OK);
     CHECK(moec_save_adapter(m, 2, saved, text, sizeof text) == MOEC_OK); /* in the folder, to be compared */
     rows(m);
+    packed(m);
     generation(m);
     moec_close(m);
     m = opened(argv[1], 1, 0);

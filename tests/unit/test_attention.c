@@ -268,7 +268,8 @@ static void refused(const char *node, const char *why) {
     snprintf(text, sizeof text,
              "func @f entry (%%q : f32[2,4,6], %%k : f32[2,5,6], %%half : f16[2,5,6], %%bias : f32[2,6], "
              "%%qs : i64[2,4], "
-             "%%ks : i64[2,5], %%is : i32[2,5], %%seed : i64[], %%drop : f32[], %%wide : f32[1]) "
+             "%%ks : i64[2,5], %%is : i32[2,5], %%seed : i64[], %%drop : f32[], %%wide : f32[1], "
+             "%%one : f32[1,5,6], %%spans : i64[2,2], %%three : i64[3,2]) "
              "{\n%s\nreturn %%q \"q\"\n}\n",
              node);
     Diag *d = diag_new();
@@ -299,6 +300,11 @@ static void what_is_refused(void **state) {
     refused(QKV "%qs, %is" END, "the segments are not i64[B,T] and i64[B,S]");
     refused(QKV "_, _, %seed" END, "seed and drop go together");
     refused(QKV "_, _, %seed, %wide" END, "seed and drop are not i64[] and f32[]");
+#define PACKED "%y = attention %q, %one, %one, _, _, "
+    refused(PACKED "_, _, %seed, %drop, %spans" END, "packed keys have neither mask nor segments nor dropout");
+    refused(PACKED "_, _, _, _, %qs" END, "the spans are not i64[B,2]");
+    refused(PACKED "_, _, _, _, %three" END, "packed keys are [1,N,H*D], queries [B,T,H*D] or packed like them");
+    refused(QKV "_, _, _, _, %spans" END, "packed keys are [1,N,H*D], queries [B,T,H*D] or packed like them");
 #define GRADS " : f32[2,4,6], f32[2,5,6], f32[2,5,6]"
     refused("%a, %b, %c = attention_grad %k, %q, %k, %k {heads = 2, k = 3}" GRADS,
             "the gradient is not of the type of attention's result");

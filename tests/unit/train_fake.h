@@ -142,7 +142,12 @@ static const moec_seq2seq fake_sequence = {.eos = 1,
                                            .batch = 0,
                                            .source = 1,
                                            .target = 2,
-                                           .past = -1};
+                                           .past = -1,
+                                           .tokens = -1,
+                                           .encode_packed = -1,
+                                           .cross_packed = -1,
+                                           .step_packed = -1,
+                                           .score_packed = -1};
 static const moec_program fake_program = {
     .abi = MOEC_ABI,
     .name = "fake",

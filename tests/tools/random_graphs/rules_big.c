@@ -35,7 +35,7 @@ bool grow_matmul(Gen *g, Op op, DType t) {
 /* ---- attention ---- */
 
 typedef struct Heads {
-    ValueId in[9];
+    ValueId in[10];
     Attr attrs[4];
     uint32_t n_in, n_attrs;
 } Heads;
@@ -78,8 +78,39 @@ static bool heads_make(Gen *g, DType t, Heads *x) {
     return x->in[0] != NONE && x->in[1] != NONE && x->in[2] != NONE;
 }
 
+/* Keys of a few examples packed into a row, of the queries' or a few for each; some are empty. */
+static bool grow_spans(Gen *g, Op op, DType t) {
+    static const int64_t widths[] = {1, 2, 3, 8, 16};
+    int64_t examples = 1 + below(g, 4), heads = 1 + below(g, 3), wide = heads * widths[below(g, 5)], all = 0;
+    Tensor spans = {.dtype = DT_I64, .rank = 2, .dim = {examples, 2}};
+    ValueId in[10];
+    Attr attrs[3] = {attr_i(AT_heads, heads)}, value;
+    uint32_t n_attrs = 1;
+    if (!tensor_alloc(g->m->arena, &spans)) return false;
+    for (int64_t e = 0; e < examples; e++) {
+        tensor_set_i64(&spans, 2 * e, all);
+        all += e == 0 ? 1 + below(g, 40) : below(g, 40);
+        tensor_set_i64(&spans, 2 * e + 1, all);
+    }
+    for (int i = 0; i < 10; i++) in[i] = NONE;
+    bool packed = examples > 1 && rng_chance(&g->rng, 60);
+    in[0] = rows3(g, t, number(g, packed ? 1 : examples), packed ? number(g, all) : pick_filled(g), wide);
+    in[1] = rows3(g, t, number(g, 1), number(g, all), wide);
+    in[2] = rows3(g, t, number(g, 1), number(g, all), wide);
+    if (rng_chance(&g->rng, 50)) {
+        int64_t columns = 1 + below(g, 30);
+        in[3] = pick_like(g, t, 2, (Dim[]){number(g, heads), number(g, columns)}, tame);
+        attrs[n_attrs++] = attr_i(AT_center, below(g, columns));
+    }
+    if (rng_chance(&g->rng, 30)) attrs[n_attrs++] = attr_i(AT_causal, 1);
+    value = attr_t(AT_value, spans);
+    in[9] = emit(g, OP_const, NULL, 0, &value, 1);
+    return in[0] != NONE && in[1] != NONE && in[2] != NONE && in[9] != NONE && emit(g, op, in, 10, attrs, n_attrs) != NONE;
+}
+
 bool grow_attention(Gen *g, Op op, DType t) {
     Heads x;
+    if (dtype_is_float(t) && !g->differentiable && rng_chance(&g->rng, 30)) return grow_spans(g, op, t);
     return dtype_is_float(t) && heads_make(g, t, &x) && emit(g, op, x.in, x.n_in, x.attrs, x.n_attrs) != NONE;
 }
 
