@@ -43,7 +43,7 @@ typedef struct Splitter {
     Vec(Piece) piece;
     Vec(const char *) kind; /* in the order of their first piece */
     Vec(Source) file;
-    Vec(const char *) global; /* names behind PREFIX_ that the files share */
+    Vec(const char *) global; /* names of parts and tables behind PREFIX_ */
     size_t large, most;
     bool refused;
     Diag *d;
@@ -129,7 +129,6 @@ static void add_kernels(Splitter *s, const CallList *l, bool *seen) {
         if (seen[k]) continue;
         seen[k] = true;
         Str name = p->kernel[k]->name;
-        vec_push(&s->global, arena_strndup(s->a, name.p, name.n));
         Piece *q = add_piece(s, kind_of(s, l, i >= loss), arena_printf(s->a, "kernel '%.*s'", (int)name.n, name.p));
         c_print_kernel(p->kernel[k], &s->w.names, p->scratch, p->o->prefix, &q->marks, &q->text);
     }
@@ -208,12 +207,18 @@ static void add_kind_files(Splitter *s, const char *kind) {
     }
 }
 
+static void print_variant_name(const Splitter *s, const char *global, Text *h) {
+    const char *name = arena_printf(s->a, "%s_%s", s->w.p->o->prefix, global);
+    text_printf(h, "#define %s MOEC_OF_VARIANT(%s)\n", name, name);
+}
+
 /* What is global has a name of its own in each variant. */
 static void print_variant_names(const Splitter *s, Text *h) {
     const Program *p = s->w.p;
-    const char *x = p->o->prefix;
     if (!p->o->dispatch) return;
-    for (size_t i = 0; i < s->global.count; i++) text_printf(h, "#define %s_%s MOEC_OF_VARIANT(%s_%s)\n", x, s->global.item[i], x, s->global.item[i]);
+    for (uint32_t i = 0; i < p->n_kernels; i++)
+        for (int any = 0; any <= p->kernel[i]->lent; any++) print_variant_name(s, arena_printf(s->a, any ? "%.*s_any" : "%.*s", (int)p->kernel[i]->name.n, p->kernel[i]->name.p), h);
+    for (size_t i = 0; i < s->global.count; i++) print_variant_name(s, s->global.item[i], h);
     text_printf(h, "\n");
 }
 
