@@ -130,7 +130,7 @@ check() { # FORMAT ACTIVATIONS KIND
         cmp "$work/got.1/all.npy" "$work/got.3/all.npy" || fail "$label, $3, $rows rows: three threads make other bits"
     done
 }
-kinds="native generic"
+kinds="native generic" # programs of C
 ! grep -q avx512f /proc/cpuinfo 2>/dev/null || kinds="$kinds haswell"
 if "$moec" --version | grep -q LLVM; then kinds="$kinds llvm"; else echo "LLVM: not built in, skipped"; fi
 for pair in bf16/f32 bf16/bf16 int8/f32 int8/int8 int4/f32 int4/int8; do
