@@ -173,6 +173,21 @@ grep -q '^param .*panels" : f32.* site "encoder.0.ffn.wo"' "$work/sites.ir" && g
     grep -q 'format = "int8"' "$work/sites.ir" && [ "$(grep -c '^func @encoder_ffn_wi.* kernel' "$work/sites.ir")" = 4 ] ||
     fail "formats by site"
 
+# LLVM takes the instructions a CPU has, and no others.
+takes() { # CPU FORMAT INSTRUCTION ABSENT
+    "$moec" compile "$model" --weights="$2" --activations="$2" --backend=llvm --target=x86_64-linux-gnu -mcpu="$1" --emit=asm -O1 \
+        -o "$work/asm" || { fail "$1: compile"; return; }
+    grep -q "$3" "$work/asm" || fail "$1, $2: no $3"
+    ! grep -q "$4" "$work/asm" || fail "$1, $2: $4"
+}
+if "$moec" --version | grep -q LLVM; then
+    takes znver4 int8 'vpdpbusd.*%zmm' vpmaddwd
+    takes znver4 bf16 'vdpbf16ps.*%zmm' none
+    takes skylake-avx512 int8 'vpmaddwd.*%zmm' vpdpbusd
+    takes alderlake int8 'vpdpbusd.*%ymm' %zmm
+    takes haswell int8 'vpmaddwd.*%ymm' vpdpbusd
+fi
+
 # ---- what may not be asked for -----------------------------------------------------------------------------------
 
 refused() { # WHAT OPTIONS...

@@ -172,7 +172,7 @@ static const struct {
     size_t field; /* of Dots */
     const char *function;
 } dot_instructions[] = {
-    {0, rounded_to_bf16, "vcvtneps2bf16", "%zmm", offsetof(Dots, bf16), "llvm.x86.avx512bf16.dpbf16ps.512"},
+    {0, rounded_to_bf16, "vcvtneps2bf16", "%ymm", offsetof(Dots, bf16), "llvm.x86.avx512bf16.dpbf16ps.512"},
     {0, dot_of_bytes, "vpdpbusd", "%zmm", offsetof(Dots, int8), "llvm.x86.avx512.vpdpbusd.512"},
     {0, product_of_halves, "vpmullw", "%zmm", offsetof(Dots, halves), "llvm.x86.avx512.pmaddw.d.512"},
     {1, dot_of_bytes, "vpdpbusd", "%ymm", offsetof(Dots, int8), "llvm.x86.avx512.vpdpbusd.256"},
