@@ -13,12 +13,17 @@ fail() { echo "dispatch: $*" >&2; status=1; }
 unset MOEC_VARIANT
 if "$moec" --version | grep -q LLVM; then backends="c llvm"; else backends=c && echo "LLVM: not built in, skipped"; fi
 . "$root/tests/quick.inc"
-# shellcheck disable=SC2086
-compile() { "$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" $quick "$@"; }
+# compile BACKEND OPTIONS...: LLVM's soonest level is its own.
+compile() {
+    level=$quick
+    [ "$1" = c ] || level="--matmul=native -O0"
+    # shellcheck disable=SC2086
+    "$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" $level --backend="$@"
+}
 prompt=4,60,70,80,90,1
 
 if [ "$(uname -m)" != x86_64 ]; then
-    compile --dispatch -o "$work/exe" 2>"$work/err" && fail "taken where there is one variant"
+    compile c --dispatch -o "$work/exe" 2>"$work/err" && fail "taken where there is one variant"
     grep -q "leave it out" "$work/err" || fail "not refused by name: $(cat "$work/err")"
     exit $status
 fi
@@ -33,14 +38,14 @@ case $flags in *" avx2 "*) case $flags in *" fma "*) runs="avx2 $runs" ;; esac ;
 case $flags in *" avx512bw "*) case $flags in *" avx512dq "*) case $flags in *" avx512vl "*) runs="avx512 $runs" ;; esac ;; esac ;; esac
 for backend in $backends; do
     exe=$work/$backend
-    compile --backend=$backend --dispatch -o "$exe" || { fail "$backend: compile"; continue; }
+    compile $backend --dispatch -o "$exe" || { fail "$backend: compile"; continue; }
     [ "$("$exe" info | grep '^variant: ')" = "variant: ${runs%% *}" ] || fail "$backend: $("$exe" info | grep variant), not ${runs%% *}"
     want=$("$exe" generate --ids $prompt --max-length 8)
     [ -n "$want" ] || fail "$backend: nothing generated"
     for variant in $runs; do
         [ "$(MOEC_VARIANT=$variant "$exe" info | grep '^variant: ')" = "variant: $variant" ] || fail "$backend: no $variant when asked for"
         MOEC_VARIANT=$variant "$exe" encode --ids $prompt --out "$work/several.npy" || fail "$backend, $variant: encode"
-        compile --backend=$backend -march="$(march "$variant")" -o "$work/one" && "$work/one" encode --ids $prompt --out "$work/one.npy" ||
+        compile $backend -march="$(march "$variant")" -o "$work/one" && "$work/one" encode --ids $prompt --out "$work/one.npy" ||
             fail "$backend, $variant: the only one"
         case $backend$variant in
         cbase) ;; # with -march=generic sources have no vectors: rounding may differ
@@ -57,10 +62,10 @@ for backend in $backends; do
         qemu-x86_64 -cpu "${cpu%:*}" "$exe" info 2>/dev/null | grep -q "^variant: ${cpu#*:}$" || fail "$backend: ${cpu%:*} does not run ${cpu#*:}"
         [ "$(qemu-x86_64 -cpu "${cpu%:*}" "$exe" generate --ids $prompt --max-length 8 2>/dev/null)" = "$want" ] || fail "$backend: ${cpu%:*} gives others"
     done
-    compile --backend=$backend --dispatch -march=x86-64-v3 -o "$work/v3" && MOEC_VARIANT=base "$work/v3" encode --ids $prompt --out "$work/v3.npy" ||
+    compile $backend --dispatch -march=x86-64-v3 -o "$work/v3" && MOEC_VARIANT=base "$work/v3" encode --ids $prompt --out "$work/v3.npy" ||
         fail "$backend: -march=x86-64-v3"
     MOEC_VARIANT=avx2 "$work/v3" info >/dev/null 2>&1 && fail "$backend: a variant for what the base has"
-    compile --backend=$backend --dispatch --weights=int8 --activations=int8 -o "$work/int8" && "$work/int8" generate --ids $prompt --max-length 8 >/dev/null ||
+    compile $backend --dispatch -O1 --weights=int8 --activations=int8 -o "$work/int8" && "$work/int8" generate --ids $prompt --max-length 8 >/dev/null ||
         fail "$backend: words of weights"
 done
 
@@ -72,7 +77,7 @@ for variant in $runs; do
         $quick --dispatch >"$work/out" 2>&1 || { cat "$work/out"; fail "$variant: goldens"; }
 done
 for backend in $backends; do
-    compile --backend=$backend --dispatch -g --profile -o "$work/g" && "$work/g" generate --ids $prompt --max-length 8 --profile >/dev/null 2>"$work/err" &&
+    compile $backend --dispatch -g --profile -o "$work/g" && "$work/g" generate --ids $prompt --max-length 8 --profile >/dev/null 2>"$work/err" &&
         grep -q MatMul "$work/err" || fail "$backend: -g --profile"
 done
 
@@ -88,15 +93,15 @@ for backend in $backends; do
     for kind in obj lib shared; do
         at=$work/$backend.$kind rt=
         mkdir "$at"
-        compile --backend=$backend --dispatch --emit=$kind --prefix=tiny -o "$at/tiny.$kind" || { fail "$backend: --emit=$kind"; continue; }
+        compile $backend --dispatch --emit=$kind --prefix=tiny -o "$at/tiny.$kind" || { fail "$backend: --emit=$kind"; continue; }
         [ $kind != obj ] || rt=$build/libmoec_rt.a
         case $kind in shared) use "$backend $kind" "$at" "$at/tiny.$kind" "" -gD ;; *) use "$backend $kind" "$at" "$at/tiny.$kind" "$rt" ;; esac
     done
-    compile --backend=$backend --dispatch --embed-weights -o "$work/embedded" && [ "$("$work/embedded" generate --ids $prompt --max-length 8)" = "$want" ] ||
+    compile $backend --dispatch --embed-weights -o "$work/embedded" && [ "$("$work/embedded" generate --ids $prompt --max-length 8)" = "$want" ] ||
         fail "$backend: --embed-weights"
 done
 case $backends in *llvm)
-    for kind in asm llvm bc; do compile --backend=llvm --dispatch --emit=$kind --prefix=tiny -o "$work/tiny.$kind" || fail "--emit=$kind"; done
+    for kind in asm llvm bc; do compile llvm --dispatch --emit=$kind --prefix=tiny -o "$work/tiny.$kind" || fail "--emit=$kind"; done
     cc -c -o "$work/asm.o" -x assembler "$work/tiny.asm" && use asm "$work/llvm.obj" "$work/asm.o" "$build/libmoec_rt.a"
     ;;
 esac
@@ -104,7 +109,7 @@ esac
 # ---- sources: make, CMake, several files; without the file that chooses, any compiler's ---------------------------
 
 strict="-O0 -std=c99 -pedantic -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes"
-compile --dispatch --emit=c --train --prefix=tiny -o "$work/split" || fail "--emit=c"
+compile c --dispatch --emit=c --train --prefix=tiny -o "$work/split" || fail "--emit=c"
 [ -f "$work/split/tiny_train_backward.c" ] || fail "the model stands in one file"
 if make -C "$work/split" -j2 CFLAGS="$strict" >"$work/log" 2>&1; then
     [ "$("$work/split/tiny" info | grep '^variant: ')" = "variant: ${runs%% *}" ] || fail "sources: $("$work/split/tiny" info | grep variant)"
@@ -114,10 +119,10 @@ else
     cat "$work/log"
     fail "sources do not build"
 fi
-compile --dispatch --emit=c -O0 --prefix=tiny -march=x86-64-v2 -o "$work/folder" && cmake -S "$work/folder" -B "$work/folder/build" -DCMAKE_BUILD_TYPE=Debug >"$work/log" &&
+compile c --dispatch --emit=c -O0 --prefix=tiny -march=x86-64-v2 -o "$work/folder" && cmake -S "$work/folder" -B "$work/folder/build" -DCMAKE_BUILD_TYPE=Debug >"$work/log" &&
     cmake --build "$work/folder/build" -j2 >>"$work/log" 2>&1 && [ "$("$work/folder/build/tiny" generate --ids $prompt --max-length 8)" = "$want" ] ||
     { cat "$work/log"; fail "sources: CMake"; }
-compile --dispatch --weights=bf16 --activations=bf16 --emit=c --prefix=tiny -o "$work/words" || fail "sources: words of weights"
+compile c --dispatch --weights=bf16 --activations=bf16 --emit=c --prefix=tiny -o "$work/words" || fail "sources: words of weights"
 for variant in avx512_dot avx2_dot; do
     grep -q "^FLAGS_$variant =" "$work/words/Makefile" || fail "no variant $variant for products of words"
     grep -q "^FLAGS_$variant =" "$work/folder/Makefile" && fail "a variant $variant without products of words"
@@ -130,17 +135,17 @@ rm "$work/folder/tiny_variants.c"
 
 # ---- what is refused: one line, nothing left behind -----------------------------------------------------------------
 
-refuse() { # WORD OPTIONS...
-    word=$1
-    shift
-    compile --dispatch -o "$work/refused" "$@" 2>"$work/err"
+refuse() { # BACKEND WORD OPTIONS...
+    backend=$1 word=$2
+    shift 2
+    compile "$backend" --dispatch -o "$work/refused" "$@" 2>"$work/err"
     code=$?
     [ $code = 1 ] && [ "$(wc -l <"$work/err")" = 1 ] && grep -qF -e "$word" "$work/err" || fail "$*: exit $code, $(cat "$work/err")"
     for left in "$work"/refused*; do [ ! -e "$left" ] || fail "left behind: $left"; done
 }
-for march in native x86-64-v4 haswell; do refuse "not '$march'" -march=$march; done
-refuse "choose one variant" --emit=asm
-case $backends in *llvm) refuse "leave it out" --backend=llvm --target=aarch64-linux-gnu --emit=obj ;; esac
-command -v aarch64-linux-gnu-gcc >/dev/null 2>&1 && refuse "leave it out" --cc=aarch64-linux-gnu-gcc --emit=obj
+for march in native x86-64-v4 haswell; do refuse c "not '$march'" -march=$march; done
+refuse c "choose one variant" --emit=asm
+case $backends in *llvm) refuse llvm "leave it out" --target=aarch64-linux-gnu --emit=obj ;; esac
+command -v aarch64-linux-gnu-gcc >/dev/null 2>&1 && refuse c "leave it out" --cc=aarch64-linux-gnu-gcc --emit=obj
 [ $status = 0 ] && echo "dispatch: variants, forms, sources and refusals as expected; this machine runs $runs"
 exit $status
