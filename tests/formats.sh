@@ -167,6 +167,12 @@ grep -q "^what the weights' format costs: logits 0" "$work/told" || fail "verify
 ! "$moec" verify "$model" --golden "$golden" --weights=int4 --tolerance=1e-5 -O1 >"$work/judged" || fail "verify does not judge by a tolerance"
 grep -q FAILED "$work/judged" || fail "verify names nothing that fails"
 
+# A chosen site has its own format; identical layers then have kernels of their own.
+"$moec" dump "$model" --weights=bf16 --weights='encoder.0.*=f32' --weights=lm_head=int8 -o "$work/sites.ir" || fail "choices by site"
+grep -q '^param .*panels" : f32.* site "encoder.0.ffn.wo"' "$work/sites.ir" && grep -q '^param .*panels" : i32.* site "encoder.1.ffn.wo"' "$work/sites.ir" &&
+    grep -q 'format = "int8"' "$work/sites.ir" && [ "$(grep -c '^func @encoder_ffn_wi.* kernel' "$work/sites.ir")" = 4 ] ||
+    fail "formats by site"
+
 # ---- what may not be asked for -----------------------------------------------------------------------------------
 
 refused() { # WHAT OPTIONS...
