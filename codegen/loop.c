@@ -103,11 +103,22 @@ const LExpr *le_op2(LoopKernel *k, LOp op, DType t, const LExpr *a, const LExpr 
     return e;
 }
 
+const LExpr *le_op3(LoopKernel *k, LOp op, DType t, const LExpr *a, const LExpr *b, const LExpr *c) {
+    LExpr *e = (LExpr *)le_op2(k, op, t, a, b);
+    e->c = c;
+    return e;
+}
+
+bool loop_op_of_words(LOp op) {
+    return op >= LO_OF_BF16 && op <= LO_DOT_INT8;
+}
+
 const LExpr *le_cast(LoopKernel *k, DType t, const LExpr *a) {
     if (a->type == t) return a;
     /* a float literal, as long as it is exact */
     if (a->kind == LE_INT && (t == DT_F32 || t == DT_F64) && a->i >= -(1 << 24) && a->i <= 1 << 24) return le_num(k, t, (double)a->i);
     LExpr *e = expr(k, LE_CAST, t);
+    e->lanes = a->lanes;
     e->a = a;
     return e;
 }
@@ -324,15 +335,14 @@ LStmt *ls_phase(LoopKernel *k, const LExpr *blocks) {
 }
 
 void ls_call(LoopKernel *k, LBlock *b, const LRoutine *r, const LArg *arg) {
-    const LoopKernel *v = r->version[0];
-    uint32_t n = v->n_args + v->n_params;
+    uint32_t n = r->n_args + r->n_params;
     LStmt *s = stmt(k, b, LS_CALL);
     LArg *own = arena_array(k->arena, n, sizeof *own);
     memcpy(own, arg, n * sizeof *own);
     s->routine = r;
     s->arg = own;
-    for (uint32_t i = 0; i < v->n_args; i++)
-        if (v->buf.item[i]->written) ((LBuf *)arg[i].buf)->written = true;
+    for (uint32_t i = 0; i < r->n_args; i++)
+        if (r->written >> i & 1) ((LBuf *)arg[i].buf)->written = true;
 }
 
 void ls_prefetch(LoopKernel *k, LBlock *b, const LBuf *buf, const LExpr *index) {
@@ -342,7 +352,7 @@ void ls_prefetch(LoopKernel *k, LBlock *b, const LBuf *buf, const LExpr *index) 
 }
 
 uint32_t ls_arguments(const LStmt *s) {
-    return s->kind == LS_CALL ? s->routine->version[0]->n_args + s->routine->version[0]->n_params : 0;
+    return s->kind == LS_CALL ? s->routine->n_args + s->routine->n_params : 0;
 }
 
 uint32_t ls_check(LoopKernel *k, LBlock *b, const LExpr *a, const LExpr *extent, const char *hint) {

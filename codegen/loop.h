@@ -46,14 +46,20 @@ typedef struct LBuf {
 /* ---- expressions ------------------------------------------------------------------------------ */
 
 /* Scalar functions. The element types and exact meaning are those of the graph op of the same name; of the vocabulary of
- * generated code (runtime/moec_kernel.h) it is moec_<name>_<type>. UNIFORM and SPLIT_SEED take a seed and an index, i64. */
+ * generated code (runtime/moec_kernel.h) it is moec_<name>_<type>. UNIFORM and SPLIT_SEED take a seed and an index, i64.
+ *
+ * Of words (i32, compiler/pack.h): OF_FORMAT takes a word and which of its weights: the f32 it is before it is scaled.
+ * NIBBLES the halves of an int4 word's bytes as bytes: the lower, the upper ones. DOT_BF16 and DOT_INT8 take a sum, f32 or i32, and
+ * words of two bf16, or four bytes: unsigned ones of the first, signed of the second. */
 #define LOOP_OPS(X)                                                                                                      \
     X(NEG, neg) X(ABS, abs) X(SQRT, sqrt) X(RSQRT, rsqrt) X(RECIP, recip) X(EXP, exp) X(LOG, log) X(TANH, tanh)           \
     X(ERF, erf) X(RELU, relu) X(SIGMOID, sigmoid) X(GELU, gelu) X(GELU_GRAD, gelu_grad) X(FLOOR, floor) X(CEIL, ceil)     \
     X(ROUND, round) X(SIGN, sign) X(NOT, not) X(ISINF, isinf) X(ISNAN, isnan)                                             \
     X(ADD, add) X(SUB, sub) X(MUL, mul) X(DIV, div) X(MOD, mod) X(FMOD, fmod) X(POW, pow) X(MIN, min) X(MAX, max)         \
     X(EQ, eq) X(NE, ne) X(LT, lt) X(LE, le) X(GT, gt) X(GE, ge) X(AND, and) X(OR, or) X(XOR, xor)                         \
-    X(UNIFORM, uniform) X(SPLIT_SEED, split_seed)
+    X(UNIFORM, uniform) X(SPLIT_SEED, split_seed)                                                                         \
+    X(OF_BF16, of_bf16) X(OF_INT8, of_int8) X(OF_INT4, of_int4) X(NIBBLES, nibbles) X(DOT_BF16, dot_bf16)                  \
+    X(DOT_INT8, dot_int8)
 
 typedef enum LOp {
 #define X(id, name) LO_##id,
@@ -170,6 +176,8 @@ typedef struct LoopKernel {
         int64_t most;         /* upper bound of `all` */
     } rows;
     uint32_t n_params; /* of a routine: its first variables, numbers that the caller gives */
+    const struct LoopKernel *as; /* whose code it runs, for rows of its own; NULL: its own */
+    bool lent;                   /* others run its code: that is a function NAME_any of the number of rows, too */
 } LoopKernel;
 
 /* Kinds of vectors that routines have versions for, the widest first; the last one is plain C's: none. */
@@ -178,6 +186,7 @@ typedef struct VectorKind {
     const char *condition; /* of the C preprocessor: the machine has them; NULL: any machine */
     uint32_t lanes;        /* f32 */
     uint32_t rows, vectors; /* a tile's: rows of as many vectors side by side stay in registers */
+    uint32_t dot_rows;      /* rows of a tile that needs twice the registers */
 } VectorKind;
 enum { VECTOR_KINDS = 4 };
 extern const VectorKind vector_kinds[VECTOR_KINDS];
@@ -185,7 +194,10 @@ extern const VectorKind vector_kinds[VECTOR_KINDS];
 /* A function over buffers and numbers that kernels call. */
 typedef struct LRoutine {
     const char *name, *what; /* what: for its reader */
-    LoopKernel *version[VECTOR_KINDS];
+    uint32_t n_args, n_params; /* buffers, then numbers */
+    uint32_t written;          /* bit i: it stores to argument i */
+    bool dots;                 /* it uses DOT_ operations, for which machines have instructions */
+    LoopKernel *version[VECTOR_KINDS]; /* all NULL: a function of the vocabulary */
 } LRoutine;
 
 LoopKernel *loop_kernel_new(Module *m, Arena *a, Str name);
@@ -199,6 +211,9 @@ const LExpr *le_dim(LoopKernel *k, Dim d);
 const LExpr *le_var(LoopKernel *k, uint32_t var);
 const LExpr *le_op1(LoopKernel *k, LOp op, DType t, const LExpr *a);
 const LExpr *le_op2(LoopKernel *k, LOp op, DType t, const LExpr *a, const LExpr *b);
+const LExpr *le_op3(LoopKernel *k, LOp op, DType t, const LExpr *a, const LExpr *b, const LExpr *c);
+/* Whether an operation's first operands are words. */
+bool loop_op_of_words(LOp op);
 const LExpr *le_cast(LoopKernel *k, DType t, const LExpr *a);
 const LExpr *le_select(LoopKernel *k, const LExpr *c, const LExpr *a, const LExpr *b);
 const LExpr *le_load(LoopKernel *k, const LBuf *b, const LExpr *index);
@@ -242,6 +257,9 @@ LBuf *loop_own_scratch(LoopKernel *k, DType t, int64_t bytes, Str hint);
 void loop_finish(LoopKernel *k);
 /* Phases that need not wait for each other become one (loop_phases.c). */
 void loop_join_phases(LoopKernel *k);
+
+/* Whether kernels by rows do the same for each, whatever number of rows they have (loop_same.c). */
+bool loop_same_rows(const LoopKernel *a, const LoopKernel *b);
 
 /* ---- lowering (lower*.c) -------------------------------------------------------------------------- */
 

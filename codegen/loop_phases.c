@@ -29,9 +29,8 @@ static void see_product(Phase *p, const LStmt *s) {
 }
 
 static void see_call(Phase *p, const LStmt *s) {
-    const LoopKernel *callee = s->routine->version[0];
-    for (uint32_t i = 0; i < callee->n_args; i++) {
-        if (callee->buf.item[i]->written)
+    for (uint32_t i = 0; i < s->routine->n_args; i++) {
+        if (s->routine->written >> i & 1)
             p->writes[s->arg[i].buf->id] = true;
         else
             p->reads[s->arg[i].buf->id] = true;

@@ -279,6 +279,14 @@ static bool lower_several(Lower *l, const Node *n, const StoreRule *r, const Vie
     return true;
 }
 
+/* Whether there is a way for n, which is not stored. Weights are put into formats when a model is compiled. */
+static bool is_lowered(const Lower *l, const Node *n) {
+    OpClass c = op_info(n->op)->klass;
+    if (n->op == OP_quantize)
+        return lower_is_rounded(l, n->out);
+    return c != OC_DYNAMIC && c != OC_CALL && n->op != OP_pack_scales && (n->op != OP_pack || !node_format(n));
+}
+
 static bool lower_nodes(Lower *l, const View *out) {
     const Func *f = l->f;
     ValueId *user_of = arena_array(l->k->arena, f->n_values, sizeof *user_of);
@@ -314,7 +322,7 @@ static bool lower_nodes(Lower *l, const View *out) {
             View w;
             tell_stored(l, n, why);
             if (!lower_stored(l, n->out, &w)) return false;
-        } else if (op_info(n->op)->klass == OC_DYNAMIC || op_info(n->op)->klass == OC_CALL)
+        } else if (!is_lowered(l, n))
             return diag_error(l->d, DIAG_LOWER_OP, NULL, "'%s' has no lowering", op_info(n->op)->name);
         else if (l->m->remarks && op_info(n->op)->klass != OC_SOURCE && n->op != OP_matmul && n->op != OP_unpack)
             inlined =

@@ -27,6 +27,11 @@ typedef struct View {
     Dim apart;
 } View;
 
+/* A value in words, with what products of integers need of its rows (tile.h); words NULL: not there. */
+typedef struct Rounded {
+    const LBuf *words, *scale, *sum;
+} Rounded;
+
 typedef struct Lower {
     LoopKernel *k;
     Module *m;
@@ -36,6 +41,7 @@ typedef struct Lower {
     const LowerOptions *o;
     uint32_t *uses;
     View *view;
+    Rounded *rounded[WEIGHT_FORMATS]; /* value in words, for products by weights of a format (panel_product.c) */
     const LBuf **left;    /* value as panels of rows, where it is there (lower_panel.c) */
     bool *streamed;       /* product that is computed where it is read (lower_panel.c) */
     bool *row;            /* value carries the row axes */
@@ -87,6 +93,8 @@ bool lower_is_cheap(const Node *n);
 /* ---- products by panels (lower_panel.c) */
 
 bool lower_by_panels(const Lower *l, const Node *n);
+/* All that reads v are products by panels that round it themselves. */
+bool lower_is_rounded(const Lower *l, ValueId v);
 /* Fills l->streamed. */
 void lower_find_streams(Lower *l);
 /* v's elements are made of streamed products. */

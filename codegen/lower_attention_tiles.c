@@ -79,9 +79,9 @@ static void multiply(Lower *l, const LMatrix *a, Left left, const LBuf *b, const
     LoopKernel *k = l->k;
     const LArg arg[] = {
         {a->buf, a->offset},      {b, number(l, 0)},      {c, number(l, 0)},         {NULL, rows}, {NULL, depth}, {NULL, a->ld},
-        {NULL, number(l, QUERIES)}, {NULL, number(l, add)},
+        {NULL, number(l, QUERIES)}, {NULL, number(l, add)}, {NULL, number(l, 1)},
     };
-    ls_call(k, l->block, panel_routine(l->o->routines, QUERIES, left), arg);
+    ls_call(k, l->block, panel_routine(l->o->routines, (PanelProduct){QUERIES, left, WEIGHT_F32, false}), arg);
 }
 
 /* ---- the tile's queries ------------------------------------------------------------------------------- */

@@ -4,9 +4,8 @@
  * columns at a time, into scratch that stays in cache, and the loop over those columns - the activation, the gate,
  * the residual, an adapter's factor - runs before the next block. The value that the loop stores is the product's sink. Any
  * other product is stored as a whole, panel by panel. */
-#include "lower_ops.h"
+#include "lower_panel.h"
 
-#include "../compiler/pack.h"
 #include "../compiler/remark.h"
 
 #include <inttypes.h>
@@ -14,37 +13,21 @@
 
 /* ---- products by panels ------------------------------------------------------------------------------ */
 
-/* The constant extents of a product's right operand, stored as [batch,panels,depth,width]; columns: of the result, for each
- * batch. Transposed, the panels hold what is summed up, and their depth is the result's columns. */
-typedef struct Panels {
-    ValueId from;
-    int64_t batch, panels, depth, width, columns;
-    bool transposed;
-} Panels;
-
-static bool panels_of(const Lower *l, const Node *n, Panels *p) {
-    const Node *u = n->op == OP_matmul ? value_node(l->f, n->in[1]) : NULL;
-    if (!l->n_row || !l->row[n->out] || !u || u->op != OP_unpack || node_int(n, AT_ta, 0) ||
-        l->f->value[u->in[0]].kind != VK_INPUT)
-        return false;
-    const Type *t = &l->f->value[u->in[0]].type, *matrix = &l->f->value[u->out].type;
-    int64_t dim[MOEC_MAX_RANK];
-    for (int i = 0; i < t->rank; i++)
-        if (!dim_is_const(l->t, t->dim[i], &dim[i]))
-            return false;
-    *p = (Panels){u->in[0], 1, dim[t->rank - 3], dim[t->rank - 2], dim[t->rank - 1], 0, node_int(n, AT_tb, 0)};
-    if (p->transposed) {
-        p->columns = p->depth;
-        return t->rank == 3 && lower_rank(l, n->out) == 2 && lower_rank(l, n->in[0]) == 2;
-    }
-    for (int i = 0; i < t->rank - 3; i++)
-        p->batch *= dim[i];
-    return dim_is_const(l->t, matrix->dim[matrix->rank - 1], &p->columns);
-}
-
 bool lower_by_panels(const Lower *l, const Node *n) {
     Panels p;
     return panels_of(l, n, &p);
+}
+
+bool lower_is_rounded(const Lower *l, ValueId v) {
+    Panels p;
+    for (uint32_t i = 0; i < l->f->n_nodes; i++)
+        for (uint32_t j = 0; j < l->f->node[i].n_in; j++)
+            if (l->f->node[i].in[j] == v && (j > 0 || !panels_of(l, &l->f->node[i], &p) || !p.rounded))
+                return false;
+    for (uint32_t i = 0; i < l->f->n_outputs; i++)
+        if (l->f->output[i] == v)
+            return false;
+    return true;
 }
 
 /* v's storage with unit stride along its last axis, as a product's left operand. */
@@ -52,32 +35,6 @@ static bool left_operand(Lower *l, ValueId v, View *out) {
     if (!lower_stored(l, v, out))
         return false;
     return dim_is(l->t, out->stride[out->rank - 1], 1) || (lower_scratch(l, v, out) && lower_into(l, v, out));
-}
-
-static const LBuf *block_scratch(Lower *l, int64_t rows, int64_t columns) {
-    int64_t bytes;
-    LBuf *b = mul_i64(rows, columns * 4, &bytes) ? loop_own_scratch(l->k, DT_F32, bytes, str_c("tile")) : NULL;
-    if (!b)
-        BUG("a block of %lld columns has no bound", (long long)columns);
-    return b;
-}
-
-/* C[rows, columns of `panel` on] (+)= A B, `count` panels side by side. */
-static void multiply(Lower *l, const Panels *p, const LMatrix *a, const LBuf *b, const LExpr *panel,
-                     const LMatrix *c, const LExpr *rows, bool add) {
-    LoopKernel *k = l->k;
-    const LRoutine *r = panel_routine(l->o->routines, (uint32_t)p->width, LEFT_ROWS);
-    const LArg arg[] = {
-        {a->buf, a->offset},
-        {b, li_mul(k, panel, le_int(k, p->depth * p->width))},
-        {c->buf, c->offset},
-        {NULL, rows},
-        {NULL, le_int(k, p->depth)},
-        {NULL, a->ld},
-        {NULL, c->ld},
-        {NULL, le_int(k, add)},
-    };
-    ls_call(k, l->block, r, arg);
 }
 
 /* ---- stored as a whole -------------------------------------------------------------------------------- */
@@ -157,23 +114,22 @@ static void store_panel(Lower *l, const Whole *x, LMatrix a, LMatrix c, const LE
                         const LExpr *rows, bool add) {
     LoopKernel *k = l->k;
     const Panels *p = &x->p;
-    const LBuf *b = l->view[p->from].buf;
     const LExpr *first = li_mul(k, panel, le_int(k, p->width)), *at = li_add(k, batch_panel, panel);
     c.offset = li_add(k, c.offset, first);
     if (p->panels * p->width <= x->room) {
-        multiply(l, p, &a, b, at, &c, rows, add);
+        panel_multiply(l, p, &a, le_int(k, 0), at, le_int(k, 1), &c, rows, add);
         return;
     }
     LBlock *back = l->block;
     LStmt *s = ls_for(k, l->block, li_div(k, li_add(k, rows, le_int(k, PIECE - 1)), le_int(k, PIECE)), "piece");
     const LExpr *row = li_mul(k, le_var(k, s->var), le_int(k, PIECE));
-    const LBuf *t = block_scratch(l, PIECE, p->width);
+    const LBuf *t = panel_scratch(l, PIECE, p->width);
     LMatrix tile = {t, le_int(k, 0), le_int(k, p->width), false};
     l->block = &s->body;
     rows = li_min(k, le_int(k, PIECE), li_sub(k, rows, row));
     a.offset = li_add(k, a.offset, li_mul(k, row, a.ld));
     c.offset = li_add(k, c.offset, li_mul(k, row, c.ld));
-    multiply(l, p, &a, b, at, &tile, rows, false);
+    panel_multiply(l, p, &a, row, at, le_int(k, 1), &tile, rows, false);
     copy_tile(l, t, p->width, &c, rows, li_min(k, le_int(k, p->width), li_sub(k, le_int(k, p->columns), first)), add);
     l->block = back;
 }
@@ -191,7 +147,7 @@ bool lower_panels(Lower *l, const Node *n, const View *to, bool accumulate) {
         l->streamed[n->out] = false;
         return ok;
     }
-    if (!left_operand(l, n->in[0], &x.a))
+    if (!left_operand(l, x.p.left, &x.a) || !panel_round_left(l, &x.p, &x.a))
         return false;
     whole_axes(l, n, &x);
     x.room = x.p.columns;
@@ -289,6 +245,11 @@ static int64_t slice_start(const Lower *l, const Node *n) {
     return one && dim_is_const(l->t, start->dims.v[last], &first) ? first : -1;
 }
 
+/* A product, or what its left operand is rounded by. */
+static bool is_operand_of(const Node *u) {
+    return u->op == OP_matmul || u->op == OP_quantize;
+}
+
 /* v is computed where its one reader is, element by element. */
 static Stream stream(const Lower *l, ValueId v, int64_t first) {
     const Node *n = value_node(l->f, v), *u = reader(l, v);
@@ -308,12 +269,12 @@ static Stream stream(const Lower *l, ValueId v, int64_t first) {
     }
     if (u->op == OP_reshape) {
         const Node *next = reader(l, u->out);
-        bool stored = is_output(l, u->out) || (next && next->op == OP_matmul);
+        bool stored = is_output(l, u->out) || (next && is_operand_of(next));
         if (stored)
             return pointwise ? here : no_stream("it is stored in another shape");
         return stream(l, u->out, first);
     }
-    if (u->op == OP_matmul)
+    if (is_operand_of(u))
         return pointwise ? here : no_stream("a product reads it");
     if (op_info(u->op)->klass != OC_POINTWISE)
         return no_stream(arena_printf(l->k->arena, "%s reads it", op_info(u->op)->name));
@@ -428,6 +389,8 @@ void lower_find_streams(Lower *l) {
     Panels p;
     l->streamed = arena_array(l->k->arena, f->n_values + 1, sizeof *l->streamed);
     l->left = arena_array(l->k->arena, f->n_values + 1, sizeof *l->left);
+    for (int i = 0; i < WEIGHT_FORMATS; i++)
+        l->rounded[i] = arena_array(l->k->arena, f->n_values + 1, sizeof **l->rounded);
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         const Node *n = &f->node[i];
         bool by_panels = panels_of(l, n, &p);
@@ -455,7 +418,10 @@ typedef struct Source {
     int64_t first, at_first; /* their columns that are column 0 of the sink */
     Panels p;
     View a;
-    const LBuf *tile, *lanes; /* lanes: of a transposed product, its tile with rows as lanes */
+    const LBuf *tile;
+    const LBuf *lanes; /* of a transposed product: its tile with rows as lanes; what it reads for so many columns */
+    PanelRows rows;
+    const LExpr *columns;
 } Source;
 
 /* s: NULL to count them. */
@@ -586,129 +552,178 @@ static bool pack_left(Lower *l, ValueId v, const Panels *p, const View *a) {
     return true;
 }
 
-static const LExpr *first_column(Lower *l, const LExpr *block, int64_t width, int64_t first) {
-    return li_add(l->k, li_mul(l->k, block, le_int(l->k, width)), le_int(l->k, first));
-}
+/* Columns of a sink that are computed together. Where it has one axis they may be those of several panels: few rows go down
+ * these side by side, more take them one by one. */
+typedef struct Columns {
+    const LExpr *block, *first, *count; /* first, count: in whole panels */
+    const LExpr *panels;                /* of PANEL_COLUMNS */
+    int64_t most;
+} Columns;
+
+enum {
+    STREAM_PANELS = 4, /* tile.c's */
+    STREAM_ROWS = 2,
+    STREAM_STRIDE = STREAM_PANELS * PANEL_COLUMNS + 16 /* of a tile: no power of two, whose lines would share places in a cache */
+};
 
 /* C^T[columns, rows] = W^T's rows by the rows as lanes. */
-static void multiply_transposed(Lower *l, const Source *s, const LExpr *column, int64_t width, const Band *band) {
+static void multiply_transposed(Lower *l, const Source *s, const Band *band, const PanelRows *w, const LExpr *columns, int64_t width) {
     LoopKernel *k = l->k;
     const Panels *p = &s->p;
     int64_t depth = p->panels * p->width;
-    const LRoutine *r = panel_routine(l->o->routines, PANEL_COLUMNS, p->width == PANEL_NARROW ? LEFT_NARROW : LEFT_PANELS);
-    const LBuf *lanes = l->left[value_node(l->f, s->v)->in[0]];
-    const LExpr *rows = le_int(k, width);
-    if (p->columns % width)
-        rows = li_min(k, rows, li_sub(k, le_int(k, p->columns), column));
+    Left left = p->width == PANEL_NARROW ? LEFT_NARROW : LEFT_PANELS;
+    const LRoutine *r = panel_routine(l->o->routines, (PanelProduct){PANEL_COLUMNS, left, WEIGHT_F32, false});
     const LArg arg[] = {
-        {l->view[p->from].buf, li_mul(k, column, le_int(k, p->width))},
-        {lanes, li_mul(k, band->first, le_int(k, depth))},
+        {w->buf, w->offset},
+        {l->left[value_node(l->f, s->v)->in[0]], li_mul(k, band->first, le_int(k, depth))},
         {s->lanes, le_int(k, 0)},
-        {NULL, rows},
+        {NULL, columns},
         {NULL, le_int(k, p->panels)},
-        {NULL, le_int(k, p->depth * p->width)},
+        {NULL, w->apart},
         {NULL, le_int(k, PANEL_COLUMNS)},
         {NULL, le_int(k, 0)},
+        {NULL, le_int(k, 1)},
     };
     ls_call(k, l->block, r, arg);
-    LStmt *j = ls_for(k, l->block, rows, "j"), *m = ls_for(k, &j->body, le_int(k, PANEL_COLUMNS), "m");
+    LStmt *j = ls_for(k, l->block, columns, "j"), *m = ls_for(k, &j->body, le_int(k, PANEL_COLUMNS), "m");
     const LExpr *line = le_var(k, j->var), *lane = le_var(k, m->var);
     const LExpr *e = le_load(k, s->lanes, li_add(k, li_mul(k, line, le_int(k, PANEL_COLUMNS)), lane));
     ls_store(k, &m->body, s->tile, li_add(k, li_mul(k, lane, le_int(k, width)), line), e);
 }
 
-static void multiply_panels(Lower *l, const Source *s, const LExpr *block, int64_t width, const Band *band) {
+static void multiply_panels(Lower *l, const Source *s, const Columns *c, const Band *band, int64_t stride) {
     LoopKernel *k = l->k;
-    int64_t panels = width / s->p.width < s->p.panels ? width / s->p.width : s->p.panels;
     const LExpr *a = li_add(k, s->a.offset, li_mul(k, band->first, le_dim(k, s->a.stride[0])));
-    const LExpr *panel = li_add(k, li_mul(k, block, le_int(k, panels)), le_int(k, s->first / s->p.width));
+    int64_t in_block = c->most / s->p.width < s->p.panels ? c->most / s->p.width : s->p.panels;
+    const LExpr *panel = li_mul(k, c->block, le_int(k, in_block)), *count = le_int(k, in_block);
+    if (c->panels && s->p.width == PANEL_COLUMNS) {
+        panel = li_div(k, c->first, le_int(k, PANEL_COLUMNS));
+        count = c->panels;
+    }
+    panel = li_add(k, panel, le_int(k, s->first / s->p.width));
     if (s->p.batch > 1) { /* whole blocks to a batch: panels count on, and so does the left operand's axis */
         int axis = batch_axis(l, value_node(l->f, s->v), s->p.batch);
         const LExpr *h = li_div(k, panel, le_int(k, s->p.panels));
         if (axis)
             a = li_add(k, a, li_mul(k, h, le_dim(k, s->a.stride[axis])));
     }
-    LMatrix from = {s->a.buf, a, le_dim(k, s->a.stride[0]), false};
-    LBlock *back = l->block;
-    LStmt *loop = panels > 1 ? ls_for(k, l->block, le_int(k, panels), "panel") : NULL;
-    const LExpr *i = loop ? le_var(k, loop->var) : le_int(k, 0);
-    if (loop)
-        l->block = &loop->body;
-    LMatrix to = {s->tile, li_mul(k, i, le_int(k, s->p.width)), le_int(k, width), false};
-    multiply(l, &s->p, &from, l->view[s->p.from].buf, li_add(k, panel, i), &to, band->count, false);
-    l->block = back;
+    LMatrix from = {s->a.buf, a, le_dim(k, s->a.stride[0]), false}, to = {s->tile, le_int(k, 0), le_int(k, stride), false};
+    panel_multiply(l, &s->p, &from, band->first, panel, count, &to, band->count, false);
 }
 
 /* A block of a source's columns, of a band of rows, into its tile, which is the source's storage as long as they last. */
-static void open_source(Lower *l, Source *s, const LExpr *block, int64_t width, const Band *band) {
+static void open_source(Lower *l, Source *s, const Columns *c, const Band *band, int64_t stride) {
     LoopKernel *k = l->k;
-    const LExpr *column = first_column(l, block, width, s->at_first);
+    const LExpr *column = li_add(k, c->first, le_int(k, s->at_first));
     View *w = &l->view[s->at];
     *w = lower_contiguous(l, s->at, s->tile, le_int(k, 0));
     uint32_t line = k->line;
     if (l->o->node_line)
         k->line = l->o->node_line[value_node(l->f, s->v) - l->f->node];
     if (s->p.transposed)
-        multiply_transposed(l, s, first_column(l, block, width, s->first), width, band);
+        multiply_transposed(l, s, band, &s->rows, s->columns, stride);
     else
-        multiply_panels(l, s, block, width, band);
+        multiply_panels(l, s, c, band, stride);
     k->line = line;
-    w->stride[0] = dim_const(l->t, width);
-    w->origin = li_add(k, li_mul(k, band->first, le_int(k, width)), column);
+    w->stride[0] = dim_const(l->t, stride);
+    w->origin = li_add(k, li_mul(k, band->first, le_int(k, stride)), column);
+}
+
+/* The weight's rows that a transposed source reads for these columns. */
+static void open_rows(Lower *l, Source *s, const Columns *c) {
+    LoopKernel *k = l->k;
+    const LExpr *first = li_add(k, c->first, le_int(k, s->first));
+    s->columns = le_int(k, c->most);
+    if (s->p.columns % c->most)
+        s->columns = le_var(k, ls_let(k, l->block, DT_I64, li_min(k, s->columns, li_sub(k, le_int(k, s->p.columns), first)), "columns"));
+    s->rows = panel_rows(l, &s->p, first, s->columns, c->most);
 }
 
 /* The loop over a block's elements. */
-static void store_block(Lower *l, ValueId v, const View *to, const LExpr *block, int64_t width, const Band *band, bool add) {
+static void store_block(Lower *l, ValueId v, const View *to, const Columns *c, const Band *band, bool add) {
     LoopKernel *k = l->k;
     const LExpr *idx[MOEC_MAX_RANK];
     LStmt *i = ls_for(k, l->block, band->count, "m");
     idx[0] = li_add(k, band->first, le_var(k, i->var));
     l->block = &i->body;
+    LStmt *j = ls_lanes(k, l->block, c->count, "j");
     if (lower_rank(l, v) == 3) {
-        LStmt *j = ls_lanes(k, l->block, le_int(k, width), "j");
-        idx[1] = block;
+        idx[1] = c->block;
         idx[2] = le_var(k, j->var);
-        l->block = &j->body;
-    } else {
-        int64_t n = inner_count(l, v);
-        const LExpr *first = li_mul(k, block, le_int(k, width)), *columns = le_int(k, width);
-        if (n % width)
-            columns = li_min(k, columns, li_sub(k, le_int(k, n), first));
-        LStmt *j = ls_lanes(k, l->block, columns, "j");
-        idx[1] = li_add(k, first, le_var(k, j->var));
-        l->block = &j->body;
-    }
+    } else
+        idx[1] = li_add(k, c->first, le_var(k, j->var));
+    l->block = &j->body;
     const LExpr *e = lower_pull(l, v, idx), *at = view_index(l, to, idx);
     ls_store(k, l->block, to->buf, at, add ? le_op2(k, LO_ADD, e->type, le_load(k, to->buf, at), e) : e);
+}
+
+/* The blocks of a sink of several axes, or by panels that stay alone. */
+static Columns open_blocks(Lower *l, ValueId v, int64_t width) {
+    LoopKernel *k = l->k;
+    int64_t n = inner_count(l, v);
+    Columns c = {.most = width, .count = le_int(k, width)};
+    l->block = &lower_blocks(l, le_int(k, (n + width - 1) / width), &c.block)->body;
+    c.first = li_mul(k, c.block, c.count);
+    if (lower_rank(l, v) == 2 && n % width)
+        c.count = li_min(k, c.count, li_sub(k, le_int(k, n), c.first));
+    return c;
+}
+
+/* Blocks of several panels: all of them at once, or one by one. */
+static Columns open_streams(Lower *l, ValueId v) {
+    LoopKernel *k = l->k;
+    const LExpr *wide = le_int(k, PANEL_COLUMNS), *all = le_int(k, STREAM_PANELS);
+    int64_t n = inner_count(l, v), panels = (n + PANEL_COLUMNS - 1) / PANEL_COLUMNS;
+    Columns c = {.most = PANEL_COLUMNS};
+    l->block = &lower_blocks(l, le_int(k, (panels + STREAM_PANELS - 1) / STREAM_PANELS), &c.block)->body;
+    const LExpr *panel = li_mul(k, c.block, all), *left = li_min(k, all, li_sub(k, le_int(k, panels), panel));
+    const LExpr *few = le_op2(k, LO_LE, DT_BOOL, l->tile, le_int(k, STREAM_ROWS)), *one = le_int(k, 1);
+    left = le_var(k, ls_let(k, l->block, DT_I64, left, "panels"));
+    c.panels = le_var(k, ls_let(k, l->block, DT_I64, le_select(k, few, left, one), "together"));
+    LStmt *s = ls_for(k, l->block, le_select(k, few, one, left), "part");
+    l->block = &s->body;
+    c.first = li_mul(k, li_add(k, panel, le_var(k, s->var)), wide);
+    c.first = le_var(k, ls_let(k, l->block, DT_I64, c.first, "first"));
+    c.count = li_min(k, li_mul(k, c.panels, wide), li_sub(k, le_int(k, n), c.first));
+    return c;
+}
+
+static bool may_stream(const Lower *l, ValueId v, const Source *s, uint32_t n) {
+    bool may = lower_rank(l, v) == 2;
+    for (uint32_t i = 0; may && i < n; i++)
+        may = !s[i].p.transposed && s[i].p.batch == 1;
+    return may;
 }
 
 static bool store_streams(Lower *l, ValueId v, const View *to, bool accumulate) {
     LoopKernel *k = l->k;
     Source *s = arena_array(k->arena, find_sources(l, v, 0, NULL, 0), sizeof *s);
     uint32_t n = find_sources(l, v, 0, s, 0);
-    int64_t width = block_width(l, v), inner = inner_count(l, v);
-    bool lanes = false;
+    bool lanes = false, several = may_stream(l, v, s, n);
+    int64_t width = block_width(l, v), stride = several ? STREAM_STRIDE : width;
     if (!accumulate)
         tell_streamed(l, v, s, n, width);
     for (uint32_t i = 0; i < n; i++) {
-        ValueId left = value_node(l->f, s[i].v)->in[0];
-        if (!left_operand(l, left, &s[i].a) || (s[i].p.transposed && !pack_left(l, left, &s[i].p, &s[i].a)))
+        const Panels *p = &s[i].p;
+        if (!left_operand(l, p->left, &s[i].a) || !panel_round_left(l, p, &s[i].a) ||
+            (p->transposed && !pack_left(l, p->left, p, &s[i].a)))
             return false;
-        lanes = lanes || s[i].p.transposed;
+        lanes = lanes || p->transposed;
     }
-    const LExpr *block;
-    l->block = &lower_blocks(l, le_int(k, (inner + width - 1) / width), &block)->body;
+    Columns c = several ? open_streams(l, v) : open_blocks(l, v, width);
     for (uint32_t i = 0; i < n; i++) {
-        s[i].tile = block_scratch(l, lanes ? PANEL_COLUMNS : l->tile_max, width);
-        if (s[i].p.transposed)
-            s[i].lanes = block_scratch(l, PANEL_COLUMNS, width);
+        s[i].tile = panel_scratch(l, lanes ? PANEL_COLUMNS : l->tile_max, stride);
+        if (s[i].p.transposed) {
+            s[i].lanes = panel_scratch(l, PANEL_COLUMNS, width);
+            open_rows(l, &s[i], &c);
+        }
     }
     View *views = arena_array(k->arena, l->f->n_values, sizeof *views); /* those of tiles end with the block */
     memcpy(views, l->view, l->f->n_values * sizeof *views);
     Band band = open_band(l, lanes);
     for (uint32_t i = 0; i < n; i++)
-        open_source(l, &s[i], block, width, &band);
-    store_block(l, v, to, block, width, &band, accumulate);
+        open_source(l, &s[i], &c, &band, stride);
+    store_block(l, v, to, &c, &band, accumulate);
     memcpy(l->view, views, l->f->n_values * sizeof *views);
     l->block = lower_serial(l);
     return true;

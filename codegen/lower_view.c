@@ -245,6 +245,25 @@ static const LExpr *pull_pack(Lower *l, const Node *n, const LExpr *const *idx) 
     return le_select(k, le_op2(k, LO_LT, DT_BOOL, column, columns), e, le_num(k, e->type, 0));
 }
 
+/* Of words the weight in the one that its row is in, times the scale of its block. */
+static const LExpr *pull_unpack(Lower *l, const Node *n, const LExpr *const *idx) {
+    static const LOp element[WEIGHT_FORMATS] = {[WEIGHT_BF16] = LO_OF_BF16, [WEIGHT_INT8] = LO_OF_INT8, [WEIGHT_INT4] = LO_OF_INT4};
+    LoopKernel *k = l->k;
+    const WeightFormatInfo *f = &weight_formats[node_format(n)];
+    int rank = lower_rank(l, n->out);
+    const LExpr *at[MOEC_MAX_RANK], *width = le_dim(k, lower_dim(l, n->in[0], rank)), *row = idx[rank - 2];
+    for (int a = 0; a < rank - 2; a++) at[a] = idx[a];
+    at[rank - 2] = li_div(k, idx[rank - 1], width);
+    at[rank - 1] = f->per_word ? li_div(k, row, le_int(k, f->per_word)) : row;
+    at[rank] = li_mod(k, idx[rank - 1], width);
+    const LExpr *e = lower_pull(l, n->in[0], at);
+    if (!f->per_word) return e;
+    e = le_op2(k, element[node_format(n)], DT_F32, e, li_mod(k, row, le_int(k, f->per_word)));
+    if (!f->block) return e;
+    at[rank - 1] = li_div(k, row, le_int(k, f->block));
+    return le_op2(k, LO_MUL, DT_F32, e, lower_pull(l, n->in[1], at));
+}
+
 static const LExpr *pull_move(Lower *l, const Node *n, const LExpr *const *idx) {
     const LExpr *at[MOEC_MAX_RANK];
     int rank = lower_rank(l, n->out), drop = l->row[n->out] ? l->n_row - 1 : 0;
@@ -267,14 +286,7 @@ static const LExpr *pull_move(Lower *l, const Node *n, const LExpr *const *idx) 
             at[a] = li_add(l->k, at[a], le_dim(l->k, node_attr(n, AT_start)->dims.v[a + drop]));
         }
         break;
-    case OP_unpack: {
-        const LExpr *width = le_dim(l->k, lower_dim(l, n->in[0], rank));
-        for (int a = 0; a < rank - 2; a++) at[a] = idx[a];
-        at[rank - 2] = li_div(l->k, idx[rank - 1], width);
-        at[rank - 1] = idx[rank - 2];
-        at[rank] = li_mod(l->k, idx[rank - 1], width);
-        break;
-    }
+    case OP_unpack: return pull_unpack(l, n, idx);
     case OP_pack: return pull_pack(l, n, idx);
     default: BUG("%s is not inlined", op_info(n->op)->name);
     }

@@ -153,14 +153,18 @@ static bool is_infix(const LExpr *e) {
 
 static int binding(const CPrinter *p, const LExpr *e) {
     switch (e->kind) {
-    case LE_OP: return is_infix(e) ? op_binding(e->op) : e->op == LO_NOT ? BIND_COMPARE : e->op == LO_NEG || !dtype_is_float(e->type) ? BIND_UNARY : BIND_ATOM;
+    case LE_OP:
+        if (loop_op_of_words(e->op)) return BIND_ATOM;
+        return is_infix(e) ? op_binding(e->op) : e->op == LO_NOT ? BIND_COMPARE : e->op == LO_NEG || !dtype_is_float(e->type) ? BIND_UNARY : BIND_ATOM;
     case LE_INDEX: return e->op == LO_MIN || e->op == LO_MAX ? BIND_ATOM : op_binding(e->op);
     case LE_SELECT: return BIND_ATOM;
     case LE_DIM: {
         uint32_t sym;
         return dim_as_sym(p->k->m->dims, e->dim, &sym) ? BIND_ATOM : BIND_SUM;
     }
-    case LE_CAST: return e->type == DT_BOOL ? BIND_COMPARE : BIND_UNARY;
+    case LE_CAST:
+        if (e->lanes > 1 && !p->lane) return BIND_ATOM;
+        return e->type == DT_BOOL ? BIND_COMPARE : BIND_UNARY;
     default: return BIND_ATOM;
     }
 }
@@ -233,10 +237,27 @@ static void print_call(CPrinter *p, const char *name, const char *type, const LE
     text_add(p->out, ")", 1);
 }
 
+/* Of vectors these have functions of their own. */
+static void print_words_op(CPrinter *p, const LExpr *e) {
+    text_printf(p->out, "moec_%s_%s", loop_op_name[e->op], dtype_name(e->type));
+    if (e->lanes > 1 && !p->lane) text_printf(p->out, "x%u", e->lanes);
+    text_add(p->out, "(", 1);
+    print_expr(p, e->a);
+    text_add(p->out, ", ", 2);
+    print_expr(p, e->b);
+    if (e->c) {
+        text_add(p->out, ", ", 2);
+        print_expr(p, e->c);
+    }
+    text_add(p->out, ")", 1);
+}
+
 static void print_op(CPrinter *p, const LExpr *e) {
     const OpText *o = &op_text[e->op];
     DType t = o->compare ? e->a->type : e->type;
-    if (e->op == LO_ISNAN || e->op == LO_ISINF) {
+    if (loop_op_of_words(e->op))
+        print_words_op(p, e);
+    else if (e->op == LO_ISNAN || e->op == LO_ISINF) {
         text_printf(p->out, "(%s(", e->op == LO_ISNAN ? "isnan" : "isinf");
         print_expr(p, e->a);
         text_printf(p->out, ") != 0)");
@@ -285,7 +306,13 @@ static void print_widened(CPrinter *p, const LExpr *e, int least) {
 static void print_cast(CPrinter *p, const LExpr *e) {
     DType from = e->a->type, to = e->type;
     bool truncates = dtype_is_float(from) && !dtype_is_float(to);
-    if (to == DT_F16) {
+    if (e->lanes > 1 && !p->lane) {
+        text_printf(p->out, "__builtin_convertvector(");
+        print_expr(p, e->a);
+        text_add(p->out, ", ", 2);
+        vector_type(p, e);
+        text_add(p->out, ")", 1);
+    } else if (to == DT_F16) {
         text_printf(p->out, "moec_f16_from_f32((float)");
         print_operand(p, e->a, BIND_UNARY);
         text_add(p->out, ")", 1);
@@ -725,18 +752,20 @@ static void print_parallel(CPrinter *p, const LStmt *par) {
                 (int)k->name.n, k->name.p, (int)k->name.n, k->name.p);
 }
 
-/* Up to the bracket that closes the list of arguments. */
-static void print_head(CPrinter *p, const char *prefix) {
+/* Up to the bracket that closes the list of arguments; any: of the function of any number of rows. */
+static void print_head(CPrinter *p, const char *prefix, bool any) {
     const LoopKernel *k = p->k;
-    text_printf(p->out, "MOEC_KEPT %svoid %s%s%.*s(const moec_frame *f, ", prefix ? "" : "static ", prefix ? prefix : "",
-                prefix ? "_" : "", (int)k->name.n, k->name.p);
+    text_printf(p->out, "MOEC_KEPT %svoid %s%s%.*s%s(const moec_frame *f, %s", prefix ? "" : "static ", prefix ? prefix : "",
+                prefix ? "_" : "", (int)k->name.n, k->name.p, any ? "_any" : "", any ? "int64_t rows, " : "");
     print_arg_types(p, ", ", ")");
 }
 
 void c_print_prototype(const LoopKernel *k, const char *prefix, Text *out) {
     CPrinter p = {.k = k, .out = out};
-    print_head(&p, prefix);
-    text_printf(out, ";\n");
+    for (int any = 0; any <= k->lent; any++) {
+        print_head(&p, prefix, any);
+        text_printf(out, ";\n");
+    }
 }
 
 /* ---- kernels by rows ---------------------------------------------------------------------------------------- */
@@ -827,19 +856,37 @@ static void print_few_rows(CPrinter *p, const char *indent) {
     }
 }
 
-static void print_rows_body(CPrinter *p) {
-    const LoopKernel *k = p->k;
-    Used u = used_new(k);
-    used_expr(k, k->rows.all, &u);
-    print_symbols(p, u.sym);
-    text_printf(p->out, "    struct %.*s a = {f, ", (int)k->name.n, k->name.p);
-    print_expr(p, k->rows.all);
-    text_printf(p->out, ", 0");
-    for (uint32_t i = 0; i < k->n_args; i++) {
+static void print_args(CPrinter *p, const char *end) {
+    for (uint32_t i = 0; i < p->k->n_args; i++) {
         text_printf(p->out, ", ");
-        buf_name(p, k->buf.item[i]);
+        buf_name(p, p->k->buf.item[i]);
     }
-    text_printf(p->out, "};\n");
+    text_printf(p->out, "%s", end);
+}
+
+static void print_row_symbols(CPrinter *p) {
+    Used u = used_new(p->k);
+    used_expr(p->k, p->k->rows.all, &u);
+    print_symbols(p, u.sym);
+}
+
+/* The code of `as`, for these rows. */
+static void print_rows_call(CPrinter *p, const LoopKernel *as, const char *prefix) {
+    print_row_symbols(p);
+    text_printf(p->out, "    %s%s%.*s_any(f, ", prefix ? prefix : "", prefix ? "_" : "", (int)as->name.n, as->name.p);
+    print_expr(p, p->k->rows.all);
+    print_args(p, ");\n");
+}
+
+/* any: the number of rows is an argument. */
+static void print_rows_body(CPrinter *p, bool any) {
+    const LoopKernel *k = p->k;
+    if (!any) print_row_symbols(p);
+    text_printf(p->out, "    struct %.*s a = {f, ", (int)k->name.n, k->name.p);
+    if (any) text_printf(p->out, "rows");
+    else print_expr(p, k->rows.all);
+    text_printf(p->out, ", 0");
+    print_args(p, "};\n");
     bool many = k->rows.most > k->rows.tile;
     if (many) text_printf(p->out, "    if (a.rows <= %" PRId64 ") {\n", k->rows.tile);
     print_few_rows(p, many ? "        " : "    ");
@@ -896,6 +943,18 @@ static void print_whole_body(CPrinter *p, bool parallel, int64_t stride) {
     }
 }
 
+static void print_lent(CPrinter *p, const char *prefix) {
+    const LoopKernel *k = p->k;
+    c_mark(p->marks, p->out, k->func_line);
+    print_head(p, prefix, true);
+    text_printf(p->out, " {\n");
+    print_rows_body(p, true);
+    c_mark(p->marks, p->out, k->func_line);
+    text_printf(p->out, "}\n");
+    c_mark(p->marks, p->out, 0);
+    text_printf(p->out, "\n");
+}
+
 void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_stride, const char *prefix, LineMarks *marks, Text *out) {
     CPrinter p = {.k = k, .out = out, .names = names, .marks = marks};
     p.declared = arena_array(k->arena, k->buf.count + 1, sizeof *p.declared);
@@ -904,12 +963,14 @@ void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_str
         if (s->kind == LS_PARALLEL) par = s;
     for (size_t i = 0; i < k->buf.count; i++)
         if (k->buf.item[i]->kind == LB_TABLE) print_table(&p, k->buf.item[i]);
-    if (k->rows.all) print_phases(&p, scratch_stride);
+    if (k->rows.all && !k->as) print_phases(&p, scratch_stride);
+    if (k->lent) print_lent(&p, prefix);
     if (par) print_task(&p, par, scratch_stride);
     c_mark(marks, out, k->func_line);
-    print_head(&p, prefix);
+    print_head(&p, prefix, false);
     text_printf(out, " {\n");
-    if (k->rows.all) print_rows_body(&p);
+    if (k->as || k->lent) print_rows_call(&p, k->as ? k->as : k, prefix);
+    else if (k->rows.all) print_rows_body(&p, false);
     else print_whole_body(&p, par != NULL, scratch_stride);
     c_mark(marks, out, k->func_line);
     text_printf(out, "}\n");
@@ -952,8 +1013,7 @@ void c_print_routines(LRoutine *const *r, uint32_t n, bool vectors, Text *out) {
     for (uint32_t i = vectors ? 0 : VECTOR_KINDS - 1; i < VECTOR_KINDS; i++) {
         const VectorKind *v = &vector_kinds[i];
         if (v->condition)
-            text_printf(out, "#%s %s /* %s: vectors of %u */\ntypedef float moec_f32x%u __attribute__((vector_size(%u), aligned(4), may_alias));\n\n",
-                        i ? "elif" : "if", v->condition, v->name, v->lanes, v->lanes, 4 * v->lanes);
+            text_printf(out, "#%s %s /* %s: vectors of %u */\nMOEC_VECTORS(%u)\n\n", i ? "elif" : "if", v->condition, v->name, v->lanes, v->lanes);
         else if (vectors) text_printf(out, "#else /* %s */\n\n", v->name);
         for (uint32_t k = 0; k < n; k++) print_routine(r[k], r[k]->version[i], v->condition != NULL, out);
     }

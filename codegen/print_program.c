@@ -227,6 +227,11 @@ void print_banner(ProgramText *w, Text *c) {
 
 void print_includes(const ProgramText *w, Text *c) {
     if (!w->p->o->plain_matmul) text_printf(c, "#define MOEC_MATMUL_OPENBLAS 1\n");
+    for (uint32_t i = 0; i < w->p->n_routines; i++)
+        if (w->p->routine[i]->dots) {
+            text_printf(c, "#define MOEC_DOTS 1 /* instructions for products of integers and bf16, where there are */\n");
+            break;
+        }
     text_printf(c, "#include \"moec_kernel.h\"\n\n#include \"%s.h\"\n\n", w->p->o->prefix);
     text_printf(c, "/* Where values live: bytes into the weights file, the adapter, what `prepare` made of it, the arena; or an argument. */\n"
                    "#define WEIGHTS(type, at) ((const type *)(const void *)(f->weights + (at)))\n"

@@ -47,6 +47,11 @@ static bool lower_one(Lowering *l, FuncId id, FuncId shown) {
     k->name = str_c(is_clean(f->name) ? arena_printf(p->arena, "k%u_%.*s", p->n_kernels, (int)f->name.n, f->name.p)
                                       : arena_printf(p->arena, "k%u", p->n_kernels));
     l->kernel[id] = k;
+    for (uint32_t i = 0; i < p->n_kernels && !k->as; i++)
+        if (!p->kernel[i]->as && loop_same_rows(p->kernel[i], k)) {
+            k->as = p->kernel[i];
+            p->kernel[i]->lent = true;
+        }
     p->kernel_func[p->n_kernels] = f;
     p->kernel[p->n_kernels++] = k;
     if (k->scratch > p->scratch) p->scratch = k->scratch;

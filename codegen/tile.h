@@ -1,12 +1,13 @@
-/* Matrix products by register tiles: the routines that kernels call for a panel of a packed weight.
+/* Matrix products by register tiles: the routines that kernels call for panels of a packed weight.
  *
- * A weight W [K,N] in panels of `width` columns is f32[P,K,width] (compiler/pack.h): a panel's rows follow each other, so a
+ * A weight W [K,N] in panels of `width` columns is [P,K,width] (compiler/pack.h): a panel's rows follow each other, so a
  * product reads it from end to end. A routine keeps a tile of C, some rows by a panel's columns, in registers while it
  * goes down k, and adds every element's products in the order of k whatever the tile: results do not depend on
- * how rows are divided. */
+ * how rows are divided. One or two rows go down several panels side by side. */
 #ifndef MOEC_TILE_H
 #define MOEC_TILE_H
 
+#include "../compiler/pack.h"
 #include "loop.h"
 
 /* The routines that the kernels of a program use so far. */
@@ -24,7 +25,17 @@ typedef enum Left {
     LEFT_NARROW   /* the same of PANEL_NARROW */
 } Left;
 
-/* C[rows,width] (+)= A B[.,width]. Arguments: a, b, c; rows, depth, lda, ldc, add. */
-const LRoutine *panel_routine(Routines *r, uint32_t width, Left left);
+/* What a routine multiplies by. */
+typedef struct PanelProduct {
+    uint32_t width; /* of a panel; PANEL_COLUMNS where the format is not f32 */
+    Left left;      /* LEFT_ROWS where the format is not f32 */
+    WeightFormat format;
+    bool dot;       /* A is in words, too: bf16, or for int8 and int4 int8 with a scale a row (`quantize`) */
+} PanelProduct;
+
+/* C[rows,panels width] (+)= A B[panels,.,width]. Arguments: a, b, c; of formats with scales B's; of integers by integers the
+ * scales of A's rows, and what sums begin with: f32[rows], i32[rows,blocks]; then rows, depth (rows of a panel), lda, ldc,
+ * add, panels. */
+const LRoutine *panel_routine(Routines *r, PanelProduct p);
 
 #endif

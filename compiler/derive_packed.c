@@ -82,8 +82,21 @@ static bool attends(Half *h, const Node *n) {
     return h->rows.row[n->out] = n->n_in <= KEEP_OPERAND + 1;
 }
 
-/* Whether out[] depends on `in` token by token; in[] has a value for each. */
-static bool token_by_token(Half *h, ValueId in, const ValueId *out, uint32_t n_out) {
+/* None of these inputs is needed. */
+static bool reads_no_other(Half *h, ValueId mask, ValueId sentence, ValueId hidden) {
+    const ValueId other[3] = {mask, sentence, hidden};
+    static const char *const why[3] = {"the mask is read outside attention", "routers read the sentence as a whole",
+                                       "the decoder reads the encoder's states outside attention"};
+    for (int i = 0; i < 3; i++)
+        if (other[i] != NONE && h->mark[other[i]]) {
+            h->why = why[i];
+            return false;
+        }
+    return true;
+}
+
+/* Whether out[] depends on `in` token by token, and on no other input. */
+static bool token_by_token(Half *h, const Inputs *inputs, ValueId in, const ValueId *out, uint32_t n_out) {
     const Type *t = &h->f->value[in].type;
     h->why = "its lengths are constants";
     if (!dim_as_sym(h->dv->m->dims, t->dim[0], &h->sym[0]) || !dim_as_sym(h->dv->m->dims, t->dim[1], &h->sym[1]) ||
@@ -93,6 +106,8 @@ static bool token_by_token(Half *h, ValueId in, const ValueId *out, uint32_t n_o
     h->rows.row = arena_array(h->dv->a, h->f->n_values + 1, sizeof *h->rows.row);
     h->rows.row[in] = true;
     mark_needed(h, out, n_out);
+    if (!reads_no_other(h, inputs->mask, inputs->sentence, NONE))
+        return false;
     for (NodeId i = 0; i < h->f->n_nodes; i++) {
         const Node *n = h->node = &h->f->node[i];
         bool wanted = false;
@@ -117,28 +132,15 @@ static bool token_by_token(Half *h, ValueId in, const ValueId *out, uint32_t n_o
     return true;
 }
 
-/* None of the inputs but those that have a place is needed. */
-static bool reads_no_other(Half *h, ValueId mask, ValueId sentence, ValueId hidden) {
-    const ValueId other[3] = {mask, sentence, hidden};
-    static const char *const why[3] = {"the mask is read outside attention", "routers read the sentence as a whole",
-                                       "the decoder reads the encoder's states outside attention"};
-    for (int i = 0; i < 3; i++)
-        if (other[i] != NONE && h->mark[other[i]]) {
-            h->why = why[i];
-            return false;
-        }
-    return true;
-}
-
 static bool encoder_packs(Half *h) {
     Deriver *dv = h->dv;
     ValueId out = unrounded(dv->enc, dv->enc->output[0]);
-    return token_by_token(h, dv->ein.ids, &out, 1) && reads_no_other(h, dv->ein.mask, dv->ein.sentence, NONE);
+    return token_by_token(h, &dv->ein, dv->ein.ids, &out, 1);
 }
 
 static bool decoder_packs(Half *h, const ValueId *kv, uint32_t n_kv, ValueId logits) {
     Deriver *dv = h->dv;
-    if (!token_by_token(h, dv->din.hidden, kv, n_kv) || !reads_no_other(h, dv->din.mask, dv->din.sentence, NONE))
+    if (!token_by_token(h, &dv->din, dv->din.hidden, kv, n_kv))
         return false;
     bool *at = arena_array(dv->a, h->f->n_values + 1, sizeof *at);
     for (uint32_t i = 0; i < n_kv; i++)

@@ -29,20 +29,10 @@ bool *param_only(const Module *m, const Func *f, Arena *a) {
     return only;
 }
 
-static bool param_adapts(const Module *m, ParamId p, int depth) {
-    const Param *q = &m->param[p];
-    if (q->kind == PK_ADAPTER) return true;
-    if (q->data || q->init == NONE || depth > 16) return false;
-    const Func *f = module_func(m, q->init);
-    for (ValueId v = 0; f && v < f->n_values; v++)
-        if (f->value[v].kind == VK_PARAM && param_adapts(m, f->value[v].def, depth + 1)) return true;
-    return false;
-}
-
 bool *adapter_only(const Module *m, const Func *f, const bool *only, Arena *a) {
     bool *adapts = arena_array(a, f->n_values + 1, sizeof *adapts);
     for (ValueId v = 0; v < f->n_values; v++)
-        adapts[v] = f->value[v].kind == VK_PARAM && param_adapts(m, f->value[v].def, 0);
+        adapts[v] = f->value[v].kind == VK_PARAM && param_adapts(m, f->value[v].def);
     for (uint32_t i = 0; i < f->n_nodes; i++)
         for (uint32_t j = 0; j < f->node[i].n_in; j++)
             if (only[f->node[i].out] && f->node[i].in[j] != NONE && adapts[f->node[i].in[j]]) adapts[f->node[i].out] = true;

@@ -2,6 +2,7 @@
  * it is one of those that work on element types alone; a node with an unranked operand has unranked results.
  */
 #include "ir.h"
+#include "pack.h"
 
 #include <string.h>
 
@@ -182,7 +183,14 @@ static bool infer_transpose(Infer *x) {
     return one(x, t);
 }
 
-static bool infer_pack(Infer *x) {
+static bool format_of(const Infer *x, WeightFormat *out) {
+    const Attr *a = attr(x, AT_format);
+    *out = WEIGHT_F32;
+    return !a || weight_format_parse(a->s, out);
+}
+
+/* [..,K,N] in panels of words, or of scales: so many along K for one. */
+static bool infer_panels(Infer *x, DType type, int along) {
     DimTable *d = x->m->dims;
     Type t = *operand(x, 0);
     int64_t width = integer(x, AT_width, 0);
@@ -191,11 +199,29 @@ static bool infer_pack(Infer *x) {
     if (width < 1)
         return fail(x, "width is not positive");
     Dim columns = t.dim[t.rank - 1], wide = dim_const(d, width);
+    if (type != t.dtype && t.dtype != DT_F32)
+        return fail(x, "weights in a format are made of f32");
+    t.dtype = type;
     t.dim[t.rank] = wide;
-    t.dim[t.rank - 1] = t.dim[t.rank - 2];
+    t.dim[t.rank - 1] = dim_floordiv(d, dim_add(d, t.dim[t.rank - 2], dim_const(d, along - 1)), dim_const(d, along));
     t.dim[t.rank - 2] = dim_floordiv(d, dim_add(d, columns, dim_const(d, width - 1)), wide);
     t.rank++;
     return one(x, t);
+}
+
+static bool infer_pack(Infer *x) {
+    WeightFormat f;
+    if (!format_of(x, &f))
+        return fail(x, "there is no such format");
+    int per_word = weight_formats[f].per_word;
+    return per_word ? infer_panels(x, DT_I32, per_word) : infer_panels(x, operand(x, 0)->dtype, 1);
+}
+
+static bool infer_pack_scales(Infer *x) {
+    WeightFormat f;
+    if (!format_of(x, &f) || !weight_formats[f].block)
+        return fail(x, "there is no such format with scales");
+    return infer_panels(x, DT_F32, weight_formats[f].block);
 }
 
 static bool infer_concat(Infer *x) {

@@ -476,3 +476,18 @@ FuncId remap_end(Remap *r) {
         func_output(r->m, r->f, remap_value(r, r->old->output[i]), r->old->output_name[i]);
     return func_end(r->m, r->f, r->old->id);
 }
+
+static bool adapts(const Module *m, ParamId p, int depth) {
+    const Param *q = &m->param[p];
+    if (q->kind == PK_ADAPTER)
+        return true;
+    const Func *f = q->data || q->init == NONE || depth > 16 ? NULL : module_func(m, q->init);
+    for (ValueId v = 0; f && v < f->n_values; v++)
+        if (f->value[v].kind == VK_PARAM && adapts(m, f->value[v].def, depth + 1))
+            return true;
+    return false;
+}
+
+bool param_adapts(const Module *m, ParamId p) {
+    return adapts(m, p, 0);
+}

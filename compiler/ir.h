@@ -165,6 +165,7 @@ typedef struct Param {
     int rank;
     int64_t dim[MOEC_MAX_RANK];
     const void *data; /* borrowed (mapped file or arena), or NULL: then `init` computes it, or it is unknown */
+    Str site;         /* the site whose product reads it, empty when none does: for what is chosen by site */
     FuncId init;      /* NONE, or an FR_INIT function without inputs and with one result of this type. When any
                          parameter it reads (transitively) is PK_ADAPTER it runs whenever an adapter is loaded */
     Str origin;       /* file it came from, for diagnostics */
@@ -253,6 +254,8 @@ double node_float(const Node *n, AttrKey k, double otherwise);
 
 /* ---- reading --------------------------------------------------------------------------------------- */
 
+/* The parameter changes with an adapter: it is one's, or made of one's. */
+bool param_adapts(const Module *m, ParamId p);
 /* The node that defines v, NULL for inputs and parameters. */
 const Node *value_node(const Func *f, ValueId v);
 bool value_is(const Func *f, ValueId v, Op op);

@@ -432,6 +432,14 @@ static void tell_group(const Outline *x, uint32_t index, const Func *kernel) {
     text_free(&ops);
 }
 
+/* A weight remembers the first site whose product reads it: kernels are shared by sites. */
+static void note_site(Outline *x, const Node *n) {
+    const Attr *site = n->op == OP_matmul ? node_attr(n, AT_site) : NULL;
+    ParamId id;
+    if (site && value_param(x->f, n->in[1], &id) && !x->m->param[id].site.n)
+        x->m->param[id].site = site->s;
+}
+
 /* func_end drops operands nothing reads; inputs stay in order, so calls pass what the kernel kept: all of them. */
 static void emit_group(Outline *x, Remap *r, uint32_t index, const bool *escapes) {
     Group *g = x->group.item[index];
@@ -444,6 +452,7 @@ static void emit_group(Outline *x, Remap *r, uint32_t index, const bool *escapes
     for (size_t i = 0; i < g->node.count; i++) {
         const Node *n = &x->f->node[g->node.item[i]];
         kernel_node(x, &k, n, index, NULL);
+        note_site(x, n);
         if (!origin.n) origin = n->origin;
         for (uint32_t j = 0; j < n->n_out; j++)
             if (escapes[n->out + j]) vec_push(&out, n->out + j);

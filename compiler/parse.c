@@ -131,6 +131,8 @@ static bool parse_param(Parser *p)
     }
     if (lex_keyword(x, "init") && !parse_func_ref(p, &param.init))
         return false;
+    if (lex_keyword(x, "site") && !lex_quoted(x, &param.site))
+        return false;
     if (lex_keyword(x, "from") && !lex_quoted(x, &param.origin))
         return false;
     if (namemap_find(&p->params, param.name, NULL))

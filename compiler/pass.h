@@ -3,7 +3,7 @@
 #ifndef MOEC_PASS_H
 #define MOEC_PASS_H
 
-#include "ir.h"
+#include "pack.h"
 
 typedef struct DimBound { /* --dim NAME=lo..hi; lo == hi turns the symbol into a constant */
     Str name;
@@ -14,6 +14,15 @@ typedef struct InputValue { /* --value INPUT=FILE; an empty func means any entry
     Str func, input;
     Tensor value;
 } InputValue;
+
+/* --activations: of products whose weights are not f32. By itself bf16 meets bf16, but in training. */
+typedef enum Activations { ACTIVATIONS_AUTO, ACTIVATIONS_F32, ACTIVATIONS_BF16, ACTIVATIONS_INT8 } Activations;
+
+/* --weights: of the sites that a pattern matches, or of all. */
+typedef struct WeightChoice {
+    Str sites; /* empty: all */
+    WeightFormat format;
+} WeightChoice;
 
 struct AdapterSpec;
 
@@ -28,6 +37,9 @@ typedef struct PassOptions {
     bool plain; /* not a seq2seq model: one function */
     bool train; /* functions for training, too */
     bool library; /* products are a library's: weights stay as it takes them */
+    const WeightChoice *weights; /* how weights are stored: the last that matches; f32 without */
+    uint32_t n_weights;
+    Activations activations;
     int64_t max_memory; /* bytes that training may take in all; 0: no limit */
 } PassOptions;
 

@@ -425,6 +425,10 @@ void param_print(const Module *m, const Param *p, Text *out)
         text_printf(out, " init ");
         print_func_ref(m, p->init, out);
     }
+    if (p->site.n) {
+        text_printf(out, " site ");
+        text_quoted(out, p->site);
+    }
     if (p->origin.n) {
         text_printf(out, " from ");
         text_quoted(out, p->origin);

@@ -4,6 +4,7 @@
  * malformed is not inspected any further. */
 #include "ir.h"
 #include "namemap.h"
+#include "pack.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -213,19 +214,37 @@ static bool given_slice(Verifier *v, const Func *f, const Node *n)
     return true;
 }
 
-static bool given_unpack(Verifier *v, const Func *f, const Node *n)
+/* `along` elements along K, at most, stand for one of the operand. */
+static bool are_panels(DimTable *t, const Type *from, const Type *to, int along)
 {
-    DimTable *t = v->m->dims;
-    const Type *from = &f->value[n->in[0]].type, *to = &f->value[n->out].type;
     int r = to->rank;
-    bool fits = r >= 2 && from->rank == r + 1 && from->dim[r - 1] == to->dim[r - 2];
+    Dim deep = r < 2 ? DIM_BAD : dim_add(t, to->dim[r - 2], dim_const(t, along - 1));
+    bool fits = r >= 2 && from->rank == r + 1 && from->dim[r - 1] == dim_floordiv(t, deep, dim_const(t, along));
     for (int i = 0; fits && i < r - 2; i++)
         fits = from->dim[i] == to->dim[i];
     if (fits) { /* the last panel has a column at least */
         Dim room = dim_mul(t, from->dim[r - 2], from->dim[r]), spare = dim_sub(t, room, to->dim[r - 1]);
         fits = spare != DIM_BAD && dim_lower(t, spare) >= 0 && dim_upper(t, dim_sub(t, spare, from->dim[r])) < 0;
     }
-    return fits || bad(v, DIAG_SHAPE_MISFIT, "%s are no panels of %s", show_type(v, from), show_type(v, to));
+    return fits;
+}
+
+static bool given_unpack(Verifier *v, const Func *f, const Node *n)
+{
+    const WeightFormatInfo *w = &weight_formats[node_format(n)];
+    const Type *from = &f->value[n->in[0]].type, *to = &f->value[n->out].type;
+    DType word = w->per_word ? DT_I32 : to->dtype;
+    if (from->dtype != word || (w->per_word && to->dtype != DT_F32))
+        return bad(v, DIAG_IR_TYPE, "operand is %s, result %s", dtype_name(from->dtype), dtype_name(to->dtype));
+    if ((n->n_in == 2) != (w->block > 0))
+        return bad(v, DIAG_IR_TYPE, "%s weights have %s", w->name, w->block ? "scales" : "no scales");
+    if (!are_panels(v->m->dims, from, to, w->per_word ? w->per_word : 1))
+        return bad(v, DIAG_SHAPE_MISFIT, "%s are no panels of %s", show_type(v, from), show_type(v, to));
+    if (n->n_in < 2)
+        return true;
+    from = &f->value[n->in[1]].type;
+    return (from->dtype == DT_F32 && are_panels(v->m->dims, from, to, w->block)) ||
+           bad(v, DIAG_SHAPE_MISFIT, "%s are no scales of %s", show_type(v, from), show_type(v, to));
 }
 
 static bool given_random(Verifier *v, const Func *f, const Node *n)
@@ -250,7 +269,7 @@ static bool check_given(Verifier *v, const Func *f, const Node *n)
     const Type *out = &f->value[n->out].type;
     if (n->n_in && n->op != OP_random) {
         const Type *in = &f->value[n->in[0]].type;
-        if (in->dtype != out->dtype)
+        if (in->dtype != out->dtype && n->op != OP_unpack)
             return bad(v, DIAG_IR_TYPE, "operand is %s, result %s", dtype_name(in->dtype),
                        dtype_name(out->dtype));
         if (in->rank == UNRANKED)

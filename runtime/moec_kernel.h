@@ -227,6 +227,169 @@ static inline uint16_t moec_select_f16(int c, uint16_t a, uint16_t b) { return c
 static inline float moec_select_f32(int c, float a, float b) { return c ? a : b; }
 static inline double moec_select_f64(int c, double a, double b) { return c ? a : b; }
 
+/* ---- words of weights ----------------------------------------------------------------------------------- */
+
+/* i32 words hold several weights (compiler/pack.h says how). A weight before it is scaled, by its number in the word. */
+static inline float moec_of_bf16_f32(int32_t w, int64_t i) { return moec_bits_f32(i ? (uint32_t)w & 0xffff0000u : (uint32_t)w << 16); }
+static inline float moec_of_int8_f32(int32_t w, int64_t i) { return (float)((int32_t)((uint32_t)w >> (8 * i) & 255u) - 128); }
+static inline float moec_of_int4_f32(int32_t w, int64_t i) { return (float)((int32_t)((uint32_t)w >> (8 * (i & 3) + (i & 4)) & 15u) - 8); }
+static inline int32_t moec_nibbles_i32(int32_t w, int64_t half) { return (int32_t)((uint32_t)w >> (4 * half) & 0x0f0f0f0fu); }
+
+/* Two products of bf16. */
+static inline float moec_dot_bf16_f32(float sum, int32_t w, int32_t x) {
+    sum = sum + moec_of_bf16_f32(w, 1) * moec_of_bf16_f32(x, 1);
+    return sum + moec_of_bf16_f32(w, 0) * moec_of_bf16_f32(x, 0);
+}
+
+/* Four products of an unsigned and a signed byte. */
+static inline int32_t moec_dot_int8_i32(int32_t sum, int32_t w, int32_t x) {
+    for (int i = 0; i < 4; i++) {
+        const int32_t b = (int32_t)((uint32_t)w >> (8 * i) & 255u), c = (int32_t)(((uint32_t)x >> (8 * i) & 255u) ^ 128u) - 128;
+        sum = (int32_t)((uint32_t)sum + (uint32_t)(b * c));
+    }
+    return sum;
+}
+
+enum { MOEC_PANEL = 32 }; /* columns of a panel that is in words */
+
+/* Rows of words of a panel, from `first` on, as f32. */
+static inline void moec_expand_bf16(const int32_t *w, float *restrict to, int64_t first, int64_t words) {
+    for (int64_t k = 0; k < words; k++)
+        for (int64_t i = 0; i < 2; i++)
+            for (int n = 0; n < MOEC_PANEL; n++) to[(2 * k + i) * MOEC_PANEL + n] = moec_of_bf16_f32(w[(first + k) * MOEC_PANEL + n], i);
+}
+
+static inline void moec_expand_int8(const int32_t *w, float *restrict to, const float *scale, int64_t first, int64_t words) {
+    for (int64_t k = 0; k < words; k++)
+        for (int64_t i = 0; i < 4; i++)
+            for (int n = 0; n < MOEC_PANEL; n++)
+                to[(4 * k + i) * MOEC_PANEL + n] =
+                    moec_of_int8_f32(w[(first + k) * MOEC_PANEL + n], i) * scale[(first + k) / 16 * MOEC_PANEL + n];
+}
+
+static inline void moec_expand_int4(const int32_t *w, float *restrict to, const float *scale, int64_t first, int64_t words) {
+    for (int64_t k = 0; k < words; k++)
+        for (int64_t i = 0; i < 8; i++)
+            for (int n = 0; n < MOEC_PANEL; n++)
+                to[(8 * k + i) * MOEC_PANEL + n] =
+                    moec_of_int4_f32(w[(first + k) * MOEC_PANEL + n], i) * scale[(first + k) / 4 * MOEC_PANEL + n];
+}
+
+/* The upper half of a float, to nearest even; NaN stays one. */
+static inline uint32_t moec_bf16_bits(float f) {
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    const uint32_t near = (u + 0x7fffu + (u >> 16 & 1u)) >> 16, nan = u >> 16 | 64u;
+    return (u & 0x7fffffffu) > 0x7f800000u ? nan : near;
+}
+
+/* Rows of `depth` floats, lda apart, in words of bf16; depth is even. */
+static inline void moec_quantize_bf16(const float *a, int32_t *q, int64_t rows, int64_t depth, int64_t lda) {
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t k = 0; k < depth / 2; k++)
+            q[r * (depth / 2) + k] = (int32_t)(moec_bf16_bits(a[r * lda + 2 * k]) | moec_bf16_bits(a[r * lda + 2 * k + 1]) << 16);
+}
+
+/* Rows of `depth` floats, lda apart, as signed bytes in words, a scale each, zeros up to whole blocks; sum: for each block
+ * -zero times the sum of its bytes. */
+static inline void moec_quantize_int8(const float *a, int32_t *q, float *scale, int32_t *sum, int64_t rows, int64_t depth, int64_t lda,
+                                      int64_t block, int64_t zero) {
+    const int64_t blocks = (depth + block - 1) / block;
+    for (int64_t r = 0; r < rows; r++, a += lda) {
+        unsigned char *byte = (unsigned char *)(q + r * (blocks * block / 4));
+        uint32_t largest = 0; /* magnitudes are in the order of their bits, NaN the largest */
+        for (int64_t k = 0; k < depth; k++) {
+            uint32_t bits;
+            memcpy(&bits, &a[k], sizeof bits);
+            bits &= 0x7fffffffu;
+            largest = bits > largest ? bits : largest;
+        }
+        const float most = moec_bits_f32(largest), inverse = most > 1e-30f ? 127.0f / most : 0.0f;
+        scale[r] = most * (1.0f / 127.0f);
+        for (int64_t k = 0; k < depth; k++) {
+            const float shifted = a[k] * inverse + 12582912.0f; /* 1.5 * 2^23: the number lands in the low bits */
+            uint32_t bits;
+            memcpy(&bits, &shifted, sizeof bits);
+            byte[k] = (unsigned char)bits;
+        }
+        for (int64_t k = depth; k < blocks * block; k++) byte[k] = 0;
+        for (int64_t b = 0; b < blocks; b++) {
+            int32_t s = 0;
+            for (int64_t k = 0; k < block; k++) s += (int32_t)(byte[b * block + k] ^ 128u) - 128;
+            sum[r * blocks + b] = (int32_t)(-zero * s);
+        }
+    }
+}
+
+/* ---- vectors --------------------------------------------------------------------------------------------- */
+
+/* What routines in vectors of n lanes are made of: the types, and what words hold, for all lanes. */
+#ifdef __GNUC__
+#define MOEC_VECTOR_FUNCTION __attribute__((unused, always_inline)) static inline
+#define MOEC_VECTORS(n)                                                                                                        \
+    typedef float moec_f32x##n __attribute__((vector_size(4 * (n)), aligned(4), may_alias));                                   \
+    typedef int32_t moec_i32x##n __attribute__((vector_size(4 * (n)), aligned(4), may_alias));                                 \
+    typedef uint32_t moec_u32x##n __attribute__((vector_size(4 * (n)), aligned(4), may_alias));                                \
+    MOEC_VECTOR_FUNCTION moec_f32x##n moec_of_bf16_f32x##n(moec_i32x##n w, int i) {                                            \
+        return (moec_f32x##n)((moec_u32x##n)w >> (16 * i) << 16);                                                              \
+    }                                                                                                                          \
+    MOEC_VECTOR_FUNCTION moec_f32x##n moec_of_int8_f32x##n(moec_i32x##n w, int i) {                                            \
+        return __builtin_convertvector((moec_i32x##n)((moec_u32x##n)w >> (8 * i) & 255u) - 128, moec_f32x##n);                 \
+    }                                                                                                                          \
+    MOEC_VECTOR_FUNCTION moec_f32x##n moec_of_int4_f32x##n(moec_i32x##n w, int i) {                                            \
+        return __builtin_convertvector((moec_i32x##n)((moec_u32x##n)w >> (8 * (i & 3) + (i & 4)) & 15u) - 8, moec_f32x##n);    \
+    }                                                                                                                          \
+    MOEC_VECTOR_FUNCTION moec_i32x##n moec_nibbles_i32x##n(moec_i32x##n w, int half) {                                         \
+        return (moec_i32x##n)((moec_u32x##n)w >> (4 * half) & 0x0f0f0f0fu);                                                    \
+    }                                                                                                                          \
+    MOEC_VECTOR_FUNCTION moec_f32x##n moec_dot_bf16_f32x##n(moec_f32x##n sum, moec_i32x##n w, moec_i32x##n x) {                \
+        return MOEC_DOT_BF16(n, sum, w, x);                                                                                    \
+    }                                                                                                                          \
+    MOEC_VECTOR_FUNCTION moec_i32x##n moec_dot_int8_i32x##n(moec_i32x##n sum, moec_i32x##n w, moec_i32x##n x) {                \
+        return MOEC_DOT_INT8(n, sum, w, x);                                                                                    \
+    }
+
+#define MOEC_SIGNED_BYTE(n, x, i) ((moec_i32x##n)((moec_u32x##n)(x) << (24 - 8 * (i))) >> 24)
+#define MOEC_BYTE(n, w, i) ((moec_i32x##n)((moec_u32x##n)(w) >> (8 * (i)) & 255u))
+#define MOEC_BYTES(n, w, x, i) (MOEC_BYTE(n, w, i) * MOEC_SIGNED_BYTE(n, x, i))
+
+#ifdef MOEC_DOTS
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+#if defined(__AVX512F__) && defined(__AVX512BF16__)
+#define MOEC_DOT_BF16(n, sum, w, x) (moec_f32x##n)_mm512_dpbf16_ps((__m512)(sum), (__m512bh)(w), (__m512bh)(x))
+#endif
+#if defined(__AVX512F__) && defined(__AVX512VNNI__)
+#define MOEC_DOT_INT8(n, sum, w, x) (moec_i32x##n)_mm512_dpbusd_epi32((__m512i)(sum), (__m512i)(w), (__m512i)(x))
+#elif defined(__AVX512F__) && defined(__AVX512BW__)
+#define MOEC_PAIRS(w, x) _mm512_madd_epi16((__m512i)(w), (__m512i)(x))
+#define MOEC_SHIFTED(x, by) _mm512_srai_epi16((__m512i)(x), by)
+#define MOEC_LIFTED(x) _mm512_slli_epi16((__m512i)(x), 8)
+#elif !defined(__AVX512F__) && defined(__AVXVNNI__)
+#define MOEC_DOT_INT8(n, sum, w, x) (moec_i32x##n)_mm256_dpbusd_avx_epi32((__m256i)(sum), (__m256i)(w), (__m256i)(x))
+#elif !defined(__AVX512F__) && defined(__AVX2__)
+#define MOEC_PAIRS(w, x) _mm256_madd_epi16((__m256i)(w), (__m256i)(x))
+#define MOEC_SHIFTED(x, by) _mm256_srai_epi16((__m256i)(x), by)
+#define MOEC_LIFTED(x) _mm256_slli_epi16((__m256i)(x), 8)
+#endif
+#ifdef MOEC_PAIRS /* even bytes and odd ones as halves of words */
+#define MOEC_DOT_INT8(n, sum, w, x)                                                                                             \
+    ((sum) + (moec_i32x##n)MOEC_PAIRS((moec_u32x##n)(w) & 0x00ff00ffu, MOEC_SHIFTED(MOEC_LIFTED(x), 8)) +                        \
+     (moec_i32x##n)MOEC_PAIRS((moec_u32x##n)(w) >> 8 & 0x00ff00ffu, MOEC_SHIFTED(x, 8)))
+#endif
+#endif
+
+#ifndef MOEC_DOT_BF16
+#define MOEC_DOT_BF16(n, sum, w, x)                                                                                             \
+    ((sum) + moec_of_bf16_f32x##n(w, 1) * moec_of_bf16_f32x##n(x, 1) + moec_of_bf16_f32x##n(w, 0) * moec_of_bf16_f32x##n(x, 0))
+#endif
+#ifndef MOEC_DOT_INT8
+#define MOEC_DOT_INT8(n, sum, w, x)                                                                                             \
+    ((sum) + MOEC_BYTES(n, w, x, 0) + MOEC_BYTES(n, w, x, 1) + MOEC_BYTES(n, w, x, 2) + MOEC_BYTES(n, w, x, 3))
+#endif
+#endif
+
 /* ---- running kernels ----------------------------------------------------------------------------------- */
 
 static inline void moec_fault(const moec_frame *f) { *f->fault = MOEC_E_INDEX; }

@@ -89,8 +89,8 @@ moec_status moec_run(moec_instance *m, uint32_t function, const int64_t *sym, vo
 /* The same with the adapter of slot adapter_of_row[i] for row i of the batch; NULL: slot 0 for all. Rows are the
  * leading extent of every argument; neighbours of one slot run together as a batch of their own, so rows must not
  * depend on each other (they do not in encode, cross, step and score), sorted rows run fastest, and the bounds of the
- * batch have to include the length of each run (MOEC_E_RANGE). A function with an argument that has no such rows takes
- * one slot for all, else MOEC_E_ARGUMENT. */
+ * batch have to include the length of each run (MOEC_E_RANGE). Of a function without padding a run has the tokens of its spans.
+ * A function with an argument that has no such rows takes one slot for all, else MOEC_E_ARGUMENT. */
 moec_status moec_run_rows(moec_instance *m, uint32_t function, const int64_t *sym, void *const *arg,
                           const int32_t *adapter_of_row);
 /* Index of a function or symbol by name; -1 when there is none. */
@@ -105,7 +105,8 @@ typedef struct moec_generate_options {
     const int32_t *adapter_of_row; /* [batch], as for moec_run_rows; NULL: slot 0 */
 } moec_generate_options;
 
-/* Greedy decoding. ids, mask: [batch, length] right padded; sentence: [batch, width] for routers that read one,
+/* Greedy decoding. ids, mask: [batch, length] right padded, which costs nothing where the program has functions without padding
+ * (README.md); sentence: [batch, width] for routers that read one,
  * else NULL. tokens: [batch, max_length], pad after eos; *steps: tokens made. o may be NULL: all that fit, the model's
  * eos. `each` (may be NULL) is called after every step, in the caller's thread, with the batch's new tokens; returning
  * nonzero stops; it must not use the instance. Buffers of the whole decoding are allocated at moec_open for the bounds

@@ -187,6 +187,13 @@ echo "{\"input_ids\": [4, 60, 70, 80, 90, 1, 99], \"attention_mask\": [1, 1, 1, 
 echo "{\"input_ids\": [4, 60, 70, 80, 90, 1], \"labels\": [-100, $rest]}" >"$work/c.jsonl"
 for f in a b c; do "$exe" eval --data "$work/$f.jsonl" >"$work/out.$f" || fail "eval of $f.jsonl"; done
 same "padding" "$work/out.a" "$work/out.b"
+# A mask with a hole is the padded functions', and so is its batch; the numbers are those of the lines alone.
+echo "{\"input_ids\": [4, 60, 70, 80, 90, 1], \"attention_mask\": [1, 1, 0, 1, 1, 1], \"labels\": [$made]}" >"$work/hole.jsonl"
+cat "$work/a.jsonl" "$work/hole.jsonl" "$work/b.jsonl" >"$work/mixed.jsonl"
+for batch in 1 3; do "$exe" eval --data "$work/mixed.jsonl" --batch $batch --json "$work/hole.$batch" >/dev/null || fail "eval of mixed.jsonl"; done
+same "a mask with a hole, in a batch" "$work/hole.1" "$work/hole.3"
+"$exe" eval --data "$work/hole.jsonl" >"$work/out.hole" || fail "eval of hole.jsonl"
+cmp -s "$work/out.a" "$work/out.hole" && fail "a hole in a mask makes no difference"
 tokens=$(echo "$rest" | awk '{ print NF }')
 [ "$tokens" -gt 2 ] && [ "$(awk 'END { print $2, $3, $5, $6 }' "$work/out.c")" = "1 $tokens 1.0000 1.0000" ] || fail "an ignored label: $(cat "$work/out.c")"
 # Files of both kinds give both tables, as one each.

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Compiled models against stored float64 results: three families of T5, exporters and adapters, in inference and
-# training, by moec verify. The complete set is golden_shared.sh's. BACKEND=llvm: compiled by LLVM.
+# training, by moec verify, at every level of optimisation. The complete set is that of
+# golden_shared.sh and golden_adapters.sh. BACKEND=llvm: compiled by LLVM.
 moec=${MOEC:-build/moec}
 root=${SOURCE_DIR:-$(cd "$(dirname "$0")/.." && pwd)}
 t5=$root/tests/fixtures/t5
@@ -26,28 +27,32 @@ check() {
 mkdir "$work/merged"
 cp "$tiny/encoder_model.onnx" "$tiny/config.json" "$t5/t5v11/merged/decoder_model_merged.onnx" "$work/merged"
 
+. "$root/tests/quick.inc"
 backend=--backend=${BACKEND:-c}
-quick="-O1 --matmul=native $backend"
+quick="$quick $backend" base="-O1 --matmul=native $backend"
 # shellcheck disable=SC2086
 {
-    check "T5 v1.1" "$tiny" "$t5/t5v11/golden" $quick
-    check "T5 v1.1, merged decoder" "$work/merged" "$t5/t5v11/golden" $quick
-    check "T5 v1.0, one graph" "$t5/t5v10/plain-op17" "$t5/t5v10/golden" $quick
-    check "FLAN-T5, torch.export" "$t5/flan/torch214-dynamo" "$t5/flan/golden" $quick
+    check "T5 v1.1" "$tiny" "$t5/t5v11/golden" $base
+    check "T5 v1.1, merged decoder" "$work/merged" "$t5/t5v11/golden" $base
+    check "T5 v1.0, one graph" "$t5/t5v10/plain-op17" "$t5/t5v10/golden" $base
+    check "FLAN-T5, torch.export" "$t5/flan/torch214-dynamo" "$t5/flan/golden" $base
     check "T5 v1.1, unoptimised" "$tiny" "$t5/t5v11/golden" -O0 --matmul=native $backend
     check "T5 v1.1, OpenBLAS" "$tiny" "$t5/t5v11/golden" -O3 $backend
     for case in "$root"/tests/fixtures/adapters/*/; do
         case=${case%/}
         name=${case##*/}
-        set -- $quick
-        case $name in mov-e4 | molora-e4-r4 | molora-e4-r1-top2-none) set -- -O3 $backend ;; esac
+        case $name in
+        mov-e4 | molora-e4-r1-top2-none) set -- -O3 $backend ;;
+        molora-e4-r4 | mov-bias) set -- $base ;;
+        *) set -- $quick ;;
+        esac
         [ ! -f "$case/case.json" ] || set -- "$@" --train
         check "adapter $name" "$tiny" "$case" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" "$@"
     done
 }
 
 # A wrong result is noticed: another adapter's goldens.
-if "$moec" verify "$tiny" --golden "$root/tests/fixtures/adapters/ia3" $quick >"$work/out" 2>&1 ||
+if "$moec" verify "$tiny" --golden "$root/tests/fixtures/adapters/ia3" $base >"$work/out" 2>&1 ||
     ! grep -q FAILED "$work/out"; then
     echo "goldens of an adapter pass without it"
     status=1

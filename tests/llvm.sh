@@ -13,17 +13,17 @@ trap 'rm -rf "$work"' EXIT
 status=0
 fail() { echo "llvm: $*" >&2; status=1; }
 prompt=4,60,70,80,90,1
-compile() { "$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --backend=llvm -O1 "$@"; }
+compile() { "$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --backend=llvm -O0 "$@"; }
 
 # ---- programs, with no compiler to be found -----------------------------------------------------------------
 
-"$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --matmul=native -O1 -o "$work/c" || exit 1
+"$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --matmul=native -O0 -o "$work/c" || exit 1
 want=$("$work/c" generate --ids $prompt --max-length 8)
 [ -n "$want" ] || fail "the C backend's program generates nothing"
 mkdir "$work/bin"
 ln -s "$(command -v ld)" "$work/bin/ld"
 alone() { (PATH=$work/bin && export PATH && compile "$@"); }
-for options in "--matmul=native" "--matmul=openblas" "--matmul=native --embed-weights" "--matmul=native -march=generic" "--matmul=native -O0"; do
+for options in "--matmul=native" "--matmul=openblas" "--matmul=native --embed-weights" "--matmul=native -march=generic -O2" "--matmul=native -O1"; do
     # shellcheck disable=SC2086
     alone $options -o "$work/t5" || { fail "$options: compile"; continue; }
     [ "$("$work/t5" generate --ids $prompt --max-length 8)" = "$want" ] || fail "$options: other tokens"
@@ -37,7 +37,7 @@ grep -q -e "--linker" "$work/err" || fail "the message does not name --linker: $
 mkdir "$work/text"
 cp "$tiny"/*.onnx "$tiny/config.json" "$root/tests/fixtures/tokenizer/spiece.model" "$work/text"
 for backend in c llvm; do
-    "$moec" compile "$work/text" --backend=$backend --matmul=native -O1 -o "$work/speaks" &&
+    "$moec" compile "$work/text" --backend=$backend --matmul=native -O0 -o "$work/speaks" &&
         "$work/speaks" generate --text "a small house" --max-length 6 >"$work/said.$backend" || fail "$backend: text"
 done
 [ -s "$work/said.c" ] && cmp "$work/said.c" "$work/said.llvm" || fail "other text"
@@ -60,7 +60,7 @@ grep -q '^define .*ptr @tiny_program()' "$work/1/tiny.llvm" || fail "no IR of LL
 cc -c -o "$work/asm.o" -x assembler "$work/1/tiny.asm" || fail "the assembly does not assemble"
 
 # One main for both backends, with objects, libraries and shared libraries.
-"$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --matmul=native -O1 --emit=obj --prefix=tiny \
+"$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --matmul=native -O0 --emit=obj --prefix=tiny \
     -o "$work/tiny.o" || fail "C: --emit=obj"
 cc -std=c99 -I "$work/1" -c -o "$work/use.o" "$root/tests/fixtures/use/use.c" || exit 1
 for file in "$work/tiny.o" "$work/1/tiny.obj" "$work/asm.o" "$work/1/tiny.lib" "$work/1/tiny.shared"; do
@@ -78,7 +78,7 @@ done
 
 # ---- other machines ----------------------------------------------------------------------------------------------
 
-"$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --emit=c --matmul=native --prefix=tiny \
+"$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" --emit=c --matmul=native -O0 --prefix=tiny \
     -o "$work/folder" || fail "--emit=c"
 for machine in aarch64 riscv64; do
     compile --matmul=native --target=$machine-linux-gnu --emit=obj --prefix=tiny -o "$work/$machine.o" || { fail "$machine: compile"; continue; }
@@ -87,7 +87,7 @@ for machine in aarch64 riscv64; do
     mkdir "$work/$machine"
     cp "$work/folder"/*.[ch] "$work/$machine"
     rm "$work/$machine/tiny.c"
-    (cd "$work/$machine" && $cross -std=c99 -O1 -DMOEC_NO_TRAINING -I. -o tiny ./*.c ../$machine.o -lm -lpthread) || { fail "$machine: link"; continue; }
+    (cd "$work/$machine" && $cross -std=c99 -O0 -DMOEC_NO_TRAINING -I. -o tiny ./*.c ../$machine.o -lm -lpthread) || { fail "$machine: link"; continue; }
     got=$(qemu-$machine -L /usr/$machine-linux-gnu "$work/$machine/tiny" generate --weights "$work/folder/tiny.weights" --ids $prompt --max-length 8)
     [ "$got" = "$want" ] || fail "$machine: '$got', not '$want'"
 done
@@ -120,6 +120,6 @@ without=$build/moec_without_llvm
 "$without" --version | grep -q LLVM && fail "$without names LLVM"
 "$without" compile "$tiny" --backend=llvm -o "$work/refused" 2>"$work/err" && fail "$without compiles through LLVM"
 grep -q "built without LLVM" "$work/err" || fail "$without: $(cat "$work/err")"
-[ "$("$without" run "$tiny" --func encode --backend=c -O1)" = "$("$moec" run "$tiny" --func encode --backend=c -O1)" ] || fail "$without: other results"
+[ "$("$without" run "$tiny" --func encode --backend=c -O0)" = "$("$moec" run "$tiny" --func encode --backend=c -O0)" ] || fail "$without: other results"
 [ $status = 0 ] && echo "llvm: every form, without a C compiler, for three machines"
 exit $status

@@ -7,12 +7,14 @@ case=$root/tests/fixtures/adapters/mov-e4
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 status=0
+. "$root/tests/quick.inc"
 fail() { echo "per_node: $*" >&2; cat "$work/out" "$work/err" >&2; status=1; }
 # verify CODE OPTIONS...: what it says in $work/out.
 verify() {
     want=$1
     shift
-    "$moec" verify "$@" --per-node -O1 --matmul=native >"$work/out" 2>"$work/err"
+    # shellcheck disable=SC2086
+    "$moec" verify "$@" --per-node $quick >"$work/out" 2>"$work/err"
     code=$?
     [ $code = "$want" ] || fail "verify $*: exit code $code"
 }

@@ -127,7 +127,19 @@ END { check(); if (functions < 1) print "no functions" }' "$1" >"$work/sums"
     [ ! -s "$work/sums" ] || { head -5 "$work/sums"; fail "$(basename "$1") does not add up"; }
 }
 for file in mov train plain; do adds_up "$work/$file.mem"; done
-[ "$(grep -c '^function' "$work/train.mem")" = 6 ] || fail "six functions are planned for training"
+[ "$(grep -c '^function' "$work/train.mem")" = 10 ] || fail "ten functions are planned for training: four of them twice, with padding and without"
+
+# Without padding, where no router reads the sentence as a whole and a batch has several rows.
+grep -q "derive applied  tokens of a batch can stand in one row, without padding" "$work/mov.txt" || fail "no functions without padding"
+padded() { # padded REASON OPTIONS...
+    reason=$1
+    shift
+    "$moec" dump "$tiny" "$@" --stop-after=derive -o "$work/padded.ir" --opt-report="$work/padded.txt" || fail "dump $*"
+    grep -q "derive missed *[^ ]*:* *rows keep their padding: .*$reason" "$work/padded.txt" || fail "$*: not '$reason': $(grep derive "$work/padded.txt")"
+    if grep -q '_packed' "$work/padded.ir"; then fail "$*: functions without padding"; fi
+}
+padded "batches have one row" --dim B=1
+padded "routers read the sentence as a whole" --adapter "$root/tests/fixtures/adapters/molora-sentence/spec.json"
 
 # ---- forms ---------------------------------------------------------------------------------------------------------------
 

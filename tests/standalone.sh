@@ -16,7 +16,7 @@ strict="-std=c99 -pedantic -Wall -Wextra -Werror"
 prompt=4,60,70,80,90,1
 compile() { "$moec" compile "$tiny" --adapter "$case/spec.json" --adapter-weights "$case/adapter.safetensors" "$@"; }
 
-compile --matmul=native -O1 -o "$work/exe" || exit 1
+compile --matmul=native -O0 -o "$work/exe" || exit 1
 want=$("$work/exe" generate --ids $prompt --max-length 8)
 [ -n "$want" ] || fail "the executable generates nothing"
 
@@ -34,7 +34,7 @@ for left in "$work"/taken* "$work"/full*; do [ ! -e "$left" ] || fail "left behi
 for kind in obj lib shared; do
     mkdir "$work/$kind"
     case $kind in obj) file=tiny.o ;; lib) file=libtiny.a ;; shared) file=libtiny.so ;; esac
-    compile --emit=$kind --matmul=native -O1 --prefix=tiny -o "$work/$kind/$file" || { fail "--emit=$kind"; continue; }
+    compile --emit=$kind --matmul=native -O0 --prefix=tiny -o "$work/$kind/$file" || { fail "--emit=$kind"; continue; }
     header=$work/$kind/${file%.*}.h
     [ "${file%.*}" = tiny ] || cp "$header" "$work/$kind/tiny.h"
     rt=$build/libmoec_rt.a

@@ -23,6 +23,12 @@ typedef struct DebugLines {
     LLVMMetadataRef file, unit, type; /* one type serves: functions are named, not called */
 } DebugLines;
 
+/* The machine's instructions for products of words, of as many lanes as its vectors have: names of LLVM's functions; NULL
+ * where there is none. halves: pairs of 16 bits. */
+typedef struct Dots {
+    const char *bf16, *int8, *halves;
+} Dots;
+
 typedef struct Builder {
     const Program *p;
     const LlvmOptions *o;
@@ -36,6 +42,7 @@ typedef struct Builder {
     bool failed; /* LLVM has reported an error */
     Ty i8, i16, i32, i64, f32, f64, ptr, nothing;
     unsigned vectors; /* the machine's kind of vectors: of vector_kinds */
+    Dots dots;
     Val *symbol; /* run-time symbols, by DimTable number */
     /* of the function being built */
     const LoopKernel *k;
@@ -103,6 +110,11 @@ void lb_retarget(Builder *x);
 
 void lb_debug_begin(Builder *x);
 void lb_debug_end(Builder *x);
+
+/* ---- words (words.c) ------------------------------------------------------------------------------------- */
+
+/* An operation on words of several lanes; b of those that take a number is not looked at. */
+Val lb_words_op(Builder *x, const LExpr *e, Val a, Val b, Val c);
 
 /* ---- parts (kernel.c, program.c) ------------------------------------------------------------------------ */
 

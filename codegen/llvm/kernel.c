@@ -75,8 +75,18 @@ static Val is_inf(Builder *x, Val v) {
     return LLVMBuildOr(x->b, up, down, "");
 }
 
+static Val words_op(Builder *x, const LExpr *e) {
+    const LExpr *from[] = {e->a, e->b, e->c};
+    Val operand[] = {expr(x, e->a), expr(x, e->b), e->c ? expr(x, e->c) : NULL};
+    if (e->lanes > 1)
+        return lb_words_op(x, e, operand[0], operand[1], operand[2]);
+    return lb_vocabulary(x, loop_op_name[e->op], dtype_name(e->type), from, operand, e->c ? 3 : 2);
+}
+
 static Val op(Builder *x, const LExpr *e) {
     const OpRule *r = &op_rule[e->op];
+    if (loop_op_of_words(e->op))
+        return words_op(x, e);
     if (r->real)
         return compare(x, e, r);
     Val a = expr(x, e->a);
@@ -140,6 +150,8 @@ static const int64_t int_range[DT_COUNT][2] = {
 static Val cast(Builder *x, const LExpr *e) {
     DType from = e->a->type, to = e->type;
     Val v = expr(x, e->a);
+    if (e->lanes > 1) /* of sums of integers */
+        return LLVMBuildSIToFP(x->b, v, LLVMVectorType(lb_scalar(x, to), e->lanes), "");
     if (to == DT_F16) {
         v = lb_convert(x, v, from, x->f32);
         return lb_vocabulary(x, "f16_from", "f32", NULL, &v, 1);
@@ -682,13 +694,12 @@ static RowsParts rows_parts(Builder *x) {
     return p;
 }
 
-/* What the kernel itself does: its frame, pool and arguments are there. */
-static void run_rows(Builder *x, const RowsParts *p) {
+/* What the kernel itself does for `all` rows: its frame, pool and arguments are there. */
+static void run_rows(Builder *x, const RowsParts *p, Val all) {
     const LoopKernel *k = x->k;
     Rows r = {.type = rows_struct(x), .pool = x->pool};
     r.task = LLVMBuildAlloca(x->b, r.type, "");
     r.shared = r.own = lb_frame_field(x, offsetof(moec_frame, scratch));
-    Val all = index_of(x, k->rows.all);
     LLVMBuildStore(x->b, x->frame, LLVMBuildStructGEP2(x->b, r.type, r.task, ROWS_FRAME, ""));
     LLVMBuildStore(x->b, all, LLVMBuildStructGEP2(x->b, r.type, r.task, ROWS_ALL, ""));
     for (uint32_t i = 0; i < k->n_args; i++)
@@ -710,6 +721,42 @@ static void run_rows(Builder *x, const RowsParts *p) {
 
 /* ---- the kernel ----------------------------------------------------------------------------------- */
 
+static Str any_name(Builder *x, const LoopKernel *k) {
+    return str_c(lb_text(x, "%.*s_any", k->name));
+}
+
+/* The function's frame, and its arguments from parameter `first` on. */
+static void take_arguments(Builder *x, unsigned first) {
+    x->frame = LLVMGetParam(x->fn, 0);
+    x->pool = lb_frame_field(x, offsetof(moec_frame, pool));
+    for (uint32_t i = 0; i < x->k->n_args; i++)
+        x->buf[i] = LLVMGetParam(x->fn, i + first);
+}
+
+/* void KERNEL_any(frame, rows, arguments...) */
+static void lent(Builder *x, const RowsParts *parts) {
+    const LoopKernel *k = x->k;
+    Ty *param = arena_array(x->arena, k->n_args + 2u, sizeof *param);
+    for (uint32_t i = 0; i < k->n_args + 2; i++)
+        param[i] = i == 1 ? x->i64 : x->ptr;
+    Val fn = lb_add_function(x, any_name(x, k).p, x->nothing, param, k->n_args + 2, k->func_line);
+    open_kernel(x, fn);
+    lb_attribute(x, fn, LLVMAttributeFunctionIndex, "noinline", 0);
+    take_arguments(x, 2);
+    run_rows(x, parts, LLVMGetParam(fn, 1));
+    LLVMBuildRetVoid(x->b);
+}
+
+static void run_as(Builder *x, const LoopKernel *as) {
+    const LoopKernel *k = x->k;
+    Val *arg = arena_array(x->arena, k->n_args + 2u, sizeof *arg);
+    arg[0] = x->frame;
+    arg[1] = index_of(x, k->rows.all);
+    for (uint32_t i = 0; i < k->n_args; i++)
+        arg[i + 2] = x->buf[i];
+    lb_call(x, lb_function(x, any_name(x, as).p), arg, k->n_args + 2);
+}
+
 /* void KERNEL(frame, arguments...) */
 void lb_kernel(Builder *x, const LoopKernel *k) {
     x->k = k;
@@ -719,8 +766,10 @@ void lb_kernel(Builder *x, const LoopKernel *k) {
     kernel_tables(x);
     Val task = NULL;
     RowsParts parts = {0};
-    if (k->rows.all)
+    if (k->rows.all && !k->as)
         parts = rows_parts(x);
+    if (k->lent)
+        lent(x, &parts);
     for (const LStmt *s = k->body.first; s; s = s->next)
         if (s->kind == LS_PARALLEL)
             task = kernel_task(x, kernel_body(x, s));
@@ -729,18 +778,16 @@ void lb_kernel(Builder *x, const LoopKernel *k) {
         param[i] = x->ptr;
     open_kernel(
         x, lb_add_function(x, lb_text(x, "%.*s", k->name), x->nothing, param, k->n_args + 1, k->func_line));
-    x->frame = LLVMGetParam(x->fn, 0);
-    x->pool = lb_frame_field(x, offsetof(moec_frame, pool));
+    take_arguments(x, 1);
     Val scratch = lb_frame_field(x, offsetof(moec_frame, scratch));
-    for (size_t i = 0; i < k->buf.count; i++) {
-        if (i < k->n_args)
-            x->buf[i] = LLVMGetParam(x->fn, (unsigned)i + 1);
-        else if (is_scratch(k->buf.item[i]))
+    for (size_t i = k->n_args; i < k->buf.count; i++)
+        if (is_scratch(k->buf.item[i]))
             x->buf[i] = lb_bytes_from(x, scratch, k->buf.item[i]->offset);
-    }
     lb_load_symbols(x, lb_frame_field(x, offsetof(moec_frame, sym)));
-    if (k->rows.all)
-        run_rows(x, &parts);
+    if (k->as || k->lent)
+        run_as(x, k->as ? k->as : k);
+    else if (k->rows.all)
+        run_rows(x, &parts, index_of(x, k->rows.all));
     for (const LStmt *s = k->rows.all ? NULL : k->body.first; s; s = s->next) {
         if (s->kind == LS_PARALLEL)
             parallel(x, s, task);

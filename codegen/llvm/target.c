@@ -136,6 +136,68 @@ static unsigned find_vectors(Builder *x) {
     return i;
 }
 
+/* Instructions of machines with a kind of vectors, the best first. */
+static const struct {
+    unsigned vectors; /* of vector_kinds */
+    const char *instruction;
+    size_t field; /* of Dots */
+    const char *function;
+} dot_instructions[] = {
+    {0, "vdpbf16ps %zmm0, %zmm0, %zmm0", offsetof(Dots, bf16), "llvm.x86.avx512bf16.dpbf16ps.512"},
+    {0, "vpdpbusd %zmm0, %zmm0, %zmm0", offsetof(Dots, int8), "llvm.x86.avx512.vpdpbusd.512"},
+    {0, "vpmaddwd %zmm0, %zmm0, %zmm0", offsetof(Dots, halves), "llvm.x86.avx512.pmaddw.d.512"},
+    {1, "{vex} vpdpbusd %ymm0, %ymm0, %ymm0", offsetof(Dots, int8), "llvm.x86.avx512.vpdpbusd.256"},
+    {1, "vpmaddwd %ymm0, %ymm0, %ymm0", offsetof(Dots, halves), "llvm.x86.avx2.pmadd.wd"},
+};
+
+static void note_refusal(LLVMDiagnosticInfoRef info, void *refused) {
+    *(bool *)refused = *(bool *)refused || LLVMGetDiagInfoSeverity(info) == LLVMDSError;
+}
+
+/* The machine's assembler tells what instructions a CPU has. */
+static bool has_instruction(Builder *x, const char *text) {
+    LLVMDiagnosticHandler handler = LLVMContextGetDiagnosticHandler(x->cx);
+    void *context = LLVMContextGetDiagnosticContext(x->cx);
+    LLVMModuleRef m = LLVMModuleCreateWithNameInContext("instruction", x->cx), kept = x->m;
+    LLVMBuilderRef b = LLVMCreateBuilderInContext(x->cx);
+    Ty t = LLVMFunctionType(LLVMVoidTypeInContext(x->cx), NULL, 0, false);
+    Val f = LLVMAddFunction(m, "f", t);
+    LLVMMemoryBufferRef made = NULL;
+    char *why = NULL;
+    bool refused = false;
+    LLVMContextSetDiagnosticHandler(x->cx, note_refusal, &refused);
+    LLVMPositionBuilderAtEnd(b, LLVMAppendBasicBlockInContext(x->cx, f, ""));
+    LLVMBuildCall2(b, t, LLVMGetInlineAsm(t, text, strlen(text), "", 0, true, false, LLVMInlineAsmDialectATT, false), NULL, 0, "");
+    LLVMBuildRetVoid(b);
+    x->m = m;
+    lb_retarget(x);
+    x->m = kept;
+    if (LLVMTargetMachineEmitToMemoryBuffer(x->machine, m, LLVMObjectFile, &why, &made)) {
+        LLVMDisposeMessage(why);
+        refused = true;
+    } else
+        LLVMDisposeMemoryBuffer(made);
+    LLVMDisposeBuilder(b);
+    LLVMDisposeModule(m);
+    LLVMContextSetDiagnosticHandler(x->cx, handler, context);
+    return !refused;
+}
+
+static void find_dots(Builder *x) {
+    for (size_t i = 0; i < sizeof dot_instructions / sizeof *dot_instructions; i++) {
+        const char **field = (const char **)((char *)&x->dots + dot_instructions[i].field);
+        if (dot_instructions[i].vectors == x->vectors && has_instruction(x, dot_instructions[i].instruction))
+            *field = dot_instructions[i].function;
+    }
+}
+
+static bool uses_dots(const Program *p) {
+    for (uint32_t i = 0; i < p->n_routines; i++)
+        if (p->routine[i]->dots)
+            return true;
+    return false;
+}
+
 static bool find_target(Builder *x, Target *t) {
     char *why = NULL;
     t->machine = find_machine(t->triple);
@@ -183,6 +245,8 @@ bool lb_open_machine(Builder *x) {
     x->machine = make_machine(&t);
     if (x->machine)
         x->vectors = find_vectors(x);
+    if (x->machine && uses_dots(x->p))
+        find_dots(x);
     return x->machine != NULL || diag_error(x->d, DIAG_USAGE_VALUE, NULL, "--target: LLVM makes no code for '%s'",
                                             diag_show(x->d, str_c(t.triple)));
 }

@@ -204,15 +204,15 @@ static bool verify_case(Verify *v, const char *key) {
 
 /* ---- greedy decoding ------------------------------------------------------------------------------------------ */
 
-/* Reference caches are [B,H,N,D]; ours are rows of H*D at a stride. */
-static void compare_cache(Verify *v, const char *what, const Tensor *want, const float *ours, int64_t batch_stride, int64_t row_stride) {
+/* Reference caches are [B,H,N,D]; ours are [B,heads,room,D], from head `first` on. */
+static void compare_cache(Verify *v, const char *what, const Tensor *want, const Tensor *ours, int64_t first) {
     VerifySum s = {0};
     int64_t heads = want->dim[1], rows = want->dim[2], width = want->dim[3];
     for (int64_t b = 0; b < want->dim[0]; b++)
         for (int64_t h = 0; h < heads; h++)
             for (int64_t i = 0; i < rows; i++)
                 for (int64_t w = 0; w < width; w++)
-                    verify_add(&s, ours[b * batch_stride + i * row_stride + h * width + w],
+                    verify_add(&s, tensor_get_f64(ours, ((b * ours->dim[1] + first + h) * ours->dim[2] + i) * width + w),
                             tensor_get_f64(want, ((b * heads + h) * rows + i) * width + w));
     verify_report(v, "greedy", what, &s);
 }
@@ -231,13 +231,11 @@ static void compare_step_caches(Verify *v, Greedy *g, int64_t step) {
     for (uint32_t i = g->first_cache; i < g->p->n_inputs; i++) {
         uint32_t layer = (i - g->first_cache) / 2, kind = (i - g->first_cache) % 2;
         Tensor want;
-        int64_t inner = g->in[i].dim[2];
         if (verify_array(v, "greedy", arena_printf(v->a, "step%d.present.%u.decoder.%s", (int)step, layer, side[kind]), &want))
-            compare_cache(v, arena_printf(v->a, "step%d %s %u", (int)step, side[kind], layer), &want, g->in[i].data,
-                          g->p->value[i].capacity * inner, inner);
+            compare_cache(v, arena_printf(v->a, "step%d %s %u", (int)step, side[kind], layer), &want, &g->in[i], 0);
         if (verify_array(v, "greedy", arena_printf(v->a, "step%d.present.%u.encoder.%s", (int)step, layer, side[kind]), &want))
-            compare_cache(v, arena_printf(v->a, "cross %s %u", side[kind], layer), &want,
-                          (const float *)g->kv.data + (2 * layer + kind) * inner, g->kv.dim[1] * g->kv.dim[2], g->kv.dim[2]);
+            compare_cache(v, arena_printf(v->a, "cross %s %u", side[kind], layer), &want, &g->kv,
+                          (2 * layer + kind) * want.dim[1]);
     }
 }
 
@@ -292,7 +290,7 @@ static bool verify_greedy(Verify *v) {
         else {
             if (!g.first_cache) g.first_cache = i;
             g.in[i] = native_shape(&v->n, g.f, i, v->sym);
-            g.in[i].dim[1] = g.p->value[i].capacity;
+            g.in[i].dim[g.p->value[i].grow_axis] = g.p->value[i].capacity;
             if (!tensor_alloc(v->a, &g.in[i]))
                 return diag_error(v->d, DIAG_SHAPE_SIZE, v->dir, "a cache is too large");
         }

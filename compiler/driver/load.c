@@ -248,6 +248,29 @@ static bool load_base(const Options *o, Model *model, Diag *d)
     return ok;
 }
 
+/* FORMAT or SITES=FORMAT. */
+static bool load_weights(const Options *o, Model *model, Diag *d)
+{
+    WeightChoice *choice = arena_array(model->arena, o->weights.count + 1, sizeof *choice);
+    for (size_t i = 0; i < o->weights.count; i++) {
+        const char *text = o->weights.item[i], *format = strrchr(text, '=');
+        if (format)
+            choice[i].sites = (Str){text, (size_t)(format - text)};
+        format = format ? format + 1 : text;
+        if (!weight_format_parse(str_c(format), &choice[i].format) || (format > text && !choice[i].sites.n))
+            return diag_error(d, DIAG_USAGE_VALUE, NULL, "--weights '%s': f32, bf16, int8 or int4 was expected, or SITES= in front of it",
+                              diag_show(d, str_c(text)));
+    }
+    if (o->weights.count && products_are_library(o))
+        return diag_error(d, DIAG_USAGE_TOGETHER, NULL, "--weights needs moec's own kernels: not with --matmul=openblas");
+    if (o->train && o->activations > ACTIVATIONS_F32)
+        return diag_error(d, DIAG_USAGE_TOGETHER, NULL, "--activations: with --train they are f32");
+    model->options.weights = choice;
+    model->options.n_weights = (uint32_t)o->weights.count;
+    model->options.activations = (Activations)o->activations;
+    return true;
+}
+
 bool products_are_library(const Options *o)
 {
     return o->matmul == MATMUL_OPENBLAS;
@@ -266,7 +289,8 @@ bool model_load(const Options *o, Model *out, Diag *d)
     out->options.opt_level = o->level < 0 ? 2 : (int)o->level;
     out->options.train = o->train;
     out->options.library = products_are_library(o);
-    if (!load_dims(o, out, d) || !load_values(o, out, d) || !load_memory(o, out, d))
+    if (!load_dims(o, out, d) || !load_values(o, out, d) || !load_memory(o, out, d) ||
+        !load_weights(o, out, d))
         return false;
     bool ok = (ends_in(o->model, ".ir") ? load_text(out, d) : load_onnx(o, out, d)) && load_base(o, out, d) &&
               load_adapter(o, out, d);

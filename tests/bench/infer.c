@@ -215,7 +215,7 @@ static void bench_decode(Bench *b, const Item *item) {
                         decode_once, &d[i]);
     }
     snprintf(work, sizeof work, "decode %lld", (long long)item->batch);
-    measure(b, work, "step", LIMIT_READ, run);
+    measure(b, work, seq2seq_of(&b->model[0])->step_packed < 0 ? "step" : "step_packed", LIMIT_READ, run);
     for (int i = 0; i < b->n; i++)
         decode_close(&d[i]);
 }

@@ -34,6 +34,7 @@ typedef struct Settings {
     const char *dir;
     bool bound, compiled, llvm, verbose, paranoid;
     const char *scratch; /* folder for what is built */
+    const char *runtime; /* there: the library of all compiled models */
     PassId list[LIST_MAX];
     uint32_t n_list;
 } Settings;
@@ -190,32 +191,26 @@ static int import(Case *c) {
 
 extern char **environ;
 
-static bool link_library(Case *c, const char *source, const char *library) {
-    const char *argv[] = {"cc",
-                          "-std=c99",
-                          "-O1",
-                          "-Wall",
-                          "-Wextra",
-                          "-Werror",
-                          "-fPIC",
-                          "-shared",
-                          "-I",
-                          MOEC_SOURCE_DIR "/runtime",
-                          "-o",
-                          library,
-                          source,
-                          "-Wl,--whole-archive",
-                          MOEC_BUILD_DIR "/libmoec_rt.a",
-                          "-Wl,--no-whole-archive",
-                          "-lm",
-                          "-lpthread",
-                          NULL};
+static bool run_cc(const char *const *argv) {
     pid_t pid;
     int status;
     if (posix_spawnp(&pid, argv[0], NULL, NULL, (char *const *)(uintptr_t)argv, environ) != 0)
-        return failed(c, "cannot start cc"), false;
+        return fprintf(stderr, "cannot start cc\n"), false;
     waitpid(pid, &status, 0);
-    return status == 0 || (failed(c, "what was generated does not compile or link"), false);
+    return status == 0;
+}
+
+/* The runtime as one library that those of all models refer to. */
+static bool make_runtime(const char *library) {
+    const char *argv[] = {"cc", "-shared", "-o", library, "-Wl,--whole-archive", MOEC_BUILD_DIR "/libmoec_rt.a",
+                          "-Wl,--no-whole-archive", "-lm", "-lpthread", NULL};
+    return run_cc(argv) || (fprintf(stderr, "the runtime does not link\n"), false);
+}
+
+static bool link_library(Case *c, const char *source, const char *library) {
+    const char *argv[] = {"cc", "-std=c99", "-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-I",
+                          MOEC_SOURCE_DIR "/runtime", "-o", library, source, "-Wl,--no-as-needed", c->set->runtime, NULL};
+    return run_cc(argv) || (failed(c, "what was generated does not compile or link"), false);
 }
 
 static bool write_c(Case *c, const Program *p, const char *source) {
@@ -442,7 +437,7 @@ static bool parse_passes(Settings *set, const char *text) {
 }
 
 static void remove_scratch(const char *dir) {
-    static const char *const files[] = {"model.c", "model.o", "model.h", "model.so", "weights"};
+    static const char *const files[] = {"model.c", "model.o", "model.h", "model.so", "runtime.so", "weights"};
     char path[200];
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         snprintf(path, sizeof path, "%s/%s", dir, files[i]);
@@ -487,6 +482,9 @@ int main(int argc, char **argv) {
     }
     Diag *d = diag_new();
     Arena *a = arena_new();
+    set.runtime = arena_printf(a, "%s/runtime.so", set.scratch);
+    if (set.compiled && !make_runtime(set.runtime))
+        return 1;
     JsonDoc manifest;
     int count[VERDICTS] = {0};
     if (!json_open(a, arena_printf(a, "%s/manifest.json", set.dir), JSON_MAX_DEPTH, &manifest, d)) {

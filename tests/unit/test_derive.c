@@ -152,6 +152,42 @@ static void test_same_results(void **state) {
     arena_free(a);
 }
 
+/* Rows of different lengths, one behind the other, give what they give padded. */
+static void test_packed(void **state) {
+    (void)state;
+    static const int64_t length[ROWS] = {SOURCE, 2};
+    Arena *a = arena_new();
+    Loaded l = load(4);
+    int64_t width = l.m->s2s.width, vocab = l.m->s2s.vocab, tokens = 0;
+    Tensor src = ids_of(a, SOURCE, 1), tgt = ids_of(a, TARGET, 2), labels = ids_of(a, TARGET, 3);
+    Tensor mask = make(a, DT_I64, 2, (int64_t[]){ROWS, SOURCE}), spans = make(a, DT_I64, 2, (int64_t[]){ROWS, 2});
+    Tensor ids = make(a, DT_I64, 2, (int64_t[]){1, length[0] + length[1]});
+    Tensor hidden[1], packed[1], kv[1], packed_kv[1], scored[2], packed_scored[2];
+    for (int64_t b = 0; b < ROWS; b++) {
+        tensor_set_i64(&spans, 2 * b, tokens);
+        for (int64_t i = 0; i < SOURCE; i++) {
+            tensor_set_i64(&mask, b * SOURCE + i, i < length[b]);
+            if (i < length[b])
+                tensor_set_i64(&ids, tokens++, tensor_get_i64(&src, b * SOURCE + i));
+        }
+        tensor_set_i64(&spans, 2 * b + 1, tokens);
+    }
+    run(l.m, "encode", (Tensor[]){src, mask}, hidden, a);
+    run(l.m, "encode_packed", (Tensor[]){ids, spans}, packed, a);
+    assert_int_equal(packed->dim[0], 1);
+    assert_int_equal(packed->dim[1], tokens);
+    for (int64_t b = 0; b < ROWS; b++)
+        assert_close(packed, tensor_get_i64(&spans, 2 * b) * width, hidden, b * SOURCE * width, length[b] * width);
+    run(l.m, "cross", hidden, kv, a);
+    run(l.m, "cross_packed", (Tensor[]){packed[0], spans}, packed_kv, a);
+    run(l.m, "score", (Tensor[]){tgt, kv[0], mask, labels}, scored, a);
+    run(l.m, "score_packed", (Tensor[]){tgt, packed_kv[0], spans, labels}, packed_scored, a);
+    assert_close(&packed_scored[0], 0, &scored[0], 0, ROWS * TARGET);
+    assert_close(&packed_scored[1], 0, &scored[1], 0, ROWS * TARGET * vocab);
+    unload(l);
+    arena_free(a);
+}
+
 /* Every site of the configuration is there once. */
 static void test_sites(void **state) {
     (void)state;
@@ -178,7 +214,8 @@ static void test_sites(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_results), cmocka_unit_test(test_sites)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_results), cmocka_unit_test(test_packed),
+                                       cmocka_unit_test(test_sites)};
     diag = diag_new();
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     diag_free(diag);
