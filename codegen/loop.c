@@ -151,6 +151,16 @@ const LExpr *le_splat(LoopKernel *k, const LExpr *a, uint32_t lanes) {
     return e;
 }
 
+const LExpr *le_zip(LoopKernel *k, const LExpr *a, const LExpr *b, bool second) {
+    CHECK(a->kind == LE_VAR && b->kind == LE_VAR && a->lanes == b->lanes);
+    LExpr *e = expr(k, LE_ZIP, a->type);
+    e->lanes = a->lanes;
+    e->i = second;
+    e->a = a;
+    e->b = b;
+    return e;
+}
+
 bool le_is_int(const LExpr *e, int64_t v) {
     return e->kind == LE_INT && e->i == v;
 }

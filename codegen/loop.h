@@ -80,7 +80,8 @@ typedef enum LExprKind {
     LE_SELECT, /* a ? b : c */
     LE_CAST,   /* b's value as `type` */
     LE_LOAD,   /* of several lanes: as many elements from the index on */
-    LE_SPLAT   /* a in every lane */
+    LE_SPLAT,  /* a in every lane */
+    LE_ZIP     /* lanes of a and b in turn, variables both: of their first halves, with i = 1 of their second ones */
 } LExprKind;
 
 typedef struct LExpr LExpr;
@@ -188,7 +189,7 @@ typedef struct VectorKind {
     uint32_t rows, vectors; /* a tile's: rows of as many vectors side by side stay in registers */
     uint32_t dot_rows;      /* rows of a tile that needs twice the registers */
 } VectorKind;
-enum { VECTOR_KINDS = 4 };
+enum { VECTOR_KINDS = 4, MAX_LANES = 16 };
 extern const VectorKind vector_kinds[VECTOR_KINDS];
 
 /* A function over buffers and numbers that kernels call. */
@@ -219,6 +220,7 @@ const LExpr *le_select(LoopKernel *k, const LExpr *c, const LExpr *a, const LExp
 const LExpr *le_load(LoopKernel *k, const LBuf *b, const LExpr *index);
 const LExpr *le_load_lanes(LoopKernel *k, const LBuf *b, const LExpr *index, uint32_t lanes);
 const LExpr *le_splat(LoopKernel *k, const LExpr *a, uint32_t lanes);
+const LExpr *le_zip(LoopKernel *k, const LExpr *a, const LExpr *b, bool second);
 /* Index arithmetic, folding 0, 1 and constants. */
 const LExpr *li_add(LoopKernel *k, const LExpr *a, const LExpr *b);
 const LExpr *li_sub(LoopKernel *k, const LExpr *a, const LExpr *b);

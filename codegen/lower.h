@@ -104,6 +104,16 @@ bool lower_streams(Lower *l, ValueId v, const View *to);
 /* Stores a product by panels as a whole. */
 bool lower_panels(Lower *l, const Node *n, const View *to, bool accumulate);
 
+/* ---- routines over lines, [n,PANEL_COLUMNS] or narrow ones (lower_routine.c) */
+
+/* C[columns,rows] = A[rows,columns] turned around. */
+void lower_turn(Lower *l, const LMatrix *a, const LMatrix *c, const LExpr *rows, const LExpr *columns);
+/* Lines of b from `line` on. */
+LMatrix lower_lines(Lower *l, const LBuf *b, const LExpr *line);
+/* Lines C[rows] (+)= A[rows,depth] times lines B[depth]; how A is stored, `left` says, and B's ld how wide lines are. */
+void lower_multiply_lines(Lower *l, Left left, const LMatrix *a, const LMatrix *b, const LMatrix *c, const LExpr *rows,
+                          const LExpr *depth, bool add);
+
 /* Stores v, the only result of its node. `to` is its storage. */
 bool lower_into(Lower *l, ValueId v, const View *to);
 bool lower_matmul(Lower *l, const Node *n, const View *to, bool accumulate);

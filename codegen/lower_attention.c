@@ -1,16 +1,11 @@
-/* Attention and its gradient, by blocks of queries: a worker's scratch holds the scores of one block against
- * all keys, so nothing of extent [B,H,T,S] is ever in memory. Attention is parallel over examples, heads and
- * blocks; the gradient over examples and heads, since every block adds to the same keys and values. */
+/* What attention and its gradient are lowered from: operands, bias, dropout. */
 #include "lower_attention.h"
-
-enum { QUERY_BLOCK = 64 };
 
 ValueId attend_operand(const Attend *t, uint32_t i) {
     return t->first + i < t->n->n_in ? t->n->in[t->first + i] : NONE;
 }
 
-/* v's storage with unit stride along its last axis. */
-static bool stored_rows(Lower *l, ValueId v, View *out) {
+bool attend_rows(Lower *l, ValueId v, View *out) {
     if (!lower_stored(l, v, out))
         return false;
     return dim_is(l->t, out->stride[2], 1) || (lower_scratch(l, v, out) && lower_into(l, v, out));
@@ -30,7 +25,7 @@ static bool stored_heads(Lower *l, const Attend *t, ValueId v, View *out, Dim *h
         return true;
     }
     *head = dim_floordiv(l->t, l->f->value[v].type.dim[2], heads);
-    return stored_rows(l, v, out);
+    return attend_rows(l, v, out);
 }
 
 bool attend_open(Lower *l, const Node *n, uint32_t first, Attend *t) {
@@ -48,7 +43,7 @@ bool attend_open(Lower *l, const Node *n, uint32_t first, Attend *t) {
     if (k->parallel)
         return diag_error(l->d, DIAG_LOWER_OP, NULL, "kernel '%.*s' holds more than one attention",
                           (int)l->f->name.n, l->f->name.p);
-    if (!stored_rows(l, q, &t->q) || !stored_heads(l, t, key, &t->k, &t->k_head) ||
+    if (!attend_rows(l, q, &t->q) || !stored_heads(l, t, key, &t->k, &t->k_head) ||
         !stored_heads(l, t, value, &t->v, &t->v_head))
         return false;
     if (bias != NONE && !lower_stored(l, bias, &t->bias))
@@ -60,83 +55,7 @@ bool attend_open(Lower *l, const Node *n, uint32_t first, Attend *t) {
     t->keys = lower_extent(l, key, 1);
     t->width = li_div(k, lower_extent(l, q, 2), t->heads);
     t->value_width = li_div(k, lower_extent(l, value, 2), t->heads);
-    t->blocks = li_div(k, li_add(k, t->queries, le_int(k, QUERY_BLOCK - 1)), le_int(k, QUERY_BLOCK));
     return true;
-}
-
-/* A worker's room for one number a query of the block and key. */
-static const LBuf *block_scratch(Lower *l, const Attend *t, const char *hint) {
-    int64_t bytes, hi = dim_upper(l->t, l->f->value[attend_operand(t, 1)].type.dim[1]);
-    bool ok = hi != DIM_UNBOUNDED && mul_i64(hi, QUERY_BLOCK * 4, &bytes);
-    const LBuf *b = ok ? loop_scratch(l->k, DT_F32, bytes, str_c(hint)) : NULL;
-    if (!b)
-        diag_error(l->d, DIAG_SHAPE_UNBOUNDED, NULL,
-                   "attention over an unbounded length; give it a bound with --dim NAME=1..N");
-    return b;
-}
-
-static void open_block(Lower *l, Attend *t, const LExpr *i0) {
-    LoopKernel *k = l->k;
-    t->i0 = le_var(k, ls_let(k, l->block, DT_I64, i0, "i0"));
-    t->rows = le_var(k, ls_let(k, l->block, DT_I64,
-                               li_min(k, le_int(k, QUERY_BLOCK), li_sub(k, t->queries, t->i0)), "mq"));
-}
-
-/* Head h of rows from `from` on as a matrix. */
-static LMatrix head_of(Lower *l, const Attend *t, const View *w, const LExpr *from, const LExpr *width,
-                       bool transposed) {
-    const LExpr *at[3] = {t->b, from, li_mul(l->k, t->h, width)};
-    return (LMatrix){w->buf, view_index(l, w, at), le_dim(l->k, w->stride[1]), transposed};
-}
-
-static LMatrix block_of(Lower *l, const Attend *t, const LBuf *b, bool transposed) {
-    return (LMatrix){b, le_int(l->k, 0), t->keys, transposed};
-}
-
-/* ---- one row of a block ------------------------------------------------------------------------------- */
-
-static const LExpr *at_key(Lower *l, const Attend *t, const LExpr *j) {
-    return li_add(l->k, li_mul(l->k, t->row, t->keys), j);
-}
-
-/* The loop over the block's rows; what its elements need is computed once a row. Returns the block to go back
- * to. */
-static LBlock *open_row(Lower *l, Attend *t) {
-    LoopKernel *k = l->k;
-    LBlock *back = l->block;
-    LStmt *i = ls_for(k, back, t->rows, "i");
-    const Attr *offset = node_attr(t->n, AT_offset);
-    l->block = &i->body;
-    t->row = le_var(k, i->var);
-    const LExpr *position = li_add(k, t->i0, t->row);
-    t->query = offset ? li_add(k, position, le_dim(k, offset->d)) : position;
-    if (t->bias.buf || node_int(t->n, AT_causal, 0))
-        t->query = le_var(k, ls_let(k, l->block, DT_I64, t->query, "query"));
-    if (t->q_segment != NONE) {
-        const LExpr *at[2] = {t->b, position};
-        t->segment = le_var(k, ls_let(k, l->block, DT_I64, lower_pull(l, t->q_segment, at), "segment"));
-    }
-    if (t->seed) {
-        const LExpr *head = li_add(k, li_mul(k, t->b, t->heads), t->h);
-        const LExpr *line = li_add(k, li_mul(k, head, t->queries), position);
-        t->linear = le_var(k, ls_let(k, l->block, DT_I64, li_mul(k, line, t->keys), "linear"));
-    }
-    return back;
-}
-
-/* x where the row's query sees key j, else `otherwise`. */
-static const LExpr *where_seen(Lower *l, const Attend *t, const LExpr *j, const LExpr *x,
-                               const LExpr *otherwise) {
-    LoopKernel *k = l->k;
-    const LExpr *at[2] = {t->b, j};
-    if (t->keep != NONE)
-        x = le_select(k, lower_pull(l, t->keep, at), x, otherwise);
-    if (t->k_segment != NONE)
-        x = le_select(k, le_op2(k, LO_EQ, DT_BOOL, lower_pull(l, t->k_segment, at), t->segment), x,
-                      otherwise);
-    if (node_int(t->n, AT_causal, 0))
-        x = le_select(k, le_op2(k, LO_LE, DT_BOOL, j, t->query), x, otherwise);
-    return x;
 }
 
 const LExpr *attend_bias_column(Lower *l, const Attend *t, const LExpr *distance) {
@@ -146,41 +65,11 @@ const LExpr *attend_bias_column(Lower *l, const Attend *t, const LExpr *distance
     return li_max(k, li_min(k, d, last), le_int(k, 0));
 }
 
-static const LExpr *bias_column(Lower *l, const Attend *t, const LExpr *j) {
-    return attend_bias_column(l, t, li_sub(l->k, j, t->query));
-}
-
 const LExpr *attend_lowest(Lower *l) {
     return le_num(l->k, DT_F32, -3.4028234663852886e+38);
 }
 
-static const LExpr *score_at(Lower *l, void *ctx, const LExpr *j) {
-    const Attend *t = ctx;
-    LoopKernel *k = l->k;
-    const LExpr *s = le_load(k, t->scores, at_key(l, t, j));
-    if (t->bias.buf) {
-        const LExpr *at[2] = {t->h, bias_column(l, t, j)};
-        s = le_op2(k, LO_ADD, DT_F32, s, le_load(k, t->bias.buf, view_index(l, &t->bias, at)));
-    }
-    return where_seen(l, t, j, s, attend_lowest(l));
-}
-
-/* q k^T of the block, then what a row's softmax makes of it: the probabilities before dropout. */
-static void block_scores(Lower *l, const Attend *t) {
-    ls_matmul(l->k, l->block, head_of(l, t, &t->q, t->i0, t->width, false),
-              head_of(l, t, &t->k, le_int(l->k, 0), t->width, true), block_of(l, t, t->scores, false),
-              t->rows, t->keys, t->width, false);
-}
-
-static void row_softmax(Lower *l, Attend *t) {
-    View row = {
-        .buf = t->scores, .offset = li_mul(l->k, t->row, t->keys), .rank = 1, .stride = {dim_const(l->t, 1)}};
-    const LExpr *none[1] = {le_int(l->k, 0)};
-    lower_softmax_of(l, &row, none, 0, t->keys, score_at, t);
-}
-
-/* ---- dropout ---------------------------------------------------------------------------------------------
- */
+/* ---- dropout --------------------------------------------------------------------------------------------- */
 
 void attend_dropout(Lower *l, Attend *t) {
     LoopKernel *k = l->k;
@@ -202,11 +91,6 @@ const LExpr *attend_dropped(Lower *l, const Attend *t, const LExpr *index, const
                      le_num(k, DT_F32, 0));
 }
 
-/* The same at key j of the row. */
-static const LExpr *dropped(Lower *l, const Attend *t, const LExpr *j, const LExpr *x) {
-    return t->seed ? attend_dropped(l, t, li_add(l->k, t->linear, j), x) : x;
-}
-
 /* ---- packed keys --------------------------------------------------------------------------------- */
 
 void attend_span(Lower *l, Attend *t) {
@@ -217,129 +101,11 @@ void attend_span(Lower *l, Attend *t) {
     t->keys = le_var(k, ls_check(k, l->block, n, li_sub(k, beyond, t->k_first), "n"));
 }
 
-/* ---- attention
- * ---------------------------------------------------------------------------------------------- */
+/* ---- attention ------------------------------------------------------------------------------------------- */
 
 bool lower_attention(Lower *l, const Node *n, const View *to) {
     Attend t;
     if (!attend_open(l, n, 0, &t))
         return false;
     return attend_is_one(&t) ? lower_attention_one(l, &t, to) : lower_attention_tiles(l, &t, to);
-}
-
-/* ---- its gradient
- * --------------------------------------------------------------------------------------------- */
-
-/* P: probabilities of a row, M: its dropout mask, G = dY V^T. D = G M, dS = P (D - sum of P D), 0 where
- * hidden. */
-typedef struct Backward {
-    Attend t;
-    const LBuf *grad; /* G, then D, then dS */
-    View dbias;
-} Backward;
-
-/* Stores D and gives P D. */
-static const LExpr *weighted(Lower *l, void *ctx, const LExpr *j) {
-    Backward *x = ctx;
-    LoopKernel *k = l->k;
-    const LExpr *at = at_key(l, &x->t, j), *d = le_load(k, x->grad, at);
-    if (x->t.seed)
-        ls_store(k, l->block, x->grad, at, dropped(l, &x->t, j, d));
-    return le_op2(k, LO_MUL, DT_F32, le_load(k, x->t.scores, at), d);
-}
-
-/* Turns P into P M and D into dS. */
-static void row_gradient(Lower *l, Backward *x) {
-    LoopKernel *k = l->k;
-    const Attend *t = &x->t;
-    const LExpr *sum = lower_fold(l, LO_ADD, DT_F32, t->keys, weighted, x);
-    LBlock *row = l->block;
-    LStmt *s = ls_lanes(k, row, t->keys, "j");
-    l->block = &s->body;
-    const LExpr *j = le_var(k, s->var), *at = at_key(l, t, j), *p = le_load(k, t->scores, at);
-    const LExpr *ds = le_op2(k, LO_MUL, DT_F32, p, le_op2(k, LO_SUB, DT_F32, le_load(k, x->grad, at), sum));
-    ls_store(k, l->block, x->grad, at, where_seen(l, t, j, ds, le_num(k, DT_F32, 0)));
-    if (t->seed)
-        ls_store(k, l->block, t->scores, at, dropped(l, t, j, p));
-    l->block = row;
-    if (!x->dbias.buf)
-        return;
-    s = ls_for(k, row, t->keys, "j");
-    l->block = &s->body;
-    j = le_var(k, s->var);
-    const LExpr *place[3] = {t->b, t->h, bias_column(l, t, j)};
-    const LExpr *to = le_var(k, ls_let(k, l->block, DT_I64, view_index(l, &x->dbias, place), "at"));
-    ls_store(k, l->block, x->dbias.buf, to,
-             le_op2(k, LO_ADD, DT_F32, le_load(k, x->dbias.buf, to), le_load(k, x->grad, at_key(l, t, j))));
-    l->block = row;
-}
-
-/* to[b, rows, h * width ..] = 0, or to[b, h, width]. */
-static void clear(Lower *l, const Attend *t, const View *to, const LExpr *rows, const LExpr *width) {
-    LoopKernel *k = l->k;
-    if (!to->buf)
-        return;
-    LBlock *back = l->block;
-    const LExpr *at[3] = {t->b, t->h, NULL};
-    if (rows) {
-        LStmt *s = ls_for(k, l->block, rows, "j");
-        l->block = &s->body;
-        at[1] = le_var(k, s->var);
-    }
-    LStmt *s = ls_lanes(k, l->block, width, "d");
-    at[2] = le_var(k, s->var);
-    if (rows)
-        at[2] = li_add(k, li_mul(k, t->h, width), at[2]);
-    ls_store(k, &s->body, to->buf, view_index(l, to, at), le_num(k, DT_F32, 0));
-    l->block = back;
-}
-
-bool lower_attention_grad(Lower *l, const Node *n, const View *to) {
-    LoopKernel *k = l->k;
-    Backward x = {{0}, NULL, {0}};
-    Attend *t = &x.t;
-    View dy, dq = to[0], dk = to[1], dv = to[2];
-    if (!attend_open(l, n, 1, t) || !stored_rows(l, n->in[0], &dy))
-        return false;
-    if (n->n_out > 3)
-        x.dbias = to[3];
-    LBlock *back = l->block;
-    LStmt *p = ls_parallel(k, back, li_mul(k, t->batch, t->heads), "p");
-    l->block = &p->body;
-    t->scores = block_scratch(l, t, "scores");
-    x.grad = t->scores ? block_scratch(l, t, "grad") : NULL;
-    if (!x.grad)
-        return false;
-    const LExpr *zero = le_int(k, 0);
-    t->b = le_var(k, ls_let(k, l->block, DT_I64, li_div(k, le_var(k, p->var), t->heads), "b"));
-    t->h = le_var(k, ls_let(k, l->block, DT_I64, li_mod(k, le_var(k, p->var), t->heads), "h"));
-    clear(l, t, &dk, t->keys, t->width);
-    clear(l, t, &dv, t->keys, t->value_width);
-    if (x.dbias.buf)
-        clear(l, t, &x.dbias, NULL, lower_extent(l, n->in[4], 1));
-    attend_dropout(l, t);
-    LStmt *s = ls_for(k, l->block, t->blocks, "block");
-    l->block = &s->body;
-    open_block(l, t, li_mul(k, le_var(k, s->var), le_int(k, QUERY_BLOCK)));
-    block_scores(l, t);
-    LMatrix mdy = head_of(l, t, &dy, t->i0, t->value_width, false);
-    ls_matmul(k, l->block, mdy, head_of(l, t, &t->v, zero, t->value_width, true),
-              block_of(l, t, x.grad, false), t->rows, t->keys, t->value_width, false);
-    LBlock *whole = open_row(l, t);
-    row_softmax(l, t);
-    row_gradient(l, &x);
-    l->block = whole;
-    LMatrix mq = head_of(l, t, &t->q, t->i0, t->width, false),
-            mk = head_of(l, t, &t->k, zero, t->width, false);
-    if (dq.buf)
-        ls_matmul(k, l->block, block_of(l, t, x.grad, false), mk, head_of(l, t, &dq, t->i0, t->width, false),
-                  t->rows, t->width, t->keys, false);
-    if (dk.buf)
-        ls_matmul(k, l->block, block_of(l, t, x.grad, true), mq, head_of(l, t, &dk, zero, t->width, false),
-                  t->keys, t->width, t->rows, true);
-    if (dv.buf)
-        ls_matmul(k, l->block, block_of(l, t, t->scores, true), mdy,
-                  head_of(l, t, &dv, zero, t->value_width, false), t->keys, t->value_width, t->rows, true);
-    l->block = back;
-    return true;
 }

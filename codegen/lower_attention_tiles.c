@@ -9,53 +9,44 @@
  * others are beside it costs nothing and changes nothing. */
 #include "lower_attention.h"
 
-#include "../compiler/pack.h"
-
 #include <math.h>
 
-enum { QUERIES = PANEL_COLUMNS, KEYS = 128 };
-
-typedef struct Tile {
-    Attend *t;
-    const LBuf *q, *s, *o, *bias; /* Q^T, S^T and P^T, O^T, and the bias of a block by its diagonals */
-    const LBuf *max, *sum, *shrink; /* of each query: m, sum, and what m shrinks the sum by */
-    const LExpr *j0, *keys;         /* the block */
-} Tile;
+enum { KEYS = 128 };
 
 static const LExpr *number(Lower *l, int64_t v) {
     return le_int(l->k, v);
 }
 
 /* A loop over the tile's queries; l->block moves inside. */
-static const LExpr *each_query(Lower *l) {
+const LExpr *attend_each_query(Lower *l) {
     LStmt *s = ls_lanes(l->k, l->block, number(l, QUERIES), "q");
     l->block = &s->body;
     return le_var(l->k, s->var);
 }
 
-static const LExpr *each(Lower *l, const LExpr *extent, const char *hint) {
+const LExpr *attend_each(Lower *l, const LExpr *extent, const char *hint) {
     LStmt *s = ls_for(l->k, l->block, extent, hint);
     l->block = &s->body;
     return le_var(l->k, s->var);
 }
 
-static const LExpr *in_line(Lower *l, const LExpr *line, const LExpr *q) {
+const LExpr *attend_in_line(Lower *l, const LExpr *line, const LExpr *q) {
     return li_add(l->k, li_mul(l->k, line, number(l, QUERIES)), q);
 }
 
-static const LExpr *line_of(Lower *l, const LBuf *b, const LExpr *line, const LExpr *q) {
-    return le_load(l->k, b, in_line(l, line, q));
+const LExpr *attend_line(Lower *l, const LBuf *b, const LExpr *line, const LExpr *q) {
+    return le_load(l->k, b, attend_in_line(l, line, q));
 }
 
-static const LBuf *array(Lower *l, const char *hint) {
+const LBuf *attend_array(Lower *l, const char *hint) {
     LBuf *b = loop_buf(l->k, LB_LOCAL, DT_F32, str_c(hint));
     b->count = QUERIES;
     return b;
 }
 
-static void fill(Lower *l, const LBuf *b, double value) {
+void attend_fill(Lower *l, const LBuf *b, double value) {
     LBlock *back = l->block;
-    const LExpr *q = each_query(l);
+    const LExpr *q = attend_each_query(l);
     ls_store(l->k, l->block, b, q, le_num(l->k, DT_F32, value));
     l->block = back;
 }
@@ -65,50 +56,52 @@ static LMatrix head(Lower *l, const Attend *t, const View *w, const LExpr *b, co
     return (LMatrix){w->buf, view_index(l, w, at), le_dim(l->k, w->stride[1]), false};
 }
 
-/* From query i of the tile on, of the queries or the result. */
-static LMatrix query_head(Lower *l, const Attend *t, const View *w, const LExpr *i, const LExpr *width) {
+LMatrix attend_query_head(Lower *l, const Attend *t, const View *w, const LExpr *i, const LExpr *width) {
     return head(l, t, w, t->q_example, li_add(l->k, t->q_first, li_add(l->k, t->i0, i)), width);
 }
 
-static LMatrix key_head(Lower *l, const Attend *t, const View *w, const LExpr *j, Dim apart) {
+LMatrix attend_key_head(Lower *l, const Attend *t, const View *w, const LExpr *j, Dim apart) {
     return head(l, t, w, t->k_example, li_add(l->k, t->k_first, j), le_dim(l->k, apart));
-}
-
-static void multiply(Lower *l, const LMatrix *a, Left left, const LBuf *b, const LBuf *c, const LExpr *rows,
-                     const LExpr *depth, bool add) {
-    LoopKernel *k = l->k;
-    const LArg arg[] = {
-        {a->buf, a->offset},      {b, number(l, 0)},      {c, number(l, 0)},         {NULL, rows}, {NULL, depth}, {NULL, a->ld},
-        {NULL, number(l, QUERIES)}, {NULL, number(l, add)}, {NULL, number(l, 1)},
-    };
-    ls_call(k, l->block, panel_routine(l->o->routines, (PanelProduct){QUERIES, left, WEIGHT_F32, false}), arg);
 }
 
 /* ---- the tile's queries ------------------------------------------------------------------------------- */
 
-/* Q^T, zeros behind the last query. */
-static void pack_queries(Lower *l, const Tile *x) {
-    const Attend *t = x->t;
+void attend_pack(Lower *l, const Attend *t, const View *w, const LExpr *width, const LBuf *to) {
     LoopKernel *k = l->k;
     LBlock *back = l->block;
-    const LExpr *i = each(l, t->rows, "i");
-    LMatrix row = query_head(l, t, &t->q, i, t->width);
-    const LExpr *d = each(l, t->width, "d");
-    ls_store(k, l->block, x->q, in_line(l, d, i), le_load(k, row.buf, li_add(k, row.offset, d)));
-    l->block = back;
+    LMatrix from = attend_query_head(l, t, w, number(l, 0), width), lanes = lower_lines(l, to, number(l, 0));
+    lower_turn(l, &from, &lanes, t->rows, width);
     LStmt *few = ls_if(k, back, le_op2(k, LO_LT, DT_BOOL, t->rows, number(l, QUERIES)));
     l->block = &few->body;
-    d = each(l, t->width, "d");
-    i = each(l, li_sub(k, number(l, QUERIES), t->rows), "i");
-    ls_store(k, l->block, x->q, in_line(l, d, li_add(k, t->rows, i)), le_num(k, DT_F32, 0));
+    const LExpr *d = attend_each(l, width, "d"), *i = attend_each(l, li_sub(k, number(l, QUERIES), t->rows), "i");
+    ls_store(k, l->block, to, attend_in_line(l, d, li_add(k, t->rows, i)), le_num(k, DT_F32, 0));
+    l->block = back;
+}
+
+void attend_pack_segments(Lower *l, Attend *t) {
+    LoopKernel *k = l->k;
+    LBlock *back = l->block;
+    if (t->q_segment == NONE)
+        return;
+    LBuf *b = loop_buf(k, LB_LOCAL, DT_I64, str_c("segment"));
+    b->count = QUERIES;
+    const LExpr *q = attend_each_query(l), *at[2] = {t->b, li_min(k, li_add(k, t->i0, q), li_sub(k, t->queries, number(l, 1)))};
+    ls_store(k, l->block, b, q, lower_pull(l, t->q_segment, at));
+    t->segments = b;
     l->block = back;
 }
 
 static void clear_output(Lower *l, const Tile *x) {
     LBlock *back = l->block;
-    const LExpr *d = each(l, x->t->value_width, "d"), *q = each_query(l);
-    ls_store(l->k, l->block, x->o, in_line(l, d, q), le_num(l->k, DT_F32, 0));
+    const LExpr *d = attend_each(l, x->t->value_width, "d"), *q = attend_each_query(l);
+    ls_store(l->k, l->block, x->o, attend_in_line(l, d, q), le_num(l->k, DT_F32, 0));
     l->block = back;
+}
+
+const LExpr *attend_share(Lower *l, const LExpr *sum) {
+    LoopKernel *k = l->k;
+    const LExpr *zero = le_num(k, DT_F32, 0), *share = attend_let(l, le_op2(k, LO_DIV, DT_F32, le_num(k, DT_F32, 1), sum), "share");
+    return le_select(k, le_op2(k, LO_EQ, DT_BOOL, sum, zero), zero, share);
 }
 
 /* O of each query, its sum 1. */
@@ -116,20 +109,20 @@ static void store_output(Lower *l, const Tile *x, const View *to) {
     const Attend *t = x->t;
     LoopKernel *k = l->k;
     LBlock *back = l->block;
-    const LExpr *i = each(l, t->rows, "i"), *sum = le_load(k, x->sum, i), *zero = le_num(k, DT_F32, 0);
-    const LExpr *share = le_select(k, le_op2(k, LO_EQ, DT_BOOL, sum, zero), zero, /* without keys */
-                                   le_op2(k, LO_DIV, DT_F32, le_num(k, DT_F32, 1), sum));
-    share = le_var(k, ls_let(k, l->block, DT_F32, share, "share"));
-    LMatrix row = query_head(l, t, to, i, t->value_width);
-    const LExpr *d = each(l, t->value_width, "d");
-    ls_store(k, l->block, row.buf, li_add(k, row.offset, d), le_op2(k, LO_MUL, DT_F32, line_of(l, x->o, d, i), share));
+    const LExpr *q = attend_each_query(l);
+    ls_store(k, l->block, x->sum, q, attend_share(l, le_load(k, x->sum, q)));
     l->block = back;
+    const LExpr *d = attend_each(l, t->value_width, "d");
+    q = attend_each_query(l);
+    ls_store(k, l->block, x->o, attend_in_line(l, d, q), le_op2(k, LO_MUL, DT_F32, attend_line(l, x->o, d, q), le_load(k, x->sum, q)));
+    l->block = back;
+    LMatrix lanes = lower_lines(l, x->o, number(l, 0)), rows = attend_query_head(l, t, to, number(l, 0), t->value_width);
+    lower_turn(l, &lanes, &rows, t->value_width, t->rows);
 }
 
 /* ---- a block of keys -------------------------------------------------------------------------------------- */
 
-/* The bias of key j and query q stands at q - j + keys - 1: what is the same along a diagonal is looked up once. */
-static void pack_bias(Lower *l, const Tile *x) {
+void attend_pack_bias(Lower *l, const Tile *x) {
     const Attend *t = x->t;
     LoopKernel *k = l->k;
     if (!t->bias.buf)
@@ -149,58 +142,55 @@ typedef struct Key {
     const LExpr *j, *position, *keep, *segment, *bias;
 } Key;
 
-static const LExpr *let_once(Lower *l, const LExpr *e, const char *hint) {
+const LExpr *attend_let(Lower *l, const LExpr *e, const char *hint) {
     return le_var(l->k, ls_let(l->k, l->block, e->type, e, hint));
 }
 
 static Key open_key(Lower *l, const Tile *x) {
     const Attend *t = x->t;
     LoopKernel *k = l->k;
-    Key y = {.j = each(l, x->keys, "j")};
-    y.position = let_once(l, li_add(k, x->j0, y.j), "key");
+    Key y = {.j = attend_each(l, x->keys, "j")};
+    y.position = attend_let(l, li_add(k, x->j0, y.j), "key");
     const LExpr *at[2] = {t->b, y.position};
     if (t->keep != NONE)
-        y.keep = let_once(l, lower_pull(l, t->keep, at), "keep");
+        y.keep = attend_let(l, lower_pull(l, t->keep, at), "keep");
     if (t->k_segment != NONE)
-        y.segment = let_once(l, lower_pull(l, t->k_segment, at), "segment");
+        y.segment = attend_let(l, lower_pull(l, t->k_segment, at), "segment");
     if (t->bias.buf)
-        y.bias = let_once(l, li_sub(k, li_sub(k, x->keys, number(l, 1)), y.j), "diagonal");
+        y.bias = attend_let(l, li_sub(k, li_sub(k, x->keys, number(l, 1)), y.j), "diagonal");
     return y;
 }
 
 static const LExpr *score(Lower *l, const Tile *x, const Key *y, const LExpr *q) {
     const Attend *t = x->t;
     LoopKernel *k = l->k;
-    const LExpr *s = line_of(l, x->s, y->j, q), *lowest = attend_lowest(l);
+    const LExpr *s = attend_line(l, x->s, y->j, q), *lowest = attend_lowest(l);
     if (y->bias)
         s = le_op2(k, LO_ADD, DT_F32, s, le_load(k, x->bias, li_add(k, y->bias, q)));
     if (y->keep)
         s = le_select(k, y->keep, s, lowest);
     if (y->segment) {
-        const LExpr *last = li_sub(k, t->queries, number(l, 1));
-        const LExpr *at[2] = {t->b, li_min(k, li_add(k, t->i0, q), last)};
-        s = le_select(k, le_op2(k, LO_EQ, DT_BOOL, lower_pull(l, t->q_segment, at), y->segment), s, lowest);
+        s = le_select(k, le_op2(k, LO_EQ, DT_BOOL, le_load(k, t->segments, q), y->segment), s, lowest);
     }
     if (node_int(t->n, AT_causal, 0))
         s = le_select(k, le_op2(k, LO_LE, DT_BOOL, y->position, li_add(k, t->query, q)), s, lowest);
     return s;
 }
 
-/* Scores in full, and each query's m so far. */
-static void find_max(Lower *l, const Tile *x) {
+void attend_find_max(Lower *l, const Tile *x) {
     LoopKernel *k = l->k;
     LBlock *back = l->block;
     Key y = open_key(l, x);
-    const LExpr *q = each_query(l);
+    const LExpr *q = attend_each_query(l);
     const LExpr *s = le_var(k, ls_let(k, l->block, DT_F32, score(l, x, &y, q), "s"));
-    ls_store(k, l->block, x->s, in_line(l, y.j, q), s);
+    ls_store(k, l->block, x->s, attend_in_line(l, y.j, q), s);
     ls_store(k, l->block, x->max, q, le_op2(k, LO_MAX, DT_F32, le_load(k, x->max, q), s));
     l->block = back;
 }
 
 static void keep_max(Lower *l, const Tile *x) {
     LBlock *back = l->block;
-    const LExpr *q = each_query(l);
+    const LExpr *q = attend_each_query(l);
     ls_store(l->k, l->block, x->shrink, q, le_load(l->k, x->max, q));
     l->block = back;
 }
@@ -209,15 +199,15 @@ static void keep_max(Lower *l, const Tile *x) {
 static void shrink(Lower *l, const Tile *x) {
     LoopKernel *k = l->k;
     LBlock *back = l->block;
-    const LExpr *q = each_query(l), *d;
+    const LExpr *q = attend_each_query(l), *d;
     const LExpr *e = le_op1(k, LO_EXP, DT_F32, le_op2(k, LO_SUB, DT_F32, le_load(k, x->shrink, q), le_load(k, x->max, q)));
     e = le_var(k, ls_let(k, l->block, DT_F32, e, "e"));
     ls_store(k, l->block, x->shrink, q, e);
     ls_store(k, l->block, x->sum, q, le_op2(k, LO_MUL, DT_F32, le_load(k, x->sum, q), e));
     l->block = back;
-    d = each(l, x->t->value_width, "d");
-    q = each_query(l);
-    ls_store(k, l->block, x->o, in_line(l, d, q), le_op2(k, LO_MUL, DT_F32, line_of(l, x->o, d, q), le_load(k, x->shrink, q)));
+    d = attend_each(l, x->t->value_width, "d");
+    q = attend_each_query(l);
+    ls_store(k, l->block, x->o, attend_in_line(l, d, q), le_op2(k, LO_MUL, DT_F32, attend_line(l, x->o, d, q), le_load(k, x->shrink, q)));
     l->block = back;
 }
 
@@ -225,40 +215,54 @@ static void exponentiate(Lower *l, const Tile *x) {
     const Attend *t = x->t;
     LoopKernel *k = l->k;
     LBlock *back = l->block;
-    const LExpr *j = each(l, x->keys, "j"), *q = each_query(l);
-    const LExpr *p = le_op1(k, LO_EXP, DT_F32, le_op2(k, LO_SUB, DT_F32, line_of(l, x->s, j, q), le_load(k, x->max, q)));
+    const LExpr *j = attend_each(l, x->keys, "j"), *q = attend_each_query(l);
+    const LExpr *p = le_op1(k, LO_EXP, DT_F32, le_op2(k, LO_SUB, DT_F32, attend_line(l, x->s, j, q), le_load(k, x->max, q)));
     p = le_var(k, ls_let(k, l->block, DT_F32, p, "p"));
     ls_store(k, l->block, x->sum, q, le_op2(k, LO_ADD, DT_F32, le_load(k, x->sum, q), p));
     if (t->seed) {
         const LExpr *line = li_add(k, t->linear, li_mul(k, q, t->keys));
         p = attend_dropped(l, t, li_add(k, line, li_add(k, x->j0, j)), p);
     }
-    ls_store(k, l->block, x->s, in_line(l, j, q), p);
+    ls_store(k, l->block, x->s, attend_in_line(l, j, q), p);
     l->block = back;
 }
 
 static void attend_block(Lower *l, const Tile *x) {
     const Attend *t = x->t;
-    LMatrix keys = key_head(l, t, &t->k, x->j0, t->k_head), values = key_head(l, t, &t->v, x->j0, t->v_head);
-    multiply(l, &keys, LEFT_ROWS, x->q, x->s, x->keys, t->width, false);
-    pack_bias(l, x);
+    LMatrix keys = attend_key_head(l, t, &t->k, x->j0, t->k_head), values = attend_key_head(l, t, &t->v, x->j0, t->v_head);
+    LMatrix q = lower_lines(l, x->q, number(l, 0)), s = lower_lines(l, x->s, number(l, 0)), o = lower_lines(l, x->o, number(l, 0));
+    lower_multiply_lines(l, LEFT_ROWS, &keys, &q, &s, x->keys, t->width, false);
+    attend_pack_bias(l, x);
     keep_max(l, x);
-    find_max(l, x);
+    attend_find_max(l, x);
     shrink(l, x);
     exponentiate(l, x);
-    multiply(l, &values, LEFT_COLUMNS, x->s, x->o, t->value_width, x->keys, true);
+    lower_multiply_lines(l, LEFT_COLUMNS, &values, &s, &o, t->value_width, x->keys, true);
 }
 
 /* ---- the whole ---------------------------------------------------------------------------------------------- */
 
-static const LBuf *lines(Lower *l, const LExpr *n, const char *hint) {
+int64_t attend_most(const Lower *l, const LExpr *n) {
+    return n->kind == LE_INT ? n->i : n->kind == LE_DIM ? dim_upper(l->t, n->dim) : DIM_UNBOUNDED;
+}
+
+const LBuf *attend_lines(Lower *l, int64_t n, const char *hint) {
     int64_t bytes = 0;
-    bool ok = n->kind == LE_INT ? mul_i64(n->i, 4 * QUERIES, &bytes)
-                                : n->kind == LE_DIM && mul_i64(dim_upper(l->t, n->dim), 4 * QUERIES, &bytes);
+    bool ok = n != DIM_UNBOUNDED && mul_i64(n, 4 * QUERIES, &bytes);
     const LBuf *b = ok ? loop_scratch(l->k, DT_F32, bytes, str_c(hint)) : NULL;
     if (!b)
-        diag_error(l->d, DIAG_SHAPE_UNBOUNDED, NULL, "attention over heads of unbounded width; give it a bound with --dim NAME=1..N");
+        diag_error(l->d, DIAG_SHAPE_UNBOUNDED, NULL,
+                   "attention over an unbounded length or heads of unbounded width; give it a bound with --dim NAME=1..N");
     return b;
+}
+
+bool attend_tile(Lower *l, Tile *x, int64_t keys) {
+    const Attend *t = x->t;
+    x->q = attend_lines(l, attend_most(l, t->width), "q");
+    x->s = x->q ? attend_lines(l, keys, "s") : NULL;
+    if (x->s && t->bias.buf)
+        x->bias = loop_scratch(l->k, DT_F32, (keys + QUERIES) * 4, str_c("bias"));
+    return x->s;
 }
 
 static const LExpr *tiles_of(Lower *l, const LExpr *queries) {
@@ -285,11 +289,11 @@ static void find_example(Lower *l, Attend *t, const LExpr *tile) {
     uint32_t first = ls_let(k, back, DT_I64, zero, "first"), n = ls_let(k, back, DT_I64, zero, "n");
     uint32_t i0 = ls_let(k, back, DT_I64, zero, "i0"), end = ls_let(k, back, DT_I64, zero, "end");
     uint32_t left = ls_let(k, back, DT_I64, tile, "left");
-    const LExpr *from[2] = {each(l, t->batch, "e"), zero}, *to[2] = {from[0], number(l, 1)}, *here = le_var(k, end);
+    const LExpr *from[2] = {attend_each(l, t->batch, "e"), zero}, *to[2] = {from[0], number(l, 1)}, *here = le_var(k, end);
     ls_check(k, l->block, le_op2(k, LO_SUB, DT_I64, lower_pull(l, t->spans, from), here), number(l, 1), "from");
     const LExpr *own = le_var(k, ls_check(k, l->block, le_op2(k, LO_SUB, DT_I64, lower_pull(l, t->spans, to), here),
                                           li_sub(k, li_add(k, all, number(l, 1)), here), "own"));
-    const LExpr *tiles = let_once(l, tiles_of(l, own), "tiles"), *at = le_var(k, left);
+    const LExpr *tiles = attend_let(l, tiles_of(l, own), "tiles"), *at = le_var(k, left);
     LBlock *example = l->block;
     LStmt *reached = ls_if(k, example, le_op2(k, LO_GE, DT_BOOL, at, zero));
     LStmt *found = ls_if(k, &reached->body, le_op2(k, LO_LT, DT_BOOL, at, tiles));
@@ -305,32 +309,37 @@ static void find_example(Lower *l, Attend *t, const LExpr *tile) {
     t->i0 = le_var(k, i0);
 }
 
+void attend_place(Lower *l, Attend *t) {
+    LoopKernel *k = l->k;
+    t->rows = attend_let(l, li_min(k, number(l, QUERIES), li_sub(k, t->queries, t->i0)), "mq");
+    const Attr *offset = node_attr(t->n, AT_offset);
+    t->query = offset ? attend_let(l, li_add(k, t->i0, le_dim(k, offset->d)), "query") : t->i0;
+    if (t->seed) {
+        const LExpr *head = li_add(k, li_mul(k, t->b, t->heads), t->h);
+        t->linear = attend_let(l, li_mul(k, li_add(k, li_mul(k, head, t->queries), t->i0), t->keys), "linear");
+    }
+}
+
 /* Example, head and tile of queries of the task; t->query: position of its first query among the keys. */
 static void open_task(Lower *l, Attend *t, const LExpr *task) {
     LoopKernel *k = l->k;
     const LExpr *tiles = le_is_int(t->blocks, 0) ? number(l, 1) : t->blocks; /* never entered */
     const LExpr *tile = li_mod(k, task, tiles);
     t->q_first = t->k_first = number(l, 0);
-    t->h = let_once(l, li_mod(k, li_div(k, task, tiles), t->heads), "h");
+    t->h = attend_let(l, li_mod(k, li_div(k, task, tiles), t->heads), "h");
     if (t->packed) {
         t->b = number(l, 0);
         find_example(l, t, tile);
     } else {
-        t->b = let_once(l, li_div(k, task, li_mul(k, t->heads, tiles)), "b");
-        t->i0 = let_once(l, li_mul(k, tile, number(l, QUERIES)), "i0");
+        t->b = attend_let(l, li_div(k, task, li_mul(k, t->heads, tiles)), "b");
+        t->i0 = attend_let(l, li_mul(k, tile, number(l, QUERIES)), "i0");
     }
     t->q_example = t->b;
     t->k_example = t->spans == NONE ? t->b : number(l, 0);
     if (t->spans != NONE && !t->packed)
         attend_span(l, t);
-    t->rows = let_once(l, li_min(k, number(l, QUERIES), li_sub(k, t->queries, t->i0)), "mq");
-    const Attr *offset = node_attr(t->n, AT_offset);
-    t->query = offset ? let_once(l, li_add(k, t->i0, le_dim(k, offset->d)), "query") : t->i0;
     attend_dropout(l, t);
-    if (t->seed) {
-        const LExpr *head = li_add(k, li_mul(k, t->b, t->heads), t->h);
-        t->linear = let_once(l, li_mul(k, li_add(k, li_mul(k, head, t->queries), t->i0), t->keys), "linear");
-    }
+    attend_place(l, t);
 }
 
 bool lower_attention_tiles(Lower *l, Attend *t, const View *to) {
@@ -338,25 +347,24 @@ bool lower_attention_tiles(Lower *l, Attend *t, const View *to) {
     LBlock *back = l->block;
     LStmt *p = ls_parallel(k, back, count_tasks(l, t), "p");
     l->block = &p->body;
-    Tile x = {.t = t, .q = lines(l, t->width, "q"), .s = lines(l, number(l, KEYS), "s"), .o = lines(l, t->value_width, "o")};
-    if (!x.q || !x.s || !x.o)
+    Tile x = {.t = t};
+    if (!attend_tile(l, &x, KEYS) || !(x.o = attend_lines(l, attend_most(l, t->value_width), "o")))
         return false;
-    if (t->bias.buf)
-        x.bias = loop_scratch(k, DT_F32, (KEYS + QUERIES) * 4, str_c("bias"));
     open_task(l, t, le_var(k, p->var));
     if (t->packed)
         l->block = &ls_if(k, l->block, le_op2(k, LO_GT, DT_BOOL, t->rows, number(l, 0)))->body;
-    pack_queries(l, &x);
+    attend_pack_segments(l, t);
+    attend_pack(l, t, &t->q, t->width, x.q);
     clear_output(l, &x);
-    x.max = array(l, "max");
-    x.sum = array(l, "sum");
-    x.shrink = array(l, "shrink");
-    fill(l, x.max, -(double)INFINITY);
-    fill(l, x.sum, 0);
+    x.max = attend_array(l, "max");
+    x.sum = attend_array(l, "sum");
+    x.shrink = attend_array(l, "shrink");
+    attend_fill(l, x.max, -(double)INFINITY);
+    attend_fill(l, x.sum, 0);
     const LExpr *blocks = li_div(k, li_add(k, t->keys, number(l, KEYS - 1)), number(l, KEYS));
     LBlock *task = l->block;
-    x.j0 = let_once(l, li_mul(k, each(l, blocks, "block"), number(l, KEYS)), "j0");
-    x.keys = let_once(l, li_min(k, number(l, KEYS), li_sub(k, t->keys, x.j0)), "keys");
+    x.j0 = attend_let(l, li_mul(k, attend_each(l, blocks, "block"), number(l, KEYS)), "j0");
+    x.keys = attend_let(l, li_min(k, number(l, KEYS), li_sub(k, t->keys, x.j0)), "keys");
     attend_block(l, &x);
     l->block = task;
     store_output(l, &x, to);

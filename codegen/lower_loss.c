@@ -1,19 +1,23 @@
-/* Token cross entropy and its gradients. The logits of a batch are never stored whole: tiles of tokens meet chunks of the
- * vocabulary, and one such block of logits is in a worker's scratch at a time.
+/* Token cross entropy and its gradients. The logits of a batch are never stored whole: bands of 32 tokens, a vector lane each,
+ * meet chunks of the vocabulary, and one such block of logits is in a worker's scratch at a time.
  *
- *   cross_entropy      tiles in parallel; over the chunks, each row's running maximum, sum of e^(logit - maximum), sum of
- *                      logits and label's logit
- *   cross_entropy_dx   tiles in parallel; each block is computed again and becomes its gradient in place: dx += block.w^T
- *   cross_entropy_dw   chunks in parallel, over the tiles of tokens: dw += x^T.block
+ *     L^T[chunk,32] = W^T X^T    dX^T[d,32] += W dL^T    dW^T[chunk,d] += dL^T X
  *
- * Which sums meet in which order depends on shapes alone. A weight or input whose elements do not lie like a matrix is
- * copied a tile at a time. */
-#include "lower_ops.h"
+ *   cross_entropy      tiles of a few bands in parallel; over the chunks, each token's running maximum, sum of
+ *                      e^(logit - maximum), sum of logits and label's logit
+ *   cross_entropy_dx   tiles in parallel; each block is computed again and becomes its gradient in place
+ *   cross_entropy_dw   chunks in parallel, over the tiles of tokens
+ *
+ * A weight is read as it lies, in panels (compiler/pack.h), by rows or by columns; one whose elements do not lie like a matrix or
+ * are no floats is copied a chunk at a time. Which sums meet in which order depends on shapes alone. */
+#include "lower_panel.h"
+
+#include "../compiler/pack.h"
 
 #include <math.h>
 
-/* Columns of a block. A chunk of dw is read and written for every tile: it should stay in a cache. */
-enum { CHUNK = 2048, CHUNK_DW = 512 };
+/* Tokens of a band, and columns of a chunk: what a chunk has of the weight stays in cache for all bands of a tile. */
+enum { BAND = PANEL_COLUMNS, CHUNK = 128 };
 
 enum { IGNORED = -100 };
 
@@ -22,12 +26,17 @@ typedef struct Loss {
     const Node *n;
     ValueId x, w, labels, log_z, dloss;
     bool tb;                                    /* w is [V,d] */
+    Panels p;
+    const LBuf *panels;                         /* w, or its chunk, in panels of `columns` columns; NULL: it is none */
+    int64_t columns;
     const LExpr *tokens, *time, *width, *vocab; /* B*T, T, d, V */
     const LExpr *smoothing, *z;
-    const LExpr *tile, *chunk; /* rows and columns of a whole block; the latter is the logits' ld */
-    LBuf *logits, *label, *x_copy, *w_copy; /* label: -1 where ignored */
-    const LExpr *row0, *m, *col0, *cols;    /* the block at hand */
-    LMatrix mx, mw, mlogits;                /* x [m,d], w [d,cols], logits [m,cols] */
+    const LExpr *tile, *chunk;            /* tokens and columns of whole ones */
+    const LBuf *lanes, *logits, *w_copy;  /* X^T of a tile, band after band; L^T of a block */
+    const LBuf *label;                    /* of each token of the tile; -1 where it is ignored */
+    const LExpr *row0, *m, *col0, *cols;  /* the tile and the chunk */
+    const LExpr *first, *count;           /* the band: tokens of the tile */
+    LMatrix mx, mw;                       /* x [m,d] where it lies like one, w [d,cols] */
 } Loss;
 
 static const LExpr *let(Loss *c, DType t, const LExpr *e, const char *hint) {
@@ -58,8 +67,15 @@ static LBlock *for_rows(Loss *c, const LExpr **i) {
     return open_loop(c, ls_for(c->l->k, c->l->block, c->m, "i"), i);
 }
 
-static LBlock *for_lanes(Loss *c, const LExpr *extent, const LExpr **j) {
-    return open_loop(c, ls_lanes(c->l->k, c->l->block, extent, "j"), j);
+/* The band's tokens, as tokens of the tile, those behind the last one as well. */
+static LBlock *for_lanes(Loss *c, const LExpr **lane, const LExpr **token) {
+    LBlock *back = open_loop(c, ls_lanes(c->l->k, c->l->block, le_int(c->l->k, BAND), "lane"), lane);
+    *token = li_add(c->l->k, c->first, *lane);
+    return back;
+}
+
+static LBlock *for_columns(Loss *c, const LExpr **j) {
+    return open_loop(c, ls_for(c->l->k, c->l->block, c->cols, "j"), j);
 }
 
 /* How many blocks of `size` cover `extent`. */
@@ -136,7 +152,16 @@ static bool operands_from_outside(Loss *c, const View *to, uint32_t n_to) {
                             op_info(c->n->op)->name);
 }
 
-static bool loss_begin(Lower *l, const Node *n, const View *to, int64_t chunk, Loss *c) {
+static bool w_is_panels(Loss *c) {
+    const Lower *l = c->l;
+    if (c->tb || !panels_of_weight(l, value_node(l->f, c->w), &c->p) || l->f->value[c->p.from].type.rank != 3)
+        return false;
+    c->columns = c->p.width;
+    c->panels = c->p.format ? scratch(c, DT_F32, c->p.depth, CHUNK, "w_chunk") : l->view[c->p.from].buf;
+    return c->panels;
+}
+
+static bool loss_begin(Lower *l, const Node *n, const View *to, Loss *c) {
     *c = (Loss){
         .l = l, .n = n, .x = n->in[0], .w = n->in[1], .labels = n->in[2], .tb = node_int(n, AT_tb, 0) != 0};
     if (n->n_in > 5)
@@ -148,7 +173,7 @@ static bool loss_begin(Lower *l, const Node *n, const View *to, int64_t chunk, L
     if (!operands_from_outside(c, to, n->n_out))
         return false;
     Dim tokens = dim_mul(l->t, x->dim[0], x->dim[1]), vocab = w->dim[c->tb ? 0 : 1];
-    int64_t tile = at_most(l, tokens, l->o->tile_rows), columns = at_most(l, vocab, chunk);
+    int64_t tile = (at_most(l, tokens, l->o->tile_rows) + BAND - 1) / BAND * BAND, columns = at_most(l, vocab, CHUNK);
     int64_t width = dim_upper(l->t, x->dim[2]);
     c->tokens = le_dim(l->k, tokens);
     c->time = le_dim(l->k, x->dim[1]);
@@ -156,16 +181,11 @@ static bool loss_begin(Lower *l, const Node *n, const View *to, int64_t chunk, L
     c->vocab = le_dim(l->k, vocab);
     c->tile = le_int(l->k, tile);
     c->chunk = le_int(l->k, columns);
-    c->logits = scratch(c, DT_F32, tile, columns, "logits");
-    c->label = c->logits ? scratch(c, DT_I64, tile, 1, "label") : NULL;
-    if (!c->label)
-        return false;
     LMatrix any;
-    if (!x_is_matrix(c, &any) && !(c->x_copy = scratch(c, DT_F32, tile, width, "x_tile")))
+    if (!(c->lanes = scratch(c, DT_F32, tile, width, "x")) || !(c->logits = scratch(c, DT_F32, BAND, CHUNK, "logits")) ||
+        !(c->label = scratch(c, DT_I64, tile, 1, "label")))
         return false;
-    if (!w_is_matrix(c, &any) && !(c->w_copy = scratch(c, DT_F32, width, columns, "w_chunk")))
-        return false;
-    return true;
+    return w_is_panels(c) || w_is_matrix(c, &any) || (c->w_copy = scratch(c, DT_F32, width, columns, "w_chunk"));
 }
 
 /* smoothing and z, once a task. */
@@ -174,23 +194,39 @@ static void load_scalars(Loss *c) {
     c->z = let(c, DT_F32, lower_pull(c->l, c->n->in[4], NULL), "z");
 }
 
-static void copy_x(Loss *c) {
+/* X^T of the band, 0 behind the last token. */
+static void pack_band(Loss *c) {
     LoopKernel *k = c->l->k;
-    const LExpr *i, *j, *at[3];
-    LBlock *back = for_rows(c, &i);
-    token_of(c, i, at);
-    for_lanes(c, c->width, &j);
-    at[2] = j;
-    ls_store(k, c->l->block, c->x_copy, li_add(k, li_mul(k, i, c->width), j), lower_pull(c->l, c->x, at));
+    const LExpr *i, *d, *at[3];
+    LBlock *back = c->l->block;
+    LMatrix lines = lower_lines(c->l, c->lanes, li_mul(k, li_div(k, c->first, le_int(k, BAND)), c->width));
+    if (x_is_matrix(c, &c->mx) && !c->mx.transposed) {
+        LMatrix rows = c->mx;
+        rows.offset = li_add(k, rows.offset, li_mul(k, c->first, rows.ld));
+        lower_turn(c->l, &rows, &lines, c->count, c->width);
+    } else {
+        open_loop(c, ls_for(k, c->l->block, c->count, "i"), &i);
+        token_of(c, li_add(k, c->first, i), at);
+        open_loop(c, ls_for(k, c->l->block, c->width, "d"), &d);
+        at[2] = d;
+        ls_store(k, c->l->block, c->lanes, li_add(k, li_add(k, lines.offset, li_mul(k, d, le_int(k, BAND))), i),
+                 lower_pull(c->l, c->x, at));
+        c->l->block = back;
+    }
+    LStmt *few = ls_if(k, back, le_op2(k, LO_LT, DT_BOOL, c->count, le_int(k, BAND)));
+    c->l->block = &few->body;
+    open_loop(c, ls_for(k, c->l->block, c->width, "d"), &d);
+    open_loop(c, ls_for(k, c->l->block, li_sub(k, le_int(k, BAND), c->count), "i"), &i);
+    const LExpr *line = li_add(k, lines.offset, li_mul(k, d, le_int(k, BAND)));
+    ls_store(k, c->l->block, c->lanes, li_add(k, line, li_add(k, c->count, i)), number(c, 0));
     c->l->block = back;
-    c->mx = (LMatrix){c->x_copy, le_int(k, 0), c->width, false};
 }
 
 static void copy_w(Loss *c) {
     LoopKernel *k = c->l->k;
     const LExpr *i, *j, *at[2];
     LBlock *back = open_loop(c, ls_for(k, c->l->block, c->width, "i"), &i);
-    for_lanes(c, c->cols, &j);
+    open_loop(c, ls_lanes(k, c->l->block, c->cols, "j"), &j);
     at[c->tb ? 1 : 0] = i;
     at[c->tb ? 0 : 1] = li_add(k, c->col0, j);
     ls_store(k, c->l->block, c->w_copy, li_add(k, li_mul(k, i, c->chunk), j), lower_pull(c->l, c->w, at));
@@ -210,68 +246,130 @@ static void load_labels(Loss *c) {
     c->l->block = back;
 }
 
+static LBlock *for_bands(Loss *c) {
+    LoopKernel *k = c->l->k;
+    const LExpr *band, *size = le_int(k, BAND);
+    LBlock *back = open_loop(c, ls_for(k, c->l->block, blocks(c, c->m, size), "band"), &band);
+    c->first = let(c, DT_I64, li_mul(k, band, size), "first");
+    c->count = let(c, DT_I64, li_min(k, size, li_sub(k, c->m, c->first)), "count");
+    return back;
+}
+
 static void set_tile(Loss *c, const LExpr *tile) {
     LoopKernel *k = c->l->k;
     c->row0 = let(c, DT_I64, li_mul(k, tile, c->tile), "row0");
     c->m = let(c, DT_I64, li_min(k, c->tile, li_sub(k, c->tokens, c->row0)), "rows");
-    if (!x_is_matrix(c, &c->mx))
-        copy_x(c);
     load_labels(c);
+    LBlock *back = for_bands(c);
+    pack_band(c);
+    c->l->block = back;
+}
+
+/* The chunk's panels: their number, and elements from one to the next. */
+static const LExpr *chunk_panels(Loss *c) {
+    return blocks(c, c->cols, le_int(c->l->k, c->columns));
+}
+
+static const LExpr *panel_size(Loss *c) {
+    return li_mul(c->l->k, c->width, le_int(c->l->k, c->columns));
+}
+
+static const LExpr *first_panel(Loss *c) {
+    if (c->p.format)
+        return le_int(c->l->k, 0);
+    return li_mul(c->l->k, li_div(c->l->k, c->col0, le_int(c->l->k, c->columns)), panel_size(c));
+}
+
+/* The chunk of a weight in words. */
+static void expand_chunk(Loss *c) {
+    LoopKernel *k = c->l->k;
+    const LExpr *i, *first = li_div(k, c->col0, le_int(k, c->columns));
+    LBlock *back = open_loop(c, ls_for(k, c->l->block, chunk_panels(c), "panel"), &i);
+    panel_expand(c->l, &c->p, li_add(k, first, i), le_int(k, 0), le_int(k, c->p.rows), c->panels, li_mul(k, i, panel_size(c)));
+    c->l->block = back;
 }
 
 static void set_chunk(Loss *c, const LExpr *chunk) {
     LoopKernel *k = c->l->k;
     c->col0 = let(c, DT_I64, li_mul(k, chunk, c->chunk), "col0");
     c->cols = let(c, DT_I64, li_min(k, c->chunk, li_sub(k, c->vocab, c->col0)), "cols");
-    if (!w_is_matrix(c, &c->mw))
+    if (c->panels && c->p.format)
+        expand_chunk(c);
+    else if (!c->panels && !w_is_matrix(c, &c->mw))
         copy_w(c);
-    c->mlogits = (LMatrix){c->logits, le_int(k, 0), c->chunk, false};
 }
 
-static LMatrix transposed(LMatrix m) {
-    m.transposed = !m.transposed;
-    return m;
-}
-
-static void compute_logits(Loss *c) {
-    ls_matmul(c->l->k, c->l->block, c->mx, c->mw, c->mlogits, c->m, c->cols, c->width, false);
-}
-
-static const LExpr *logit_index(Loss *c, const LExpr *i, const LExpr *j) {
-    return li_add(c->l->k, li_mul(c->l->k, i, c->chunk), j);
-}
-
-/* A block of statements for rows whose label is in the chunk; *at is the label's column. */
-static LBlock *if_label_here(Loss *c, const LExpr *i, const LExpr **at) {
+/* X^T of the band, and the block's logits. */
+static LMatrix band_lines(Loss *c) {
     LoopKernel *k = c->l->k;
-    LBlock *back = c->l->block;
-    *at = let(c, DT_I64, li_sub(k, at_row(c->label, c, i), c->col0), "at");
-    const LExpr *here = le_op2(k, LO_AND, DT_BOOL, le_op2(k, LO_GE, DT_BOOL, at_row(c->label, c, i), c->col0),
-                               le_op2(k, LO_LT, DT_BOOL, *at, c->cols));
-    c->l->block = &ls_if(k, back, here)->body;
+    return lower_lines(c->l, c->lanes, li_mul(k, li_div(k, c->first, le_int(k, BAND)), c->width));
+}
+
+/* ---- products with the weight ---- */
+
+/* Panels are zero behind the last column, and so are the logits there. */
+static void compute_logits(Loss *c) {
+    LoopKernel *k = c->l->k;
+    LMatrix x = band_lines(c), logits = lower_lines(c->l, c->logits, le_int(k, 0));
+    if (!c->panels) {
+        lower_multiply_lines(c->l, c->mw.transposed ? LEFT_ROWS : LEFT_COLUMNS, &c->mw, &x, &logits, c->cols, c->width, false);
+        return;
+    }
+    const LExpr *p, *size = le_int(k, c->columns);
+    LBlock *back = open_loop(c, ls_for(k, c->l->block, chunk_panels(c), "panel"), &p);
+    LMatrix panel = {c->panels, li_add(k, first_panel(c), li_mul(k, p, panel_size(c))), size, false};
+    logits = lower_lines(c->l, c->logits, li_mul(k, p, size));
+    lower_multiply_lines(c->l, LEFT_COLUMNS, &panel, &x, &logits, size, c->width, false);
+    c->l->block = back;
+}
+
+/* Lines dX^T += W dL^T of the block. */
+static void add_dx(Loss *c, const LMatrix *dx) {
+    LoopKernel *k = c->l->k;
+    LMatrix logits = lower_lines(c->l, c->logits, le_int(k, 0));
+    if (c->panels) {
+        LMatrix panels = {c->panels, first_panel(c), panel_size(c), false};
+        lower_multiply_lines(c->l, c->columns == PANEL_NARROW ? LEFT_NARROW : LEFT_PANELS, &panels, &logits, dx, c->width,
+                             chunk_panels(c), true);
+    } else
+        lower_multiply_lines(c->l, c->mw.transposed ? LEFT_COLUMNS : LEFT_ROWS, &c->mw, &logits, dx, c->width, c->cols, true);
+}
+
+static const LExpr *logit_index(Loss *c, const LExpr *j, const LExpr *lane) {
+    return li_add(c->l->k, li_mul(c->l->k, j, le_int(c->l->k, BAND)), lane);
+}
+
+/* Statements for the band's tokens whose label is in the chunk; *spot: its logit's place. */
+static LBlock *for_labels_here(Loss *c, const LExpr **token, const LExpr **spot) {
+    LoopKernel *k = c->l->k;
+    const LExpr *i;
+    LBlock *back = open_loop(c, ls_for(k, c->l->block, c->count, "i"), &i);
+    *token = li_add(k, c->first, i);
+    const LExpr *at = let(c, DT_I64, li_sub(k, at_row(c->label, c, *token), c->col0), "at");
+    const LExpr *here = le_op2(k, LO_AND, DT_BOOL, le_op2(k, LO_GE, DT_BOOL, at_row(c->label, c, *token), c->col0),
+                               le_op2(k, LO_LT, DT_BOOL, at, c->cols));
+    c->l->block = &ls_if(k, c->l->block, here)->body;
+    *spot = logit_index(c, at, i);
     return back;
 }
 
 /* ---- forward ---- */
 
-/* What is known of each row after the chunks so far. */
+/* What is known of each token after the chunks so far. */
 typedef struct Running {
-    LBuf *max, *sum, *total, *picked; /* sum of e^(logit - max); sum of logits; the label's logit */
+    const LBuf *max, *sum, *total, *picked; /* sum of e^(logit - max); sum of logits; the label's logit */
+    const LBuf *most, *part, *all;          /* the same three with the block at hand, of its own columns */
 } Running;
 
-typedef struct LogitCtx {
-    Loss *c;
-    const LExpr *i, *max; /* max: NULL for the logit itself */
-} LogitCtx;
-
-static const LExpr *logit_element(Lower *l, void *ctx, const LExpr *j) {
-    LogitCtx *x = ctx;
-    const LExpr *e = le_load(l->k, x->c->logits, logit_index(x->c, x->i, j));
-    return x->max ? le_op1(l->k, LO_EXP, DT_F32, f32(x->c, LO_SUB, e, x->max)) : e;
+static const LBuf *array(Loss *c, const char *hint) {
+    LBuf *b = loop_buf(c->l->k, LB_LOCAL, DT_F32, str_c(hint));
+    b->count = BAND;
+    return b;
 }
 
 static bool running_new(Loss *c, Running *r) {
     int64_t rows = c->tile->i;
+    *r = (Running){.most = array(c, "most"), .part = array(c, "part"), .all = array(c, "all")};
     return (r->max = scratch(c, DT_F32, rows, 1, "max")) && (r->sum = scratch(c, DT_F32, rows, 1, "sum")) &&
            (r->total = scratch(c, DT_F32, rows, 1, "total")) &&
            (r->picked = scratch(c, DT_F32, rows, 1, "picked"));
@@ -279,8 +377,9 @@ static bool running_new(Loss *c, Running *r) {
 
 static void running_start(Loss *c, const Running *r) {
     LoopKernel *k = c->l->k;
-    const LExpr *i;
-    LBlock *back = for_rows(c, &i);
+    const LExpr *lane, *i;
+    LBlock *back = for_bands(c);
+    for_lanes(c, &lane, &i);
     ls_store(k, c->l->block, r->max, i, number(c, -INFINITY));
     ls_store(k, c->l->block, r->sum, i, number(c, 0));
     ls_store(k, c->l->block, r->total, i, number(c, 0));
@@ -288,23 +387,40 @@ static void running_start(Loss *c, const Running *r) {
     c->l->block = back;
 }
 
+/* to[lane] = e */
+static void set_array(Loss *c, const LBuf *to, const LBuf *from) {
+    LoopKernel *k = c->l->k;
+    const LExpr *lane, *i;
+    LBlock *back = for_lanes(c, &lane, &i);
+    ls_store(k, c->l->block, to, lane, from ? at_row(from, c, i) : number(c, 0));
+    c->l->block = back;
+}
+
 static void running_add(Loss *c, const Running *r) {
     LoopKernel *k = c->l->k;
-    const LExpr *i, *at;
-    LBlock *back = for_rows(c, &i);
-    LogitCtx x = {c, i, NULL};
-    const LExpr *here = lower_fold(c->l, LO_MAX, DT_F32, c->cols, logit_element, &x);
-    const LExpr *total = lower_fold(c->l, LO_ADD, DT_F32, c->cols, logit_element, &x);
-    const LExpr *old = let(c, DT_F32, at_row(r->max, c, i), "old");
-    x.max = let(c, DT_F32, f32(c, LO_MAX, here, old), "most");
-    const LExpr *part = lower_fold(c->l, LO_ADD, DT_F32, c->cols, logit_element, &x);
-    const LExpr *scale = le_op1(k, LO_EXP, DT_F32, f32(c, LO_SUB, old, x.max));
-    ls_store(k, c->l->block, r->sum, i, f32(c, LO_ADD, f32(c, LO_MUL, at_row(r->sum, c, i), scale), part));
-    ls_store(k, c->l->block, r->total, i, f32(c, LO_ADD, at_row(r->total, c, i), total));
-    ls_store(k, c->l->block, r->max, i, x.max);
-    LBlock *row = if_label_here(c, i, &at);
-    ls_store(k, c->l->block, r->picked, i, le_load(k, c->logits, logit_index(c, i, at)));
-    c->l->block = row;
+    const LExpr *i, *j, *lane, *spot;
+    set_array(c, r->most, r->max);
+    set_array(c, r->all, NULL);
+    set_array(c, r->part, NULL);
+    LBlock *back = for_columns(c, &j);
+    for_lanes(c, &lane, &i);
+    const LExpr *e = let(c, DT_F32, le_load(k, c->logits, logit_index(c, j, lane)), "e");
+    ls_store(k, c->l->block, r->most, lane, f32(c, LO_MAX, at_row(r->most, c, lane), e));
+    ls_store(k, c->l->block, r->all, lane, f32(c, LO_ADD, at_row(r->all, c, lane), e));
+    c->l->block = back;
+    for_columns(c, &j);
+    for_lanes(c, &lane, &i);
+    e = le_op1(k, LO_EXP, DT_F32, f32(c, LO_SUB, le_load(k, c->logits, logit_index(c, j, lane)), at_row(r->most, c, lane)));
+    ls_store(k, c->l->block, r->part, lane, f32(c, LO_ADD, at_row(r->part, c, lane), e));
+    c->l->block = back;
+    for_lanes(c, &lane, &i);
+    const LExpr *scale = le_op1(k, LO_EXP, DT_F32, f32(c, LO_SUB, at_row(r->max, c, i), at_row(r->most, c, lane)));
+    ls_store(k, c->l->block, r->sum, i, f32(c, LO_ADD, f32(c, LO_MUL, at_row(r->sum, c, i), scale), at_row(r->part, c, lane)));
+    ls_store(k, c->l->block, r->total, i, f32(c, LO_ADD, at_row(r->total, c, i), at_row(r->all, c, lane)));
+    ls_store(k, c->l->block, r->max, i, at_row(r->most, c, lane));
+    c->l->block = back;
+    for_labels_here(c, &i, &spot);
+    ls_store(k, c->l->block, r->picked, i, le_load(k, c->logits, spot));
     c->l->block = back;
 }
 
@@ -344,7 +460,7 @@ bool lower_cross_entropy(Lower *l, const Node *n, const View *to) {
     Loss c;
     Running r;
     const LExpr *i;
-    if (!loss_begin(l, n, to, CHUNK, &c) || !running_new(&c, &r))
+    if (!loss_begin(l, n, to, &c) || !running_new(&c, &r))
         return false;
     LBlock *back = open_loop(&c, ls_parallel(l->k, l->block, blocks(&c, c.tokens, c.tile), "tile"), &i);
     if (to[0].buf) load_scalars(&c); /* log Z alone needs none */
@@ -352,6 +468,7 @@ bool lower_cross_entropy(Lower *l, const Node *n, const View *to) {
     running_start(&c, &r);
     LBlock *tile = open_loop(&c, ls_for(l->k, l->block, blocks(&c, c.vocab, c.chunk), "chunk"), &i);
     set_chunk(&c, i);
+    for_bands(&c);
     compute_logits(&c);
     running_add(&c, &r);
     l->block = tile;
@@ -362,86 +479,183 @@ bool lower_cross_entropy(Lower *l, const Node *n, const View *to) {
 
 /* ---- backward ---- */
 
-/* The block's logits become dloss ((1 + 2 z log_z) e^(logit - log_z) - s/V - (1-s) [column = label]). */
-static void logits_to_gradient(Loss *c) {
+/* dL = slope e^(logit - log_z) - all, and at the label - own; nothing where a token is not live. Of each token of the tile. */
+typedef struct Slope {
+    const LBuf *log_z, *slope, *all, *own, *live;
+} Slope;
+
+static bool slope_new(Loss *c, Slope *s) {
+    int64_t rows = c->tile->i;
+    return (s->log_z = scratch(c, DT_F32, rows, 1, "log_z")) && (s->slope = scratch(c, DT_F32, rows, 1, "slope")) &&
+           (s->all = scratch(c, DT_F32, rows, 1, "all")) && (s->own = scratch(c, DT_F32, rows, 1, "own")) &&
+           (s->live = scratch(c, DT_F32, rows, 1, "live"));
+}
+
+/* With d = dloss: slope = d (1 + 2 z log_z), all = d s / V, own = d (1 - s). */
+static void set_slope(Loss *c, const Slope *s) {
     LoopKernel *k = c->l->k;
-    const LExpr *i, *j, *at[2], *column;
-    LBlock *back = for_rows(c, &i);
-    LStmt *s = ls_if(k, c->l->block, le_op2(k, LO_LT, DT_BOOL, at_row(c->label, c, i), le_int(k, 0)));
-    c->l->block = &s->body;
-    for_lanes(c, c->cols, &j);
-    ls_store(k, c->l->block, c->logits, logit_index(c, i, j), number(c, 0));
-    c->l->block = &s->other;
+    const LBuf *const none[] = {s->log_z, s->slope, s->all, s->own, s->live};
+    const LExpr *i, *lane, *at[2];
+    LBlock *back = for_bands(c);
+    for_lanes(c, &lane, &i);
+    for (size_t b = 0; b < sizeof none / sizeof *none; b++)
+        ls_store(k, c->l->block, none[b], i, number(c, 0));
+    c->l->block = back;
+    for_rows(c, &i);
+    c->l->block = &ls_if(k, c->l->block, le_op2(k, LO_GE, DT_BOOL, at_row(c->label, c, i), le_int(k, 0)))->body;
     token_of(c, i, at);
     const LExpr *d = let(c, DT_F32, lower_pull(c->l, c->dloss, at), "d");
     const LExpr *z = let(c, DT_F32, lower_pull(c->l, c->log_z, at), "log_z");
     const LExpr *slope = f32(c, LO_ADD, number(c, 1), f32(c, LO_MUL, f32(c, LO_MUL, number(c, 2), c->z), z));
-    slope = let(c, DT_F32, f32(c, LO_MUL, d, slope), "slope");
-    const LExpr *all =
-        let(c, DT_F32, f32(c, LO_DIV, f32(c, LO_MUL, d, c->smoothing), le_cast(k, DT_F32, c->vocab)), "all");
-    LBlock *row = for_lanes(c, c->cols, &j);
-    const LExpr *spot = logit_index(c, i, j);
-    const LExpr *p = le_op1(k, LO_EXP, DT_F32, f32(c, LO_SUB, le_load(k, c->logits, spot), z));
-    ls_store(k, c->l->block, c->logits, spot, f32(c, LO_SUB, f32(c, LO_MUL, slope, p), all));
-    c->l->block = row;
-    if_label_here(c, i, &column);
-    spot = logit_index(c, i, column);
-    const LExpr *own = f32(c, LO_MUL, d, f32(c, LO_SUB, number(c, 1), c->smoothing));
-    ls_store(k, c->l->block, c->logits, spot, f32(c, LO_SUB, le_load(k, c->logits, spot), own));
+    ls_store(k, c->l->block, s->log_z, i, z);
+    ls_store(k, c->l->block, s->slope, i, f32(c, LO_MUL, d, slope));
+    ls_store(k, c->l->block, s->all, i, f32(c, LO_DIV, f32(c, LO_MUL, d, c->smoothing), le_cast(k, DT_F32, c->vocab)));
+    ls_store(k, c->l->block, s->own, i, f32(c, LO_MUL, d, f32(c, LO_SUB, number(c, 1), c->smoothing)));
+    ls_store(k, c->l->block, s->live, i, number(c, 1));
     c->l->block = back;
 }
 
-/* A matrix of the result with `down` between its rows, filled with zeros. */
-static LMatrix zeros(Loss *c, const View *to, const LExpr *offset, const LExpr *ld, const LExpr *rows,
-                     const LExpr *cols) {
+/* Zeros in lines from `first` to `end`. */
+static void clear(Loss *c, const LBuf *b, const LExpr *first, const LExpr *end) {
     LoopKernel *k = c->l->k;
-    const LExpr *i, *j;
-    LBlock *back = open_loop(c, ls_for(k, c->l->block, rows, "i"), &i);
-    for_lanes(c, cols, &j);
-    ls_store(k, c->l->block, to->buf, li_add(k, li_add(k, offset, li_mul(k, i, ld)), j), number(c, 0));
+    const LExpr *i, *lane;
+    LBlock *back = open_loop(c, ls_for(k, c->l->block, li_sub(k, end, first), "i"), &i);
+    open_loop(c, ls_lanes(k, c->l->block, le_int(k, BAND), "lane"), &lane);
+    ls_store(k, c->l->block, b, logit_index(c, li_add(k, first, i), lane), number(c, 0));
     c->l->block = back;
-    return (LMatrix){to->buf, offset, ld, false};
+}
+
+/* The block's logits become dL^T, zeros in panels behind the last column. */
+static void logits_to_gradient(Loss *c, const Slope *s) {
+    LoopKernel *k = c->l->k;
+    const LExpr *i, *j, *lane, *spot;
+    LBlock *back = for_columns(c, &j);
+    for_lanes(c, &lane, &i);
+    spot = logit_index(c, j, lane);
+    const LExpr *p = le_op1(k, LO_EXP, DT_F32, f32(c, LO_SUB, le_load(k, c->logits, spot), at_row(s->log_z, c, i)));
+    const LExpr *d = let(c, DT_F32, f32(c, LO_SUB, f32(c, LO_MUL, at_row(s->slope, c, i), p), at_row(s->all, c, i)), "d");
+    d = le_select(k, le_op2(k, LO_GT, DT_BOOL, at_row(s->live, c, i), number(c, 0)), d, number(c, 0));
+    ls_store(k, c->l->block, c->logits, spot, d);
+    c->l->block = back;
+    for_labels_here(c, &i, &spot);
+    ls_store(k, c->l->block, c->logits, spot, f32(c, LO_SUB, le_load(k, c->logits, spot), at_row(s->own, c, i)));
+    c->l->block = back;
+    if (c->panels && !le_is_int(li_mod(k, c->vocab, le_int(k, c->columns)), 0))
+        clear(c, c->logits, c->cols, li_mul(k, chunk_panels(c), le_int(k, c->columns)));
+}
+
+/* dX^T of a tile, band after band as X^T. */
+static LMatrix band_of(Loss *c, const LBuf *b) {
+    LMatrix m = band_lines(c);
+    m.buf = b;
+    return m;
+}
+
+static void store_dx(Loss *c, const LBuf *dx, const View *to) {
+    LoopKernel *k = c->l->k;
+    LBlock *back = for_bands(c);
+    LMatrix lines = band_of(c, dx);
+    LMatrix rows = {to->buf, li_add(k, to->offset, li_mul(k, li_add(k, c->row0, c->first), c->width)), c->width, false};
+    lower_turn(c->l, &lines, &rows, c->width, c->count);
+    c->l->block = back;
 }
 
 bool lower_cross_entropy_dx(Lower *l, const Node *n, const View *to) {
     Loss c;
+    Slope s;
     const LExpr *i;
-    if (!loss_begin(l, n, to, CHUNK, &c))
+    const LBuf *dx;
+    if (!loss_begin(l, n, to, &c) || !slope_new(&c, &s) ||
+        !(dx = scratch(&c, DT_F32, c.tile->i, dim_upper(l->t, l->f->value[c.x].type.dim[2]), "dx")))
         return false;
     LBlock *back = open_loop(&c, ls_parallel(l->k, l->block, blocks(&c, c.tokens, c.tile), "tile"), &i);
     load_scalars(&c);
     set_tile(&c, i);
-    LMatrix dx =
-        zeros(&c, to, li_add(l->k, to->offset, li_mul(l->k, c.row0, c.width)), c.width, c.m, c.width);
-    open_loop(&c, ls_for(l->k, l->block, blocks(&c, c.vocab, c.chunk), "chunk"), &i);
+    set_slope(&c, &s);
+    clear(&c, dx, le_int(l->k, 0), li_mul(l->k, blocks(&c, c.m, le_int(l->k, BAND)), c.width));
+    LBlock *tile = open_loop(&c, ls_for(l->k, l->block, blocks(&c, c.vocab, c.chunk), "chunk"), &i);
     set_chunk(&c, i);
+    for_bands(&c);
     compute_logits(&c);
-    logits_to_gradient(&c);
-    ls_matmul(l->k, l->block, c.mlogits, transposed(c.mw), dx, c.m, c.width, c.cols, true);
+    logits_to_gradient(&c, &s);
+    LMatrix lines = band_of(&c, dx);
+    add_dx(&c, &lines);
+    l->block = tile;
+    store_dx(&c, dx, to);
     l->block = back;
     return true;
 }
 
+/* ---- of the weight ---- */
+
+/* The band's rows of X in panels of columns, [d / BAND, BAND, BAND]. */
+static void pack_columns(Loss *c, const LBuf *to) {
+    LoopKernel *k = c->l->k;
+    const LExpr *i, *p, *j, *at[3], *size = le_int(k, BAND);
+    LBlock *back = open_loop(c, ls_for(k, c->l->block, c->count, "i"), &i);
+    token_of(c, li_add(k, c->first, i), at);
+    open_loop(c, ls_for(k, c->l->block, blocks(c, c->width, size), "panel"), &p);
+    open_loop(c, ls_lanes(k, c->l->block, li_min(k, size, li_sub(k, c->width, li_mul(k, p, size))), "j"), &j);
+    at[2] = li_add(k, li_mul(k, p, size), j);
+    ls_store(k, c->l->block, to, logit_index(c, li_add(k, li_mul(k, p, size), i), j), lower_pull(c->l, c->x, at));
+    c->l->block = back;
+}
+
+/* dW^T [d / BAND, chunk, BAND] += dL^T X of the block. */
+static void add_dw(Loss *c, const LBuf *rows, const LBuf *dw) {
+    LoopKernel *k = c->l->k;
+    const LExpr *p;
+    LBlock *back = open_loop(c, ls_for(k, c->l->block, blocks(c, c->width, le_int(k, BAND)), "panel"), &p);
+    LMatrix logits = lower_lines(c->l, c->logits, le_int(k, 0)), x = lower_lines(c->l, rows, li_mul(k, p, le_int(k, BAND)));
+    LMatrix sum = lower_lines(c->l, dw, li_mul(k, p, c->chunk));
+    lower_multiply_lines(c->l, LEFT_ROWS, &logits, &x, &sum, c->cols, c->count, true);
+    c->l->block = back;
+}
+
+static void store_dw(Loss *c, const LBuf *dw, const View *to) {
+    LoopKernel *k = c->l->k;
+    const LExpr *p, *i, *j, *size = le_int(k, BAND);
+    LBlock *back = open_loop(c, ls_for(k, c->l->block, blocks(c, c->width, size), "panel"), &p);
+    const LExpr *d = let(c, DT_I64, li_mul(k, p, size), "d"), *some = let(c, DT_I64, li_min(k, size, li_sub(k, c->width, d)), "some");
+    LMatrix lines = lower_lines(c->l, dw, li_mul(k, p, c->chunk));
+    if (!c->tb) {
+        LMatrix columns = {to->buf, li_add(k, li_add(k, to->offset, li_mul(k, d, c->vocab)), c->col0), c->vocab, false};
+        lower_turn(c->l, &lines, &columns, c->cols, some);
+        c->l->block = back;
+        return;
+    }
+    open_loop(c, ls_for(k, c->l->block, c->cols, "i"), &i);
+    open_loop(c, ls_lanes(k, c->l->block, some, "j"), &j);
+    const LExpr *at = li_add(k, to->offset, li_mul(k, li_add(k, c->col0, i), c->width));
+    ls_store(k, c->l->block, to->buf, li_add(k, li_add(k, at, d), j), le_load(k, dw, li_add(k, lines.offset, logit_index(c, i, j))));
+    c->l->block = back;
+}
+
 bool lower_cross_entropy_dw(Lower *l, const Node *n, const View *to) {
     Loss c;
+    Slope s;
     LoopKernel *k = l->k;
     const LExpr *i;
-    if (!loss_begin(l, n, to, CHUNK_DW, &c))
+    const LBuf *rows, *dw;
+    if (!loss_begin(l, n, to, &c) || !slope_new(&c, &s))
+        return false;
+    int64_t panels = (dim_upper(l->t, l->f->value[c.x].type.dim[2]) + BAND - 1) / BAND;
+    if (!(rows = scratch(&c, DT_F32, panels, BAND * BAND, "rows")) || !(dw = scratch(&c, DT_F32, panels * BAND, c.chunk->i, "dw")))
         return false;
     LBlock *back = open_loop(&c, ls_parallel(k, l->block, blocks(&c, c.vocab, c.chunk), "chunk"), &i);
     load_scalars(&c);
     set_chunk(&c, i);
-    const LExpr *ld = c.tb ? c.width : c.vocab,
-                *first = li_add(k, to->offset, c.tb ? li_mul(k, c.col0, ld) : c.col0);
-    LMatrix dw = zeros(&c, to, first, ld, c.tb ? c.cols : c.width, c.tb ? c.width : c.cols);
-    open_loop(&c, ls_for(k, l->block, blocks(&c, c.tokens, c.tile), "tile"), &i);
+    clear(&c, dw, le_int(k, 0), li_mul(k, blocks(&c, c.width, le_int(k, BAND)), c.chunk));
+    LBlock *chunk = open_loop(&c, ls_for(k, l->block, blocks(&c, c.tokens, c.tile), "tile"), &i);
     set_tile(&c, i);
+    set_slope(&c, &s);
+    for_bands(&c);
     compute_logits(&c);
-    logits_to_gradient(&c);
-    if (c.tb)
-        ls_matmul(k, l->block, transposed(c.mlogits), c.mx, dw, c.cols, c.width, c.m, true);
-    else
-        ls_matmul(k, l->block, transposed(c.mx), c.mlogits, dw, c.width, c.cols, c.m, true);
+    logits_to_gradient(&c, &s);
+    pack_columns(&c, rows);
+    add_dw(&c, rows, dw);
+    l->block = chunk;
+    store_dw(&c, dw, to);
     l->block = back;
     return true;
 }

@@ -540,10 +540,9 @@ static bool pack_left(Lower *l, ValueId v, const Panels *p, const View *a) {
         some = le_var(k, ls_let(k, l->block, DT_I64, li_min(k, some, li_sub(k, le_int(k, columns), column)), "some"));
     const LExpr *to = li_add(k, li_mul(k, band.first, le_int(k, depth)), li_mul(k, column, le_int(k, PANEL_COLUMNS)));
     to = le_var(k, ls_let(k, l->block, DT_I64, to, "to"));
-    LStmt *m = ls_for(k, l->block, band.count, "m"), *j = ls_for(k, &m->body, some, "j");
-    const LExpr *row = le_var(k, m->var), *at[2] = {li_add(k, band.first, row), li_add(k, column, le_var(k, j->var))};
-    const LExpr *lane = li_add(k, li_add(k, to, li_mul(k, le_var(k, j->var), le_int(k, PANEL_COLUMNS))), row);
-    ls_store(k, &j->body, b, lane, le_load(k, a->buf, view_index(l, a, at)));
+    const LExpr *corner[2] = {band.first, column};
+    LMatrix rows = {a->buf, view_index(l, a, corner), le_dim(k, a->stride[0]), false}, lanes = {b, to, le_int(k, PANEL_COLUMNS), false};
+    lower_turn(l, &rows, &lanes, band.count, some);
     clear_lanes(l, b, to, le_int(k, 0), some, band.count);
     if (columns < depth)
         clear_lanes(l, b, to, some, le_int(k, p->width), le_int(k, 0));
@@ -585,10 +584,8 @@ static void multiply_transposed(Lower *l, const Source *s, const Band *band, con
         {NULL, le_int(k, 1)},
     };
     ls_call(k, l->block, r, arg);
-    LStmt *j = ls_for(k, l->block, columns, "j"), *m = ls_for(k, &j->body, le_int(k, PANEL_COLUMNS), "m");
-    const LExpr *line = le_var(k, j->var), *lane = le_var(k, m->var);
-    const LExpr *e = le_load(k, s->lanes, li_add(k, li_mul(k, line, le_int(k, PANEL_COLUMNS)), lane));
-    ls_store(k, &m->body, s->tile, li_add(k, li_mul(k, lane, le_int(k, width)), line), e);
+    LMatrix lines = lower_lines(l, s->lanes, le_int(k, 0)), tile = {s->tile, le_int(k, 0), le_int(k, width), false};
+    lower_turn(l, &lines, &tile, columns, le_int(k, PANEL_COLUMNS));
 }
 
 static void multiply_panels(Lower *l, const Source *s, const Columns *c, const Band *band, int64_t stride) {

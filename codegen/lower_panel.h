@@ -18,6 +18,8 @@ typedef struct Panels {
     bool transposed;
 } Panels;
 
+/* What `unpack` is of; false: of nothing that lies in memory so. */
+bool panels_of_weight(const Lower *l, const Node *unpack, Panels *p);
 /* False: n is no such product. */
 bool panels_of(const Lower *l, const Node *n, Panels *p);
 
@@ -30,6 +32,10 @@ bool panel_round_left(Lower *l, const Panels *p, const View *a);
 /* C[rows,count width] (+)= A B for `count` panels from `panel` on; row: the first one's in the tile. */
 void panel_multiply(Lower *l, const Panels *p, const LMatrix *a, const LExpr *row, const LExpr *panel, const LExpr *count,
                     const LMatrix *c, const LExpr *rows, bool add);
+
+/* `words` rows of a panel in words from row `first` on, as f32 to `at` of a buffer. */
+void panel_expand(Lower *l, const Panels *p, const LExpr *panel, const LExpr *first, const LExpr *words, const LBuf *to,
+                  const LExpr *at);
 
 /* A weight's rows `first` on, at most `most`, of all its panels, where they are read as a left operand: from `offset` of a buffer
  * on, `apart` between panels. */

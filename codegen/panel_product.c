@@ -22,21 +22,29 @@ static const LRoutine quantize[WEIGHT_FORMATS] = {
 
 /* ---- what a product is of -------------------------------------------------------------------------------- */
 
-bool panels_of(const Lower *l, const Node *n, Panels *p) {
-    const Node *u = n->op == OP_matmul ? value_node(l->f, n->in[1]) : NULL;
-    if (!l->n_row || !l->row[n->out] || !u || u->op != OP_unpack || node_int(n, AT_ta, 0) ||
-        l->f->value[u->in[0]].kind != VK_INPUT)
+bool panels_of_weight(const Lower *l, const Node *u, Panels *p) {
+    if (!u || u->op != OP_unpack || l->f->value[u->in[0]].kind != VK_INPUT)
         return false;
     const Type *t = &l->f->value[u->in[0]].type, *matrix = &l->f->value[u->out].type;
-    const Node *rounded = value_node(l->f, n->in[0]);
     int64_t dim[MOEC_MAX_RANK];
     for (int i = 0; i < t->rank; i++)
         if (!dim_is_const(l->t, t->dim[i], &dim[i]))
             return false;
-    *p = (Panels){.from = u->in[0], .scales = u->n_in > 1 ? u->in[1] : NONE, .format = node_format(u), .left = n->in[0], .batch = 1,
-                  .panels = dim[t->rank - 3], .rows = dim[t->rank - 2], .width = dim[t->rank - 1], .transposed = node_int(n, AT_tb, 0)};
+    *p = (Panels){.from = u->in[0], .scales = u->n_in > 1 ? u->in[1] : NONE, .format = node_format(u), .batch = 1,
+                  .panels = dim[t->rank - 3], .rows = dim[t->rank - 2], .width = dim[t->rank - 1]};
+    for (int i = 0; i < t->rank - 3; i++)
+        p->batch *= dim[i];
     if (p->format && (p->width != PANEL_COLUMNS || t->rank != 3))
         return false;
+    return dim_is_const(l->t, matrix->dim[matrix->rank - 2], &p->depth) && dim_is_const(l->t, matrix->dim[matrix->rank - 1], &p->columns);
+}
+
+bool panels_of(const Lower *l, const Node *n, Panels *p) {
+    if (n->op != OP_matmul || !l->n_row || !l->row[n->out] || node_int(n, AT_ta, 0) || !panels_of_weight(l, value_node(l->f, n->in[1]), p))
+        return false;
+    const Node *rounded = value_node(l->f, n->in[0]);
+    p->left = n->in[0];
+    p->transposed = node_int(n, AT_tb, 0);
     if (p->format && rounded && rounded->op == OP_quantize) {
         p->rounded = node_format(rounded);
         p->left = rounded->in[0];
@@ -44,15 +52,10 @@ bool panels_of(const Lower *l, const Node *n, Panels *p) {
         if (!meet || p->transposed || lower_rank(l, p->left) != 2)
             return false;
     }
-    if (!dim_is_const(l->t, matrix->dim[matrix->rank - 2], &p->depth))
-        return false;
-    if (p->transposed) {
-        p->columns = p->depth;
-        return t->rank == 3 && lower_rank(l, n->out) == 2 && lower_rank(l, n->in[0]) == 2;
-    }
-    for (int i = 0; i < t->rank - 3; i++)
-        p->batch *= dim[i];
-    return dim_is_const(l->t, matrix->dim[matrix->rank - 1], &p->columns);
+    if (!p->transposed)
+        return true;
+    p->columns = p->depth;
+    return l->f->value[p->from].type.rank == 3 && lower_rank(l, n->out) == 2 && lower_rank(l, n->in[0]) == 2;
 }
 
 const LBuf *panel_scratch(Lower *l, int64_t rows, int64_t columns) {
@@ -119,8 +122,7 @@ static void call(Lower *l, PanelProduct product, const LArg *buffers, uint32_t n
     ls_call(l->k, l->block, panel_routine(l->o->routines, product), arg);
 }
 
-/* Rows of panels in words from `first` on, as f32 to `at` of a buffer. */
-static void expand_rows(Lower *l, const Panels *p, const LExpr *panel, const LExpr *first, const LExpr *words, const LBuf *to,
+void panel_expand(Lower *l, const Panels *p, const LExpr *panel, const LExpr *first, const LExpr *words, const LBuf *to,
                         const LExpr *at) {
     LoopKernel *k = l->k;
     const LArg b = {l->view[p->from].buf, elements(l, panel, p->rows, p)}, target = {to, at}, from = {NULL, first}, count = {NULL, words};
@@ -141,7 +143,7 @@ static void multiply_expanded(Lower *l, const Panels *p, const LArg *buffers, co
     const LExpr *i = le_var(k, loop->var);
     l->block = &loop->body;
     const LBuf *b = panel_scratch(l, p->depth, p->width);
-    expand_rows(l, p, li_add(k, panel, i), zero, le_int(k, p->rows), b, zero);
+    panel_expand(l, p, li_add(k, panel, i), zero, le_int(k, p->rows), b, zero);
     const LArg f32[] = {buffers[0], {b, zero}, {buffers[2].buf, li_add(k, buffers[2].at, li_mul(k, i, le_int(k, p->width)))}};
     const LArg one[] = {numbers[0], {NULL, le_int(k, p->depth)}, numbers[2], numbers[3], numbers[4], {NULL, le_int(k, 1)}};
     call(l, (PanelProduct){(uint32_t)p->width, LEFT_ROWS, WEIGHT_F32, false}, f32, 3, one);
@@ -191,7 +193,7 @@ PanelRows panel_rows(Lower *l, const Panels *p, const LExpr *first, const LExpr 
     LStmt *loop = ls_for(k, l->block, le_int(k, p->panels), "panel");
     const LExpr *i = le_var(k, loop->var);
     l->block = &loop->body;
-    expand_rows(l, p, i, li_div(k, first, in_word), li_div(k, count, in_word), b, li_mul(k, i, apart));
+    panel_expand(l, p, i, li_div(k, first, in_word), li_div(k, count, in_word), b, li_mul(k, i, apart));
     l->block = back;
     return (PanelRows){b, le_int(k, 0), apart};
 }

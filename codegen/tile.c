@@ -31,7 +31,8 @@ typedef struct Maker {
     const LExpr *rows, *depth, *lda, *ldc, *add, *panels;
     const LExpr *blocks;
     uint32_t lanes, vectors;
-    bool asks; /* for what it reads next of B: where there are vectors, and B is a weight */
+    bool asks;  /* for what it reads next of B: where there are vectors, and B is a weight */
+    bool leads; /* the same where A is the weight, in panels */
     const LExpr *column; /* first column of the tile in a panel */
     const LExpr *panel;  /* the tile's first panel */
     const LExpr *next;   /* where of the next panel what this tile asks for begins; NULL: it asks for nothing */
@@ -45,7 +46,7 @@ typedef struct Tile {
     uint32_t sum[MAX_TILE];
 } Tile;
 
-static const LExpr *parameter(LoopKernel *k, const char *name) {
+const LExpr *routine_number(LoopKernel *k, const char *name) {
     LVar v = {DT_I64, 1, str_c(name)};
     vec_push(&k->var, v);
     return le_var(k, k->n_params++);
@@ -118,6 +119,15 @@ static uint32_t panel_steps(Left left) {
     return left == LEFT_PANELS ? PANEL_COLUMNS : left == LEFT_NARROW ? PANEL_NARROW : 0;
 }
 
+/* The next panel of A is far away in memory: its rows are asked for while this one's are multiplied. */
+static void ask_for_rows(const Maker *x, LBlock *block, const Tile *t, const LExpr *along, uint32_t steps) {
+    LoopKernel *k = x->k;
+    const LExpr *next = let(k, block, li_add(k, along, x->lda), "next");
+    for (uint32_t r = 0; r < t->rows; r++)
+        for (uint32_t line = 0; line < steps; line += LINE)
+            ls_prefetch(k, block, x->a, li_add(k, li_add(k, t->a[r], next), le_int(k, line)));
+}
+
 /* Both of f32. */
 static void multiply_f32(const Maker *x, LBlock *block, Tile *t) {
     LoopKernel *k = x->k;
@@ -130,6 +140,8 @@ static void multiply_f32(const Maker *x, LBlock *block, Tile *t) {
         along = let(k, block, li_mul(k, at, x->lda), "along");
     if (steps) {
         const LExpr *first = let(k, block, li_mul(k, at, le_int(k, steps)), "first");
+        if (x->leads)
+            ask_for_rows(x, block, t, along, steps);
         LStmt *inner = ls_for(k, block, le_int(k, steps), "k");
         block = &inner->body;
         at = li_add(k, first, le_var(k, inner->var));
@@ -384,12 +396,12 @@ static void open_parameters(Maker *x) {
         x->row_sum = loop_buf(k, LB_ARG, DT_I32, str_c("zero"));
     }
     k->n_args = (uint32_t)k->buf.count;
-    x->rows = parameter(k, "rows");
-    x->depth = parameter(k, "depth");
-    x->lda = parameter(k, "lda");
-    x->ldc = parameter(k, "ldc");
-    x->add = parameter(k, "add");
-    x->panels = parameter(k, "panels");
+    x->rows = routine_number(k, "rows");
+    x->depth = routine_number(k, "depth");
+    x->lda = routine_number(k, "lda");
+    x->ldc = routine_number(k, "ldc");
+    x->add = routine_number(k, "add");
+    x->panels = routine_number(k, "panels");
     if (x->format->block) {
         const LExpr *words = le_int(k, x->format->block / x->format->per_word);
         const LExpr *most = li_add(k, x->depth, li_sub(k, words, le_int(k, 1)));
@@ -401,6 +413,7 @@ static LoopKernel *panel_version(Routines *r, const char *name, PanelProduct p, 
     LoopKernel *k = loop_kernel_new(r->m, r->arena, str_c(name));
     Maker x = {.k = k, .p = p, .format = &weight_formats[p.format], .lanes = kind->lanes};
     x.asks = p.left == LEFT_ROWS && kind->condition;
+    x.leads = panel_steps(p.left) && kind->condition;
     open_parameters(&x);
     uint32_t vectors = p.width / kind->lanes, rows = x.row_scale ? kind->dot_rows : kind->rows;
     x.vectors = vectors < kind->vectors ? vectors : kind->vectors;
@@ -436,23 +449,34 @@ static const char *routine_name(Routines *r, PanelProduct p) {
     return arena_printf(r->arena, "%s_%s", p.dot ? "dot" : "panel", weight_formats[p.format].name);
 }
 
-const LRoutine *panel_routine(Routines *r, PanelProduct p) {
-    const char *name = routine_name(r, p), *format = weight_formats[p.format].name;
-    CHECK(p.format == WEIGHT_F32 ? !p.dot : p.left == LEFT_ROWS && p.width == PANEL_COLUMNS);
+const LRoutine *routine_find(const Routines *r, const char *name) {
     for (size_t i = 0; i < r->item.count; i++)
         if (strcmp(r->item.item[i]->name, name) == 0)
             return r->item.item[i];
+    return NULL;
+}
+
+const LRoutine *routine_new(Routines *r, LRoutine made) {
     LRoutine *x = arena_alloc(r->arena, sizeof *x);
-    x->name = name;
-    x->dots = p.dot;
-    x->what = arena_printf(r->arena, "C[rows,panels %u] (+)= A B[panels,.,%u]: tiles of rows in registers; A %sstored as [%s], B %s", p.width,
-                           p.width, p.dot ? "in words " : "", lefts[p.left].what, format);
-    for (uint32_t i = 0; i < VECTOR_KINDS; i++)
-        x->version[i] = panel_version(r, name, p, &vector_kinds[i]);
+    *x = made;
     x->n_args = x->version[0]->n_args;
     x->n_params = x->version[0]->n_params;
     for (uint32_t i = 0; i < x->n_args; i++)
         x->written |= (uint32_t)x->version[0]->buf.item[i]->written << i;
     vec_push(&r->item, x);
     return x;
+}
+
+const LRoutine *panel_routine(Routines *r, PanelProduct p) {
+    const char *name = routine_name(r, p), *format = weight_formats[p.format].name;
+    CHECK(p.format == WEIGHT_F32 ? !p.dot : p.left == LEFT_ROWS && p.width == PANEL_COLUMNS);
+    const LRoutine *old = routine_find(r, name);
+    if (old)
+        return old;
+    LRoutine x = {.name = name, .dots = p.dot};
+    x.what = arena_printf(r->arena, "C[rows,panels %u] (+)= A B[panels,.,%u]: tiles of rows in registers; A %sstored as [%s], B %s", p.width,
+                          p.width, p.dot ? "in words " : "", lefts[p.left].what, format);
+    for (uint32_t i = 0; i < VECTOR_KINDS; i++)
+        x.version[i] = panel_version(r, name, p, &vector_kinds[i]);
+    return routine_new(r, x);
 }

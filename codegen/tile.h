@@ -1,4 +1,4 @@
-/* Matrix products by register tiles: the routines that kernels call for panels of a packed weight.
+/* Routines that kernels call: matrix products by register tiles, for panels of a packed weight.
  *
  * A weight W [K,N] in panels of `width` columns is [P,K,width] (compiler/pack.h): a panel's rows follow each other, so a
  * product reads it from end to end. A routine keeps a tile of C, some rows by a panel's columns, in registers while it
@@ -25,6 +25,13 @@ typedef enum Left {
     LEFT_NARROW   /* the same of PANEL_NARROW */
 } Left;
 
+/* The routine of that name; NULL: not used so far. */
+const LRoutine *routine_find(const Routines *r, const char *name);
+/* A new one: its texts and versions, all of which are made. */
+const LRoutine *routine_new(Routines *r, LRoutine made);
+/* The next number that the caller gives. */
+const LExpr *routine_number(LoopKernel *k, const char *name);
+
 /* What a routine multiplies by. */
 typedef struct PanelProduct {
     uint32_t width; /* of a panel; PANEL_COLUMNS where the format is not f32 */
@@ -37,5 +44,7 @@ typedef struct PanelProduct {
  * scales of A's rows, and what sums begin with: f32[rows], i32[rows,blocks]; then rows, depth (rows of a panel), lda, ldc,
  * add, panels. */
 const LRoutine *panel_routine(Routines *r, PanelProduct p);
+/* C[columns,rows] = A[rows,columns] turned around. Arguments: a, c; rows, columns, lda, ldc. */
+const LRoutine *turn_routine(Routines *r);
 
 #endif

@@ -1,8 +1,8 @@
 /* pack: the weights of matrix products in panels of columns, the order in which kernels read them
  * (codegen/tile.h).
  *
- * An input of a kernel by rows that is the right operand of products and nothing else, and a parameter in
- * every call, becomes panels, and the kernel begins with `unpack`, which code generation looks through. The
+ * An input of a kernel by rows that is the right operand of products and nothing else, or one that the loss multiplies by, and a
+ * parameter in every call, becomes panels, and the kernel begins with `unpack`, which code generation looks through. The
  * panels are a parameter with an init function: written to the weights file once, or made whenever an adapter
  * is loaded. Widths depend on the number of columns alone, so one weights file serves machines of all vector
  * widths.
@@ -56,9 +56,19 @@ static bool constant_extents(const Module *m, const Type *t) {
     return true;
 }
 
+/* The loss and its gradients multiply by a weight [d,V] themselves, over whole tensors. */
+static bool is_loss(const Node *n, uint32_t operand) {
+    bool loss = n->op == OP_cross_entropy || n->op == OP_cross_entropy_dx || n->op == OP_cross_entropy_dw;
+    return loss && operand == 1 && !node_int(n, AT_tb, 0);
+}
+
 static const char *why_no_use(const Func *f, const Node *n, uint32_t operand, int n_row) {
+    if (is_loss(n, operand))
+        return NULL;
     if (n->op != OP_matmul)
         return "something else reads the weight, too";
+    if (!n_row)
+        return "its kernel runs once over whole tensors";
     if (operand != 1 || n->in[0] == n->in[1])
         return "the weight is a left operand, too";
     if (node_int(n, AT_ta, 0))
@@ -157,7 +167,7 @@ static void choose_inputs(Packer *p, const Func *f) {
     int rows = rows_choose(p->m, f, arena_array(p->a, f->n_values + 1, sizeof(bool)), &node, &why);
     p->why[f->id] = arena_array(p->a, f->n_inputs + 1, sizeof **p->why);
     for (uint32_t i = 0; i < f->n_inputs; i++)
-        p->why[f->id][i] = rows ? why_no_weight(p->m, f, rows, f->input[i]) : "its kernel runs once over whole tensors";
+        p->why[f->id][i] = why_no_weight(p->m, f, rows, f->input[i]);
 }
 
 static void choose(Packer *p) {
@@ -193,10 +203,22 @@ static Str site_of(const Module *m, const Param *p) {
     return p->site.n || !head ? p->site : str_c("lm_head");
 }
 
-/* What was asked for, the last choice that matches. Where all weights were asked to be int4, two are int8 unless asked for
+/* The parameter is made of 8 bit integers: its model has been quantised before. A T5's stay so; of other graphs nothing is
+ * known that would allow what differs in the last bits. */
+static bool is_quantized(const Module *m, ParamId p, int depth) {
+    const Param *q = &m->param[p];
+    if (q->dtype == DT_I8 || q->dtype == DT_U8)
+        return true;
+    const Func *f = q->init == NONE || depth > 16 ? NULL : module_func(m, q->init);
+    for (ValueId v = 0; f && v < f->n_values; v++)
+        if (f->value[v].kind == VK_PARAM && is_quantized(m, f->value[v].def, depth + 1))
+            return true;
+    return false;
+}
+
+/* What was asked for, the last choice that matches, else f. Where all weights were asked to be int4, two are int8 unless asked for
  * themselves: the ends of the feed forward layers, whose inputs have few large values, and the head. */
-static WeightFormat asked(const Packer *p, Str site) {
-    WeightFormat f = WEIGHT_F32;
+static WeightFormat asked(const Packer *p, Str site, WeightFormat f) {
     for (uint32_t i = 0; i < p->o->n_weights; i++) {
         const WeightChoice *c = &p->o->weights[i];
         if (p->pattern[i] ? site.n && pattern_match(p->pattern[i], site) : true)
@@ -217,7 +239,7 @@ static const char *why_f32(const Packer *p, ParamId id, WeightFormat f) {
 
 static WeightFormat choose_format(const Packer *p, ParamId id) {
     const Param *q = &p->m->param[id];
-    WeightFormat f = asked(p, site_of(p->m, q));
+    WeightFormat f = asked(p, site_of(p->m, q), p->m->s2s.present && is_quantized(p->m, id, 0) ? WEIGHT_INT8 : WEIGHT_F32);
     const char *why = f ? why_f32(p, id, f) : NULL;
     if (why)
         remark(p->m, R_no_format, NULL, NULL, "weight %.*s is f32, not %s: %s", (int)q->name.n, q->name.p, weight_formats[f].name,

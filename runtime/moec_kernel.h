@@ -326,6 +326,12 @@ static inline void moec_quantize_int8(const float *a, int32_t *q, float *scale, 
 /* What routines in vectors of n lanes are made of: the types, and what words hold, for all lanes. */
 #ifdef __GNUC__
 #define MOEC_VECTOR_FUNCTION __attribute__((unused, always_inline)) static inline
+/* Of lanes of a, then of b, those of the given numbers. */
+#ifdef __clang__
+#define MOEC_SHUFFLE(n, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define MOEC_SHUFFLE(n, a, b, ...) __builtin_shuffle(a, b, (moec_i32x##n){__VA_ARGS__})
+#endif
 #define MOEC_VECTORS(n)                                                                                                        \
     typedef float moec_f32x##n __attribute__((vector_size(4 * (n)), aligned(4), may_alias));                                   \
     typedef int32_t moec_i32x##n __attribute__((vector_size(4 * (n)), aligned(4), may_alias));                                 \

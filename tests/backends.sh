@@ -14,9 +14,13 @@ both shapes "$root/tests/ir/shapes.ir" --passes=$all
 both random "$root/tests/ir/random.ir" --passes=$all --dim B=5 --dim T=70
 both loss "$root/tests/ir/loss.ir" --passes=$all --dim B=5 --dim T=70
 both "loss of one token" "$root/tests/ir/loss.ir" --passes=$all --dim B=1 --dim T=1
+for format in f32 bf16 int8 int4; do
+    both "loss by panels of $format" "$root/tests/ir/loss_panels.ir" --passes=$all --weights=$format --dim B=3 --dim T=47
+done
 both attention "$root/tests/ir/attention_grad.ir" --passes=fuse,plan --dim B=3 --dim T=37 --dim S=70
 both "attention, few keys" "$root/tests/ir/attention_grad.ir" --passes=fuse,plan --dim B=1 --dim T=1 --dim S=3
 both "attention of views" "$root/tests/ir/attention_views.ir" --passes=fuse,plan --dim B=2 --dim T=70 --dim S=45
+both "attention of wide heads" "$root/tests/ir/attention_wide.ir" --passes=fuse,plan --dim B=2 --dim T=70 --dim S=133
 for dims in "--dim B=1 --dim P=0 --dim S=1" "--dim B=3 --dim P=200 --dim S=145"; do
     # shellcheck disable=SC2086
     both "attention of heads that lie apart, $dims" "$root/tests/ir/attention_heads.ir" --passes=fuse,plan $dims
@@ -29,6 +33,8 @@ both "the largest of long rows" "$root/tests/ir/argmax.ir" --passes=fuse,plan --
 both gradients "$root/tests/ir/gradients.ir" --passes=$all --dim B=5 --dim T=70
 both "gradients of one token" "$root/tests/ir/gradients.ir" --passes=$all --dim B=1 --dim T=1
 both "gradients of many tokens" "$root/tests/ir/gradients.ir" --passes=$all --dim B=8 --dim T=300
+both "sums of rows" "$root/tests/ir/sums_of_rows.ir" --passes=fold,fuse,pack,plan --dim N=333
+both "sums of one row" "$root/tests/ir/sums_of_rows.ir" --passes=fold,fuse,pack,plan --dim N=1
 both block "$root/tests/ir/roundtrip.ir" --passes=fold,cse,fuse,pack,plan
 for method in mov molora; do
     printf '{"moec_adapter": 1, "method": "%s", "experts": 3%s}\n' $method \

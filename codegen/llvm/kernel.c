@@ -184,6 +184,14 @@ static Val splat(Builder *x, const LExpr *e) {
     return LLVMBuildShuffleVector(x->b, one, LLVMGetPoison(t), mask, "");
 }
 
+static Val zip(Builder *x, const LExpr *e) {
+    Val lane[MAX_LANES];
+    CHECK(e->lanes <= MAX_LANES);
+    for (uint32_t l = 0; l < e->lanes; l++)
+        lane[l] = lb_number(x->i32, (l % 2 ? e->lanes : 0) + (e->i ? e->lanes / 2 : 0) + l / 2);
+    return LLVMBuildShuffleVector(x->b, expr(x, e->a), expr(x, e->b), LLVMConstVector(lane, e->lanes), "");
+}
+
 static Val element(Builder *x, const LBuf *b, const LExpr *index) {
     Val at[] = {expr(x, index)};
     return LLVMBuildInBoundsGEP2(x->b, lb_scalar(x, b->dtype), x->buf[b->id], at, 1, "");
@@ -205,6 +213,8 @@ static Val expr(Builder *x, const LExpr *e) {
         return LLVMBuildLoad2(x->b, lanes_of(x, e->type, e->lanes), x->var[e->var], "");
     case LE_SPLAT:
         return splat(x, e);
+    case LE_ZIP:
+        return zip(x, e);
     case LE_DIM:
         return lb_size(x, e->dim);
     case LE_OP:
