@@ -298,6 +298,12 @@ uint32_t ls_let(LoopKernel *k, LBlock *b, DType t, const LExpr *a, const char *h
     return s->var;
 }
 
+void ls_bind(LoopKernel *k, LBlock *b, uint32_t var, const LExpr *a) {
+    LStmt *s = stmt(k, b, LS_LET);
+    s->var = var;
+    s->a = a;
+}
+
 void ls_set(LoopKernel *k, LBlock *b, uint32_t var, const LExpr *a) {
     LStmt *s = stmt(k, b, LS_SET);
     s->var = var;
@@ -406,7 +412,7 @@ static void prune(LBlock *b, bool *read) {
 }
 
 /* Notes of a phase that does nothing stand in the next one. */
-static void join_phases(LBlock *b) {
+static void join_notes(LBlock *b) {
     for (LStmt **at = &b->first; *at;) {
         LStmt *s = *at, *last = s->body.first;
         while (last && last->kind == LS_NOTE && last->next) last = last->next;
@@ -423,7 +429,9 @@ static void join_phases(LBlock *b) {
 
 void loop_finish(LoopKernel *k) {
     prune(&k->body, arena_array(k->arena, k->var.count + 1, sizeof(bool)));
-    join_phases(&k->body);
+    join_notes(&k->body);
+    loop_join_phases(k);
+    prune(&k->body, arena_array(k->arena, k->var.count + 1, sizeof(bool)));
     for (size_t i = 0; i < k->buf.count; i++)
         if (k->buf.item[i]->own) k->buf.item[i]->offset += k->scratch;
     k->scratch += k->own_end;

@@ -236,6 +236,7 @@ LStmt *ls_for(LoopKernel *k, LBlock *b, const LExpr *extent, const char *hint);
 LStmt *ls_lanes(LoopKernel *k, LBlock *b, const LExpr *extent, const char *hint);
 LStmt *ls_parallel(LoopKernel *k, LBlock *b, const LExpr *extent, const char *hint);
 uint32_t ls_let(LoopKernel *k, LBlock *b, DType t, const LExpr *a, const char *hint);
+void ls_bind(LoopKernel *k, LBlock *b, uint32_t var, const LExpr *a); /* LET of a variable that is there */
 void ls_set(LoopKernel *k, LBlock *b, uint32_t var, const LExpr *a);
 void ls_store(LoopKernel *k, LBlock *b, const LBuf *buf, const LExpr *index, const LExpr *a);
 LStmt *ls_if(LoopKernel *k, LBlock *b, const LExpr *cond);
@@ -256,6 +257,8 @@ LBuf *loop_own_scratch(LoopKernel *k, DType t, int64_t bytes, Str hint);
 /* Takes away the variables that nothing reads, joins phases that do nothing to others, and places blocks' own scratch;
  * after it nothing may be added. */
 void loop_finish(LoopKernel *k);
+/* Phases that need not wait for each other become one (loop_phases.c). */
+void loop_join_phases(LoopKernel *k);
 
 /* Whether kernels by rows do the same for each, whatever number of rows they have (loop_same.c). */
 bool loop_same_rows(const LoopKernel *a, const LoopKernel *b);

@@ -372,36 +372,177 @@ bool lower_rms(Lower *l, const Node *n, const View *to) {
 
 /* ---- argmax, top_k_mask, cumsum ------------------------------------------------------------------------ */
 
-bool lower_argmax(Lower *l, const Node *n, const View *to) {
-    ValueId x = n->in[0];
+typedef struct Best {
+    ValueId x;
+    int axis;
+    DType type;
+    bool last; /* of equal ones; else the first */
+    const LExpr *idx[MOEC_MAX_RANK], *out[MOEC_MAX_RANK]; /* of x but for the axis, and of the result */
+} Best;
+
+/* An element and its place. */
+typedef struct Found {
+    const LExpr *value, *at;
+} Found;
+
+static const LExpr *either(Lower *l, LOp op, const LExpr *a, const LExpr *b) {
+    return le_op2(l->k, op, DT_BOOL, a, b);
+}
+
+/* x is the larger one, NaN larger than all numbers. */
+static const LExpr *is_larger(Lower *l, DType t, const LExpr *x, const LExpr *than) {
+    const LExpr *larger = either(l, LO_GT, x, than);
+    if (!dtype_is_float(t))
+        return larger;
+    const LExpr *number = le_op1(l->k, LO_NOT, DT_BOOL, le_op1(l->k, LO_ISNAN, DT_BOOL, than));
+    return either(l, LO_OR, larger, either(l, LO_AND, le_op1(l->k, LO_ISNAN, DT_BOOL, x), number));
+}
+
+/* x is to be found rather than `than`, wherever each stands. */
+static const LExpr *is_better(Lower *l, const Best *b, const Found *x, const Found *than) {
+    const LExpr *no = either(l, LO_OR, is_larger(l, b->type, x->value, than->value), is_larger(l, b->type, than->value, x->value));
+    const LExpr *tie = either(l, LO_AND, le_op1(l->k, LO_NOT, DT_BOOL, no), either(l, b->last ? LO_GT : LO_LT, x->at, than->at));
+    return either(l, LO_OR, is_larger(l, b->type, x->value, than->value), tie);
+}
+
+/* The better one of what is there and of `count` others, which are found one after the other. */
+typedef Found Candidate(Lower *l, void *ctx, const LExpr *i);
+
+static Found choose(Lower *l, const Best *b, Found first, const LExpr *count, Candidate *candidate, void *ctx) {
     LoopKernel *k = l->k;
-    DType t = l->f->value[x].type.dtype;
-    const LExpr *idx[MOEC_MAX_RANK], *out[MOEC_MAX_RANK];
-    int axis = collapsed_axis(l, x, node_int(n, AT_axis, 0)), o = 0;
-    LBlock *back = loops_but(l, x, axis, idx);
-    for (int a = 0; a < lower_rank(l, x); a++)
-        if (a != axis) out[o++] = idx[a];
-        else if (node_int(n, AT_keep, 0)) out[o++] = le_int(k, 0);
-    idx[axis] = le_int(k, 0);
-    uint32_t best = ls_let(k, l->block, t, lower_pull(l, x, idx), "best");
-    uint32_t at = ls_let(k, l->block, DT_I64, le_int(k, 0), "at");
-    LStmt *s = ls_for(k, l->block, lower_extent(l, x, axis), "j");
-    LBlock *row = l->block;
+    uint32_t value = ls_let(k, l->block, b->type, first.value, "best"), at = ls_let(k, l->block, DT_I64, first.at, "at");
+    const Found best = {le_var(k, value), le_var(k, at)};
+    LBlock *back = l->block;
+    LStmt *s = ls_for(k, back, count, "j");
     l->block = &s->body;
-    idx[axis] = le_var(k, s->var);
-    const LExpr *e = le_var(k, ls_let(k, l->block, t, lower_pull(l, x, idx), "x"));
-    LOp than = node_int(n, AT_last, 0) ? LO_GE : LO_GT;
-    const LExpr *better = le_op2(k, than, DT_BOOL, e, le_var(k, best));
-    if (dtype_is_float(t)) {
-        const LExpr *nan = le_op1(k, LO_ISNAN, DT_BOOL, e);
-        if (!node_int(n, AT_last, 0)) nan = le_op2(k, LO_AND, DT_BOOL, nan, le_op1(k, LO_NOT, DT_BOOL, le_op1(k, LO_ISNAN, DT_BOOL, le_var(k, best))));
-        better = le_op2(k, LO_OR, DT_BOOL, better, nan);
-    }
-    LStmt *i = ls_if(k, l->block, better);
-    ls_set(k, &i->body, best, e);
-    ls_set(k, &i->body, at, le_var(k, s->var));
-    l->block = row;
-    ls_store(k, l->block, to->buf, view_index(l, to, out), le_var(k, at));
+    Found x = candidate(l, ctx, le_var(k, s->var));
+    x.value = le_var(k, ls_let(k, l->block, b->type, x.value, "x"));
+    LStmt *yes = ls_if(k, l->block, is_better(l, b, &x, &best));
+    ls_set(k, &yes->body, value, x.value);
+    ls_set(k, &yes->body, at, x.at);
+    l->block = back;
+    return best;
+}
+
+static Found element_of(Lower *l, void *ctx, const LExpr *j) {
+    Best *b = ctx;
+    b->idx[b->axis] = j;
+    return (Found){lower_pull(l, b->x, b->idx), j};
+}
+
+/* The best of each of LANES lanes so far: of the elements 16 i + l from `first` on, and i. */
+typedef struct BestLanes {
+    Best *b;
+    const LBuf *value, *step;
+    const LExpr *first;
+} BestLanes;
+
+static Found best_of_lane(Lower *l, void *ctx, const LExpr *lane) {
+    const BestLanes *x = ctx;
+    LoopKernel *k = l->k;
+    const LExpr *step = le_cast(k, DT_I64, le_load(k, x->step, lane));
+    return (Found){le_load(k, x->value, lane), li_add(k, li_add(k, li_mul(k, step, le_int(k, LANES)), lane), x->first)};
+}
+
+/* `lanes` lanes at step i. */
+static void update_lanes(Lower *l, const BestLanes *x, const LExpr *i, const LExpr *lanes) {
+    LoopKernel *k = l->k;
+    LBlock *back = l->block;
+    LStmt *s = ls_lanes(k, back, lanes, "l");
+    l->block = &s->body;
+    const LExpr *lane = le_var(k, s->var), *j = li_add(k, li_add(k, li_mul(k, i, le_int(k, LANES)), lane), x->first);
+    const LExpr *e = le_var(k, ls_let(k, l->block, x->b->type, element_of(l, x->b, j).value, "x"));
+    const LExpr *best = le_var(k, ls_let(k, l->block, x->b->type, le_load(k, x->value, lane), "was"));
+    const LExpr *step = le_var(k, ls_let(k, l->block, DT_I32, le_load(k, x->step, lane), "at"));
+    const LExpr *yes = x->b->last ? le_op1(k, LO_NOT, DT_BOOL, is_larger(l, x->b->type, best, e)) : is_larger(l, x->b->type, e, best);
+    ls_store(k, l->block, x->value, lane, le_select(k, yes, e, best));
+    ls_store(k, l->block, x->step, lane, le_select(k, yes, le_cast(k, DT_I32, i), step));
+    l->block = back;
+}
+
+/* The best of `count` elements from `first` on: at least LANES of them. */
+static Found best_by_lanes(Lower *l, Best *b, const LExpr *first, const LExpr *count) {
+    LoopKernel *k = l->k;
+    LBlock *back = l->block;
+    LBuf *value = loop_buf(k, LB_LOCAL, b->type, str_c("best")), *step = loop_buf(k, LB_LOCAL, DT_I32, str_c("step"));
+    value->count = step->count = LANES;
+    BestLanes x = {b, value, step, first};
+    LStmt *s = ls_lanes(k, back, le_int(k, LANES), "l");
+    l->block = &s->body;
+    ls_store(k, l->block, value, le_var(k, s->var), element_of(l, b, li_add(k, first, le_var(k, s->var))).value);
+    s = ls_lanes(k, back, le_int(k, LANES), "l");
+    ls_store(k, &s->body, step, le_var(k, s->var), le_int(k, 0));
+    s = ls_for(k, back, li_div(k, count, le_int(k, LANES)), "v");
+    l->block = &s->body;
+    update_lanes(l, &x, le_var(k, s->var), le_int(k, LANES));
+    l->block = back;
+    if (!le_is_int(li_mod(k, count, le_int(k, LANES)), 0))
+        update_lanes(l, &x, li_div(k, count, le_int(k, LANES)), li_mod(k, count, le_int(k, LANES)));
+    return choose(l, b, best_of_lane(l, &x, le_int(k, 0)), le_int(k, LANES), best_of_lane, &x);
+}
+
+/* Where the best of each part of a row is. */
+typedef struct BestParts {
+    const LBuf *value, *at;
+    const LExpr *row;
+} BestParts;
+
+enum { PARTS = 16, LONG = 4096 };
+
+static Found best_of_part(Lower *l, void *ctx, const LExpr *part) {
+    const BestParts *x = ctx;
+    const LExpr *i = li_add(l->k, li_mul(l->k, x->row, le_int(l->k, PARTS)), part);
+    return (Found){le_load(l->k, x->value, i), le_load(l->k, x->at, i)};
+}
+
+/* Long rows of a kernel by rows: their parts are blocks, all of the same length; the last one begins where that fits. */
+static bool argmax_of_parts(Lower *l, Best *b, int64_t n, const View *to) {
+    LoopKernel *k = l->k;
+    int64_t part = (n + PARTS * LANES - 1) / (PARTS * LANES) * LANES;
+    BestParts x = {loop_scratch(k, b->type, PARTS * l->tile_max * (int64_t)dtype_bytes(b->type), str_c("best")),
+                   loop_scratch(k, DT_I64, PARTS * l->tile_max * 8, str_c("at")), NULL};
+    if (!x.value || !x.at)
+        return false;
+    const LExpr *block;
+    l->block = &lower_blocks(l, le_int(k, (n + part - 1) / part), &block)->body;
+    LStmt *m = ls_for(k, l->block, l->tile, "m");
+    l->block = &m->body;
+    b->idx[0] = le_var(k, m->var);
+    const LExpr *first = li_min(k, li_mul(k, block, le_int(k, part)), le_int(k, n - part));
+    first = le_var(k, ls_let(k, l->block, DT_I64, first, "first"));
+    Found best = best_by_lanes(l, b, first, le_int(k, part));
+    const LExpr *i = li_add(k, li_mul(k, b->idx[0], le_int(k, PARTS)), block);
+    ls_store(k, l->block, x.value, i, best.value);
+    ls_store(k, l->block, x.at, i, best.at);
+    l->block = lower_serial(l);
+    m = ls_for(k, l->block, l->tile, "m");
+    l->block = &m->body;
+    x.row = b->out[0] = le_var(k, m->var);
+    best = choose(l, b, best_of_part(l, &x, le_int(k, 0)), le_int(k, (n + part - 1) / part), best_of_part, &x);
+    b->out[1] = le_int(k, 0);
+    ls_store(k, l->block, to->buf, view_index(l, to, b->out), best.at);
+    l->block = lower_serial(l);
+    return true;
+}
+
+bool lower_argmax(Lower *l, const Node *n, const View *to) {
+    LoopKernel *k = l->k;
+    Best b = {.x = n->in[0], .type = l->f->value[n->in[0]].type.dtype, .last = node_int(n, AT_last, 0)};
+    b.axis = collapsed_axis(l, b.x, node_int(n, AT_axis, 0));
+    const LExpr *extent = lower_extent(l, b.x, b.axis);
+    View stored;
+    bool rows = l->n_row && l->row[b.x] && lower_rank(l, b.x) == 2 && b.axis == 1 && l->block == lower_serial(l);
+    if (rows && extent->kind == LE_INT && extent->i >= LONG && lower_view(l, b.x, &stored))
+        return argmax_of_parts(l, &b, extent->i, to);
+    LBlock *back = loops_but(l, b.x, b.axis, b.idx);
+    int o = 0;
+    for (int a = 0; a < lower_rank(l, b.x); a++)
+        if (a != b.axis) b.out[o++] = b.idx[a];
+        else if (node_int(n, AT_keep, 0)) b.out[o++] = le_int(k, 0);
+    Found best = extent->kind == LE_INT && extent->i >= LANES
+                     ? best_by_lanes(l, &b, le_int(k, 0), extent)
+                     : choose(l, &b, element_of(l, &b, le_int(k, 0)), extent, element_of, &b);
+    ls_store(k, l->block, to->buf, view_index(l, to, b.out), best.at);
     l->block = back;
     return true;
 }

@@ -1,6 +1,6 @@
 /* Loop IR as C99. A translation only: every decision has been made. No byte of a model file reaches the text but
  * through c_comment and c_string, or as a word of [a-z0-9_] with a number behind it. */
-#include "print_c.h"
+#include "print_c_impl.h"
 
 #include <ctype.h>
 #include <inttypes.h>
@@ -75,316 +75,8 @@ void c_print_lines(const Text *text, const LineMarks *marks, const char *ir_file
     }
 }
 
-typedef struct CPrinter {
-    const LoopKernel *k;
-    Text *out;
-    SymbolNames *names;
-    LineMarks *marks;
-    bool *declared; /* local arrays, by buffer id */
-    int depth;
-    bool vectors;   /* of the compiler; else several lanes are an array */
-    bool lane;      /* an expression of several lanes is printed for lane l */
-} CPrinter;
-
 static void line(CPrinter *p) {
     text_printf(p->out, "%*s", p->depth * 4, "");
-}
-
-/* The hint's words when it is made of [a-z0-9_], without a number at its end. */
-static Str clean_hint(Str h) {
-    for (size_t i = 0; i < h.n; i++)
-        if (!islower((unsigned char)h.p[i]) && (i == 0 || (!isdigit((unsigned char)h.p[i]) && h.p[i] != '_'))) return (Str){NULL, 0};
-    while (h.n && (isdigit((unsigned char)h.p[h.n - 1]) || h.p[h.n - 1] == '_')) h.n--;
-    return h.n < 32 ? h : (Str){NULL, 0};
-}
-
-/* Buffers are NAME_3, variables name3: they never meet. */
-static void buf_name(CPrinter *p, const LBuf *b) {
-    static const char *const kind[] = {[LB_ARG] = "x", [LB_SCRATCH] = "t", [LB_LOCAL] = "acc", [LB_TABLE] = "table"};
-    Str h = clean_hint(b->hint);
-    if (b->kind == LB_ARG && b->written) h = str_c("y");
-    if (!h.n) h = str_c(kind[b->kind]);
-    text_printf(p->out, "%.*s_%u", (int)h.n, h.p, b->id);
-}
-
-static void var_name(CPrinter *p, uint32_t v) {
-    Str h = p->k->var.item[v].hint;
-    bool digit = h.n && isdigit((unsigned char)h.p[h.n - 1]);
-    text_printf(p->out, "%.*s%s%u", (int)h.n, h.p, digit ? "_" : "", v);
-}
-
-/* ---- expressions --------------------------------------------------------------------------------- */
-
-/* What C has an operator for; everything else is a call. */
-typedef struct OpText {
-    const char *infix;     /* for floats; for bool where `boolean` */
-    bool compare, boolean; /* a result of another type than its operands'; of truth values */
-} OpText;
-
-static const OpText op_text[LO_COUNT] = {
-    [LO_ADD] = {"+", 0, 0}, [LO_SUB] = {"-", 0, 0}, [LO_MUL] = {"*", 0, 0}, [LO_DIV] = {"/", 0, 0},
-    [LO_EQ] = {"==", 1, 0}, [LO_NE] = {"!=", 1, 0}, [LO_LT] = {"<", 1, 0},  [LO_LE] = {"<=", 1, 0},
-    [LO_GT] = {">", 1, 0},  [LO_GE] = {">=", 1, 0}, [LO_AND] = {"&", 0, 1}, [LO_OR] = {"|", 0, 1},
-    [LO_XOR] = {"^", 0, 1}, [LO_NOT] = {"!", 0, 1}, [LO_ISINF] = {NULL, 1, 0}, [LO_ISNAN] = {NULL, 1, 0},
-};
-
-/* How tightly an expression binds as it will be printed. Operands of & | ^ are always bracketed unless atoms: compilers
- * warn otherwise, and rightly. */
-enum { BIND_ANY, BIND_BITS, BIND_COMPARE, BIND_SUM, BIND_PRODUCT, BIND_UNARY, BIND_ATOM };
-
-static int op_binding(LOp op) {
-    switch (op) {
-    case LO_ADD:
-    case LO_SUB: return BIND_SUM;
-    case LO_MUL:
-    case LO_DIV:
-    case LO_MOD: return BIND_PRODUCT;
-    case LO_AND:
-    case LO_OR:
-    case LO_XOR: return BIND_BITS;
-    default: return BIND_COMPARE;
-    }
-}
-
-static bool is_infix(const LExpr *e) {
-    const OpText *o = &op_text[e->op];
-    return o->infix && e->op != LO_NOT && (o->compare || o->boolean || dtype_is_float(e->type));
-}
-
-static int binding(const CPrinter *p, const LExpr *e) {
-    switch (e->kind) {
-    case LE_OP:
-        if (loop_op_of_words(e->op)) return BIND_ATOM;
-        return is_infix(e) ? op_binding(e->op) : e->op == LO_NOT ? BIND_COMPARE : e->op == LO_NEG || !dtype_is_float(e->type) ? BIND_UNARY : BIND_ATOM;
-    case LE_INDEX: return e->op == LO_MIN || e->op == LO_MAX ? BIND_ATOM : op_binding(e->op);
-    case LE_SELECT: return BIND_ATOM;
-    case LE_DIM: {
-        uint32_t sym;
-        return dim_as_sym(p->k->m->dims, e->dim, &sym) ? BIND_ATOM : BIND_SUM;
-    }
-    case LE_CAST:
-        if (e->lanes > 1 && !p->lane) return BIND_ATOM;
-        return e->type == DT_BOOL ? BIND_COMPARE : BIND_UNARY;
-    default: return BIND_ATOM;
-    }
-}
-
-static void print_expr(CPrinter *p, const LExpr *e);
-static void print_element(CPrinter *p, const LBuf *b, const LExpr *index, const LExpr *e);
-
-/* e as an operand that must bind at least as tightly as `least`. */
-static void print_operand(CPrinter *p, const LExpr *e, int least) {
-    bool bracket = binding(p, e) < least;
-    if (bracket) text_add(p->out, "(", 1);
-    print_expr(p, e);
-    if (bracket) text_add(p->out, ")", 1);
-}
-
-static void print_int(Text *out, int64_t v) {
-    if (v == INT64_MIN) text_printf(out, "(-INT64_C(9223372036854775807) - 1)");
-    else if (v > INT32_MAX || v < INT32_MIN) text_printf(out, v < 0 ? "(-INT64_C(%" PRId64 "))" : "INT64_C(%" PRId64 ")", v < 0 ? -v : v);
-    else text_printf(out, v < 0 ? "(%" PRId64 ")" : "%" PRId64, v);
-}
-
-static void print_float(Text *out, DType t, double v) {
-    const char *suffix = t == DT_F64 ? "" : "f";
-    if (isnan(v)) text_printf(out, "NAN");
-    else if (isinf(v)) text_printf(out, v < 0 ? "(-INFINITY)" : "INFINITY");
-    else if (v == floor(v) && fabs(v) < 1e6 && !(v == 0 && signbit(v))) text_printf(out, v < 0 ? "(%d.0%s)" : "%d.0%s", (int)v, suffix);
-    else text_printf(out, v < 0 || signbit(v) ? "(%a%s)" : "%a%s", v, suffix);
-}
-
-/* The type of several lanes: float elements side by side anywhere in memory. */
-static void vector_type(CPrinter *p, const LExpr *e) {
-    text_printf(p->out, "moec_%sx%u", dtype_name(e->type), e->lanes);
-}
-
-static void print_splat(CPrinter *p, const LExpr *e) {
-    if (p->lane) print_expr(p, e->a);
-    else if (e->a->kind == LE_FLOAT && e->a->f == 0) {
-        text_add(p->out, "(", 1);
-        vector_type(p, e);
-        text_printf(p->out, "){0}");
-    } else { /* a scalar becomes a vector where it meets one */
-        text_add(p->out, "(", 1);
-        print_operand(p, e->a, BIND_SUM);
-        text_printf(p->out, " + (");
-        vector_type(p, e);
-        text_printf(p->out, "){0})");
-    }
-}
-
-static void print_zip(CPrinter *p, const LExpr *e) {
-    CHECK(!p->lane);
-    text_printf(p->out, "MOEC_SHUFFLE(%u, ", e->lanes);
-    print_expr(p, e->a);
-    text_printf(p->out, ", ");
-    print_expr(p, e->b);
-    for (uint32_t l = 0; l < e->lanes; l++)
-        text_printf(p->out, ", %u", (l % 2 ? e->lanes : 0) + (e->i ? e->lanes / 2 : 0) + l / 2);
-    text_add(p->out, ")", 1);
-}
-
-/* A splat as an operand beside a vector. */
-static const LExpr *beside_vector(const LExpr *e, const LExpr *other) {
-    return e->kind == LE_SPLAT && other->kind != LE_SPLAT ? e->a : e;
-}
-
-static void print_infix(CPrinter *p, LOp op, const char *text, const LExpr *a, const LExpr *b) {
-    int own = op_binding(op);
-    print_operand(p, a, own == BIND_BITS ? BIND_UNARY : own == BIND_COMPARE ? BIND_SUM : own);
-    text_printf(p->out, " %s ", text);
-    bool associative = op == LO_ADD && b->kind == LE_INDEX; /* index sums do not overflow */
-    print_operand(p, b, own == BIND_BITS ? BIND_UNARY : associative ? own : own + 1);
-}
-
-static void print_call(CPrinter *p, const char *name, const char *type, const LExpr *a, const LExpr *b) {
-    text_printf(p->out, "moec_%s_%s(", name, type);
-    print_expr(p, a);
-    if (b) {
-        text_add(p->out, ", ", 2);
-        print_expr(p, b);
-    }
-    text_add(p->out, ")", 1);
-}
-
-/* Of vectors these have functions of their own. */
-static void print_words_op(CPrinter *p, const LExpr *e) {
-    text_printf(p->out, "moec_%s_%s", loop_op_name[e->op], dtype_name(e->type));
-    if (e->lanes > 1 && !p->lane) text_printf(p->out, "x%u", e->lanes);
-    text_add(p->out, "(", 1);
-    print_expr(p, e->a);
-    text_add(p->out, ", ", 2);
-    print_expr(p, e->b);
-    if (e->c) {
-        text_add(p->out, ", ", 2);
-        print_expr(p, e->c);
-    }
-    text_add(p->out, ")", 1);
-}
-
-static void print_op(CPrinter *p, const LExpr *e) {
-    const OpText *o = &op_text[e->op];
-    DType t = o->compare ? e->a->type : e->type;
-    if (loop_op_of_words(e->op))
-        print_words_op(p, e);
-    else if (e->op == LO_ISNAN || e->op == LO_ISINF) {
-        text_printf(p->out, "(%s(", e->op == LO_ISNAN ? "isnan" : "isinf");
-        print_expr(p, e->a);
-        text_printf(p->out, ") != 0)");
-    } else if (e->op == LO_NOT || (e->op == LO_NEG && dtype_is_float(t))) {
-        text_add(p->out, e->op == LO_NOT ? "!" : "-", 1);
-        print_operand(p, e->a, BIND_ATOM);
-    } else if (is_infix(e))
-        print_infix(p, e->op, o->infix, beside_vector(e->a, e->b), beside_vector(e->b, e->a));
-    else if (dtype_is_float(t))
-        print_call(p, loop_op_name[e->op], dtype_name(t), e->a, e->b);
-    else {
-        if (t != DT_I64) text_printf(p->out, "(%s)", c_type(t));
-        print_call(p, loop_op_name[e->op], "i64", e->a, e->b);
-    }
-}
-
-static void print_index(CPrinter *p, const LExpr *e) {
-    static const struct {
-        LOp op;
-        const char *text;
-    } infix[] = {{LO_ADD, "+"}, {LO_SUB, "-"}, {LO_MUL, "*"}, {LO_DIV, "/"}, {LO_MOD, "%"}};
-    for (size_t i = 0; i < sizeof infix / sizeof *infix; i++)
-        if (infix[i].op == e->op) {
-            print_infix(p, e->op, infix[i].text, e->a, e->b);
-            return;
-        }
-    print_call(p, e->op == LO_MIN ? "min" : "max", "i64", e->a, e->b);
-}
-
-/* Ranges that floats saturate to. */
-static const char *const int_range[DT_COUNT] = {
-    [DT_U8] = "0, 255", [DT_I8] = "-128, 127", [DT_U16] = "0, 65535", [DT_I16] = "-32768, 32767",
-    [DT_I32] = "-INT64_C(2147483648), 2147483647",
-};
-
-static void print_widened(CPrinter *p, const LExpr *e, int least) {
-    if (e->type != DT_F16) {
-        print_operand(p, e, least);
-        return;
-    }
-    text_printf(p->out, "moec_f32_from_f16(");
-    print_expr(p, e);
-    text_add(p->out, ")", 1);
-}
-
-static void print_cast(CPrinter *p, const LExpr *e) {
-    DType from = e->a->type, to = e->type;
-    bool truncates = dtype_is_float(from) && !dtype_is_float(to);
-    if (e->lanes > 1 && !p->lane) {
-        text_printf(p->out, "__builtin_convertvector(");
-        print_expr(p, e->a);
-        text_add(p->out, ", ", 2);
-        vector_type(p, e);
-        text_add(p->out, ")", 1);
-    } else if (to == DT_F16) {
-        text_printf(p->out, "moec_f16_from_f32((float)");
-        print_operand(p, e->a, BIND_UNARY);
-        text_add(p->out, ")", 1);
-    } else if (to == DT_BOOL) {
-        print_widened(p, e->a, BIND_SUM);
-        text_printf(p->out, " != 0");
-    } else if (truncates) {
-        if (to != DT_I64) text_printf(p->out, "(%s)moec_clamp_i64(", c_type(to));
-        text_printf(p->out, "moec_i64_from_f64(");
-        print_widened(p, e->a, BIND_ANY);
-        text_add(p->out, ")", 1);
-        if (to != DT_I64) text_printf(p->out, ", %s)", int_range[to]);
-    } else {
-        if (from != DT_F16 || to != DT_F32) text_printf(p->out, "(%s)", c_type(to));
-        print_widened(p, e->a, BIND_UNARY);
-    }
-}
-
-/* The element at an index, or as many from there on as e has lanes. */
-static void print_element(CPrinter *p, const LBuf *b, const LExpr *index, const LExpr *e) {
-    bool vector = e->lanes > 1 && !p->lane;
-    if (vector) {
-        text_printf(p->out, "*(%s", b->written ? "" : "const ");
-        vector_type(p, e);
-        text_printf(p->out, " *)(");
-    }
-    buf_name(p, b);
-    text_printf(p->out, vector ? " + " : "[");
-    print_operand(p, index, e->lanes > 1 ? BIND_SUM : BIND_ANY);
-    if (e->lanes > 1 && p->lane) text_printf(p->out, " + l");
-    text_add(p->out, vector ? ")" : "]", 1);
-}
-
-static void print_expr(CPrinter *p, const LExpr *e) {
-    switch (e->kind) {
-    case LE_INT: print_int(p->out, e->i); break;
-    case LE_FLOAT:
-        if (e->type == DT_F16) text_printf(p->out, "0x%04xu", f16_from_f32((float)e->f));
-        else print_float(p->out, e->type, e->f);
-        break;
-    case LE_VAR:
-        var_name(p, e->var);
-        if (p->lane && e->lanes > 1) text_printf(p->out, "[l]");
-        break;
-    case LE_SPLAT: print_splat(p, e); break;
-    case LE_ZIP: print_zip(p, e); break;
-    case LE_DIM: dim_print_c(p->k->m->dims, e->dim, p->out, c_symbol, p->names); break;
-    case LE_OP: print_op(p, e); break;
-    case LE_INDEX: print_index(p, e); break;
-    case LE_SELECT:
-        text_printf(p->out, "moec_select_%s(", dtype_name(e->type));
-        print_expr(p, e->a);
-        text_printf(p->out, ", ");
-        print_expr(p, e->b);
-        text_printf(p->out, ", ");
-        print_expr(p, e->c);
-        text_printf(p->out, ")");
-        break;
-    case LE_CAST: print_cast(p, e); break;
-    case LE_LOAD: print_element(p, e->buf, e->a, e); break;
-    }
 }
 
 /* ---- statements ------------------------------------------------------------------------------------- */
@@ -394,13 +86,13 @@ static void print_block(CPrinter *p, const LBlock *b);
 static void print_for(CPrinter *p, const LStmt *s) {
     line(p);
     text_printf(p->out, "for (int64_t ");
-    var_name(p, s->var);
+    c_var_name(p, s->var);
     text_printf(p->out, " = 0; ");
-    var_name(p, s->var);
+    c_var_name(p, s->var);
     text_printf(p->out, " < ");
-    print_expr(p, s->extent);
+    c_print_expr(p, s->extent);
     text_printf(p->out, "; ");
-    var_name(p, s->var);
+    c_var_name(p, s->var);
     text_printf(p->out, "++) {\n");
     print_block(p, &s->body);
     c_mark(p->marks, p->out, s->line);
@@ -409,13 +101,13 @@ static void print_for(CPrinter *p, const LStmt *s) {
 }
 
 static void print_matrix(CPrinter *p, const LMatrix *m, bool result) {
-    buf_name(p, m->buf);
+    c_buf_name(p, m->buf);
     if (!le_is_int(m->offset, 0)) {
         text_printf(p->out, " + ");
-        print_expr(p, m->offset);
+        c_print_expr(p, m->offset);
     }
     text_printf(p->out, ", ");
-    print_expr(p, m->ld);
+    c_print_expr(p, m->ld);
     if (!result) text_printf(p->out, ", %d", m->transposed);
     text_printf(p->out, ", ");
 }
@@ -423,11 +115,11 @@ static void print_matrix(CPrinter *p, const LMatrix *m, bool result) {
 static void print_matmul(CPrinter *p, const LStmt *s) {
     line(p);
     text_printf(p->out, "moec_matmul(pool, ");
-    print_expr(p, s->m);
+    c_print_expr(p, s->m);
     text_printf(p->out, ", ");
-    print_expr(p, s->n);
+    c_print_expr(p, s->n);
     text_printf(p->out, ", ");
-    print_expr(p, s->k);
+    c_print_expr(p, s->k);
     text_printf(p->out, ", ");
     print_matrix(p, &s->ma, false);
     print_matrix(p, &s->mb, false);
@@ -443,9 +135,9 @@ static void open_lanes(CPrinter *p, uint32_t lanes) {
 
 static void print_set(CPrinter *p, uint32_t var, const LExpr *a) {
     open_lanes(p, a->lanes);
-    var_name(p, var);
+    c_var_name(p, var);
     text_printf(p->out, p->lane ? "[l] = " : " = ");
-    print_expr(p, a);
+    c_print_expr(p, a);
     text_printf(p->out, ";\n");
     p->lane = false;
 }
@@ -453,11 +145,11 @@ static void print_set(CPrinter *p, uint32_t var, const LExpr *a) {
 static void print_let(CPrinter *p, const LStmt *s) {
     bool array = s->a->lanes > 1 && !p->vectors;
     line(p);
-    if (s->a->lanes > 1 && p->vectors) vector_type(p, s->a);
+    if (s->a->lanes > 1 && p->vectors) c_vector_type(p, s->a);
     else text_printf(p->out, "%s", c_type(p->k->var.item[s->var].type));
     text_add(p->out, " ", 1);
     if (array) {
-        var_name(p, s->var);
+        c_var_name(p, s->var);
         text_printf(p->out, "[%u];\n", s->a->lanes);
         line(p);
     }
@@ -470,10 +162,10 @@ static void print_call_of_routine(CPrinter *p, const LStmt *s) {
     for (uint32_t i = 0; i < ls_arguments(s); i++) {
         const LArg *a = &s->arg[i];
         if (i) text_add(p->out, ", ", 2);
-        if (a->buf) buf_name(p, a->buf);
+        if (a->buf) c_buf_name(p, a->buf);
         if (a->buf && le_is_int(a->at, 0)) continue;
         if (a->buf) text_add(p->out, " + ", 3);
-        print_operand(p, a->at, a->buf ? BIND_SUM : BIND_ANY);
+        c_print_operand(p, a->at, a->buf ? BIND_SUM : BIND_ANY);
     }
     text_printf(p->out, ");\n");
 }
@@ -481,23 +173,23 @@ static void print_call_of_routine(CPrinter *p, const LStmt *s) {
 static void print_check(CPrinter *p, const LStmt *s) {
     line(p);
     text_printf(p->out, "int64_t ");
-    var_name(p, s->var);
+    c_var_name(p, s->var);
     text_printf(p->out, " = ");
-    print_expr(p, s->a);
+    c_print_expr(p, s->a);
     text_printf(p->out, ";\n");
     line(p);
     text_printf(p->out, "if (");
-    var_name(p, s->var);
+    c_var_name(p, s->var);
     text_printf(p->out, " < 0 || ");
-    var_name(p, s->var);
+    c_var_name(p, s->var);
     text_printf(p->out, " >= ");
-    print_expr(p, s->extent);
+    c_print_expr(p, s->extent);
     text_printf(p->out, ") {\n");
     line(p);
     text_printf(p->out, "    moec_fault(f);\n");
     line(p);
     text_printf(p->out, "    ");
-    var_name(p, s->var);
+    c_var_name(p, s->var);
     text_printf(p->out, " = 0;\n");
     line(p);
     text_printf(p->out, "}\n");
@@ -508,9 +200,9 @@ static void print_prefetch(CPrinter *p, const LStmt *s) {
     if (!p->vectors) return;
     line(p);
     text_printf(p->out, "__builtin_prefetch(");
-    buf_name(p, s->buf);
+    c_buf_name(p, s->buf);
     text_printf(p->out, " + ");
-    print_operand(p, s->index, BIND_SUM);
+    c_print_operand(p, s->index, BIND_SUM);
     text_printf(p->out, ");\n");
 }
 
@@ -526,9 +218,9 @@ static void print_stmt(CPrinter *p, const LStmt *s) {
     case LS_STORE:
         line(p);
         open_lanes(p, s->a->lanes);
-        print_element(p, s->buf, s->index, s->a);
+        c_print_element(p, s->buf, s->index, s->a);
         text_printf(p->out, " = ");
-        print_expr(p, s->a);
+        c_print_expr(p, s->a);
         text_printf(p->out, ";\n");
         p->lane = false;
         break;
@@ -537,7 +229,7 @@ static void print_stmt(CPrinter *p, const LStmt *s) {
     case LS_IF:
         line(p);
         text_printf(p->out, "if (");
-        print_expr(p, s->a);
+        c_print_expr(p, s->a);
         text_printf(p->out, ") {\n");
         print_block(p, &s->body);
         c_mark(p->marks, p->out, s->line);
@@ -571,7 +263,7 @@ static void declare_local(CPrinter *p, const LStmt *s) {
     c_mark(p->marks, p->out, s->line);
     line(p);
     text_printf(p->out, "%s ", c_type(x->buf->dtype));
-    buf_name(p, x->buf);
+    c_buf_name(p, x->buf);
     text_printf(p->out, "[%" PRId64 "];\n", x->buf->count);
 }
 
@@ -639,7 +331,7 @@ static void print_arg_types(CPrinter *p, const char *separator, const char *end)
     for (uint32_t i = 0; i < k->n_args; i++) {
         const LBuf *b = k->buf.item[i];
         text_printf(p->out, "%s%s%s *", i ? separator : "", b->written ? "" : "const ", c_type(b->dtype));
-        buf_name(p, b);
+        c_buf_name(p, b);
     }
     text_printf(p->out, "%s", end);
 }
@@ -658,9 +350,9 @@ static void print_task_arguments(CPrinter *p, const Used *u) {
         const LBuf *b = k->buf.item[i];
         if (!u->buf[i]) continue;
         text_printf(p->out, "    %s%s *restrict ", b->written ? "" : "const ", c_type(b->dtype));
-        buf_name(p, b);
+        c_buf_name(p, b);
         text_printf(p->out, " = a->");
-        buf_name(p, b);
+        c_buf_name(p, b);
         text_printf(p->out, ";\n");
     }
 }
@@ -682,7 +374,7 @@ static void print_scratch(CPrinter *p, const Used *u, Part part, int64_t stride)
         const LBuf *b = k->buf.item[i];
         if (!u->buf[i] || b->kind != LB_SCRATCH) continue;
         text_printf(p->out, "    %s *restrict ", c_type(b->dtype));
-        buf_name(p, b);
+        c_buf_name(p, b);
         text_printf(p->out, " = (%s *)(void *)(%s + %" PRId64 ");\n", c_type(b->dtype), scratch_of(part, b), b->offset);
     }
 }
@@ -703,19 +395,19 @@ static void print_prologue(CPrinter *p, const Used *u, Part part, int64_t stride
 static void print_table(CPrinter *p, const LBuf *b) {
     text_printf(p->out, "static const %s ", c_type(b->dtype));
     text_printf(p->out, "%.*s_", (int)p->k->name.n, p->k->name.p);
-    buf_name(p, b);
+    c_buf_name(p, b);
     text_printf(p->out, "[%" PRId64 "] = {", b->count);
     for (int64_t i = 0; i < b->count; i++) {
         text_printf(p->out, i % 16 ? ", " : i ? ",\n    " : "\n    ");
         if (b->dtype == DT_F16) text_printf(p->out, "0x%04xu", ((const uint16_t *)b->data->data)[i]);
-        else if (dtype_is_float(b->dtype)) print_float(p->out, b->dtype, tensor_get_f64(b->data, i));
-        else print_int(p->out, tensor_get_i64(b->data, i));
+        else if (dtype_is_float(b->dtype)) c_print_float(p->out, b->dtype, tensor_get_f64(b->data, i));
+        else c_print_int(p->out, tensor_get_i64(b->data, i));
     }
     text_printf(p->out, "\n};\n");
     text_printf(p->out, "#define ");
-    buf_name(p, b);
+    c_buf_name(p, b);
     text_printf(p->out, " %.*s_", (int)p->k->name.n, p->k->name.p);
-    buf_name(p, b);
+    c_buf_name(p, b);
     text_printf(p->out, "\n");
 }
 
@@ -735,12 +427,12 @@ static void print_task(CPrinter *p, const LStmt *par, int64_t stride) {
     print_arg_types(p, ";\n    ", ";\n};\n\n");
     c_mark(p->marks, p->out, k->func_line);
     text_printf(p->out, "static void %.*s_task(void *arg, int64_t ", (int)k->name.n, k->name.p);
-    var_name(p, par->var);
+    c_var_name(p, par->var);
     text_printf(p->out, ", int worker) {\n");
     print_prologue(p, &u, PART_TASK, stride);
     if (!u.var[par->var]) {
         text_printf(p->out, "    (void)");
-        var_name(p, par->var);
+        c_var_name(p, par->var);
         text_printf(p->out, ";\n");
     }
     print_block(p, &par->body);
@@ -754,11 +446,11 @@ static void print_parallel(CPrinter *p, const LStmt *par) {
     const LoopKernel *k = p->k;
     c_mark(p->marks, p->out, par->line);
     text_printf(p->out, "    const int64_t tasks = ");
-    print_expr(p, par->extent);
+    c_print_expr(p, par->extent);
     text_printf(p->out, ";\n    struct %.*s a = {f, tasks == 1 ? f->pool : NULL", (int)k->name.n, k->name.p);
     for (uint32_t i = 0; i < k->n_args; i++) {
         text_printf(p->out, ", ");
-        buf_name(p, k->buf.item[i]);
+        c_buf_name(p, k->buf.item[i]);
     }
     text_printf(p->out, "};\n    if (tasks == 1) %.*s_task(&a, 0, 0);\n    else moec_parallel(f->pool, tasks, %.*s_task, &a);\n",
                 (int)k->name.n, k->name.p, (int)k->name.n, k->name.p);
@@ -796,7 +488,7 @@ static void print_phase(CPrinter *p, const LStmt *s, uint32_t number, int64_t st
                 (int)k->name.n, k->name.p, number, (int)k->name.n, k->name.p);
     for (size_t i = 0; i < 3; i++) {
         text_printf(p->out, ", int64_t ");
-        var_name(p, given[i]);
+        c_var_name(p, given[i]);
     }
     text_printf(p->out, ") {\n");
     print_prologue(p, &u, PART_PHASE, stride);
@@ -804,7 +496,7 @@ static void print_phase(CPrinter *p, const LStmt *s, uint32_t number, int64_t st
     for (size_t i = 0; i < 3; i++) {
         if (u.var[given[i]]) continue;
         text_printf(p->out, ", (void)");
-        var_name(p, given[i]);
+        c_var_name(p, given[i]);
     }
     text_printf(p->out, ";\n");
     print_block(p, &s->body);
@@ -843,7 +535,7 @@ static void print_rows_task(CPrinter *p, int64_t stride) {
             continue;
         }
         text_printf(p->out, "    for (int64_t block = 0; block < ");
-        print_expr(p, s->extent);
+        c_print_expr(p, s->extent);
         text_printf(p->out, "; block++) %s_%u(a, NULL, own, own, row0, rows, block);\n", name, ++number);
     }
     text_printf(p->out, "}\n");
@@ -863,7 +555,7 @@ static void print_few_rows(CPrinter *p, const char *indent) {
             continue;
         }
         text_printf(p->out, "moec_parallel(f->pool, ");
-        print_expr(p, s->extent);
+        c_print_expr(p, s->extent);
         text_printf(p->out, ", %s_%u_block, &a);\n", name, number);
     }
 }
@@ -871,7 +563,7 @@ static void print_few_rows(CPrinter *p, const char *indent) {
 static void print_args(CPrinter *p, const char *end) {
     for (uint32_t i = 0; i < p->k->n_args; i++) {
         text_printf(p->out, ", ");
-        buf_name(p, p->k->buf.item[i]);
+        c_buf_name(p, p->k->buf.item[i]);
     }
     text_printf(p->out, "%s", end);
 }
@@ -886,7 +578,7 @@ static void print_row_symbols(CPrinter *p) {
 static void print_rows_call(CPrinter *p, const LoopKernel *as, const char *prefix) {
     print_row_symbols(p);
     text_printf(p->out, "    %s%s%.*s_any(f, ", prefix ? prefix : "", prefix ? "_" : "", (int)as->name.n, as->name.p);
-    print_expr(p, p->k->rows.all);
+    c_print_expr(p, p->k->rows.all);
     print_args(p, ");\n");
 }
 
@@ -896,7 +588,7 @@ static void print_rows_body(CPrinter *p, bool any) {
     if (!any) print_row_symbols(p);
     text_printf(p->out, "    struct %.*s a = {f, ", (int)k->name.n, k->name.p);
     if (any) text_printf(p->out, "rows");
-    else print_expr(p, k->rows.all);
+    else c_print_expr(p, k->rows.all);
     text_printf(p->out, ", 0");
     print_args(p, "};\n");
     bool many = k->rows.most > k->rows.tile;
@@ -940,7 +632,7 @@ static void print_whole_body(CPrinter *p, bool parallel, int64_t stride) {
     for (uint32_t i = 0; i < k->n_args; i++) {
         if (u.buf[i] || parallel) continue;
         text_printf(p->out, "    (void)");
-        buf_name(p, k->buf.item[i]);
+        c_buf_name(p, k->buf.item[i]);
         text_printf(p->out, ";\n");
     }
     for (const LStmt *s = k->body.first; s; s = s->next) {
@@ -992,7 +684,7 @@ void c_print_kernel(const LoopKernel *k, SymbolNames *names, int64_t scratch_str
         const LBuf *b = k->buf.item[i];
         if (b->kind != LB_TABLE) continue;
         text_printf(out, "#undef ");
-        buf_name(&p, b);
+        c_buf_name(&p, b);
         text_printf(out, "\n");
     }
     text_printf(out, "\n");
@@ -1008,11 +700,11 @@ static void print_routine(const LRoutine *r, const LoopKernel *k, bool vectors, 
     for (uint32_t i = 0; i < k->n_args; i++) {
         const LBuf *b = k->buf.item[i];
         text_printf(out, "%s%s%s *restrict ", i ? ", " : "", b->written ? "" : "const ", c_type(b->dtype));
-        buf_name(&p, b);
+        c_buf_name(&p, b);
     }
     for (uint32_t i = 0; i < k->n_params; i++) {
         text_printf(out, ", int64_t ");
-        var_name(&p, i);
+        c_var_name(&p, i);
     }
     text_printf(out, ") {\n");
     print_block(&p, &k->body);

@@ -199,7 +199,7 @@ static bool infer_panels(Infer *x, DType type, int along) {
     if (width < 1)
         return fail(x, "width is not positive");
     Dim columns = t.dim[t.rank - 1], wide = dim_const(d, width);
-    if (type != t.dtype && t.dtype != DT_F32)
+    if (along > 1 && t.dtype != DT_F32)
         return fail(x, "weights in a format are made of f32");
     t.dtype = type;
     t.dim[t.rank] = wide;

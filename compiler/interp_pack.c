@@ -46,13 +46,29 @@ static Tensor *panels_out(Step *s, DType t, int along) {
 
 /* ---- blocks of numbers ------------------------------------------------------------------------------ */
 
-/* What the weights of a block, n along K and apart by `step`, are multiples of: so that the one of the largest magnitude is the
- * lowest number where it has no counterpart of the other sign, else either end. */
+/* Whether all weights are multiples of `scale`, to rounding. */
+static bool are_multiples(const float *w, int64_t n, int64_t step, float scale) {
+    for (int64_t i = 0; i < n; i++) {
+        float x = w[i * step] / scale;
+        if (!(fabsf(x - nearbyintf(x)) <= 1e-5f * fabsf(x) + 1e-6f))
+            return false;
+    }
+    return true;
+}
+
+/* What the weights of a block, n along K and apart by `step`, are multiples of. Weights that are multiples of one number, as
+ * those of a model that has been quantised before, stay what they are. Else the one of the largest magnitude is the lowest
+ * number where it has no counterpart of the other sign, or either end. */
 static float block_scale(const WeightFormatInfo *f, const float *w, int64_t n, int64_t step) {
     float most = 0;
     for (int64_t i = 0; i < n; i++)
         if (fabsf(w[i * step]) > fabsf(most) || isnan(w[i * step]))
             most = w[i * step];
+    for (int m = -f->lowest; m > 0 && most != 0; m--) {
+        bool fits = m < f->zero || most < 0;
+        if (fits && are_multiples(w, n, step, fabsf(most) / (float)m))
+            return fabsf(most) / (float)m;
+    }
     return (f->lowest == 1 - f->zero ? fabsf(most) : -most) / (float)-f->lowest;
 }
 

@@ -119,9 +119,9 @@ static bool row_takes(Outline *x, Group *g, uint32_t index, const Node *n) {
         if (n->in[i] != NONE) note_operand(x, g, index, n->in[i]);
     for (uint32_t i = 0; i < n->n_in; i++)
         if (n->in[i] != NONE && !views_local(x, g, n->in[i])) return false;
-    if (x->is_output[n->out] && x->uses[n->out] == 1 && x->uses[n->in[0]] == 1 && value_node(x->f, n->in[0]) &&
-        rows_scatters(&g->rows, n))
-        return true;
+    if (n->op == OP_transpose && x->is_output[n->out] && x->uses[n->out] == 1 && x->uses[n->in[0]] == 1 &&
+        value_node(x->f, n->in[0]) && rows_scatters(&g->rows, n))
+        return true; /* as rows_output has it */
     bool local = rows_node(&g->rows, n);
     x->why = local ? "its value is the same for all rows" : g->rows.why;
     return local && g->rows.row[n->out];

@@ -25,6 +25,11 @@ for dims in "--dim B=1 --dim P=0 --dim S=1" "--dim B=3 --dim P=200 --dim S=145";
     # shellcheck disable=SC2086
     both "attention of heads that lie apart, $dims" "$root/tests/ir/attention_heads.ir" --passes=fuse,plan $dims
 done
+for dims in "--dim B=1 --dim S=1" "--dim B=3 --dim S=70"; do
+    # shellcheck disable=SC2086
+    both "rows that leave head by head, $dims" "$root/tests/ir/scatter.ir" --passes=fold,cse,fuse,pack,plan $dims
+done
+both "the largest of long rows" "$root/tests/ir/argmax.ir" --passes=fuse,plan --dim B=3
 both gradients "$root/tests/ir/gradients.ir" --passes=$all --dim B=5 --dim T=70
 both "gradients of one token" "$root/tests/ir/gradients.ir" --passes=$all --dim B=1 --dim T=1
 both "gradients of many tokens" "$root/tests/ir/gradients.ir" --passes=$all --dim B=8 --dim T=300

@@ -245,7 +245,7 @@ bool lb_open_machine(Builder *x) {
     x->machine = make_machine(&t);
     if (x->machine)
         x->vectors = find_vectors(x);
-    if (x->machine && uses_dots(x->p))
+    if (x->machine && x->p && uses_dots(x->p))
         find_dots(x);
     return x->machine != NULL || diag_error(x->d, DIAG_USAGE_VALUE, NULL, "--target: LLVM makes no code for '%s'",
                                             diag_show(x->d, str_c(t.triple)));

@@ -4,6 +4,13 @@
 
 #include "native.h"
 
+/* What formats of weights cost, over all cases: largest |difference| / |reference| and difference of logits, and difference of
+ * losses, alone and relative; greedy tokens that differ, of all. */
+typedef struct VerifyCost {
+    double logits, logits_max, loss, loss_relative;
+    int64_t tokens_wrong, tokens;
+} VerifyCost;
+
 typedef struct Verify {
     const Options *o;
     Native n;
@@ -12,6 +19,8 @@ typedef struct Verify {
     const char *dir;
     double tolerance, worst;
     int compared, failed, skipped;
+    bool told; /* differences are told, not judged: weights are in a format, and nobody gave a tolerance */
+    VerifyCost cost;
     int64_t *sym;
 } Verify;
 

@@ -26,7 +26,8 @@ static bool verifies(const char *node) {
     text_printf(&text,
                 "sym N = 1..8\n"
                 "func @f entry (%%v : f32[4], %%a : f32[4,33], %%b : f32[2,4,N], %%p : f32[2,4,32], "
-                "%%s : f32[N,4,8], %%r : f32[2,2,3,4,16]) {\n  %s\n  return %%y \"y\"\n}\n",
+                "%%s : f32[N,4,8], %%r : f32[2,2,3,4,16], %%t : f32[72,33], %%w : i32[2,18,32], %%h : i32[2,9,32], "
+                "%%d : i32[2,36,32], %%c : f32[2,2,32], %%e : f32[2,3,32]) {\n  %s\n  return %%y \"y\"\n}\n",
                 node);
     text_add(&text, "", 1);
     Module *m = parse(text.p, d);
@@ -49,6 +50,15 @@ static void types(void **state) {
         "%y = unpack %s : f32[4,8*N]",
         "%y = unpack %s : f32[4,8*N - 7]",
         "%y = unpack %r : f32[2,2,4,48]",
+        "%y = pack %t {width = 32, format = \"bf16\"} : i32[2,36,32]",
+        "%y = pack %t {width = 32, format = \"int8\"} : i32[2,18,32]",
+        "%y = pack %t {width = 32, format = \"int4\"} : i32[2,9,32]",
+        "%y = pack_scales %t {width = 32, format = \"int8\"} : f32[2,2,32]",
+        "%y = pack_scales %t {width = 32, format = \"int4\"} : f32[2,3,32]",
+        "%y = unpack %d {format = \"bf16\"} : f32[72,33]",
+        "%y = unpack %w, %c {format = \"int8\"} : f32[72,33]",
+        "%y = unpack %h, %e {format = \"int4\"} : f32[72,33]",
+        "%y = quantize %t {format = \"int8\"} : f32[72,33]",
     };
     static const char *const wrong[] = {
         "%y = pack %v {width = 2} : f32[2,2]",
@@ -66,6 +76,14 @@ static void types(void **state) {
         "%y = unpack %s : f32[4,8]", /* panels that may be too many */
         "%y = unpack %s : f32[4,8*N - 8]",
         "%y = unpack %r : f32[2,3,4,48]",
+        "%y = pack %t {width = 32, format = \"int7\"} : i32[2,18,32]",
+        "%y = pack %w {width = 32, format = \"int8\"} : i32[2,1,5,32]",
+        "%y = pack_scales %t {width = 32, format = \"bf16\"} : f32[2,2,32]",
+        "%y = unpack %w {format = \"int8\"} : f32[72,33]", /* no scales */
+        "%y = unpack %d, %c {format = \"bf16\"} : f32[72,33]",
+        "%y = unpack %w, %e {format = \"int8\"} : f32[72,33]",
+        "%y = unpack %w, %c {format = \"int8\"} : f32[80,33]",
+        "%y = unpack %p, %c {format = \"int8\"} : f32[72,33]",
     };
     for (size_t i = 0; i < sizeof right / sizeof *right; i++)
         if (!verifies(right[i]))
@@ -93,6 +111,46 @@ static void evaluation(void **state) {
         assert_int_equal(tensor_get_i64(&out[0], i), panels[i]);
     for (int64_t i = 0; i < 6; i++)
         assert_int_equal(tensor_get_i64(&out[1], i), matrix[i]);
+    arena_free(a);
+    module_free(m);
+    diag_free(d);
+}
+
+/* Words and scales of a column whose numbers are known: -127, 64 and 1 of 127ths; -8, 4 and 1 of eighths. */
+static void formats(void **state) {
+    (void)state;
+    static const char text[] =
+        "func @f entry () {\n  %a = const {value = f32[4,1] [-127, 64, 1, 0]} : f32[4,1]\n"
+        "  %p = pack %a {width = 1, format = \"int8\"} : i32[1,1,1]\n"
+        "  %s = pack_scales %a {width = 1, format = \"int8\"} : f32[1,1,1]\n"
+        "  %u = unpack %p, %s {format = \"int8\"} : f32[4,1]\n"
+        "  %b = const {value = f32[8,1] [-8, 7, 1, 0, 4, 0, 0, 0]} : f32[8,1]\n"
+        "  %q = pack %b {width = 1, format = \"int4\"} : i32[1,1,1]\n"
+        "  %t = pack_scales %b {width = 1, format = \"int4\"} : f32[1,1,1]\n"
+        "  %v = unpack %q, %t {format = \"int4\"} : f32[8,1]\n"
+        "  %c = const {value = f32[2,1] [1, -2]} : f32[2,1]\n"
+        "  %w = pack %c {width = 1, format = \"bf16\"} : i32[1,1,1]\n"
+        "  %x = const {value = f32[1,3] [-254, 3, 1]} : f32[1,3]\n"
+        "  %y = quantize %x {format = \"int8\"} : f32[1,3]\n"
+        "  return %p \"p\", %s \"s\", %u \"u\", %q \"q\", %t \"t\", %v \"v\", %w \"w\", %y \"y\"\n}\n";
+    static const double numbers[] = {-127, 64, 1, 0}, nibbles[] = {-8, 7, 1, 0, 4, 0, 0, 0}, rounded[] = {-254, 4, 0};
+    Diag *d = diag_new();
+    Module *m = parse(text, d);
+    Arena *a = arena_new();
+    Tensor out[8];
+    assert_true(module_verify(m, d, true));
+    assert_true(func_eval(m, module_find(m, "f")->id, NULL, NULL, out, a, d));
+    assert_int_equal((uint32_t)tensor_get_i64(&out[0], 0), 0x8081c001u);
+    assert_float_equal(tensor_get_f64(&out[1], 0), 1, 0);
+    for (int i = 0; i < 4; i++)
+        assert_float_equal(tensor_get_f64(&out[2], i), numbers[i], 0);
+    assert_int_equal((uint32_t)tensor_get_i64(&out[3], 0), 0x88898fc0u); /* 4..7 above 0..3 */
+    assert_float_equal(tensor_get_f64(&out[4], 0), 1, 0);
+    for (int i = 0; i < 8; i++)
+        assert_float_equal(tensor_get_f64(&out[5], i), nibbles[i], 0);
+    assert_int_equal((uint32_t)tensor_get_i64(&out[6], 0), 0xc0003f80u);
+    for (int i = 0; i < 3; i++)
+        assert_float_equal(tensor_get_f64(&out[7], i), rounded[i], 0);
     arena_free(a);
     module_free(m);
     diag_free(d);
@@ -149,7 +207,7 @@ static void one_kernel(const char *kernel, const char *result, const char *say) 
 static void reasons(void **state) {
     (void)state;
     one_kernel("  %y = matmul %x, %w : f32[N,5]\n  return %y \"\"\n", "f32[N,5]",
-               "pack   applied  weight in panels of 16 columns: %y = matmul %x, %0");
+               "pack   applied  weight in panels of 16 columns, f32: %y = matmul %x, %0");
     one_kernel(
         "  %t = reshape %w : f32[5,4]\n  %y = matmul %x, %w : f32[N,5]\n  %z = matmul %y, %t : f32[N,4]\n"
         "  return %z \"\"\n",
@@ -160,7 +218,7 @@ static void reasons(void **state) {
         "f32[N,4]", "missed   weight not in panels, the weight is computed in the kernel: %z");
     one_kernel(
         "  %y = matmul %x, %w : f32[N,5]\n  %z = matmul %y, %w {tb = 1} : f32[N,4]\n  return %z \"\"\n",
-        "f32[N,4]", "pack   applied  weight in panels of 16 columns: %z = matmul %y, %0 {tb = 1}");
+        "f32[N,4]", "pack   applied  weight in panels of 16 columns, f32: %z = matmul %y, %0 {tb = 1}");
     one_kernel("  %y = matmul %x, %w : f32[N,5]\n  %m = reduce_sum %y {axes = [0], keep = 0} : f32[5]\n"
                "  return %m \"\"\n",
                "f32[5]", "missed   weight not in panels, its kernel runs once over whole tensors: %y");
@@ -315,6 +373,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(types),
         cmocka_unit_test(evaluation),
+        cmocka_unit_test(formats),
         cmocka_unit_test(reasons),
         cmocka_unit_test(transposed_left),
         cmocka_unit_test(types_of_weights),
