@@ -130,7 +130,7 @@ check() { # FORMAT ACTIVATIONS KIND
         cmp "$work/got.1/all.npy" "$work/got.3/all.npy" || fail "$label, $3, $rows rows: three threads make other bits"
     done
 }
-kinds="native generic"
+kinds="native generic" # programs of C
 ! grep -q avx512f /proc/cpuinfo 2>/dev/null || kinds="$kinds haswell"
 if "$moec" --version | grep -q LLVM; then kinds="$kinds llvm"; else echo "LLVM: not built in, skipped"; fi
 for pair in bf16/f32 bf16/bf16 int8/f32 int8/int8 int4/f32 int4/int8; do
@@ -172,6 +172,21 @@ grep -q FAILED "$work/judged" || fail "verify names nothing that fails"
 grep -q '^param .*panels" : f32.* site "encoder.0.ffn.wo"' "$work/sites.ir" && grep -q '^param .*panels" : i32.* site "encoder.1.ffn.wo"' "$work/sites.ir" &&
     grep -q 'format = "int8"' "$work/sites.ir" && [ "$(grep -c '^func @encoder_ffn_wi.* kernel' "$work/sites.ir")" = 4 ] ||
     fail "formats by site"
+
+# LLVM takes the instructions a CPU has, and no others.
+takes() { # CPU FORMAT INSTRUCTION ABSENT
+    "$moec" compile "$model" --weights="$2" --activations="$2" --backend=llvm --target=x86_64-linux-gnu -mcpu="$1" --emit=asm -O1 \
+        -o "$work/asm" || { fail "$1: compile"; return; }
+    grep -q "$3" "$work/asm" || fail "$1, $2: no $3"
+    ! grep -q "$4" "$work/asm" || fail "$1, $2: $4"
+}
+if "$moec" --version | grep -q LLVM; then
+    takes znver4 int8 'vpdpbusd.*%zmm' vpmaddwd
+    takes znver4 bf16 'vdpbf16ps.*%zmm' none
+    takes skylake-avx512 int8 'vpmaddwd.*%zmm' vpdpbusd
+    takes alderlake int8 'vpdpbusd.*%ymm' %zmm
+    takes haswell int8 'vpmaddwd.*%ymm' vpdpbusd
+fi
 
 # ---- what may not be asked for -----------------------------------------------------------------------------------
 

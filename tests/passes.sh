@@ -49,7 +49,7 @@ six=$(kernels 6)
 prepared() {
     "$build/tools/gen_t5" "$work/deep" small d_model=32 d_ff=48 heads=2 d_kv=16 vocab=64 layers="$1" dec_layers="$1" || exit 1
     "$moec" compile "$work/deep" --adapter "$work/molora.json" --emit=c --matmul=native --prefix=deep -o "$work/c$1" || exit 1
-    grep -c '^MOEC_KEPT static void k[0-9]*_prepare(' "$work/c$1/deep.c"
+    cat "$work/c$1"/deep*.c | grep -cE '^MOEC_KEPT (static void |void deep_)k[0-9]+_prepare\(' # deep layers: several files
 }
 two=$(prepared 2)
 six=$(prepared 6)

@@ -98,95 +98,94 @@ static bool machine_works(const Target *t) {
 
 /* ---- its vectors ----------------------------------------------------------------------------------------- */
 
-/* What the assembly of a product and a sum of 16 floats has for each of vector_kinds; NULL: any. */
-static const char *const vector_signs[VECTOR_KINDS][2] = {{"vfm", "%zmm"}, {"vfm", "%ymm"}, {"fmla", ".4s"}, {NULL, NULL}};
+/* What a function *p = body(*p) is made of. */
+typedef Val ProbeBody(Builder *x, LLVMBuilderRef b, Val p);
 
-static Val product_and_sum(LLVMContextRef cx, LLVMModuleRef m, LLVMBuilderRef b) {
-    Ty ptr = LLVMPointerTypeInContext(cx, 0), v = LLVMVectorType(LLVMFloatTypeInContext(cx), 16);
-    Val f = LLVMAddFunction(m, "f", LLVMFunctionType(LLVMVoidTypeInContext(cx), &ptr, 1, false));
-    LLVMPositionBuilderAtEnd(b, LLVMAppendBasicBlockInContext(cx, f, ""));
-    Val p = LLVMGetParam(f, 0), x = LLVMBuildLoad2(b, v, p, "");
-    Val product = LLVMBuildFMul(b, x, x, ""), sum = LLVMBuildFAdd(b, product, x, "");
+static Val product_and_sum(Builder *x, LLVMBuilderRef b, Val p) {
+    Val v = LLVMBuildLoad2(b, LLVMVectorType(x->f32, 16), p, ""), product = LLVMBuildFMul(b, v, v, "");
+    Val sum = LLVMBuildFAdd(b, product, v, "");
     LLVMSetFastMathFlags(product, LLVMFastMathAllowContract);
     LLVMSetFastMathFlags(sum, LLVMFastMathAllowContract);
-    LLVMBuildStore(b, sum, p);
-    LLVMBuildRetVoid(b);
-    return f;
+    return sum;
 }
 
-/* LLVM's C interface does not tell what registers a CPU has: its code does. */
-static unsigned find_vectors(Builder *x) {
-    LLVMModuleRef m = LLVMModuleCreateWithNameInContext("vectors", x->cx), kept = x->m;
+static Val rounded_to_bf16(Builder *x, LLVMBuilderRef b, Val p) {
+    Val v = LLVMBuildLoad2(b, LLVMVectorType(x->f32, 16), p, "");
+    return LLVMBuildFPTrunc(b, v, LLVMVectorType(LLVMBFloatTypeInContext(x->cx), 16), "");
+}
+
+static Val product_of_halves(Builder *x, LLVMBuilderRef b, Val p) {
+    Val v = LLVMBuildLoad2(b, LLVMVectorType(x->i16, 32), p, "");
+    return LLVMBuildMul(b, v, v, "");
+}
+
+/* The sum of products of unsigned and signed bytes. */
+static Val dot_of_bytes(Builder *x, LLVMBuilderRef b, Val p) {
+    static const char name[] = "llvm.vector.reduce.add";
+    Ty bytes = LLVMVectorType(x->i8, 64), words = LLVMVectorType(x->i32, 64);
+    Val at = lb_i64(x, 64), q = LLVMBuildGEP2(b, x->i8, p, &at, 1, "");
+    Val u = LLVMBuildZExt(b, LLVMBuildLoad2(b, bytes, p, ""), words, ""), s = LLVMBuildSExt(b, LLVMBuildLoad2(b, bytes, q, ""), words, "");
+    Val product = LLVMBuildMul(b, u, s, "");
+    Val f = LLVMGetIntrinsicDeclaration(x->m, LLVMLookupIntrinsicID(name, sizeof name - 1), &words, 1);
+    return LLVMBuildCall2(b, LLVMGlobalGetValueType(f), f, &product, 1, "");
+}
+
+/* The machine's assembly of such a function: LLVM's C interface does not tell what a CPU has, its code does. */
+static Str code_of(Builder *x, ProbeBody *body) {
+    LLVMModuleRef m = LLVMModuleCreateWithNameInContext("probe", x->cx), kept = x->m;
     LLVMBuilderRef b = LLVMCreateBuilderInContext(x->cx);
     LLVMMemoryBufferRef made = NULL;
     char *why = NULL;
-    unsigned i = 0;
-    product_and_sum(x->cx, m, b);
+    Val f = LLVMAddFunction(m, "f", LLVMFunctionType(x->nothing, &x->ptr, 1, false)), p = LLVMGetParam(f, 0);
+    LLVMPositionBuilderAtEnd(b, LLVMAppendBasicBlockInContext(x->cx, f, ""));
     x->m = m;
+    LLVMSetAlignment(LLVMBuildStore(b, body(x, b, p), p), 1);
+    LLVMBuildRetVoid(b);
     lb_retarget(x);
     x->m = kept;
     if (LLVMTargetMachineEmitToMemoryBuffer(x->machine, m, LLVMAssemblyFile, &why, &made))
-        BUG("LLVM makes no code of a sum: %s", why);
+        BUG("LLVM makes no code of a probe: %s", why);
     Str text = {arena_strndup(x->arena, LLVMGetBufferStart(made), LLVMGetBufferSize(made)), LLVMGetBufferSize(made)};
-    while (vector_signs[i][0] && !(strstr(text.p, vector_signs[i][0]) && strstr(text.p, vector_signs[i][1])))
-        i++;
     LLVMDisposeMemoryBuffer(made);
     LLVMDisposeBuilder(b);
     LLVMDisposeModule(m);
+    return text;
+}
+
+/* What the assembly of a product and a sum of 16 floats has for each of vector_kinds; NULL: any. */
+static const char *const vector_signs[VECTOR_KINDS][2] = {{"vfm", "%zmm"}, {"vfm", "%ymm"}, {"fmla", ".4s"}, {NULL, NULL}};
+
+static unsigned find_vectors(Builder *x) {
+    Str text = code_of(x, product_and_sum);
+    unsigned i = 0;
+    while (vector_signs[i][0] && !(strstr(text.p, vector_signs[i][0]) && strstr(text.p, vector_signs[i][1])))
+        i++;
     return i;
 }
 
-/* Instructions of machines with a kind of vectors, the best first. */
+/* Instructions of machines with a kind of vectors: what the assembly of a probe has where they are there. Without a probe all of
+ * that kind have them. */
 static const struct {
     unsigned vectors; /* of vector_kinds */
-    const char *instruction;
+    ProbeBody *probe;
+    const char *sign, *registers;
     size_t field; /* of Dots */
     const char *function;
 } dot_instructions[] = {
-    {0, "vdpbf16ps %zmm0, %zmm0, %zmm0", offsetof(Dots, bf16), "llvm.x86.avx512bf16.dpbf16ps.512"},
-    {0, "vpdpbusd %zmm0, %zmm0, %zmm0", offsetof(Dots, int8), "llvm.x86.avx512.vpdpbusd.512"},
-    {0, "vpmaddwd %zmm0, %zmm0, %zmm0", offsetof(Dots, halves), "llvm.x86.avx512.pmaddw.d.512"},
-    {1, "{vex} vpdpbusd %ymm0, %ymm0, %ymm0", offsetof(Dots, int8), "llvm.x86.avx512.vpdpbusd.256"},
-    {1, "vpmaddwd %ymm0, %ymm0, %ymm0", offsetof(Dots, halves), "llvm.x86.avx2.pmadd.wd"},
+    {0, rounded_to_bf16, "vcvtneps2bf16", "%ymm", offsetof(Dots, bf16), "llvm.x86.avx512bf16.dpbf16ps.512"},
+    {0, dot_of_bytes, "vpdpbusd", "%zmm", offsetof(Dots, int8), "llvm.x86.avx512.vpdpbusd.512"},
+    {0, product_of_halves, "vpmullw", "%zmm", offsetof(Dots, halves), "llvm.x86.avx512.pmaddw.d.512"},
+    {1, dot_of_bytes, "vpdpbusd", "%ymm", offsetof(Dots, int8), "llvm.x86.avx512.vpdpbusd.256"},
+    {1, NULL, NULL, NULL, offsetof(Dots, halves), "llvm.x86.avx2.pmadd.wd"},
 };
-
-static void note_refusal(LLVMDiagnosticInfoRef info, void *refused) {
-    *(bool *)refused = *(bool *)refused || LLVMGetDiagInfoSeverity(info) == LLVMDSError;
-}
-
-/* The machine's assembler tells what instructions a CPU has. */
-static bool has_instruction(Builder *x, const char *text) {
-    LLVMDiagnosticHandler handler = LLVMContextGetDiagnosticHandler(x->cx);
-    void *context = LLVMContextGetDiagnosticContext(x->cx);
-    LLVMModuleRef m = LLVMModuleCreateWithNameInContext("instruction", x->cx), kept = x->m;
-    LLVMBuilderRef b = LLVMCreateBuilderInContext(x->cx);
-    Ty t = LLVMFunctionType(LLVMVoidTypeInContext(x->cx), NULL, 0, false);
-    Val f = LLVMAddFunction(m, "f", t);
-    LLVMMemoryBufferRef made = NULL;
-    char *why = NULL;
-    bool refused = false;
-    LLVMContextSetDiagnosticHandler(x->cx, note_refusal, &refused);
-    LLVMPositionBuilderAtEnd(b, LLVMAppendBasicBlockInContext(x->cx, f, ""));
-    LLVMBuildCall2(b, t, LLVMGetInlineAsm(t, text, strlen(text), "", 0, true, false, LLVMInlineAsmDialectATT, false), NULL, 0, "");
-    LLVMBuildRetVoid(b);
-    x->m = m;
-    lb_retarget(x);
-    x->m = kept;
-    if (LLVMTargetMachineEmitToMemoryBuffer(x->machine, m, LLVMObjectFile, &why, &made)) {
-        LLVMDisposeMessage(why);
-        refused = true;
-    } else
-        LLVMDisposeMemoryBuffer(made);
-    LLVMDisposeBuilder(b);
-    LLVMDisposeModule(m);
-    LLVMContextSetDiagnosticHandler(x->cx, handler, context);
-    return !refused;
-}
 
 static void find_dots(Builder *x) {
     for (size_t i = 0; i < sizeof dot_instructions / sizeof *dot_instructions; i++) {
         const char **field = (const char **)((char *)&x->dots + dot_instructions[i].field);
-        if (dot_instructions[i].vectors == x->vectors && has_instruction(x, dot_instructions[i].instruction))
+        if (dot_instructions[i].vectors != x->vectors)
+            continue;
+        const char *code = dot_instructions[i].probe ? code_of(x, dot_instructions[i].probe).p : NULL;
+        if (!code || (strstr(code, dot_instructions[i].sign) && strstr(code, dot_instructions[i].registers)))
             *field = dot_instructions[i].function;
     }
 }
