@@ -26,8 +26,8 @@ watch() {
     cc -g $strict -I. -o check "$root/tests/embedding/check.c" t5.a $libraries || exit 1
     ./check t5.weights "$case/adapter.safetensors" . "$tolerance" || fail "with $*"
 }
-watch 1e-5 -O1
-watch 0 -O1 --matmul=native
+watch 1e-5 -O1 --matmul=openblas
+watch 0 -O1
 
 # ---- what is linked -----------------------------------------------------------------------------------------
 

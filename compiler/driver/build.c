@@ -58,7 +58,7 @@ bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Di
     bool folder = o->emit == EMIT_C;
     if (!check_backend(b)) return false;
     if (!folder && !build_target(b)) return false;
-    b->codegen.plain_matmul = !library_is_linked(o);
+    b->codegen.plain_matmul = !products_are_library(o);
     b->codegen.plain_c = b->o->march && strcmp(b->o->march, "generic") == 0;
     b->codegen.embed_weights = o->embed_weights;
     b->codegen.profile = o->profile;
