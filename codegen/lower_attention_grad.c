@@ -181,7 +181,8 @@ static void add_rows(Lower *l, const Backward *y, const LBuf *left, const LBuf *
     LoopKernel *k = l->k;
     LBlock *back = l->block;
     const LExpr *p = attend_each(l, panels_of(l, width), "panel");
-    LMatrix a = first_lines(l, left), b = lower_lines(l, rows, li_mul(k, p, number(l, QUERIES))), c = lower_lines(l, sum, li_mul(k, p, t->keys));
+    LMatrix a = first_lines(l, left), b = lower_lines(l, rows, li_mul(k, p, number(l, QUERIES)));
+    LMatrix c = lower_lines(l, sum, li_mul(k, p, t->keys));
     lower_multiply_lines(l, LEFT_ROWS, &a, &b, &c, t->keys, t->rows, true);
     l->block = back;
 }
@@ -211,8 +212,8 @@ static void add_tile(Lower *l, const Backward *y) {
     if (y->dbias.buf)
         add_bias(l, y);
     if (y->dq.buf) {
-        LMatrix keys = attend_key_head(l, t, &t->k, number(l, 0), t->k_head), grad = first_lines(l, y->grad), lines = first_lines(l, y->x.o);
-        LMatrix rows = attend_query_head(l, t, &y->dq, number(l, 0), t->width);
+        LMatrix keys = attend_key_head(l, t, &t->k, number(l, 0), t->k_head), grad = first_lines(l, y->grad);
+        LMatrix lines = first_lines(l, y->x.o), rows = attend_query_head(l, t, &y->dq, number(l, 0), t->width);
         lower_multiply_lines(l, LEFT_COLUMNS, &keys, &grad, &lines, t->width, t->keys, false);
         lower_turn(l, &lines, &rows, t->width, t->rows);
     }

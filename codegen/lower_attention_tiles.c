@@ -207,7 +207,8 @@ static void shrink(Lower *l, const Tile *x) {
     l->block = back;
     d = attend_each(l, x->t->value_width, "d");
     q = attend_each_query(l);
-    ls_store(k, l->block, x->o, attend_in_line(l, d, q), le_op2(k, LO_MUL, DT_F32, attend_line(l, x->o, d, q), le_load(k, x->shrink, q)));
+    const LExpr *o = le_op2(k, LO_MUL, DT_F32, attend_line(l, x->o, d, q), le_load(k, x->shrink, q));
+    ls_store(k, l->block, x->o, attend_in_line(l, d, q), o);
     l->block = back;
 }
 

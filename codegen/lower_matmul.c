@@ -204,8 +204,9 @@ static void clear_lines(Lower *l, const Outer *o, const LBuf *b, const LExpr *ro
 static void copy_rows(Lower *l, const LMatrix *from, const LMatrix *to, const LExpr *rows, const LExpr *n, bool add) {
     LoopKernel *k = l->k;
     LStmt *i = ls_for(k, l->block, rows, "i"), *j = ls_lanes(k, &i->body, n, "j");
-    const LExpr *e = le_load(k, from->buf, li_add(k, li_add(k, from->offset, li_mul(k, le_var(k, i->var), from->ld)), le_var(k, j->var)));
-    const LExpr *at = li_add(k, li_add(k, to->offset, li_mul(k, le_var(k, i->var), to->ld)), le_var(k, j->var));
+    const LExpr *row = le_var(k, i->var), *column = le_var(k, j->var);
+    const LExpr *e = le_load(k, from->buf, li_add(k, li_add(k, from->offset, li_mul(k, row, from->ld)), column));
+    const LExpr *at = li_add(k, li_add(k, to->offset, li_mul(k, row, to->ld)), column);
     ls_store(k, &j->body, to->buf, at, add ? le_op2(k, LO_ADD, DT_F32, le_load(k, to->buf, at), e) : e);
 }
 
@@ -272,8 +273,9 @@ static const LBuf *own_scratch(Lower *l, int64_t lines, int64_t width, const cha
     return b;
 }
 
-static bool is_small(const Contraction *x) {
-    bool known = x->n.extent->kind == LE_INT && x->k->kind == LE_INT && x->m.extent->kind != LE_INT;
+/* Where products are not split over the workers anyway. */
+static bool is_small(const Lower *l, const Contraction *x) {
+    bool known = (l->n_row || l->k->parallel) && x->n.extent->kind == LE_INT && x->k->kind == LE_INT && x->m.extent->kind != LE_INT;
     return known && x->n.extent->i > 0 && x->k->i > 0 && x->n.extent->i <= SMALL && x->k->i <= SMALL / x->n.extent->i;
 }
 
@@ -375,7 +377,8 @@ bool lower_matmul(Lower *l, const Node *n, const View *to, bool accumulate) {
                 lower_matrix(l, x.b.buf, b, x.bk, x.n.b, &mb) && lower_matrix(l, x.c.buf, c, x.m.c, x.n.c, &mc) && !mc.transposed;
     if (l->m->remarks)
         tell_product(l, n, flat, to->buf->dtype, l->block != back);
-    if (flat && is_small(&x)) lower_small(l, (Small){.a = ma, .b = mb, .c = mc, .m = x.m.extent, .n = x.n.extent->i, .k = x.k->i, .add = accumulate});
+    if (flat && is_small(l, &x))
+        lower_small(l, (Small){.a = ma, .b = mb, .c = mc, .m = x.m.extent, .n = x.n.extent->i, .k = x.k->i, .add = accumulate});
     else if (flat) ls_matmul(l->k, l->block, ma, mb, mc, x.m.extent, x.n.extent, x.k, accumulate);
     else plain_loops(l, &x, c, a, b, accumulate);
     l->block = back;

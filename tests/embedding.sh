@@ -26,8 +26,8 @@ watch() {
     cc -g $strict -I. -o check "$root/tests/embedding/check.c" t5.a $libraries || exit 1
     ./check t5.weights "$case/adapter.safetensors" . "$tolerance" || fail "with $*"
 }
-watch 1e-5 -O1
-watch 0 -O1 --matmul=native
+watch 1e-5 -O1 --matmul=openblas
+watch 0 -O1
 
 # ---- what is linked -----------------------------------------------------------------------------------------
 
@@ -52,7 +52,9 @@ streams='stdout|stderr|stdin'
 mkdir members.d
 while read -r member; do
     (cd members.d && ar x ../t5.a "$member") || fail "no member $member"
-    nm -u "members.d/$member" | awk '{ print $2 }' | sed 's/@.*//' | grep -E "^($forbidden|$ends|$streams)$" >bad &&
+    allowed=
+    [ "$member" != dispatch.c.o ] || allowed=getenv # MOEC_VARIANT, when a program of several variants is asked for
+    nm -u "members.d/$member" | awk '{ print $2 }' | sed 's/@.*//' | grep -vx "$allowed" | grep -E "^($forbidden|$ends|$streams)$" >bad &&
         fail "$member uses $(tr '\n' ' ' <bad)"
 done <members
 # The check sees what it looks for.

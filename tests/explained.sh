@@ -127,9 +127,14 @@ skip && (/^    / || /^$/) { next }
 { skip = 0; print }' "$root/$1" >"$work/readme" && cat "$work/readme" >"$root/$1"
 }
 
-part "$work/mov.ir" encode "" 'site = "encoder.0.ffn.wi"' encoder_,attention | check compiler/README.md mov-encoder
-part "$work/mov.ir" cross "" return "" | check compiler/README.md mov-cross
-part "$work/mov.ir" step 'attention_' 'site = "decoder.0.cross.o"' attention,decoder_cross_q | check compiler/README.md mov-decoder
-part "$work/molora.ir" encode 'site = "encoder.0.self.q"' 'site = "encoder.0.self.q"' encoder_self_q | check compiler/README.md molora-q
-part "$work/mov.ir" encode 'site = "encoder.0.ffn.wi"' 'site = "encoder.0.ffn.wi"' encoder_ffn | sed 1,2d | check README.md ffn
+part "$work/mov.ir" encode "" 'site = "encoder.0.ffn.wi"' encoder_,attention >"$work/made"
+check compiler/README.md mov-encoder <"$work/made"
+part "$work/mov.ir" cross "" return "" >"$work/made"
+check compiler/README.md mov-cross <"$work/made"
+part "$work/mov.ir" step 'attention_' 'site = "decoder.0.cross.o"' attention,decoder_cross_q >"$work/made"
+check compiler/README.md mov-decoder <"$work/made"
+part "$work/molora.ir" encode 'site = "encoder.0.self.q"' 'site = "encoder.0.self.q"' encoder_self_q >"$work/made"
+check compiler/README.md molora-q <"$work/made"
+part "$work/mov.ir" encode 'site = "encoder.0.ffn.wi"' 'site = "encoder.0.ffn.wi"' encoder_ffn | sed 1,2d >"$work/made"
+check README.md ffn <"$work/made"
 exit $status

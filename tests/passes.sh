@@ -49,9 +49,18 @@ six=$(kernels 6)
 prepared() {
     "$build/tools/gen_t5" "$work/deep" small d_model=32 d_ff=48 heads=2 d_kv=16 vocab=64 layers="$1" dec_layers="$1" || exit 1
     "$moec" compile "$work/deep" --adapter "$work/molora.json" --emit=c --matmul=native --prefix=deep -o "$work/c$1" || exit 1
-    grep -c '^MOEC_KEPT static void k[0-9]*_prepare(' "$work/c$1/deep.c"
+    cat "$work/c$1"/deep*.c | grep -cE '^MOEC_KEPT (static void |void deep_)k[0-9]+_prepare\(' # deep layers: several files
 }
 two=$(prepared 2)
 six=$(prepared 6)
 [ "$two" -gt 0 ] && [ "$two" = "$six" ] || fail "2 layers have $two functions in prepare, 6 layers have $six"
+
+# ---- what a token's q, k and v are made of need not wait for each other: threads meet once
+"$build/tools/gen_t5" "$work/wide" small d_model=512 d_ff=64 heads=8 d_kv=64 vocab=64 layers=1 dec_layers=1 || exit 1
+"$moec" compile "$work/wide" --emit=c --matmul=native --prefix=wide --dim B=1..4 -o "$work/cwide" || fail "--emit=c"
+meetings=$(cat "$work"/cwide/wide*.c | awk '
+    /^MOEC_KEPT .*_decoder_self_q_[0-9]+(_any)?\(const moec_frame/ { inside = 1 }
+    inside && /moec_parallel\(.*_block/ { n++ }
+    inside && /^}/ { print n + 0; exit }')
+[ "$meetings" = 1 ] || fail "q, k and v of a decoder's layer: threads meet $meetings times"
 exit $status

@@ -37,7 +37,7 @@ has "$work/part" 'fuse   applied  encoder.{0,1}.self.q: gain of "/block.*/layer.
     'missed   encoder.{0,1}.self.o: matmul: not in the kernel of' 'plan   note     14 values in'
 kernel=$(sed -n 's/.*kernel @\(encoder_ffn_wi_[0-9]*\):.*/\1/p' "$work/part" | head -1)
 under "$work/mov.txt" "$kernel" >"$work/part"
-has "$work/part" 'pack   applied  weight in panels of 16 columns: %9 = matmul %8, %1' \
+has "$work/part" 'pack   applied  weight in panels of 16 columns, f32: %9 = matmul %8, %1' \
     'lower  applied  up to 128 rows column by column, more in parallel over tiles of rows' \
     'lower  missed   stored as a whole, softmax reads it: %9 = matmul' 'lower  note     stored, it is read more than once: %8 = gelu' \
     'lower  applied  mul, gelu run on blocks of 32 columns of 1 product before they are stored: %5 = matmul' \

@@ -59,7 +59,7 @@ bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Di
     if (!check_backend(b)) return false;
     if (!folder && !build_target(b)) return false;
     if (!build_check_dispatch(b)) return false;
-    b->codegen.plain_matmul = !library_is_linked(o);
+    b->codegen.plain_matmul = !products_are_library(o);
     b->codegen.dispatch = o->dispatch;
     b->codegen.plain_c = !o->dispatch && o->march && strcmp(o->march, "generic") == 0;
     b->codegen.embed_weights = o->embed_weights;

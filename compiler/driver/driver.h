@@ -55,8 +55,6 @@ typedef enum EmitKind { EMIT_EXE, EMIT_OBJ, EMIT_LIB, EMIT_SHARED, EMIT_C, EMIT_
 enum { MATMUL_AUTO, MATMUL_NATIVE, MATMUL_OPENBLAS };
 /* Products are OpenBLAS's. */
 bool products_are_library(const Options *o);
-/* OpenBLAS is there for what has no kernel of its own. */
-bool library_is_linked(const Options *o);
 enum { REPORT_AUTO, REPORT_TEXT, REPORT_JSON };
 enum { BACKEND_C, BACKEND_LLVM };
 enum { EXECUTOR_INTERP, EXECUTOR_C, EXECUTOR_LLVM };

@@ -276,12 +276,6 @@ bool products_are_library(const Options *o)
     return o->matmul == MATMUL_OPENBLAS;
 }
 
-bool library_is_linked(const Options *o)
-{
-    bool here = o->emit != EMIT_C && !o->target;
-    return products_are_library(o) || (o->matmul == MATMUL_AUTO && o->train && here);
-}
-
 bool model_load(const Options *o, Model *out, Diag *d)
 {
     *out = (Model){.arena = arena_new(), .path = o->model};
