@@ -224,6 +224,16 @@ static bool infer_pack_scales(Infer *x) {
     return infer_panels(x, DT_F32, weight_formats[f].block);
 }
 
+static bool infer_quantize(Infer *x) {
+    WeightFormat f;
+    Type t = *operand(x, 0);
+    if (!format_of(x, &f) || (f != WEIGHT_BF16 && f != WEIGHT_INT8))
+        return fail(x, "a value is rounded to bf16 or int8");
+    if (t.dtype != DT_F32 || t.rank < 1)
+        return fail(x, "what is rounded is f32 along an axis");
+    return one(x, t);
+}
+
 static bool infer_concat(Infer *x) {
     Type t = *operand(x, 0);
     int64_t axis = integer(x, AT_axis, -1);

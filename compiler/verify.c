@@ -232,6 +232,10 @@ static bool are_panels(DimTable *t, const Type *from, const Type *to, int along)
 static bool given_unpack(Verifier *v, const Func *f, const Node *n)
 {
     const WeightFormatInfo *w = &weight_formats[node_format(n)];
+    const Attr *format = node_attr(n, AT_format);
+    WeightFormat known;
+    if (format && !weight_format_parse(format->s, &known))
+        return bad(v, DIAG_IR_NODE, "there is no format '%s'", diag_show(v->d, format->s));
     const Type *from = &f->value[n->in[0]].type, *to = &f->value[n->out].type;
     DType word = w->per_word ? DT_I32 : to->dtype;
     if (from->dtype != word || (w->per_word && to->dtype != DT_F32))

@@ -84,6 +84,10 @@ static void types(void **state) {
         "%y = unpack %w, %e {format = \"int8\"} : f32[72,33]",
         "%y = unpack %w, %c {format = \"int8\"} : f32[80,33]",
         "%y = unpack %p, %c {format = \"int8\"} : f32[72,33]",
+        "%y = unpack %p {format = \"int7\"} : f32[4,33]",
+        "%y = quantize %t {format = \"int4\"} : f32[72,33]",
+        "%y = quantize %t : f32[72,33]",
+        "%y = quantize %w {format = \"int8\"} : i32[2,18,32]",
     };
     for (size_t i = 0; i < sizeof right / sizeof *right; i++)
         if (!verifies(right[i]))

@@ -24,7 +24,7 @@ static const struct {
 static const AttrKey given_attrs[] = {AT_axis,   AT_axes,   AT_keep,   AT_perm,  AT_start,  AT_step,    AT_value,     AT_dim,
                                       AT_eps,    AT_batch,  AT_ta,     AT_tb,    AT_heads,  AT_causal,  AT_offset,    AT_center,
                                       AT_to,     AT_func,   AT_kind,   AT_exclusive, AT_reverse, AT_last, AT_k,       AT_then_func,
-                                      AT_else_func, AT_width};
+                                      AT_else_func, AT_width,  AT_format};
 
 static GrowRule *rule_of(Op op) {
     const char *name = strcmp(infer_rule[op], "given") == 0 ? op_info(op)->name : infer_rule[op];
@@ -33,8 +33,9 @@ static GrowRule *rule_of(Op op) {
     return NULL;
 }
 
+/* What is rounded to few bits says nothing of last bits, and scales are made when a model is compiled, not by kernels. */
 bool op_generated(Op op) {
-    return op_info(op)->klass != OC_DYNAMIC;
+    return op_info(op)->klass != OC_DYNAMIC && op != OP_quantize && op != OP_pack_scales;
 }
 
 static uint32_t types[OP_COUNT];

@@ -24,8 +24,35 @@ bool grow_pack(Gen *g, Op op, DType t) {
     return pack(g, pick(g, t, (Want){2, 5, false, false, false})) != NONE;
 }
 
+/* Of words and scales. */
+static bool grow_unpack_words(Gen *g, Op op) {
+    WeightFormat f = (WeightFormat)(1 + below(g, WEIGHT_FORMATS - 1));
+    const WeightFormatInfo *w = &weight_formats[f];
+    DimTable *t = g->m->dims;
+    Dim dim[MOEC_MAX_RANK];
+    int rank = 2 + (int)below(g, 2);
+    int64_t width = 1 + below(g, 40), columns = 1 + below(g, 50);
+    for (int i = 0; i < rank - 1; i++)
+        dim[i] = rng_chance(&g->rng, 70) ? g->palette[below(g, 4)] : pick_dim(g);
+    dim[rank - 1] = number(g, columns);
+    Type matrix = type_ranked(DT_F32, rank, dim);
+    Dim deep = dim[rank - 2];
+    dim[rank] = number(g, width);
+    dim[rank - 2] = number(g, (columns + width - 1) / width);
+    dim[rank - 1] = dim_floordiv(t, dim_add(t, deep, number(g, w->per_word - 1)), number(g, w->per_word));
+    ValueId in[2] = {pick_like(g, DT_I32, rank + 1, dim, (Want){0, 6, false, false, false}), NONE};
+    if (w->block) {
+        dim[rank - 1] = dim_floordiv(t, dim_add(t, deep, number(g, w->block - 1)), number(g, w->block));
+        in[1] = pick_like(g, DT_F32, rank + 1, dim, (Want){0, 6, false, false, false});
+    }
+    Attr format = attr_s(AT_format, str_c(w->name));
+    return in[0] != NONE && (in[1] != NONE || !w->block) && emit_typed(g, op, in, w->block ? 2 : 1, &format, 1, matrix) != NONE;
+}
+
 /* Of panels that `pack` has made, or of any. */
 bool grow_unpack(Gen *g, Op op, DType t) {
+    if (t == DT_F32 && rng_chance(&g->rng, 40))
+        return grow_unpack_words(g, op);
     Dim dim[MOEC_MAX_RANK];
     int rank = 2 + (int)below(g, 3);
     int64_t width = 1 + below(g, 20), columns = 1 + below(g, 50);
