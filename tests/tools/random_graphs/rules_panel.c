@@ -190,7 +190,8 @@ static ValueId heads(Gen *g, ValueId v) {
     v = emit_typed(g, OP_reshape, &v, 1, NULL, 0, t);
     if (v != NONE && rng_chance(&g->rng, 60))
         v = unary(g, product(g, v, rng_chance(&g->rng, 50) ? columns / n : some_columns(g)));
-    if (v == NONE || last_extent(g, v) != columns / n || rng_chance(&g->rng, 40))
+    bool flattens = v != NONE && type_eq(gen_type(g, v), &t); /* a product may have more batches */
+    if (!flattens || rng_chance(&g->rng, 40))
         return v;
     return unary(g, emit_typed(g, OP_reshape, &v, 1, NULL, 0, flat));
 }
