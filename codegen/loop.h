@@ -189,7 +189,7 @@ typedef struct VectorKind {
     uint32_t rows, vectors; /* a tile's: rows of as many vectors side by side stay in registers */
     uint32_t dot_rows;      /* rows of a tile that needs twice the registers */
 } VectorKind;
-enum { VECTOR_KINDS = 4, MAX_LANES = 16 };
+enum { VECTOR_KINDS = 5, MAX_LANES = 16 };
 extern const VectorKind vector_kinds[VECTOR_KINDS];
 
 /* A function over buffers and numbers that kernels call. */

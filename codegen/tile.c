@@ -8,6 +8,7 @@
 const VectorKind vector_kinds[VECTOR_KINDS] = {
     {"AVX-512", "defined(__AVX512F__)", 16, 8, 2, 6},
     {"AVX2", "defined(__AVX2__) && defined(__FMA__)", 8, 6, 2, 2},
+    {"SSE2", "defined(__SSE2__)", 4, 6, 2, 2},
     {"NEON", "defined(__ARM_NEON) && defined(__aarch64__)", 4, 6, 4, 2},
     {"plain C", NULL, 16, 4, 1, 2},
 };

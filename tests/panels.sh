@@ -251,6 +251,7 @@ done
 # ---- the programs ----------------------------------------------------------------------------------------------
 
 kinds="native generic"
+[ "$(uname -m)" != x86_64 ] || kinds="$kinds x86-64"
 ! grep -q avx512f /proc/cpuinfo 2>/dev/null || kinds="$kinds haswell" # the other kinds of x86 are this machine's own
 for kind in $kinds; do
     "$moec" compile "$work/panels.ir" -O1 -march="$kind" -o "$work/c.$kind" || fail "C, $kind: compile"

@@ -153,7 +153,7 @@ static Str code_of(Builder *x, ProbeBody *body) {
 }
 
 /* What the assembly of a product and a sum of 16 floats has for each of vector_kinds; NULL: any. */
-static const char *const vector_signs[VECTOR_KINDS][2] = {{"vfm", "%zmm"}, {"vfm", "%ymm"}, {"fmla", ".4s"}, {NULL, NULL}};
+static const char *const vector_signs[VECTOR_KINDS][2] = {{"vfm", "%zmm"}, {"vfm", "%ymm"}, {"mulps", "mm"}, {"fmla", ".4s"}, {NULL, NULL}};
 
 static unsigned find_vectors(Builder *x) {
     Str text = code_of(x, product_and_sum);
