@@ -264,6 +264,17 @@ static void split(Splitter *s) {
     for (size_t i = 0; i < s->piece.count; i++) free_piece(&s->piece.item[i]);
 }
 
+/* Bytes but those of #line directives: with -g a program is one file where it is one without. */
+static size_t size_without_lines(const Text *t) {
+    size_t n = t->n;
+    for (size_t at = 0, end; at < t->n; at = end) {
+        const char *newline = memchr(t->p + at, '\n', t->n - at);
+        end = newline ? (size_t)(newline - t->p) + 1 : t->n;
+        if (end - at > 6 && memcmp(t->p + at, "#line ", 6) == 0) n -= end - at;
+    }
+    return n;
+}
+
 bool program_sources(const Program *p, Arena *a, size_t large, size_t most, Sources *out, Diag *d) {
     Splitter s = {.a = a, .large = large, .most = most, .d = d};
     s.w = (ProgramText){.p = p, .names = {.dims = p->m->dims, .slot = p->slot}};
@@ -271,7 +282,7 @@ bool program_sources(const Program *p, Arena *a, size_t large, size_t most, Sour
     program_print_header(p, add_file(&s, arena_printf(a, "%s.h", x), "the model's entry point"));
     Text whole = {0};
     program_print_c(p, &whole);
-    if (whole.n <= large)
+    if (size_without_lines(&whole) <= large && whole.n <= most)
         *add_file(&s, arena_printf(a, "%s.c", x), "the model: kernels, functions, tables. Read its first lines, then the functions below the kernels") = whole;
     else {
         text_free(&whole);
