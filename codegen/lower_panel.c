@@ -560,9 +560,8 @@ typedef struct Columns {
 } Columns;
 
 enum {
-    STREAM_PANELS = 4, /* tile.c's */
     STREAM_ROWS = 2,
-    STREAM_STRIDE = STREAM_PANELS * PANEL_COLUMNS + 16 /* of a tile: no power of two, whose lines would share places in a cache */
+    STREAM_STRIDE = PANEL_STREAMS * PANEL_COLUMNS + 16 /* of a tile: no power of two, whose lines would share places in a cache */
 };
 
 /* C^T[columns, rows] = W^T's rows by the rows as lanes. */
@@ -669,10 +668,10 @@ static Columns open_blocks(Lower *l, ValueId v, int64_t width) {
 /* Blocks of several panels: all of them at once, or one by one. */
 static Columns open_streams(Lower *l, ValueId v) {
     LoopKernel *k = l->k;
-    const LExpr *wide = le_int(k, PANEL_COLUMNS), *all = le_int(k, STREAM_PANELS);
+    const LExpr *wide = le_int(k, PANEL_COLUMNS), *all = le_int(k, PANEL_STREAMS);
     int64_t n = inner_count(l, v), panels = (n + PANEL_COLUMNS - 1) / PANEL_COLUMNS;
     Columns c = {.most = PANEL_COLUMNS};
-    l->block = &lower_blocks(l, le_int(k, (panels + STREAM_PANELS - 1) / STREAM_PANELS), &c.block)->body;
+    l->block = &lower_blocks(l, le_int(k, (panels + PANEL_STREAMS - 1) / PANEL_STREAMS), &c.block)->body;
     const LExpr *panel = li_mul(k, c.block, all), *left = li_min(k, all, li_sub(k, le_int(k, panels), panel));
     const LExpr *few = le_op2(k, LO_LE, DT_BOOL, l->tile, le_int(k, STREAM_ROWS)), *one = le_int(k, 1);
     left = le_var(k, ls_let(k, l->block, DT_I64, left, "panels"));

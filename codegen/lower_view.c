@@ -247,7 +247,6 @@ static const LExpr *pull_pack(Lower *l, const Node *n, const LExpr *const *idx) 
 
 /* Of words the weight in the one that its row is in, times the scale of its block. */
 static const LExpr *pull_unpack(Lower *l, const Node *n, const LExpr *const *idx) {
-    static const LOp element[WEIGHT_FORMATS] = {[WEIGHT_BF16] = LO_OF_BF16, [WEIGHT_INT8] = LO_OF_INT8, [WEIGHT_INT4] = LO_OF_INT4};
     LoopKernel *k = l->k;
     const WeightFormatInfo *f = &weight_formats[node_format(n)];
     int rank = lower_rank(l, n->out);
@@ -258,7 +257,7 @@ static const LExpr *pull_unpack(Lower *l, const Node *n, const LExpr *const *idx
     at[rank] = li_mod(k, idx[rank - 1], width);
     const LExpr *e = lower_pull(l, n->in[0], at);
     if (!f->per_word) return e;
-    e = le_op2(k, element[node_format(n)], DT_F32, e, li_mod(k, row, le_int(k, f->per_word)));
+    e = le_op2(k, weight_element[node_format(n)], DT_F32, e, li_mod(k, row, le_int(k, f->per_word)));
     if (!f->block) return e;
     at[rank - 1] = li_div(k, row, le_int(k, f->block));
     return le_op2(k, LO_MUL, DT_F32, e, lower_pull(l, n->in[1], at));

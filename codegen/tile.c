@@ -15,7 +15,6 @@ const VectorKind vector_kinds[VECTOR_KINDS] = {
 
 enum {
     MAX_TILE = 64, /* sums */
-    STREAMS = 4,   /* panels side by side where rows are few: memory delivers more of several at once */
     LINE = 16,     /* words of a cache line */
     SEVERAL = 4,   /* tiles that make a panel worth keeping */
     AHEAD = 192    /* rows of a panel, about what memory is late by */
@@ -43,7 +42,7 @@ typedef struct Maker {
 /* Rows by panels, and the sums that stay in registers: of row r, panel p and vector v. */
 typedef struct Tile {
     uint32_t rows, panels;
-    const LExpr *a[MAX_TILE], *c[MAX_TILE], *b[STREAMS], *scale[STREAMS], *sums[MAX_TILE];
+    const LExpr *a[MAX_TILE], *c[MAX_TILE], *b[PANEL_STREAMS], *scale[PANEL_STREAMS], *sums[MAX_TILE];
     uint32_t sum[MAX_TILE];
 } Tile;
 
@@ -180,8 +179,7 @@ static void load_scales(const Maker *x, LBlock *block, const Tile *t, const LExp
         }
 }
 
-/* What a word's weight is before it is scaled. */
-static const LOp element_of[WEIGHT_FORMATS] = {[WEIGHT_BF16] = LO_OF_BF16, [WEIGHT_INT8] = LO_OF_INT8, [WEIGHT_INT4] = LO_OF_INT4};
+const LOp weight_element[WEIGHT_FORMATS] = {[WEIGHT_BF16] = LO_OF_BF16, [WEIGHT_INT8] = LO_OF_INT8, [WEIGHT_INT4] = LO_OF_INT4};
 
 /* A of f32: every weight becomes what `unpack` makes of it, and then its product is added, in the order of k. */
 static void multiply_words(const Maker *x, LBlock *block, Tile *t) {
@@ -199,7 +197,7 @@ static void multiply_words(const Maker *x, LBlock *block, Tile *t) {
     load_row(x, block, t, at, word, "w");
     for (uint32_t j = 0; j < per_word; j++) {
         for (uint32_t i = 0; i < n; i++) {
-            const LExpr *e = le_op2(k, element_of[x->p.format], DT_F32, word[i], le_int(k, j));
+            const LExpr *e = le_op2(k, weight_element[x->p.format], DT_F32, word[i], le_int(k, j));
             b[i] = let(k, block, at_block ? le_op2(k, LO_MUL, DT_F32, e, scale[i]) : e, "b");
         }
         add_products(x, block, t, li_add(k, first, le_int(k, j)), b);
@@ -371,13 +369,13 @@ static void tiles(Maker *x, LBlock *block, uint32_t rows) {
 static uint32_t streams(Maker *x, LBlock *block, uint32_t rows) {
     LoopKernel *k = x->k;
     uint32_t done = ls_let(k, block, DT_I64, le_int(k, 0), "done");
-    for (uint32_t n = 1; x->asks && n * STREAMS <= rows; n++) {
+    for (uint32_t n = 1; x->asks && n * PANEL_STREAMS <= rows; n++) {
         LStmt *few = ls_if(k, block, le_op2(k, LO_EQ, DT_BOOL, x->rows, le_int(k, n)));
-        LStmt *loop = ls_for(k, &few->body, li_div(k, x->panels, le_int(k, STREAMS)), "group");
-        x->panel = let(k, &loop->body, li_mul(k, le_var(k, loop->var), le_int(k, STREAMS)), "panel");
+        LStmt *loop = ls_for(k, &few->body, li_div(k, x->panels, le_int(k, PANEL_STREAMS)), "group");
+        x->panel = let(k, &loop->body, li_mul(k, le_var(k, loop->var), le_int(k, PANEL_STREAMS)), "panel");
         ask_ahead(x);
-        tile(x, &loop->body, le_int(k, 0), n, STREAMS);
-        ls_set(k, &few->body, done, li_sub(k, x->panels, li_mod(k, x->panels, le_int(k, STREAMS))));
+        tile(x, &loop->body, le_int(k, 0), n, PANEL_STREAMS);
+        ls_set(k, &few->body, done, li_sub(k, x->panels, li_mod(k, x->panels, le_int(k, PANEL_STREAMS))));
     }
     return done;
 }

@@ -32,6 +32,12 @@ const LRoutine *routine_new(Routines *r, LRoutine made);
 /* The next number that the caller gives. */
 const LExpr *routine_number(LoopKernel *k, const char *name);
 
+/* Panels side by side where rows are few: memory delivers more of several streams at once. */
+enum { PANEL_STREAMS = 4 };
+
+/* What makes of a word the weight that is not scaled yet. */
+extern const LOp weight_element[WEIGHT_FORMATS];
+
 /* What a routine multiplies by. */
 typedef struct PanelProduct {
     uint32_t width; /* of a panel; PANEL_COLUMNS where the format is not f32 */
