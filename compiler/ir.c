@@ -477,17 +477,25 @@ FuncId remap_end(Remap *r) {
     return func_end(r->m, r->f, r->old->id);
 }
 
-static bool adapts(const Module *m, ParamId p, int depth) {
+static bool made_of(const Module *m, ParamId p, ParamTest *is, int depth) {
     const Param *q = &m->param[p];
-    if (q->kind == PK_ADAPTER)
+    if (is(q))
         return true;
     const Func *f = q->data || q->init == NONE || depth > 16 ? NULL : module_func(m, q->init);
     for (ValueId v = 0; f && v < f->n_values; v++)
-        if (f->value[v].kind == VK_PARAM && adapts(m, f->value[v].def, depth + 1))
+        if (f->value[v].kind == VK_PARAM && made_of(m, f->value[v].def, is, depth + 1))
             return true;
     return false;
 }
 
+bool param_made_of(const Module *m, ParamId p, ParamTest *is) {
+    return made_of(m, p, is, 0);
+}
+
+static bool is_adapter(const Param *p) {
+    return p->kind == PK_ADAPTER;
+}
+
 bool param_adapts(const Module *m, ParamId p) {
-    return adapts(m, p, 0);
+    return param_made_of(m, p, is_adapter);
 }

@@ -254,6 +254,9 @@ double node_float(const Node *n, AttrKey k, double otherwise);
 
 /* ---- reading --------------------------------------------------------------------------------------- */
 
+/* The parameter is such a one, or its init function reads one that is, however far behind. */
+typedef bool ParamTest(const Param *p);
+bool param_made_of(const Module *m, ParamId p, ParamTest *is);
 /* The parameter changes with an adapter: it is one's, or made of one's. */
 bool param_adapts(const Module *m, ParamId p);
 /* The node that defines v, NULL for inputs and parameters. */

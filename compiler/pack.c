@@ -203,17 +203,10 @@ static Str site_of(const Module *m, const Param *p) {
     return p->site.n || !head ? p->site : str_c("lm_head");
 }
 
-/* The parameter is made of 8 bit integers: its model has been quantised before. A T5's stay so; of other graphs nothing is
- * known that would allow what differs in the last bits. */
-static bool is_quantized(const Module *m, ParamId p, int depth) {
-    const Param *q = &m->param[p];
-    if (q->dtype == DT_I8 || q->dtype == DT_U8)
-        return true;
-    const Func *f = q->init == NONE || depth > 16 ? NULL : module_func(m, q->init);
-    for (ValueId v = 0; f && v < f->n_values; v++)
-        if (f->value[v].kind == VK_PARAM && is_quantized(m, f->value[v].def, depth + 1))
-            return true;
-    return false;
+/* A weight made of these has been quantised before. A T5's stay so; of other graphs nothing is known that would allow what
+ * differs in the last bits. */
+static bool is_bytes(const Param *p) {
+    return p->dtype == DT_I8 || p->dtype == DT_U8;
 }
 
 /* What was asked for, the last choice that matches, else f. Where all weights were asked to be int4, two are int8 unless asked for
@@ -239,7 +232,8 @@ static const char *why_f32(const Packer *p, ParamId id, WeightFormat f) {
 
 static WeightFormat choose_format(const Packer *p, ParamId id) {
     const Param *q = &p->m->param[id];
-    WeightFormat f = asked(p, site_of(p->m, q), p->m->s2s.present && is_quantized(p->m, id, 0) ? WEIGHT_INT8 : WEIGHT_F32);
+    bool quantized = p->m->s2s.present && param_made_of(p->m, id, is_bytes);
+    WeightFormat f = asked(p, site_of(p->m, q), quantized ? WEIGHT_INT8 : WEIGHT_F32);
     const char *why = f ? why_f32(p, id, f) : NULL;
     if (why)
         remark(p->m, R_no_format, NULL, NULL, "weight %.*s is f32, not %s: %s", (int)q->name.n, q->name.p, weight_formats[f].name,

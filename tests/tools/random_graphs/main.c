@@ -173,7 +173,9 @@ int main(int argc, char **argv) {
     Settings s = {.seed = 1, .count = 200, .batch = 64, .jobs = 2, .shrink = 8, .focus = OP_COUNT, .backend = {"c"}, .n_backends = 1,
                   .build = {.cc = "cc", .flags = "-march=native", .level = 1, .threads = 2}, .out = "."};
     uint64_t print = 0;
-    char dir[] = "/tmp/random_graphs.XXXXXX";
+    const char *tmp = getenv("TMPDIR");
+    char dir[256]; /* one cut short ends in no XXXXXX, which mkdtemp refuses */
+    snprintf(dir, sizeof dir, "%s/random_graphs.XXXXXX", tmp && *tmp ? tmp : P_tmpdir);
     if (!parse(&s, argc, argv, &print)) return 2;
     if (!ops_probe()) return 1;
     if (print) {
