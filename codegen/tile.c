@@ -365,7 +365,8 @@ static void tiles(Maker *x, LBlock *block, uint32_t rows) {
 }
 
 /* Where rows are so few that registers hold the sums of several panels, these are read side by side; all others one by one.
- * The panels that are left begin at the variable. */
+ * Nothing is asked for ahead: processors follow streams by themselves, and a line asked for by hand holds a place in the first
+ * cache's queue for as long as memory takes. The panels that are left begin at the variable. */
 static uint32_t streams(Maker *x, LBlock *block, uint32_t rows) {
     LoopKernel *k = x->k;
     uint32_t done = ls_let(k, block, DT_I64, le_int(k, 0), "done");
@@ -373,7 +374,7 @@ static uint32_t streams(Maker *x, LBlock *block, uint32_t rows) {
         LStmt *few = ls_if(k, block, le_op2(k, LO_EQ, DT_BOOL, x->rows, le_int(k, n)));
         LStmt *loop = ls_for(k, &few->body, li_div(k, x->panels, le_int(k, PANEL_STREAMS)), "group");
         x->panel = let(k, &loop->body, li_mul(k, le_var(k, loop->var), le_int(k, PANEL_STREAMS)), "panel");
-        ask_ahead(x);
+        x->next = NULL;
         tile(x, &loop->body, le_int(k, 0), n, PANEL_STREAMS);
         ls_set(k, &few->body, done, li_sub(k, x->panels, li_mod(k, x->panels, le_int(k, PANEL_STREAMS))));
     }
