@@ -38,8 +38,8 @@ enum { PANEL_STREAMS = 4 };
 /* What makes of a word the weight that is not scaled yet. */
 extern const LOp weight_element[WEIGHT_FORMATS];
 
-/* A number of f32 as bytes, for products with bytes: signed digits to the base 256, the highest first, of its 2^23rd part of the
- * row's largest magnitude. Their products are exact, so a sum has no more error than one of f32 that grows as large. */
+/* A number of f32 as bytes, for products with bytes: signed digits to the base 256, the highest first, of how many 127 * 65536ths
+ * of its row's largest magnitude it is. Their products are exact, so a sum has no more error than one of f32 that grows as large. */
 enum { DIGITS = 3 };
 
 /* What a routine multiplies by. */
