@@ -91,14 +91,16 @@ static void ask(const Maker *x, LBlock *block, const Tile *t, const LExpr *at) {
                         li_add(k, li_add(k, t->b[p], li_add(k, x->next, li_mul(k, at, x->step))), le_int(k, line)));
 }
 
-/* The tile's vectors of row `at` of its panels. */
-static void load_row(const Maker *x, LBlock *block, const Tile *t, const LExpr *at, const LExpr **to, const char *hint) {
+/* Vector i of row `at` of the tile's panels. */
+static const LExpr *load_vector(const Maker *x, LBlock *block, const Tile *t, const LExpr *at, uint32_t i, const char *hint) {
     LoopKernel *k = x->k;
-    for (uint32_t p = 0; p < t->panels; p++)
-        for (uint32_t v = 0; v < x->vectors; v++) {
-            const LExpr *row = li_add(k, t->b[p], times_width(x, at));
-            to[p * x->vectors + v] = let(k, block, le_load_lanes(k, x->b, in_row(x, row, v), x->lanes), hint);
-        }
+    const LExpr *row = li_add(k, t->b[i / x->vectors], times_width(x, at));
+    return let(k, block, le_load_lanes(k, x->b, in_row(x, row, i % x->vectors), x->lanes), hint);
+}
+
+static void load_row(const Maker *x, LBlock *block, const Tile *t, const LExpr *at, const LExpr **to, const char *hint) {
+    for (uint32_t i = 0; i < t->panels * x->vectors; i++)
+        to[i] = load_vector(x, block, t, at, i, hint);
 }
 
 /* sum[r] += a[r] b, b a vector for each panel and vector. */
@@ -242,18 +244,47 @@ static void begin_sums(const Maker *x, LBlock *block, const Tile *t, const LExpr
         }
 }
 
-/* sum[d][r] += a[d][r] b for words of four bytes, `along` in a row of A. */
-static void add_dots(const Maker *x, LBlock *block, const Tile *t, const LExpr *along, const LExpr *const *b, BlockSums *s) {
+/* Four bytes a word: part j of those in w. */
+static const LExpr *bytes_of(const Maker *x, LBlock *block, const LExpr *w, uint32_t j) {
     LoopKernel *k = x->k;
-    for (uint32_t r = 0; r < t->rows; r++)
-        for (uint32_t d = 0; d < x->p.digits; d++) {
-            const LExpr *at = li_add(k, li_add(k, t->a[r], along), li_mul(k, le_int(k, d), x->digit));
-            const LExpr *e = let(k, block, le_load(k, x->a, at), "x");
-            for (uint32_t i = 0; i < t->panels * x->vectors; i++) {
-                uint32_t sum = *block_sum(x, t, s, d, r, i);
-                ls_set(k, block, sum, le_op3(k, LO_DOT_INT8, DT_I32, le_var(k, sum), b[i], le_splat(k, e, x->lanes)));
-            }
+    return x->format->per_word == 4 ? w : let(k, block, le_op2(k, LO_NIBBLES, DT_I32, w, le_int(k, j)), "b");
+}
+
+/* Word `along` of digit d of row r of A. */
+static const LExpr *load_digit(const Maker *x, LBlock *block, const Tile *t, const LExpr *along, uint32_t d, uint32_t r) {
+    LoopKernel *k = x->k;
+    const LExpr *at = li_add(k, li_add(k, t->a[r], along), li_mul(k, le_int(k, d), x->digit));
+    return let(k, block, le_load(k, x->a, at), "x");
+}
+
+static void add_dot(const Maker *x, LBlock *block, uint32_t sum, const LExpr *b, const LExpr *a) {
+    LoopKernel *k = x->k;
+    ls_set(k, block, sum, le_op3(k, LO_DOT_INT8, DT_I32, le_var(k, sum), b, le_splat(k, a, x->lanes)));
+}
+
+/* sum[d][r] += a[d][r] b for part j of the words in row `at` of B, `along` in a row of A. Of vectors of B and words of A, those
+ * that are fewer stay in registers while the others come one by one. */
+static void add_dots(const Maker *x, LBlock *block, const Tile *t, const LExpr *at, const LExpr *along, uint32_t j, BlockSums *s) {
+    const LExpr *held[DIGITS * MAX_TILE];
+    uint32_t vectors = t->panels * x->vectors, words = t->rows * x->p.digits;
+    if (vectors <= words) {
+        load_row(x, block, t, at, held, "w");
+        for (uint32_t i = 0; i < vectors; i++)
+            held[i] = bytes_of(x, block, held[i], j);
+        for (uint32_t w = 0; w < words; w++) {
+            const LExpr *a = load_digit(x, block, t, along, w % x->p.digits, w / x->p.digits);
+            for (uint32_t i = 0; i < vectors; i++)
+                add_dot(x, block, *block_sum(x, t, s, w % x->p.digits, w / x->p.digits, i), held[i], a);
         }
+        return;
+    }
+    for (uint32_t w = 0; w < words; w++)
+        held[w] = load_digit(x, block, t, along, w % x->p.digits, w / x->p.digits);
+    for (uint32_t i = 0; i < vectors; i++) {
+        const LExpr *b = bytes_of(x, block, load_vector(x, block, t, at, i, "w"), j);
+        for (uint32_t w = 0; w < words; w++)
+            add_dot(x, block, *block_sum(x, t, s, w % x->p.digits, w / x->p.digits, i), b, held[w]);
+    }
 }
 
 /* A block's sum as f32: what its digits stand for. */
@@ -270,7 +301,7 @@ static const LExpr *sum_of_digits(const Maker *x, const Tile *t, BlockSums *s, u
 /* A of bytes, four of them a word, a scale a row. */
 static void dot_int(const Maker *x, LBlock *outer, Tile *t) {
     LoopKernel *k = x->k;
-    const LExpr *word[MAX_TILE], *b[MAX_TILE], *scale[MAX_TILE];
+    const LExpr *scale[MAX_TILE];
     uint32_t n = t->panels * x->vectors, parts = x->format->per_word / 4;
     BlockSums sums;
     LStmt *loop = ls_for(k, outer, x->blocks, "block");
@@ -280,12 +311,8 @@ static void dot_int(const Maker *x, LBlock *outer, Tile *t) {
     LBlock *block = outer;
     const LExpr *at = open_words(x, &block, at_block), *along = let(k, block, li_mul(k, at, le_int(k, parts)), "along");
     ask(x, block, t, at);
-    load_row(x, block, t, at, word, "w");
-    for (uint32_t j = 0; j < parts; j++) {
-        for (uint32_t i = 0; i < n; i++)
-            b[i] = parts == 1 ? word[i] : let(k, block, le_op2(k, LO_NIBBLES, DT_I32, word[i], le_int(k, j)), "b");
-        add_dots(x, block, t, li_add(k, along, le_int(k, j)), b, &sums);
-    }
+    for (uint32_t j = 0; j < parts; j++)
+        add_dots(x, block, t, at, li_add(k, along, le_int(k, j)), j, &sums);
     load_scales(x, outer, t, at_block, scale);
     for (uint32_t r = 0; r < t->rows; r++)
         for (uint32_t i = 0; i < n; i++) {
