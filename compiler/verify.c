@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_CALL_DEPTH = 100, SAMPLES = 5 };
+enum { SAMPLES = 5 };
 
 typedef struct Verifier {
     const Module *m;
@@ -495,7 +495,7 @@ static bool check_calls(Verifier *v)
         FuncId id;
         FuncId *callee;
         uint32_t n, next;
-    } *stack = mem_alloc((MAX_CALL_DEPTH + 1) * sizeof *stack);
+    } *stack = mem_alloc((LIMIT_CALL_DEPTH + 1) * sizeof *stack);
     char *colour = mem_alloc((size_t)m->n_funcs + 1);
     bool ok = true;
     for (FuncId root = 0; ok && root < m->n_funcs; root++) {
@@ -516,8 +516,8 @@ static bool check_calls(Verifier *v)
             FuncId to = top->callee[top->next++];
             if (colour[to] == GREY)
                 ok = bad(v, DIAG_IR_MODULE, "function @%s calls itself", diag_show(v->d, m->func[to]->name));
-            else if (colour[to] == WHITE && depth == MAX_CALL_DEPTH)
-                ok = bad(v, DIAG_IR_MODULE, "calls nest deeper than %d", MAX_CALL_DEPTH);
+            else if (colour[to] == WHITE && depth == LIMIT_CALL_DEPTH)
+                ok = bad(v, DIAG_IR_MODULE, "calls nest deeper than %d", LIMIT_CALL_DEPTH);
             else if (colour[to] == WHITE) {
                 colour[to] = GREY;
                 stack[++depth] = (struct Visit){.id = to};

@@ -124,6 +124,7 @@ static void show_progress(void *ctx, uint64_t done, uint64_t total) {
 
 bool build_weights(Build *b, const char *path, OutFile *o) {
     int last = -1;
+    mem_doing("file", path);
     if (!outfile_open(o, path, 0666, b->a, b->d)) return false;
     if (image_write(&b->image, o, takes_long(b) ? show_progress : NULL, &last, b->d)) return true;
     outfile_abandon(o);
@@ -166,6 +167,7 @@ bool build_main(Build *b, const char *dir, bool with_text) {
 }
 
 bool build_program(Build *b) {
+    mem_doing("step", "code generation");
     if (!b->program) b->program = program_lower(b->model->m, &b->image, &b->codegen, b->d);
     return b->program != NULL;
 }
