@@ -1,7 +1,7 @@
 /* names: names of ONNX models stay in comments and strings of what is made of them.
  *
  *   names [--seed N] [--count N] [--llvm EVERY]     random names: as many models, 1 after the other
- *   names --write FILE [--seed N]                   the model of one seed; seed 0: with plain names
+ *   names --write FILE [--seed N] [--bytes N]       the model of one seed; seed 0: with plain names; all names of so many bytes
  *
  * One small model has a name wherever ONNX has room for one. It is compiled with plain names, then with random ones made of what
  * ends comments, strings and lines of C, of LLVM's assembly, Graphviz, JSON and HTML. Each text must then be the plain one's
@@ -29,6 +29,7 @@
 /* ---- random names --------------------------------------------------------------------------------------- */
 
 static uint64_t state;
+static size_t exact; /* bytes of every name; 0: as many as come */
 
 static uint32_t below(uint32_t n) {
     state = state * 6364136223846793005u + 1442695040888963407u; /* Knuth's MMIX generator */
@@ -51,6 +52,11 @@ static Str odd_name(Arena *a) {
         const char *part = parts[below(sizeof parts / sizeof *parts)];
         text_add(&t, part, strlen(part));
     }
+    while (exact && t.n < exact) {
+        const char *part = parts[below(sizeof parts / sizeof *parts)];
+        text_add(&t, part, strlen(part));
+    }
+    t.n = exact ? exact : t.n;
     Str s = {arena_copy(a, t.p, t.n), t.n};
     text_free(&t);
     return s;
@@ -331,6 +337,20 @@ static void tokens_of(const struct Language *l, const Text *t, Tokens *out, bool
     *bad |= x.bad;
 }
 
+/* A string too long for C99 is `(const char[]){...}`. */
+static void join_arrays(Tokens *t) {
+    static const char *const head[] = {"(", "const", "char", "[", "]", ")", "{"};
+    enum { HEAD = sizeof head / sizeof *head };
+    size_t to = 0;
+    for (size_t i = 0; i < t->count; i++) {
+        size_t k = 0;
+        while (k < HEAD && i + k < t->count && str_is(t->item[i + k], head[k])) k++;
+        t->item[to++] = k == HEAD ? str_c("\"") : t->item[i];
+        for (i += k == HEAD ? k : 0; k == HEAD && i < t->count && t->item[i].p[0] != '}';) i++;
+    }
+    t->count = to;
+}
+
 /* One to one: a's k-th name stands where b's k-th does. */
 static bool same_names(const Tokens *a, const Tokens *b, size_t *at) {
     NameMap ab = {0}, ba = {0};
@@ -363,6 +383,8 @@ static bool compare_split(const struct Language *l, const Text *plain, const Tex
     size_t at = 0;
     tokens_of(l, &a, &x, &bad);
     tokens_of(l, &b, &y, &bad);
+    if (l->spliced) join_arrays(&x);
+    if (l->spliced) join_arrays(&y);
     bool ok = !bad && same_names(&x, &y, &at);
     if (bad) printf("%s: a string or comment without its end, or bytes that are not printable\n", l->name);
     else if (!ok) {
@@ -469,6 +491,7 @@ int main(int argc, char **argv) {
         if (!strcmp(argv[i], "--seed")) seed = strtoull(argv[i + 1], NULL, 10);
         if (!strcmp(argv[i], "--count")) count = strtoull(argv[i + 1], NULL, 10);
         if (!strcmp(argv[i], "--llvm")) every = strtoull(argv[i + 1], NULL, 10);
+        if (!strcmp(argv[i], "--bytes")) exact = strtoull(argv[i + 1], NULL, 10);
         if (!strcmp(argv[i], "--write")) write = argv[i + 1];
     }
     if (!write) return check(seed, count, every);
