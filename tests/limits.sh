@@ -27,6 +27,7 @@ refused() {
     grep -q "$code" err || fail "$label is not $code"
     grep -qF -e "$words" err || fail "$label: '$words' is missing"
     [ ! -e x.ir ] || fail "$label leaves a file"
+    rm -f x.ir
 }
 
 # ---- the table ---------------------------------------------------------------------------------------------------------
@@ -86,14 +87,14 @@ calls() {
 calls 100
 ok "100 calls inside each other" "$moec" opt m.ir -o y.ir --passes=cse
 calls 101
-refused "101 calls inside each other" M0610 "deeper than 100" "$moec" opt m.ir -o x.ir --passes=cse
+refused "101 calls inside each other" M0606 "deeper than 100" "$moec" opt m.ir -o x.ir --passes=cse
 
 # ---- JSON -------------------------------------------------------------------------------------------------------------------
 
 t5=$root/examples/t5-tiny
 deep() { awk -v n="$1" 'BEGIN { for (i = 0; i < n; i++) printf "["; for (i = 0; i < n; i++) printf "]" }'; }
 echo "{ \"moec_adapter\": 1, \"method\": \"mov\", \"experts\": $(deep 63) }" >s.json
-refused "64 levels" M0302 "must be an integer" "$moec" info "$t5" --adapter s.json
+refused "64 levels" M0304 "must be an integer" "$moec" info "$t5" --adapter s.json
 echo "{ \"moec_adapter\": 1, \"method\": \"mov\", \"experts\": $(deep 64) }" >s.json
 refused "65 levels" M0301 "s.json:1: error: JSON nested too deep: more than 64 levels" "$moec" info "$t5" --adapter s.json
 cp -r "$t5" t5
@@ -106,7 +107,7 @@ sites() { echo "{ \"moec_adapter\": 1, \"method\": \"mov\", \"experts\": 2, \"si
 sites 4096
 ok "4,096 sites" "$moec" info "$t5" --adapter s.json
 sites 4097
-refused "4,097 sites" M0003 "has 4097 entries; the limit is 4096" "$moec" info "$t5" --adapter s.json
+refused "4,097 sites" M0402 "has 4097 entries; the limit is 4096" "$moec" info "$t5" --adapter s.json
 pattern() { echo "{ \"moec_adapter\": 1, \"method\": \"mov\", \"experts\": 2, \"sites\": [{ \"match\": \"$(awk -v n="$1" 'BEGIN { for (i = 0; i < n; i++) printf "*" }')\" }] }" >s.json; }
 for n in 4096 4097; do
     pattern $n
@@ -117,19 +118,19 @@ refused "a pattern of 4,097 bytes" M0402 "4096 bytes" "$moec" info "$t5" --adapt
 for key in experts:1024 rank:65536; do
     most=${key#*:} key=${key%:*}
     echo "{ \"moec_adapter\": 1, \"method\": \"molora\", \"experts\": 2, \"rank\": 2, \"$key\": $((most + 1)) }" | sed "s/\"$key\": 2, //" >s.json
-    refused "$key" M0302 "from 1 to $most" "$moec" info "$t5" --adapter s.json
+    refused "$key" M0304 "from 1 to $most" "$moec" info "$t5" --adapter s.json
 done
 for key in num_layers:1024 d_model:1048576 vocab_size:67108864; do
     most=${key#*:} key=${key%:*}
     sed "s/\"$key\": [0-9]*/\"$key\": $((most + 1))/" "$t5/config.json" >t5/config.json
-    refused "$key" M0302 "from 1 to $most" "$moec" info t5
+    refused "$key" M0304 "from 1 to $most" "$moec" info t5
 done
 
 # ---- safetensors, npy -------------------------------------------------------------------------------------------------------
 
 echo '{ "moec_adapter": 1, "method": "mov", "experts": 2 }' >s.json
 printf '\001\341\365\005\0\0\0\0{' >w.safetensors && truncate -s 100000100 w.safetensors
-refused "a header of 100,000,001 bytes" M0801 "header length 100000001" "$moec" info "$t5" --adapter s.json --adapter-weights w.safetensors
+refused "a header of 100,000,001 bytes" M0501 "header length 100000001" "$moec" info "$t5" --adapter s.json --adapter-weights w.safetensors
 awk 'BEGIN { for (i = 0; i <= 200000; i++) printf "%s\"%d\":{}", i ? "," : "{", i; printf "}" }' >header
 { n=$(wc -c <header); printf "$(printf '\\%03o\\%03o\\%03o\\%03o' $((n % 256)) $((n / 256 % 256)) $((n / 65536 % 256)) $((n / 16777216)))\\0\\0\\0\\0"; cat header; } >w.safetensors
 refused "200,001 tensors" M0003 "w.safetensors: error: more than 200000 tensors" "$moec" info "$t5" --adapter s.json --adapter-weights w.safetensors
@@ -137,10 +138,10 @@ refused "200,001 tensors" M0003 "w.safetensors: error: more than 200000 tensors"
 # ---- memory ------------------------------------------------------------------------------------------------------------------
 
 mkdir o tmp
-small() { (cd o && TMPDIR=$work/tmp "$moec" compile "$t5" --max-compile-memory="$1" $2 -o r) >out 2>err; }
+small() { (cd o && TMPDIR=$work/tmp "$moec" compile "$t5" --max-compile-memory="$1" $2 --prefix=p -o r) >out 2>err; }
 for how in --emit=c --emit=lib --emit=llvm; do
     [ $how != --emit=llvm ] || "$moec" --version | grep -q LLVM || continue
-    TMPDIR=$work/tmp "$moec" compile "$t5" $how -o want || fail "$how without a limit"
+    TMPDIR=$work/tmp "$moec" compile "$t5" $how --prefix=p -o want || fail "$how without a limit"
     small 2G $how && diff -r want o/r >/dev/null || fail "$how: a limit changes the result"
     rm -rf o/* want want.*
     refusals=0

@@ -49,6 +49,26 @@ static bool check_backend(Build *b) {
     return true;
 }
 
+void build_stage(Build *b) {
+    b->staging = true;
+}
+
+static bool finish(Build *b, OutFile *f) {
+    if (!b->staging) return outfile_commit(f);
+    vec_push(&b->staged, *f);
+    return true;
+}
+
+bool build_settle(Build *b) {
+    bool ok = true;
+    b->staging = false;
+    for (size_t i = 0; i < b->staged.count; i++)
+        if (ok) ok = outfile_commit(&b->staged.item[i]);
+        else outfile_abandon(&b->staged.item[i]);
+    vec_free(&b->staged);
+    return ok;
+}
+
 bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Diag *d) {
     *b = (Build){.o = o, .model = model, .d = d, .a = arena_new()};
     b->dir = scratch_open(b->a, d);
@@ -74,7 +94,7 @@ bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Di
     bool own = model->spec && !adapter_is_full(model->spec); /* tensors that the base does not have */
     if (model->has_config)
         b->codegen.parameters = (uint64_t)config_base_count(&model->config) + (own ? b->codegen.trainable : 0);
-    return image_plan(model->m, b->a, &b->image, d);
+    return image_plan(model->m, prefix, b->a, &b->image, d);
 }
 
 bool build_text(Build *b) {
@@ -98,11 +118,13 @@ bool build_text(Build *b) {
 
 bool build_install_text(Build *b, const char *to) {
     OutFile f;
-    return outfile_open(&f, to, 0666, b->a, b->d) && outfile_write(&f, b->text.p, b->text.n) && outfile_commit(&f);
+    return outfile_open(&f, to, 0666, b->a, b->d) && outfile_write(&f, b->text.p, b->text.n) && finish(b, &f);
 }
 
 void build_close(Build *b) {
     vec_free(&b->runtime);
+    for (size_t i = 0; i < b->staged.count; i++) outfile_abandon(&b->staged.item[i]);
+    vec_free(&b->staged);
     scratch_close(b->dir);
     if (b->program) program_free(b->program);
     if (b->a) arena_free(b->a);
@@ -141,7 +163,7 @@ bool build_embedded(Build *b, const char *dir, const EmbeddedFile *e) {
     const char *base = strrchr(e->name, '/');
     OutFile f;
     return outfile_open(&f, build_path(b, dir, base ? base + 1 : e->name), 0666, b->a, b->d) &&
-           outfile_write(&f, e->data, e->size) && outfile_commit(&f);
+           outfile_write(&f, e->data, e->size) && finish(b, &f);
 }
 
 static bool ends_with(const char *s, const char *end) {
@@ -181,7 +203,10 @@ bool build_spares_input(Build *b, const char *dir) {
 }
 
 bool build_ir(Build *b, const char *dir) {
-    return !b->codegen.ir_file || (build_program(b) && outfile_text(build_path(b, dir, b->codegen.ir_file), &b->program->ir, b->d));
+    OutFile f;
+    if (!b->codegen.ir_file) return true;
+    return build_program(b) && outfile_open(&f, build_path(b, dir, b->codegen.ir_file), 0666, b->a, b->d) &&
+           outfile_write(&f, b->program->ir.p, b->program->ir.n) && finish(b, &f);
 }
 
 bool build_model(Build *b, const char *dir) {
@@ -400,5 +425,5 @@ bool build_install(Build *b, const char *from, const char *to, unsigned mode) {
     }
     mem_free(buffer);
     close(fd);
-    return ok && outfile_commit(&f);
+    return ok && finish(b, &f);
 }

@@ -215,7 +215,7 @@ static bool make(const char *path, bool llvm, Made *out, Diag *d) {
         module_print(m, &out->form[FORM_IR]);
         module_dot(m, true, NULL, &out->form[FORM_DOT]);
     }
-    ok = ok && image_plan(m, a, &image, d) && (p = program_lower(m, &image, &how, d)) != NULL;
+    ok = ok && image_plan(m, "model", a, &image, d) && (p = program_lower(m, &image, &how, d)) != NULL;
     if (ok) {
         program_print_c(p, &out->form[FORM_C]);
         program_print_header(p, &out->form[FORM_HEADER]);

@@ -136,9 +136,9 @@ static void add_scalar(Text *graph, const char *name, int64_t value) {
     wire_message(graph, GRAPH_TENSOR, &t);
 }
 
-/* n constants of 16 MiB, each of them made of three numbers. */
-static void constants(Text *graph, uint64_t n) {
-    static const int64_t dim[] = {2}, big[] = {1 << 22};
+/* n constants, each made of the one before, the first of three numbers. */
+static void sequence(Text *graph, uint64_t n, int64_t extent) {
+    const int64_t dim[] = {2}, big[] = {extent};
     Text t = {0}, attr = {0}, v = wire_value(str_c("x"), FLOAT32, dim, 1, str_c("B"), (Str){0});
     wire_message(graph, GRAPH_INPUT, &v);
     add_scalar(graph, "first", 0);
@@ -179,12 +179,20 @@ static void constants(Text *graph, uint64_t n) {
     wire_text(graph, GRAPH_NAME, "g");
 }
 
+static void constants(Text *graph, uint64_t n) {
+    sequence(graph, n, 1 << 22); /* 16 MiB */
+}
+
+static void small_constants(Text *graph, uint64_t n) {
+    sequence(graph, n, 1 << 10);
+}
+
 static const struct {
     const char *what;
     void (*fill)(Text *graph, uint64_t n);
 } kinds[] = {
     {"rank", rank}, {"extent", extent}, {"inputs", inputs}, {"attributes", attributes}, {"name", name},
-    {"items", items}, {"graphs", graphs}, {"branches", branches}, {"constants", constants},
+    {"items", items}, {"graphs", graphs}, {"branches", branches}, {"constants", constants}, {"small_constants", small_constants},
 };
 
 int main(int argc, char **argv) {
