@@ -282,6 +282,9 @@ static Str node_label(Module *m, const Onnx__NodeProto *n)
 static bool arity_check(NodeCtx *c, uint32_t n_in)
 {
     const OpRow *r = c->row;
+    size_t name = c->node->name != NULL ? strlen(c->node->name) : 0;
+    if (name > LIMIT_NAME)
+        return ctx_error(c, DIAG_LIMIT, "a name of %zu bytes; the limit is %d", name, LIMIT_NAME);
     if (n_in > LIMIT_NODE_INPUTS)
         return ctx_error(c, DIAG_LIMIT, "has %u inputs; the limit is %d", n_in, LIMIT_NODE_INPUTS);
     if (n_in < (uint32_t)r->in_min)

@@ -186,7 +186,7 @@ static const Field fields[] = {
 enum { N_FIELDS = sizeof fields / sizeof fields[0] };
 
 enum { W_VARINT = 0, W_64 = 1, W_LEN = 2, W_GROUP = 3, W_GROUP_END = 4, W_32 = 5 };
-enum { RAW_FIELD = 9, SEGMENT_FIELD = 3, LEN_BYTES = 5 };
+enum { RAW_FIELD = 9, SEGMENT_FIELD = 3, NODE_NAME_FIELD = 3, LEN_BYTES = 5 };
 
 typedef struct Frame {
     const uint8_t *end;
@@ -340,7 +340,8 @@ static bool scan_bytes(Scan *s, const Field *f, size_t n)
     const char *p = (const char *)s->p;
     if (f->kind == K_TEXT && n > 0 && memchr(p, 0, n) != NULL)
         return scan_error(s, DIAG_ONNX_MALFORMED, "a name holds a NUL byte");
-    if (f->kind == K_TEXT && n > LIMIT_NAME)
+    bool later = f->msg == M_NODE && f->number == NODE_NAME_FIELD; /* when the operator is known to be one */
+    if (f->kind == K_TEXT && n > LIMIT_NAME && !later)
         return scan_error(s, DIAG_LIMIT, "a name of %zu bytes; the limit is %d", n, LIMIT_NAME);
     if (!s->stack[s->depth].mute && f->mode != DROP) {
         if (f->kind == K_RAW) {

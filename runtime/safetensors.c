@@ -48,7 +48,7 @@ typedef struct Reader {
     uint64_t header_limit;
     int64_t data; /* bytes of data in the file */
     const char *within; /* the tensor whose entry is being read; NULL: none */
-    int broken;         /* it is no JSON */
+    int cut, broken;    /* the header is read in part; it is no JSON, which goes without saying then */
     char *spec; /* the adapter that the file says it is, in the header; NULL: it does not */
     size_t spec_length;
     char shown[MOEC_SHOW];
@@ -104,6 +104,8 @@ static Entry *find_entry(Reader *r, const char *name, size_t n) {
 
 static moec_status bad_json(Reader *r) {
     r->broken = 1;
+    if (r->cut)
+        return MOEC_E_FORMAT;
     return moec_fail(r->sink, MOEC_E_FORMAT, r->path, "the header is wrong at byte %llu: %s",
                      (unsigned long long)r->json.at + 8, r->json.error);
 }
@@ -363,6 +365,7 @@ static moec_status read_excess(Reader *r, int fd, uint64_t n) {
     if (s)
         return s;
     moec_json_open_in(&r->json, r->header, (size_t)r->header_limit, r->keys, key_limit(r->n));
+    r->cut = 1;
     s = read_header(r);
     if (s && !r->broken)
         return s;
