@@ -28,8 +28,24 @@ void c_comment(Text *out, Str s) {
     }
 }
 
+/* C99 has no longer strings. */
+enum { LONGEST_STRING = 4095, ACROSS = 40 };
+
+static void c_long_string(Text *out, Str s) {
+    text_printf(out, "(const char[]){");
+    for (size_t i = 0; i < s.n; i++) {
+        unsigned char ch = (unsigned char)s.p[i];
+        text_printf(out, ch < 128 ? "%u,%s" : "'\\%03o',%s", ch, i % ACROSS == ACROSS - 1 ? "\n" : "");
+    }
+    text_printf(out, "0}");
+}
+
 void c_string(Text *out, Str s) {
     static const char plain[] = " _.,:+-{}[]()";
+    if (s.n > LONGEST_STRING) {
+        c_long_string(out, s);
+        return;
+    }
     text_add(out, "\"", 1);
     for (size_t i = 0; i < s.n; i++) {
         unsigned char ch = (unsigned char)s.p[i];

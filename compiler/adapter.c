@@ -155,7 +155,7 @@ bool adapter_resolve(const AdapterSpec *spec, const ModelSite *sites, uint32_t n
     if (!gate_check(spec, sites, n, d))
         return false;
     for (uint32_t i = 0; i < spec->n_rules; i++)
-        bytes += spec->rule[i].pattern.n < PATTERN_MAX_BYTES ? spec->rule[i].pattern.n : 0;
+        bytes += spec->rule[i].pattern.n < LIMIT_PATTERN ? spec->rule[i].pattern.n : 0;
     if (bytes > PATTERNS_MAX_BYTES)
         return diag_error(d, DIAG_SPEC_SITES, spec->file,
                           "key 'sites': the patterns are longer than %d bytes together", PATTERNS_MAX_BYTES);

@@ -3,27 +3,81 @@
  * An arena is a list of zeroed blocks; what is larger than a block gets one of its own. */
 #include "base.h"
 
+#include "undo.h"
+
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* ---- memory -------------------------------------------------------------------------------- */
 
+enum { DOING_BYTES = 160 };
+
+/* Blocks count with the bytes that the allocator gave them. The compiler has one thread. */
+static struct {
+    size_t used, most; /* most 0: as much as there is */
+    const char *option; /* who says so */
+    char doing[DOING_BYTES];
+} memory;
+
+void mem_limit(const char *option, size_t most) {
+    memory.option = option;
+    memory.most = most;
+}
+
+size_t mem_used(void) {
+    return memory.used;
+}
+
+void mem_doing(const char *what, const char *of) {
+    int n = snprintf(memory.doing, sizeof memory.doing, "%.20s '%.120s'", what, of);
+    for (int i = 0; i < n; i++) /* one line of printable ASCII, without taking memory */
+        if (memory.doing[i] < 32 || memory.doing[i] > 126)
+            memory.doing[i] = '?';
+}
+
+_Noreturn static void mem_refuse(size_t bytes) {
+    diag_out_of_memory(memory.doing, bytes, memory.used, NULL);
+}
+
+/* Before `bytes` more are taken. */
+static void mem_ask(size_t bytes) {
+    if (memory.most && (bytes > memory.most || memory.used > memory.most - bytes))
+        diag_out_of_memory(memory.doing, bytes, memory.used, memory.option);
+}
+
+bool mem_fits(size_t bytes) {
+    if (memory.most && (bytes > memory.most || memory.used > memory.most - bytes))
+        return false;
+    void *p = bytes < (size_t)1 << 28 ? NULL : malloc(bytes); /* smaller ones are not worth asking for */
+    bool fits = p || bytes < (size_t)1 << 28;
+    free(p);
+    return fits;
+}
+
 void *mem_alloc(size_t bytes) {
+    mem_ask(bytes);
     void *p = calloc(1, bytes ? bytes : 1);
     if (!p)
-        diag_out_of_memory();
+        mem_refuse(bytes);
+    memory.used += malloc_usable_size(p);
     return p;
 }
 
 void *mem_grow(void *p, size_t bytes) {
+    size_t before = p ? malloc_usable_size(p) : 0;
+    if (bytes > before)
+        mem_ask(bytes - before);
     p = realloc(p, bytes ? bytes : 1);
     if (!p)
-        diag_out_of_memory();
+        mem_refuse(bytes);
+    memory.used += malloc_usable_size(p) - before;
     return p;
 }
 
 void mem_free(void *p) {
+    memory.used -= p ? malloc_usable_size(p) : 0;
     free(p);
 }
 
@@ -34,7 +88,7 @@ void *vec_room(void *items, size_t *room, size_t need, size_t size) {
     while (more < need)
         more *= 2;
     if (!mul_size(more, size, &bytes))
-        diag_out_of_memory();
+        mem_refuse(SIZE_MAX);
     *room = more;
     return mem_grow(items, bytes);
 }
@@ -69,7 +123,7 @@ void arena_free(Arena *a) {
 static Block *block_new(size_t bytes) {
     size_t all;
     if (!add_size(bytes, sizeof(Block) + 64, &all))
-        diag_out_of_memory();
+        mem_refuse(SIZE_MAX);
     Block *b = mem_alloc(all);
     b->data = (unsigned char *)b + sizeof(Block);
     b->data += -(uintptr_t)b->data & 63;
@@ -105,7 +159,7 @@ void *arena_alloc(Arena *a, size_t bytes) {
 void *arena_array(Arena *a, size_t count, size_t size) {
     size_t bytes;
     if (!mul_size(count, size, &bytes))
-        diag_out_of_memory();
+        mem_refuse(SIZE_MAX);
     return arena_alloc(a, bytes);
 }
 
@@ -292,5 +346,6 @@ void moec_bug(const char *file, int line, const char *fmt, ...) {
     vfprintf(stderr, fmt, ap);
     fputc('\n', stderr);
     va_end(ap);
+    undo_all();
     exit(70);
 }

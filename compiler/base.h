@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "limits.h"
+
 #if defined(__GNUC__)
 #define MOEC_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 #else
@@ -46,6 +48,12 @@ void *vec_room(void *items, size_t *room, size_t need, size_t size);
 void *mem_alloc(size_t bytes); /* zeroed; running out of memory is a diagnostic and exit 1 */
 void *mem_grow(void *p, size_t bytes);
 void mem_free(void *p);
+bool mem_fits(size_t bytes); /* whether so many would be given now: for sizes that the input chose */
+size_t mem_used(void);       /* by all of the above, arenas included */
+/* At most so many from now on, as `option`, which stays the caller's, says; 0: as many as there are. */
+void mem_limit(const char *option, size_t most);
+/* What memory is taken for from now on, "pass" and "fold": told when there is no more. */
+void mem_doing(const char *what, const char *of);
 
 /* ---- checked arithmetic: the only way sizes that come from files are combined ------------- */
 
@@ -133,7 +141,8 @@ size_t diag_errors(const Diag *d);
 void diag_flush(Diag *d); /* prints to stderr and forgets */
 /* A printable, one-line, at most 200 byte form of input bytes; lives in the Diag. */
 const char *diag_show(Diag *d, Str s);
-_Noreturn void diag_out_of_memory(void); /* an error like any other, exit 1 */
+/* An error like any other, exit 1: `wanted` more bytes for what is done were not there, or more than `option` allows. */
+_Noreturn void diag_out_of_memory(const char *doing, size_t wanted, size_t used, const char *option);
 
 /* A broken invariant of moec itself: prints and exits 70. */
 _Noreturn void moec_bug(const char *file, int line, const char *fmt, ...) MOEC_PRINTF(3, 4);

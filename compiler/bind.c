@@ -12,8 +12,7 @@
 
 #include <string.h>
 
-enum { BATCH_MAX = 64, EXTENT_MAX = 1024, DEPTH_MAX = 100, RESTARTS_MAX = 4096 };
-#define WORK_MAX 4000000u
+enum { BATCH_MAX = 64, EXTENT_MAX = 1024 };
 
 static BindRule *const bind_rules[OP_COUNT] = {
 #undef BIND_SOURCE
@@ -267,8 +266,8 @@ static void name_value(Binder *b, BVal v, Str name) {
 /* The walk. `args` stand for the inputs of old; out gets its outputs. */
 static bool bind_body(Binder *b, const Func *old, const BVal *args, BVal *out) {
     Str outer = b->origin;
-    if (++b->depth > DEPTH_MAX)
-        return diag_error(b->d, DIAG_LIMIT, b->file, "functions are nested more than %d deep", DEPTH_MAX);
+    if (++b->depth > LIMIT_CALL_DEPTH)
+        return diag_error(b->d, DIAG_LIMIT, b->file, "functions are nested more than %d deep", LIMIT_CALL_DEPTH);
     BVal *map = mem_alloc((old->n_values + 1) * sizeof *map);
     bool ok = true;
     for (uint32_t v = 0; v < old->n_values; v++)
@@ -294,9 +293,9 @@ static bool bind_body(Binder *b, const Func *old, const BVal *args, BVal *out) {
             memcpy(out, in, n_use * sizeof *in);
             break;
         }
-        if (++b->work > WORK_MAX) {
-            ok = diag_error(b->d, DIAG_LIMIT, b->file, "the model has more than %u nodes after inlining",
-                            WORK_MAX);
+        if (++b->work > LIMIT_NODES) {
+            ok = diag_error(b->d, DIAG_LIMIT, b->file, "the model has more than %d nodes after inlining",
+                            LIMIT_NODES);
             break;
         }
         diag_push(b->d, "node '%s'", n->origin.n ? diag_show(b->d, n->origin) : op_info(n->op)->name);
@@ -457,12 +456,12 @@ bool pass_bind(Module *m, const PassOptions *o, Diag *d) {
         b.scratch = arena_new();
         ok = bind_all(&b, now, n_funcs);
         arena_free(b.scratch);
-        if (!b.restart || tries == RESTARTS_MAX)
+        if (!b.restart || tries == LIMIT_EQUAL_SYMBOLS)
             break;
         ok = true;
     }
     if (ok && b.restart)
-        ok = diag_error(d, DIAG_LIMIT, NULL, "more than %d symbolic extents must be equal", RESTARTS_MAX);
+        ok = diag_error(d, DIAG_LIMIT, NULL, "more than %d symbolic extents must be equal", LIMIT_EQUAL_SYMBOLS);
     for (FuncId i = 0; ok && i < n_funcs; i++)
         if (is_walked(m->func[i]))
             func_end(m, now[i], i);

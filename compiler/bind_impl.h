@@ -16,7 +16,6 @@ typedef uint32_t BVal;
 #define BV_NONE      ((BVal)UINT32_MAX)
 #define ELEM_UNKNOWN ((Dim)(UINT32_MAX - 1)) /* an element that only the run knows */
 enum { CONTENT_MAX = 64 };                   /* larger tensors have no tracked content */
-#define BIND_BYTES_MAX ((int64_t)1 << 38)    /* no value may need more, whatever the symbols are */
 
 typedef struct Bound {
     Type type;

@@ -310,11 +310,11 @@ static bool extents_ok(Binder *b, Op op, const Type *type) {
                               op_info(op)->name);
         int64_t least = dim_lower(b->m->dims, type->dim[i]);
         empty |= least <= 0;
-        fits = fits && (least <= 0 || mul_i64(bytes, least, &bytes)) && bytes <= BIND_BYTES_MAX;
+        fits = fits && (least <= 0 || mul_i64(bytes, least, &bytes)) && bytes <= LIMIT_VALUE_BYTES;
     }
     return fits || empty ||
            diag_error(b->d, DIAG_SHAPE_SIZE, b->file, "the result of %s needs more than %lld GiB",
-                      op_info(op)->name, (long long)(BIND_BYTES_MAX >> 30));
+                      op_info(op)->name, (long long)(LIMIT_VALUE_BYTES >> 30));
 }
 
 BVal bind_emit_typed(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs,

@@ -4,11 +4,13 @@
  * ASCII on one line. The file's name stays as it is, so that JSON can give it whole. */
 #include "base.h"
 
+#include "undo.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SHOWN_ERRORS = 8, LINE_BYTES = 1000, SHOW_BYTES = 200, CONTEXT_BYTES = 512 };
+enum { SHOWN_ERRORS = 8, LINE_BYTES = 1000, SHOW_BYTES = 200, CONTEXT_BYTES = 512, OUT_BYTES = 400 };
 
 typedef struct Message {
     DiagCode code;
@@ -204,11 +206,25 @@ void diag_flush(Diag *d) {
 }
 
 /* Printed without taking any. */
-void diag_out_of_memory(void) {
-    fprintf(stderr,
-            format == DIAG_FORMAT_JSON ? "{\"severity\":\"error\",\"code\":\"" DIAG_CODE
-                                         "\",\"file\":null,\"message\":\"out of memory\"}\n"
-                                       : "moec: error: out of memory [" DIAG_CODE "]\n",
-            DIAG_NO_MEMORY);
+void diag_out_of_memory(const char *doing, size_t wanted, size_t used, const char *option) {
+    char text[OUT_BYTES] = "out of memory";
+    size_t n = strlen(text);
+    if (option)
+        n = (size_t)snprintf(text, sizeof text, "%.60s", option);
+    if (*doing)
+        n += (size_t)snprintf(text + n, sizeof text - n, ": %s", doing);
+    if (wanted < SIZE_MAX)
+        snprintf(text + n, sizeof text - n, " wants %zu bytes more, %zu are in use", wanted, used);
+    int code = option ? DIAG_MEMORY_LIMIT : DIAG_NO_MEMORY;
+    if (format == DIAG_FORMAT_JSON) {
+        char quoted[2 * OUT_BYTES], *to = quoted;
+        for (const char *s = text; *s; *to++ = *s++)
+            if (*s == '"' || *s == '\\')
+                *to++ = '\\';
+        *to = 0;
+        fprintf(stderr, "{\"severity\":\"error\",\"code\":\"" DIAG_CODE "\",\"file\":null,\"message\":\"%s\"}\n", code, quoted);
+    } else
+        fprintf(stderr, "moec: error: %s [" DIAG_CODE "]\n", text, code);
+    undo_all();
     exit(1);
 }

@@ -2,14 +2,13 @@
  * function.
  *
  * Nothing is evaluated here: weights are streamed through their init functions when the weights file is
- * written. A cone never grows data past INIT_MAX unless its operands are that big themselves. Equal cones
+ * written. A cone never grows data past LIMIT_FOLD_ONE unless its operands are that big themselves. Equal cones
  * share a parameter. */
 #include "fold_impl.h"
 
 #include <string.h>
 
-#define INIT_MAX ((int64_t)64 << 20)
-enum { LITERAL_MAX = 64 };
+enum { LITERAL_MAX = 64, GROWTH = 8 /* of a cast from the narrowest to the widest type */ };
 
 typedef struct Known {
     uint64_t hash;
@@ -24,6 +23,8 @@ typedef struct Inits {
     bool *fixed;  /* per value of old: known before the run */
     bool *moving; /* per parameter there was at the start: depends on an adapter */
     uint32_t n_moving;
+    int64_t *source; /* per value of old: bytes of the largest parameter or literal it is made of */
+    int64_t grown;   /* bytes of parameters that are more than GROWTH times larger than that */
     ParamId *made; /* per value of old: the parameter that holds it, or NONE */
     Vec(Known) known;
     uint32_t *slot; /* hash table of indices into known, NONE free */
@@ -73,8 +74,12 @@ static bool node_fixed(const Inits *x, const Node *n) {
         if (!x->fixed[n->in[i]] || !type_bytes(x->m, &x->old->value[n->in[i]].type, &operand))
             return false;
         sum += operand;
+        if (x->source[n->in[i]] > x->source[n->out])
+            x->source[n->out] = x->source[n->in[i]];
     }
-    return n->op == OP_const || bytes <= INIT_MAX || bytes <= sum;
+    if (n->op == OP_const)
+        x->source[n->out] = bytes;
+    return n->op == OP_const || bytes <= LIMIT_FOLD_ONE || bytes <= sum;
 }
 
 /* ---- one cone ---------------------------------------------------------------------------------------- */
@@ -274,6 +279,30 @@ static ValueId use(Inits *x, Remap *r, ValueId v, bool *seen, ValueId *map) {
     return remap_value(r, v);
 }
 
+static void count_growth(Inits *x, ValueId v, bool *counted) {
+    const Node *n = v == NONE || !x->fixed[v] || counted[v] ? NULL : value_node(x->old, v);
+    int64_t bytes;
+    if (!n || stays_node(x, n) || !type_bytes(x->m, &x->old->value[v].type, &bytes) || bytes / GROWTH <= x->source[v])
+        return;
+    counted[v] = true;
+    x->fixed[v] = x->grown + bytes <= LIMIT_FOLD_ALL;
+    x->grown += x->fixed[v] ? bytes : 0;
+}
+
+/* What this function adds to LIMIT_FOLD_ALL, in the order that parameters are made backwards: a value beyond it stays a node,
+ * and what it is made of comes next. */
+static void limit_growth(Inits *x) {
+    const Func *f = x->old;
+    bool *counted = arena_array(x->scratch, f->n_values + 1, sizeof *counted);
+    for (uint32_t i = 0; i < f->n_outputs; i++)
+        count_growth(x, f->output[i], counted);
+    for (uint32_t i = f->n_nodes; i-- > 0;) {
+        const Node *n = &f->node[i];
+        for (uint32_t k = 0; k < n->n_in && !(n->n_out == 1 && x->fixed[n->out]); k++)
+            count_growth(x, n->in[k], counted);
+    }
+}
+
 static void inits_func(Inits *x, const Func *old) {
     Remap r = remap_begin(x->m, x->scratch, old);
     bool *seen = arena_array(x->scratch, old->n_values + 1, sizeof *seen);
@@ -281,14 +310,18 @@ static void inits_func(Inits *x, const Func *old) {
     x->old = old;
     x->fixed = arena_array(x->scratch, old->n_values + 1, sizeof *x->fixed);
     x->made = arena_array(x->scratch, old->n_values + 1, sizeof *x->made);
+    x->source = arena_array(x->scratch, old->n_values + 1, sizeof *x->source);
     for (ValueId v = 0; v < old->n_values; v++) {
         ParamId p;
         x->made[v] = NONE;
         x->fixed[v] = value_param(old, v, &p) && param_frozen(x, p);
+        if (x->fixed[v])
+            type_bytes(x->m, &old->value[v].type, &x->source[v]);
     }
     for (uint32_t i = 0; i < old->n_nodes; i++)
         if (node_fixed(x, &old->node[i]))
             x->fixed[old->node[i].out] = true;
+    limit_growth(x);
     for (uint32_t i = 0; i < old->n_nodes; i++) {
         const Node *n = &old->node[i];
         if (n->n_out == 1 && x->fixed[n->out])

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_DEPTH = 48 };
 
 /* Value v of function f is taken as `instead`. */
 typedef struct Probe {
@@ -95,6 +94,10 @@ Tensor *step_out(Step *s, uint32_t i, DType dtype, int rank, const int64_t *dim)
     size_t bytes;
     if (!tensor_bytes(&h->t, &bytes)) {
         step_error(s, DIAG_SHAPE_SIZE, "the result would be too large");
+        return NULL;
+    }
+    if (!mem_fits(bytes)) {
+        step_error(s, DIAG_NO_MEMORY, "the result takes %zu bytes, more memory than there is", bytes);
         return NULL;
     }
     Frame *fr = s->frame;
@@ -340,9 +343,9 @@ static void count_uses(Frame *fr, const Func *f, NodeId i, uint32_t *most) {
 
 static bool run_func(Interp *r, const Func *f, const Held **in, Held *out, Arena *arena, void *into,
                      size_t into_bytes) {
-    if (r->depth >= MAX_DEPTH)
+    if (r->depth >= LIMIT_INTERP_DEPTH)
         return diag_error(r->d, DIAG_LIMIT, NULL, "function '%s': calls nest deeper than %d",
-                          diag_show(r->d, f->name), MAX_DEPTH);
+                          diag_show(r->d, f->name), LIMIT_INTERP_DEPTH);
     r->depth++;
     Frame fr = {.in = in, .arena = arena, .into = into, .into_bytes = into_bytes};
     fr.probe = r->probe && r->probe->f == f ? r->probe : NULL;

@@ -1,6 +1,8 @@
 /* Atomic creation of output files. */
 #include "outfile.h"
 
+#include "undo.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -29,8 +31,10 @@ bool outfile_open(OutFile *o, const char *path, unsigned mode, Arena *a, Diag *d
         return o->fd >= 0 || fails(o, "open");
     }
     o->temporary = arena_printf(a, "%s.XXXXXX", path);
+    undo_add(o->temporary);
     o->fd = mkostemp(o->temporary, O_CLOEXEC);
     if (o->fd < 0) {
+        undo_drop(o->temporary);
         o->temporary = NULL;
         return fails(o, "create");
     }
@@ -86,6 +90,7 @@ bool outfile_commit(OutFile *o) {
     if (close(fd) != 0) return fails(o, "close");
     if (!o->temporary) return true;
     if (rename(o->temporary, o->path) != 0) return fails(o, "rename into place");
+    undo_drop(o->temporary);
     o->temporary = NULL;
     sync_directory(o->path);
     return true;
@@ -94,6 +99,7 @@ bool outfile_commit(OutFile *o) {
 void outfile_abandon(OutFile *o) {
     if (o->fd >= 0) close(o->fd);
     if (o->temporary) unlink(o->temporary);
+    undo_drop(o->temporary);
     o->fd = -1;
     o->temporary = NULL;
 }

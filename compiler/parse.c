@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_OPERANDS = 65536, MAX_ERRORS = 20 };
+enum { MAX_ERRORS = 20 };
 
 typedef struct Parser {
     Lex x;
@@ -286,8 +286,8 @@ static bool parse_operands(Parser *p, Node *n)
         ValueId v;
         if (!parse_operand(p, &v))
             return false;
-        if (p->operands.count == MAX_OPERANDS)
-            return lex_fail(x, DIAG_LIMIT, "more than %d operands", MAX_OPERANDS);
+        if (p->operands.count == LIMIT_IR_OPERANDS)
+            return lex_fail(x, DIAG_LIMIT, "more than %d operands", LIMIT_IR_OPERANDS);
         vec_push(&p->operands, v);
     } while (lex_take(x, ','));
     n->n_in = (uint32_t)p->operands.count;
@@ -306,8 +306,8 @@ static bool parse_results(Parser *p)
         bool digits;
         if (!lex_name(x, '%', &name, &digits))
             return false;
-        if (p->results.count == MAX_OPERANDS)
-            return lex_fail(x, DIAG_LIMIT, "more than %d results", MAX_OPERANDS);
+        if (p->results.count == LIMIT_IR_OPERANDS)
+            return lex_fail(x, DIAG_LIMIT, "more than %d results", LIMIT_IR_OPERANDS);
         vec_push(&p->results, name);
         vec_push(&p->result_unnamed, digits);
     } while (lex_take(x, ','));
@@ -498,12 +498,12 @@ Module *module_parse(Diag *d, const char *file, const char *text, size_t n)
                       .line = 1,
                       .m = m,
                       .d = d,
-                      .splat_budget = (size_t)1 << 30}};
+                      .splat_budget = LIMIT_IR_SPLAT}};
     /* names point into the copy */
     p.x.p = p.x.line_start = arena_copy(m->arena, text, n);
     p.x.end = p.x.p + n;
-    if (n >= INT32_MAX)
-        lex_fail(&p.x, DIAG_LIMIT, "text above 2 GiB");
+    if (n > LIMIT_IR_TEXT)
+        lex_fail(&p.x, DIAG_LIMIT, "more than %d bytes of text", LIMIT_IR_TEXT);
     else if (collect_funcs(&p))
         parse_lines(&p);
     func_reset(&p);

@@ -97,6 +97,7 @@ static bool run_one(Module *m, const PassRun *run, PassId p, uint32_t number, bo
     bool first = number == 1 && run->changed == CHANGED_TEXT;
     if (((run->dump[p] & DUMP_BEFORE) || first) && !dump_module(m, run, number, "before", passes[p].name, d))
         return false;
+    mem_doing("pass", passes[p].name);
     double start = now_ms();
     bool ok = passes[p].run(m, run->options, d);
     double ms = now_ms() - start;

@@ -52,7 +52,7 @@ static bool pattern_braces(Pattern *p, const char **why) {
 }
 
 Pattern *pattern_new(Arena *a, Str text, const char **why) {
-    if (text.n == 0 || text.n > PATTERN_MAX_BYTES) {
+    if (text.n == 0 || text.n > LIMIT_PATTERN) {
         *why = text.n == 0 ? "it is empty" : "it is longer than 4096 bytes";
         return NULL;
     }

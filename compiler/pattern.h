@@ -4,8 +4,6 @@
 
 #include "base.h"
 
-enum { PATTERN_MAX_BYTES = 4096 };
-
 typedef struct Pattern Pattern;
 
 /* NULL with a short reason in *why: too long, empty, a brace without its partner. */

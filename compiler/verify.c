@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_CALL_DEPTH = 100, SAMPLES = 5 };
+enum { SAMPLES = 5 };
 
 typedef struct Verifier {
     const Module *m;
@@ -473,13 +473,15 @@ static bool check_param(Verifier *v, const Param *p)
 /* Who calls whom, parameter inits included, must be free of cycles and not too deep: functions are visited when all
  * they reach has been, an explicit stack standing in for recursion. */
 
-static void func_calls(const Module *m, const Func *f, FuncId **out, uint32_t *n)
+/* What f calls, `calls` of them, then the functions its parameters are made by. */
+static void func_calls(const Module *m, const Func *f, FuncId **out, uint32_t *calls, uint32_t *n)
 {
     Vec(FuncId) list = {0};
     for (NodeId i = 0; i < f->n_nodes; i++)
         for (uint32_t k = 0; k < f->node[i].n_attrs; k++)
             if (attr_kind(f->node[i].attrs[k].key) == AK_FUNC)
                 vec_push(&list, (FuncId)f->node[i].attrs[k].i);
+    *calls = (uint32_t)list.count;
     for (ValueId i = 0; i < f->n_values; i++)
         if (f->value[i].kind == VK_PARAM && m->param[f->value[i].def].init != NONE)
             vec_push(&list, m->param[f->value[i].def].init);
@@ -494,21 +496,27 @@ static bool check_calls(Verifier *v)
     struct Visit {
         FuncId id;
         FuncId *callee;
-        uint32_t n, next;
-    } *stack = mem_alloc((MAX_CALL_DEPTH + 1) * sizeof *stack);
+        uint32_t calls, n, next;
+    } *stack = mem_alloc((LIMIT_CALL_DEPTH + 1) * sizeof *stack);
     char *colour = mem_alloc((size_t)m->n_funcs + 1);
+    uint32_t *height = mem_alloc(((size_t)m->n_funcs + 1) * sizeof *height); /* calls inside each other below it */
     bool ok = true;
     for (FuncId root = 0; ok && root < m->n_funcs; root++) {
         int depth = 0;
         if (!m->func[root] || colour[root] != WHITE)
             continue;
         stack[0] = (struct Visit){.id = root};
-        func_calls(m, m->func[root], &stack[0].callee, &stack[0].n);
+        func_calls(m, m->func[root], &stack[0].callee, &stack[0].calls, &stack[0].n);
         colour[root] = GREY;
         while (depth >= 0) {
             struct Visit *top = &stack[depth];
             if (!ok || top->next == top->n) {
                 colour[top->id] = BLACK;
+                for (uint32_t i = 0; ok && i < top->calls; i++)
+                    height[top->id] = height[top->id] > height[top->callee[i]] ? height[top->id] : height[top->callee[i]] + 1;
+                if (height[top->id] > LIMIT_CALL_DEPTH)
+                    ok = bad(v, DIAG_IR_MODULE, "function @%s: calls nest deeper than %d", diag_show(v->d, m->func[top->id]->name),
+                             LIMIT_CALL_DEPTH);
                 mem_free(top->callee);
                 depth--;
                 continue;
@@ -516,16 +524,17 @@ static bool check_calls(Verifier *v)
             FuncId to = top->callee[top->next++];
             if (colour[to] == GREY)
                 ok = bad(v, DIAG_IR_MODULE, "function @%s calls itself", diag_show(v->d, m->func[to]->name));
-            else if (colour[to] == WHITE && depth == MAX_CALL_DEPTH)
-                ok = bad(v, DIAG_IR_MODULE, "calls nest deeper than %d", MAX_CALL_DEPTH);
+            else if (colour[to] == WHITE && depth == LIMIT_CALL_DEPTH)
+                ok = bad(v, DIAG_IR_MODULE, "calls nest deeper than %d", LIMIT_CALL_DEPTH);
             else if (colour[to] == WHITE) {
                 colour[to] = GREY;
                 stack[++depth] = (struct Visit){.id = to};
-                func_calls(m, m->func[to], &stack[depth].callee, &stack[depth].n);
+                func_calls(m, m->func[to], &stack[depth].callee, &stack[depth].calls, &stack[depth].n);
             }
         }
     }
     mem_free(colour);
+    mem_free(height);
     mem_free(stack);
     return ok;
 }

@@ -8,7 +8,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-enum { MAX_WIDTH = 1 << 20, MAX_HEADS = 1 << 12, MAX_KV = 1 << 14, MAX_LAYERS = 1024, MAX_VOCAB = 1 << 26 };
+enum { MAX_HEADS = 1 << 12, MAX_KV = 1 << 14 };
 enum { MAX_BUCKETS = 1 << 16, MAX_DISTANCE = 1 << 24 };
 
 /* As json_get_int, but the key must be there. */
@@ -68,18 +68,18 @@ static bool config_read(const JsonDoc *doc, T5Config *c) {
         ok = json_error(doc, DIAG_MODEL_CONFIG, &at,
                         "%s differs from T5 in its attention and is not supported", types[type]);
     }
-    ok &= need_int(doc, "d_model", 1, MAX_WIDTH, &c->d_model);
-    ok &= need_int(doc, "d_ff", 1, MAX_WIDTH, &c->d_ff);
+    ok &= need_int(doc, "d_model", 1, LIMIT_CONFIG_WIDTH, &c->d_model);
+    ok &= need_int(doc, "d_ff", 1, LIMIT_CONFIG_WIDTH, &c->d_ff);
     ok &= need_int(doc, "d_kv", 1, MAX_KV, &c->d_kv);
     ok &= need_int(doc, "num_heads", 1, MAX_HEADS, &c->heads);
-    ok &= need_int(doc, "num_layers", 1, MAX_LAYERS, &c->enc_layers);
-    ok &= want_int(doc, "num_decoder_layers", 1, MAX_LAYERS, c->enc_layers, &c->dec_layers);
-    ok &= need_int(doc, "vocab_size", 1, MAX_VOCAB, &c->vocab);
+    ok &= need_int(doc, "num_layers", 1, LIMIT_CONFIG_LAYERS, &c->enc_layers);
+    ok &= want_int(doc, "num_decoder_layers", 1, LIMIT_CONFIG_LAYERS, c->enc_layers, &c->dec_layers);
+    ok &= need_int(doc, "vocab_size", 1, LIMIT_CONFIG_VOCAB, &c->vocab);
     ok &= want_int(doc, "relative_attention_num_buckets", 2, MAX_BUCKETS, 32, &c->buckets);
     ok &= want_int(doc, "relative_attention_max_distance", 1, MAX_DISTANCE, 128, &c->max_distance);
-    ok &= want_int(doc, "pad_token_id", 0, MAX_VOCAB, -1, &c->pad);
-    ok &= want_int(doc, "eos_token_id", 0, MAX_VOCAB, -1, &c->eos);
-    ok &= want_int(doc, "decoder_start_token_id", 0, MAX_VOCAB, -1, &c->start);
+    ok &= want_int(doc, "pad_token_id", 0, LIMIT_CONFIG_VOCAB, -1, &c->pad);
+    ok &= want_int(doc, "eos_token_id", 0, LIMIT_CONFIG_VOCAB, -1, &c->eos);
+    ok &= want_int(doc, "decoder_start_token_id", 0, LIMIT_CONFIG_VOCAB, -1, &c->start);
     ok &= want_bool(doc, "tie_word_embeddings", true, &c->tied);
     c->eps = 1e-6;
     ok &= json_get_num(doc, &root, doc->root, "layer_norm_epsilon", 1e-30, 1, &c->eps);
@@ -89,7 +89,7 @@ static bool config_read(const JsonDoc *doc, T5Config *c) {
 bool config_load(Arena *a, const char *path, T5Config *out, Diag *d) {
     *out = (T5Config){.file = path};
     JsonDoc doc;
-    bool ok = json_open(a, path, JSON_FOREIGN_DEPTH, &doc, d) && config_read(&doc, out);
+    bool ok = json_open(a, path, LIMIT_JSON_FOREIGN_DEPTH, &doc, d) && config_read(&doc, out);
     json_close(&doc);
     return ok;
 }

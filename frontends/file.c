@@ -26,6 +26,7 @@ static int file_judge(int fd, int64_t *size, const char *file, const char *what,
 }
 
 int file_open(const char *path, int64_t *size, Diag *d) {
+    mem_doing("file", path);
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
     if (fd < 0) {
         diag_error(d, DIAG_FILE_READ, path, "cannot be opened: %s", strerror(errno));

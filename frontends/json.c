@@ -44,6 +44,7 @@ bool json_open_text(Arena *a, const char *file, Str text, int max_depth, JsonDoc
     if (!json_scan(out, max_depth))
         return false;
     json_error_t e;
+    json_set_alloc_funcs(mem_alloc, mem_free); /* counted, and never NULL */
     out->root = json_loadb(text.p, text.n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
     if (out->root != NULL)
         return true;
@@ -58,7 +59,7 @@ bool json_open_text(Arena *a, const char *file, Str text, int max_depth, JsonDoc
 bool json_open(Arena *a, const char *path, int max_depth, JsonDoc *out, Diag *d) {
     Str text;
     *out = (JsonDoc){a, path, {"", 0}, NULL, d};
-    return file_read(a, path, JSON_MAX_BYTES, &text, d) && json_open_text(a, path, text, max_depth, out, d);
+    return file_read(a, path, LIMIT_JSON_FILE, &text, d) && json_open_text(a, path, text, max_depth, out, d);
 }
 
 void json_close(JsonDoc *doc) {

@@ -6,9 +6,6 @@
 
 #include <jansson.h>
 
-#define JSON_MAX_BYTES ((int64_t)16 << 20)
-enum { JSON_MAX_DEPTH = 64, JSON_FOREIGN_DEPTH = 2048 /* jansson's own: files others write */ };
-
 typedef struct JsonDoc {
     Arena *arena;
     const char *file;

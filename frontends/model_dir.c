@@ -11,7 +11,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { MAX_TOKEN = 1 << 26 };
 
 /* dir/sub/name when there is such a name, of whatever kind. */
 static const char *present(Arena *a, const char *dir, const char *sub, const char *name)
@@ -60,10 +59,10 @@ static bool id_override(const JsonDoc *doc, const char *key, int64_t *id)
     if (v == NULL || json_is_null(v))
         return true;
     if (!json_is_array(v))
-        return json_get_int(doc, &root, doc->root, key, 0, MAX_TOKEN, id);
+        return json_get_int(doc, &root, doc->root, key, 0, LIMIT_CONFIG_VOCAB, id);
     v = json_array_get(v, 0);
     JsonPath at = json_path_key(root, key);
-    if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > MAX_TOKEN)
+    if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > LIMIT_CONFIG_VOCAB)
         return json_error(doc, DIAG_JSON_VALUE, &at, "must be a token id or a list of them");
     *id = json_integer_value(v);
     return true;
@@ -72,7 +71,7 @@ static bool id_override(const JsonDoc *doc, const char *key, int64_t *id)
 static bool generation_config(Arena *a, const char *path, T5Config *c, Diag *d)
 {
     JsonDoc doc;
-    bool ok = json_open(a, path, JSON_FOREIGN_DEPTH, &doc, d);
+    bool ok = json_open(a, path, LIMIT_JSON_FOREIGN_DEPTH, &doc, d);
     if (ok && !json_is_object(doc.root))
         ok = diag_error(d, DIAG_JSON_VALUE, path, "must be a JSON object");
     ok = ok && id_override(&doc, "pad_token_id", &c->pad) && id_override(&doc, "eos_token_id", &c->eos) &&
@@ -97,7 +96,7 @@ static bool names_t5(Arena *a, const char *path)
 {
     JsonDoc doc;
     Diag *quiet = diag_new();
-    bool ok = json_open(a, path, JSON_FOREIGN_DEPTH, &doc, quiet) && json_is_object(doc.root);
+    bool ok = json_open(a, path, LIMIT_JSON_FOREIGN_DEPTH, &doc, quiet) && json_is_object(doc.root);
     const char *type = ok ? json_string_value(json_object_get(doc.root, "model_type")) : NULL;
     ok = type != NULL && (strcmp(type, "t5") == 0 || strcmp(type, "mt5") == 0);
     json_close(&doc);

@@ -2,6 +2,7 @@
  * scanner for just that dict; anything else in it is refused. */
 #include "npy.h"
 #include "file.h"
+#include "../compiler/undo.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_HEADER = 1 << 16, PREFIX = 10 };
+enum { PREFIX = 10 };
 
 static const struct {
     const char *code;
@@ -121,7 +122,7 @@ bool npy_read(const char *path, Arena *a, Tensor *out, Diag *d)
         header = prefix[8] | (size_t)prefix[9] << 8;
         if (at == 12)
             header |= (size_t)prefix[10] << 16 | (size_t)prefix[11] << 24;
-        char *text = header <= MAX_HEADER ? mem_alloc(header + 1) : NULL;
+        char *text = header <= LIMIT_NPY_HEADER ? mem_alloc(header + 1) : NULL;
         Scan s = {text, text ? text + header : NULL};
         why = !text                                             ? "the header is too long"
               : !file_pread(fd, text, header, (int64_t)at)      ? "the file ends inside the header"
@@ -176,6 +177,7 @@ bool npy_write(const char *path, const Tensor *t, Diag *d)
     head.p[9] = (char)((head.n - PREFIX) >> 8);
 
     text_printf(&temp, "%s.%ld.part", path, (long)getpid());
+    undo_add(temp.p);
     int fd = open(temp.p, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
     bool ok = fd >= 0 && write_all(fd, head.p, head.n) && write_all(fd, t->data, bytes);
     int error = errno;
@@ -189,6 +191,7 @@ bool npy_write(const char *path, const Tensor *t, Diag *d)
     }
     if (!ok && fd >= 0)
         unlink(temp.p);
+    undo_drop(temp.p);
     text_free(&head);
     text_free(&temp);
     return ok || diag_error(d, DIAG_FILE_WRITE, path, "cannot be written: %s", strerror(error));

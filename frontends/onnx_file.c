@@ -94,7 +94,7 @@ bool onnx_file_open(OnnxFiles *files, const char *path, OnnxRoot root, OnnxFile 
     int fd = file_open(path, &size, d);
     if (fd < 0)
         return false;
-    if (size > ONNX_MAX_FILE) {
+    if (size > LIMIT_ONNX_FILE) {
         close(fd);
         return diag_error(d, DIAG_FILE_SIZE, path,
                           "is larger than 2^31 - 1 bytes, which no ONNX file can be");

@@ -19,11 +19,8 @@ const Binding *scope_find(const Scope *scope, Str name)
     return NULL;
 }
 
-bool scope_define(Import *im, Scope *scope, Binding b)
+bool scope_define(Scope *scope, Binding b)
 {
-    if (b.name.n > ONNX_MAX_NAME)
-        return diag_error(im->d, DIAG_LIMIT, im->file->path, "a name of %zu bytes; the limit is %d", b.name.n,
-                          ONNX_MAX_NAME);
     if (scope->bind.count >= UINT32_MAX - 1 || scope_find(scope, b.name) != NULL)
         return false;
     namemap_add(&scope->names, b.name, (uint32_t)scope->bind.count);
@@ -107,7 +104,7 @@ static bool import_initializer(Import *im, Scope *scope, const Onnx__TensorProto
         b.param = onnx_param(m, im->file->owner, &b.tensor, b.name,
                              dtype_is_float(b.tensor.dtype) ? PK_FROZEN : PK_CONST, file);
     }
-    if (ok && !scope_define(im, scope, b))
+    if (ok && !scope_define(scope, b))
         ok = diag_error(im->d, DIAG_ONNX_NAME, im->file->path, "is the name of another value too");
     return ok;
 }
@@ -139,9 +136,6 @@ static bool input_dim(Import *im, const Onnx__TensorShapeProto__Dimension *dim, 
     }
     if (dim->value_case == ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_PARAM && dim->dim_param[0] != 0) {
         Str s = onnx_str(m, dim->dim_param);
-        if (s.n > ONNX_MAX_NAME)
-            return diag_error(im->d, DIAG_LIMIT, im->file->path,
-                              "a dimension's name of %zu bytes; the limit is %d", s.n, ONNX_MAX_NAME);
         *out = dim_sym(m->dims, s);
         return true;
     }
@@ -193,7 +187,7 @@ static bool import_input(Import *im, Scope *scope, const Onnx__ValueInfoProto *v
                               "its constant extents alone make 2^47 elements or more");
     }
     b.value = func_input(m, scope->f, b.name, type);
-    return scope_define(im, scope, b) ||
+    return scope_define(scope, b) ||
            diag_error(im->d, DIAG_ONNX_NAME, im->file->path, "is the name of another input");
 }
 
@@ -340,8 +334,8 @@ static bool import_branch(NodeCtx *c, const char *which, const Names *captured, 
     const Onnx__GraphProto *g = ctx_attr(c, which)->g;
     if (g->n_input > 0)
         return ctx_error(c, DIAG_ONNX_BRANCH, "%s has inputs; it may only use values from outside", which);
-    if (c->scope->depth + 1 > ONNX_MAX_SUBGRAPH)
-        return ctx_error(c, DIAG_LIMIT, "sub-graphs are nested more than %d deep", ONNX_MAX_SUBGRAPH);
+    if (c->scope->depth + 1 > LIMIT_ONNX_SUBGRAPH)
+        return ctx_error(c, DIAG_LIMIT, "sub-graphs are nested more than %d deep", LIMIT_ONNX_SUBGRAPH);
     const char *name = arena_printf(c->m->arena, "%s.%s.%u", c->f->name.p, which, c->f->n_nodes);
     Scope scope = {.outer = c->scope, .depth = c->scope->depth + 1};
     scope.f = func_begin(c->m, str_c(name), FR_BODY);
@@ -465,9 +459,9 @@ static bool supported(Import *im, const Onnx__ModelProto *model)
     vec_push(&todo, root);
     for (size_t at = 0; at < todo.count; at++) {
         Depth now = todo.item[at];
-        if (now.depth > ONNX_MAX_SUBGRAPH) {
+        if (now.depth > LIMIT_ONNX_SUBGRAPH) {
             ok = diag_error(im->d, DIAG_LIMIT, im->file->path, "sub-graphs are nested more than %d deep",
-                            ONNX_MAX_SUBGRAPH);
+                            LIMIT_ONNX_SUBGRAPH);
             break;
         }
         for (size_t i = 0; i < now.g->n_node; i++) {

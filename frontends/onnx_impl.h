@@ -10,15 +10,8 @@
 
 /* ---- limits --------------------------------------------------------------------------------------- */
 
-#define ONNX_MAX_FILE ((int64_t)INT32_MAX)
 enum {
-    ONNX_MAX_NESTING = 64,       /* messages in messages */
-    ONNX_MAX_ITEMS = 1000000,    /* nodes, tensors and value infos of a file */
-    ONNX_MAX_SUBGRAPH = 16,      /* `If` in `If` */
-    ONNX_MAX_NODE_INPUTS = 65536,
-    ONNX_MAX_NODE_ATTRS = 64,
-    ONNX_MAX_NAME = 65535,
-    ONNX_SMALL = 64,             /* elements up to which an integer constant is a literal */
+    ONNX_SMALL = 64, /* elements up to which an integer constant is a literal */
     ONNX_MIN_OPSET = 1,
     ONNX_MAX_OPSET = 28
 };
@@ -162,7 +155,7 @@ bool onnx_node_import(Import *im, Scope *scope, const Onnx__NodeProto *n);
 /* Value of a name as an operand in scope's function: NONE with *poisoned when its definition failed. */
 bool scope_value(Import *im, Scope *scope, Str name, ValueId *out, bool *poisoned);
 const Binding *scope_find(const Scope *scope, Str name); /* in this scope or an outer one */
-bool scope_define(Import *im, Scope *scope, Binding b);
+bool scope_define(Scope *scope, Binding b);
 bool onnx_graph_body(Import *im, Scope *scope, const Onnx__GraphProto *g);
 bool onnx_if(NodeCtx *c);
 

@@ -74,9 +74,9 @@ static char form_code(const char *attrs, Str name, bool *required)
 static bool attrs_check(NodeCtx *c)
 {
     const Onnx__NodeProto *n = c->node;
-    if (n->n_attribute > ONNX_MAX_NODE_ATTRS)
-        return ctx_error(c, DIAG_ONNX_ATTRIBUTE, "has %zu attributes; the limit is %d", n->n_attribute,
-                         ONNX_MAX_NODE_ATTRS);
+    if (n->n_attribute > LIMIT_NODE_ATTRS)
+        return ctx_error(c, DIAG_LIMIT, "has %zu attributes; the limit is %d", n->n_attribute,
+                         LIMIT_NODE_ATTRS);
     bool required = false;
     for (size_t i = 0; i < n->n_attribute; i++) {
         const Onnx__AttributeProto *a = n->attribute[i];
@@ -282,8 +282,11 @@ static Str node_label(Module *m, const Onnx__NodeProto *n)
 static bool arity_check(NodeCtx *c, uint32_t n_in)
 {
     const OpRow *r = c->row;
-    if (n_in > ONNX_MAX_NODE_INPUTS)
-        return ctx_error(c, DIAG_ONNX_ARITY, "has %u inputs; the limit is %d", n_in, ONNX_MAX_NODE_INPUTS);
+    size_t name = c->node->name != NULL ? strlen(c->node->name) : 0;
+    if (name > LIMIT_NAME)
+        return ctx_error(c, DIAG_LIMIT, "a name of %zu bytes; the limit is %d", name, LIMIT_NAME);
+    if (n_in > LIMIT_NODE_INPUTS)
+        return ctx_error(c, DIAG_LIMIT, "has %u inputs; the limit is %d", n_in, LIMIT_NODE_INPUTS);
     if (n_in < (uint32_t)r->in_min)
         return ctx_error(c, DIAG_ONNX_ARITY, "has %u inputs, needs %d", n_in, r->in_min);
     if (r->in_max >= 0 && n_in > (uint32_t)r->in_max)
@@ -331,7 +334,7 @@ static bool results_define(NodeCtx *c)
             if (v->kind == VK_NODE && v->name.n == 0)
                 v->name = b.name;
         }
-        if (!scope_define(c->im, c->scope, b))
+        if (!scope_define(c->scope, b))
             ok = ctx_error(c, DIAG_ONNX_NAME, "output '%s' is the name of another value",
                            diag_show(c->im->d, b.name));
     }

@@ -1,11 +1,12 @@
 /* The wire format of ONNX, walked before anything is unpacked.
  *
  * protobuf-c recurses as deep as a file says, merges repeated singular messages in quadratic time and takes up to
- * a hundred times a file's size in memory. So this walk, which needs only a stack of ONNX_MAX_NESTING frames,
+ * a hundred times a file's size in memory. So this walk, which needs only a stack of LIMIT_ONNX_NESTING frames,
  * comes first: it knows the schema as a table and refuses what a well-made file never has. What it writes is a
  * fresh message: minimal tags, no unknown fields, tensor bytes left behind in the file. */
 #include "onnx_impl.h"
 
+#include <stdio.h>
 #include <string.h>
 
 typedef enum Msg {
@@ -31,7 +32,7 @@ typedef enum Msg {
     M_COUNT
 } Msg;
 
-/* Name for diagnostics, bytes an unpacked one takes, whether it counts against ONNX_MAX_ITEMS. */
+/* Name for diagnostics, bytes an unpacked one takes, whether it counts against LIMIT_ONNX_ITEMS. */
 static const struct MsgInfo {
     const char *name;
     uint32_t bytes;
@@ -185,7 +186,7 @@ static const Field fields[] = {
 enum { N_FIELDS = sizeof fields / sizeof fields[0] };
 
 enum { W_VARINT = 0, W_64 = 1, W_LEN = 2, W_GROUP = 3, W_GROUP_END = 4, W_32 = 5 };
-enum { RAW_FIELD = 9, SEGMENT_FIELD = 3, LEN_BYTES = 5 };
+enum { RAW_FIELD = 9, SEGMENT_FIELD = 3, NODE_NAME_FIELD = 3, LEN_BYTES = 5 };
 
 typedef struct Frame {
     const uint8_t *end;
@@ -198,16 +199,22 @@ typedef struct Frame {
 typedef struct Scan {
     const uint8_t *base, *p;
     Text *out;
-    size_t cost, items;
-    Frame stack[ONNX_MAX_NESTING];
+    size_t cost, items, graphs;
+    Frame stack[LIMIT_ONNX_NESTING];
     int depth;
     const char *file;
     Diag *d;
 } Scan;
 
-static bool scan_error(Scan *s, DiagCode code, const char *what)
+MOEC_PRINTF(3, 4)
+static bool scan_error(Scan *s, DiagCode code, const char *fmt, ...)
 {
-    return diag_error(s->d, code, s->file, "not a well-formed ONNX file: byte %zu (%s): %s",
+    char what[200];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(what, sizeof what, fmt, ap);
+    va_end(ap);
+    return diag_error(s->d, code, s->file, "%sbyte %zu (%s): %s", code == DIAG_LIMIT ? "" : "not a well-formed ONNX file: ",
                       (size_t)(s->p - s->base), msg_info[s->stack[s->depth].msg].name, what);
 }
 
@@ -298,11 +305,13 @@ static bool scan_packed(Scan *s, const Field *f, size_t n)
 static bool scan_open(Scan *s, const Field *f, size_t n)
 {
     bool mute = s->stack[s->depth].mute || f->mode == DROP;
-    if (s->depth + 1 >= ONNX_MAX_NESTING)
-        return scan_error(s, DIAG_LIMIT, "messages are nested more than 64 deep");
+    if (s->depth + 1 >= LIMIT_ONNX_NESTING)
+        return scan_error(s, DIAG_LIMIT, "messages are nested more than %d deep", LIMIT_ONNX_NESTING);
     const struct MsgInfo *info = &msg_info[f->sub];
-    if (info->counted && ++s->items > ONNX_MAX_ITEMS)
-        return scan_error(s, DIAG_LIMIT, "more than 1000000 nodes, tensors and value infos");
+    if (info->counted && ++s->items > LIMIT_ONNX_ITEMS)
+        return scan_error(s, DIAG_LIMIT, "more than %d graphs, nodes, tensors, value infos and functions", LIMIT_ONNX_ITEMS);
+    if ((f->sub == M_GRAPH || f->sub == M_FUNCTION) && ++s->graphs > LIMIT_ONNX_GRAPHS)
+        return scan_error(s, DIAG_LIMIT, "more than %d graphs and functions", LIMIT_ONNX_GRAPHS);
     if (!mute) {
         s->cost += info->bytes + 32;
         tag_write(s->out, f->number, W_LEN);
@@ -331,6 +340,9 @@ static bool scan_bytes(Scan *s, const Field *f, size_t n)
     const char *p = (const char *)s->p;
     if (f->kind == K_TEXT && n > 0 && memchr(p, 0, n) != NULL)
         return scan_error(s, DIAG_ONNX_MALFORMED, "a name holds a NUL byte");
+    bool later = f->msg == M_NODE && f->number == NODE_NAME_FIELD; /* when the operator is known to be one */
+    if (f->kind == K_TEXT && n > LIMIT_NAME && !later)
+        return scan_error(s, DIAG_LIMIT, "a name of %zu bytes; the limit is %d", n, LIMIT_NAME);
     if (!s->stack[s->depth].mute && f->mode != DROP) {
         if (f->kind == K_RAW) {
             Text seg = {0};
@@ -383,7 +395,7 @@ static bool scan_field(Scan *s)
                               "a length reaches past the end: the file is cut short or damaged");
         break;
     default:
-        return scan_error(s, DIAG_ONNX_MALFORMED,
+        return scan_error(s, DIAG_ONNX_MALFORMED, "%s",
                           wire == W_GROUP || wire == W_GROUP_END ? "groups are not part of ONNX"
                                                                  : "no such wire type");
     }

@@ -9,9 +9,6 @@
 #include <math.h>
 #include <string.h>
 
-enum { MAX_RANK = 65536, MAX_PATTERNS = 4096 };
-#define MAX_PATTERN_BYTES ((size_t)256 * 1024) /* of all patterns together */
-#define MAX_STEPS         ((int64_t)200000000) /* of matching, in all: well below a second */
 
 /* The spec's limits of alpha, which the factor sqrt(rank) of rslora does not leave. */
 #define ALPHA_MIN 1e-25
@@ -164,8 +161,8 @@ static bool pattern_read(const JsonDoc *doc, const JsonPath *at, const char *key
     if (out->expr == NULL)
         return json_error(doc, DIAG_PEFT_PATTERN, &p, "an expression that is not understood: %s", why);
     out->value = json_number_value(v);
-    if (ranks && (!json_is_integer(v) || json_integer_value(v) < 1 || json_integer_value(v) > MAX_RANK))
-        return json_error(doc, DIAG_JSON_VALUE, &p, "a rank is an integer from 1 to %d", MAX_RANK);
+    if (ranks && (!json_is_integer(v) || json_integer_value(v) < 1 || json_integer_value(v) > LIMIT_LORA_RANK))
+        return json_error(doc, DIAG_JSON_VALUE, &p, "a rank is an integer from 1 to %d", LIMIT_LORA_RANK);
     if (!ranks && (!json_is_number(v) || !(out->value >= ALPHA_MIN && out->value <= ALPHA_MAX)))
         return json_error(doc, DIAG_JSON_VALUE, &p, "alpha is a number from %g to %g", ALPHA_MIN, ALPHA_MAX);
     return true;
@@ -182,10 +179,10 @@ static bool patterns_read(const JsonDoc *doc, const char *key, bool ranks, PeftP
     size_t bytes = 0;
     const char *name;
     json_object_foreach(object, name, v) bytes += strlen(name);
-    if (json_object_size(object) > MAX_PATTERNS || bytes > MAX_PATTERN_BYTES)
+    if (json_object_size(object) > LIMIT_PEFT_PATTERNS || bytes > LIMIT_PEFT_PATTERN_BYTES)
         return json_error(doc, DIAG_PEFT_PATTERN, &at,
-                          "has %zu patterns of %zu bytes; the limits are %d and %zu",
-                          json_object_size(object), bytes, MAX_PATTERNS, MAX_PATTERN_BYTES);
+                          "has %zu patterns of %zu bytes; the limits are %d and %d",
+                          json_object_size(object), bytes, LIMIT_PEFT_PATTERNS, LIMIT_PEFT_PATTERN_BYTES);
     *out = arena_array(doc->arena, json_object_size(object) + 1, sizeof **out);
     json_object_foreach(object, name, v) {
         if (!pattern_read(doc, &at, name, v, ranks, &(*out)[(*n)++]))
@@ -225,7 +222,7 @@ static bool targets_read(const JsonDoc *doc, const char *key, PeftTargets *t) {
 static bool lora_read(const JsonDoc *doc, PeftConfig *c) {
     JsonPath root = {0};
     bool ok = json_object_get(doc->root, "r") != NULL || missing(doc, "r");
-    ok = json_get_int(doc, &root, doc->root, "r", 1, MAX_RANK, &c->rank) && ok;
+    ok = json_get_int(doc, &root, doc->root, "r", 1, LIMIT_LORA_RANK, &c->rank) && ok;
     ok = (json_object_get(doc->root, "lora_alpha") != NULL || missing(doc, "lora_alpha")) && ok;
     ok = json_get_num(doc, &root, doc->root, "lora_alpha", ALPHA_MIN, ALPHA_MAX, &c->alpha) && ok;
     if (member(doc, "use_rslora") != NULL)
@@ -235,9 +232,9 @@ static bool lora_read(const JsonDoc *doc, PeftConfig *c) {
 }
 
 bool peft_config_read(Arena *a, const char *dir, PeftConfig *out, Diag *d) {
-    *out = (PeftConfig){.file = arena_printf(a, "%s/%s", dir, PEFT_CONFIG), .steps = MAX_STEPS};
+    *out = (PeftConfig){.file = arena_printf(a, "%s/%s", dir, PEFT_CONFIG), .steps = LIMIT_PEFT_PATTERN_STEPS};
     JsonDoc doc;
-    bool ok = json_open(a, out->file, JSON_MAX_DEPTH, &doc, d);
+    bool ok = json_open(a, out->file, LIMIT_JSON_DEPTH, &doc, d);
     if (ok && !json_is_object(doc.root))
         ok = diag_error(d, DIAG_JSON_VALUE, out->file, "an adapter's config is a JSON object");
     if (ok) {

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_LAYERS = 1024 }; /* config.c's */
 
 static const char *const stacks[] = {"encoder", "decoder"};
 static const char *const blocks[PEFT_BLOCKS] = {"self", "cross", "ffn"};
@@ -56,7 +55,7 @@ static bool number_read(Str s, uint16_t *out) {
         v = 10 * v + (uint32_t)(s.p[i] - '0');
     }
     *out = (uint16_t)v;
-    return v < MAX_LAYERS;
+    return v < LIMIT_CONFIG_LAYERS;
 }
 
 static bool word_find(Str s, const char *const *words, int n, uint8_t *out) {

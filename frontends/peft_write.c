@@ -6,6 +6,7 @@
 #include "peft_impl.h"
 
 #include "../compiler/outfile.h"
+#include "../compiler/undo.h"
 #include "safetensors.h"
 
 #include <dirent.h>
@@ -428,9 +429,13 @@ static bool dirs_make(const Export *x, const char *out) {
         return false;
     for (int i = 0; i < 100 && dir == NULL; i++) {
         const char *candidate = arena_printf(x->a, "%s.%ld.%d", out, (long)getpid(), i);
-        if (mkdir(candidate, 0777) == 0)
+        undo_add(candidate);
+        if (mkdir(candidate, 0777) == 0) {
             dir = candidate;
-        else if (errno != EEXIST)
+            break;
+        }
+        undo_drop(candidate);
+        if (errno != EEXIST)
             return dir_fails(x, out);
     }
     if (dir == NULL)
@@ -440,6 +445,7 @@ static bool dirs_make(const Export *x, const char *out) {
         ok = dir_fails(x, out);
     if (!ok)
         dirs_remove(x, dir);
+    undo_drop(dir);
     return ok;
 }
 

@@ -213,8 +213,8 @@ static bool item_read(Parse *p) {
 }
 
 Regexp *regexp_new(Arena *a, Str text, const char **why) {
-    if (text.n > REGEXP_MAX_BYTES) {
-        *why = "it is longer than 1024 bytes";
+    if (text.n > LIMIT_REGEXP) {
+        *why = "it is longer than 1024 bytes"; /* LIMIT_REGEXP */
         return NULL;
     }
     size_t room = 2 * text.n + 2; /* no byte makes more than two instructions */

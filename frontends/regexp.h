@@ -4,8 +4,6 @@
 
 #include "../compiler/base.h"
 
-enum { REGEXP_MAX_BYTES = 1024 };
-
 typedef struct Regexp Regexp;
 
 /* Understood: literals, `.`, escaped punctuation, \d and \w, classes, groups, `|`, `*`, `+`, `?`, `^`, `$`;

@@ -5,6 +5,7 @@
  * and the ranges, sorted, start at 0, neither overlap nor leave a hole, and end at the end of the file. */
 #include "safetensors.h"
 
+#include "../compiler/undo.h"
 #include "file.h"
 #include "json.h"
 
@@ -27,7 +28,6 @@ static const struct {
               {"I64", 8, FK_NONE},    {"C64", 8, FK_NONE}, {"F8_E4M3", 1, FK_NONE}, {"F8_E5M2", 1, FK_NONE},
               {"F8_E8M0", 1, FK_NONE}};
 
-enum { MAX_TENSORS = 200000 };
 
 typedef struct Range {
     int64_t begin, end;
@@ -187,7 +187,7 @@ bool safetensors_map(Arena *a, int fd, int64_t size, const char *file, SafeFile 
     for (int i = 7; i >= 0; i--)
         n = n << 8 | prefix[i];
     uint64_t backwards = __builtin_bswap64(n);
-    bool too_long = n > (uint64_t)SAFETENSORS_MAX_HEADER || (int64_t)n > size - 8;
+    bool too_long = n > (uint64_t)LIMIT_SAFETENSORS_HEADER || (int64_t)n > size - 8;
     if (too_long && backwards > 0 && backwards <= (uint64_t)size - 8 && file_pread(fd, prefix, 1, 8) && prefix[0] == '{')
         return diag_error(d, DIAG_SAFETENSORS_HEADER, file, "has big-endian numbers, safetensors files little-endian ones");
     if (too_long)
@@ -209,11 +209,11 @@ bool safetensors_map(Arena *a, int fd, int64_t size, const char *file, SafeFile 
     if (!ok)
         diag_error(d, DIAG_SAFETENSORS_HEADER, file,
                    "not a safetensors file: the header does not begin with '{'");
-    else if (braces > MAX_TENSORS)
-        ok = diag_error(d, DIAG_LIMIT, file, "more than %d tensors", MAX_TENSORS);
+    else if (braces > LIMIT_SAFETENSORS_TENSORS)
+        ok = diag_error(d, DIAG_LIMIT, file, "more than %d tensors", LIMIT_SAFETENSORS_TENSORS);
     if (ok) {
         JsonDoc doc;
-        ok = json_open_text(a, file, (Str){text, (size_t)n}, JSON_MAX_DEPTH, &doc, d) &&
+        ok = json_open_text(a, file, (Str){text, (size_t)n}, LIMIT_JSON_DEPTH, &doc, d) &&
              header_read(&doc, text + n, size - 8 - (int64_t)n, out);
         json_close(&doc);
     }
@@ -303,8 +303,11 @@ bool safetensors_write(const char *path, const AdapterTensor *tensor, uint32_t n
     bool ok = header_text(tensor, n, spec, &header);
     for (int i = 0; ok && fd < 0 && i < 1000; i++) {
         temporary = arena_printf(a, "%s.%ld.%d.part", path, (long)getpid(), i);
+        undo_add(temporary);
         fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
         ok = fd >= 0 || errno == EEXIST;
+        if (fd < 0)
+            undo_drop(temporary);
     }
     if (fd < 0) {
         diag_error(d, DIAG_FILE_WRITE, path, "cannot be written: %s", strerror(errno));
@@ -319,6 +322,7 @@ bool safetensors_write(const char *path, const AdapterTensor *tensor, uint32_t n
             ok = false;
             error = errno;
         }
+        undo_drop(temporary);
         if (!ok) {
             unlink(temporary);
             diag_error(d, DIAG_FILE_WRITE, path, "cannot be written: %s", strerror(error));

@@ -4,7 +4,6 @@
 
 #include "../compiler/adapter.h"
 
-#define SAFETENSORS_MAX_HEADER ((int64_t)100000000) /* the format's own limit */
 
 typedef struct SafeFile {
     const char *file;

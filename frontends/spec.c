@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MAX_SITES = 4096, MAX_EXPERTS = 1024, MAX_RANK = 65536, MAX_SENTENCE = 1 << 20 };
+enum { MAX_SENTENCE = 1 << 20 };
 
 /* Factors that must stay finite and non-zero in f32, also when multiplied or divided once. */
 #define FACTOR_MIN 1e-30
@@ -53,7 +53,7 @@ static bool router_read(const JsonDoc *doc, const JsonPath *at, json_t *v, Route
     if (json_is_null(json_object_get(v, "top_k")))
         r->top_k = 0;
     else
-        ok &= json_get_int(doc, &p, v, "top_k", 1, MAX_EXPERTS, &r->top_k);
+        ok &= json_get_int(doc, &p, v, "top_k", 1, LIMIT_EXPERTS, &r->top_k);
     ok &= json_get_num(doc, &p, v, "temperature", FACTOR_MIN, FACTOR_MAX, &r->temperature);
     ok &= json_get_bool(doc, &p, v, "bias", &r->bias);
     ok &= json_get_num(doc, &p, v, "jitter", 0, 0.999, &r->jitter);
@@ -70,8 +70,8 @@ static bool rule_read(const JsonDoc *doc, const JsonPath *at, json_t *object, Ad
     int method = (int)r->method;
     bool ok = json_get_choice(doc, at, object, "method", method_names, &method);
     r->method = (AdapterMethod)method;
-    ok &= json_get_int(doc, at, object, "experts", 1, MAX_EXPERTS, &r->experts);
-    ok &= json_get_int(doc, at, object, "rank", 1, MAX_RANK, &r->rank);
+    ok &= json_get_int(doc, at, object, "experts", 1, LIMIT_EXPERTS, &r->experts);
+    ok &= json_get_int(doc, at, object, "rank", 1, LIMIT_LORA_RANK, &r->rank);
     ok &= json_get_num(doc, at, object, "alpha", FACTOR_MIN, FACTOR_MAX, &r->alpha);
     json_t *router = json_object_get(object, "router");
     return (router == NULL || router_read(doc, at, router, &r->router)) && ok;
@@ -156,9 +156,9 @@ static bool sites_read(const JsonDoc *doc, const JsonPath *root, json_t *sites, 
     size_t n = json_array_size(sites);
     if (n == 0)
         return json_error(doc, DIAG_SPEC_SITES, &at, "is empty: nothing would be adapted");
-    if (n > MAX_SITES)
+    if (n > LIMIT_SPEC_SITES)
         return json_error(doc, DIAG_SPEC_SITES, &at,
-                          "has %zu entries; the limit is %d (the first 'match' is that of %s)", n, MAX_SITES,
+                          "has %zu entries; the limit is %d (the first 'match' is that of %s)", n, LIMIT_SPEC_SITES,
                           "sites[0]");
     s->rule = arena_array(doc->arena, n, sizeof *s->rule);
     s->n_rules = (uint32_t)n;
@@ -231,7 +231,7 @@ static void spec_canonical(const JsonDoc *doc, AdapterSpec *s) {
     char *text = json_dumps(copy, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENSURE_ASCII);
     if (text != NULL)
         s->json = (Str){arena_strndup(doc->arena, text, strlen(text)), strlen(text)};
-    free(text);
+    mem_free(text);
     json_decref(copy);
 }
 
@@ -240,7 +240,7 @@ AdapterSpec *spec_parse(Arena *a, const char *file, Str text, Diag *d) {
     s->file = file;
     s->train_experts = s->train_router = true;
     JsonDoc doc;
-    bool ok = json_open_text(a, file, text, JSON_MAX_DEPTH, &doc, d) && spec_read(&doc, s);
+    bool ok = json_open_text(a, file, text, LIMIT_JSON_DEPTH, &doc, d) && spec_read(&doc, s);
     if (ok)
         spec_canonical(&doc, s);
     json_close(&doc);
@@ -330,7 +330,7 @@ AdapterSpec *spec_load(Arena *a, const char *path, Diag *d) {
         s = spec_from_tensors(a, fd, size, path, d);
     } else {
         Str text;
-        if (file_read(a, path, JSON_MAX_BYTES, &text, d))
+        if (file_read(a, path, LIMIT_JSON_FILE, &text, d))
             s = spec_parse(a, path, text, d);
     }
     close(fd);

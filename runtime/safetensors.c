@@ -47,6 +47,8 @@ typedef struct Reader {
     unsigned char *header;
     uint64_t header_limit;
     int64_t data; /* bytes of data in the file */
+    const char *within; /* the tensor whose entry is being read; NULL: none */
+    int cut, broken;    /* the header is read in part; it is no JSON, which goes without saying then */
     char *spec; /* the adapter that the file says it is, in the header; NULL: it does not */
     size_t spec_length;
     char shown[MOEC_SHOW];
@@ -101,6 +103,9 @@ static Entry *find_entry(Reader *r, const char *name, size_t n) {
 }
 
 static moec_status bad_json(Reader *r) {
+    r->broken = 1;
+    if (r->cut)
+        return MOEC_E_FORMAT;
     return moec_fail(r->sink, MOEC_E_FORMAT, r->path, "the header is wrong at byte %llu: %s",
                      (unsigned long long)r->json.at + 8, r->json.error);
 }
@@ -236,6 +241,7 @@ static moec_status read_entry(Reader *r) {
     if (e != MOEC_JSON_OBJECT)
         return BAD("tensor '%s': its entry is not an object", t->name);
     entry->seen = 1;
+    r->within = t->name;
     int have = 0;
     while ((e = moec_json_next(&r->json)) == MOEC_JSON_KEY) {
         moec_status s;
@@ -258,6 +264,7 @@ static moec_status read_entry(Reader *r) {
                    !(have & 1)   ? "dtype"
                    : !(have & 2) ? "shape"
                                  : "data_offsets");
+    r->within = NULL;
     return MOEC_OK;
 }
 
@@ -352,6 +359,22 @@ static uint64_t header_limit(const moec_tensor *tensor, uint32_t n, const char *
     return bytes < HEADER_LIMIT ? bytes : HEADER_LIMIT;
 }
 
+/* A header of n bytes, too long for the room there is: what is wrong with it mostly stands before its end. */
+static moec_status read_excess(Reader *r, int fd, uint64_t n) {
+    moec_status s = moec_file_read(fd, r->path, 8, r->header, r->header_limit, r->sink);
+    if (s)
+        return s;
+    moec_json_open_in(&r->json, r->header, (size_t)r->header_limit, r->keys, key_limit(r->n));
+    r->cut = 1;
+    s = read_header(r);
+    if (s && !r->broken)
+        return s;
+    return r->within ? BAD("tensor '%s': in its entry the header, of %llu bytes, passes the %llu that these tensors need", r->within,
+                           (unsigned long long)n, (unsigned long long)r->header_limit)
+                     : BAD("the header has %llu bytes, more than the %llu that these tensors need", (unsigned long long)n,
+                           (unsigned long long)r->header_limit);
+}
+
 static moec_status read_file(Reader *r, int fd, uint64_t size, unsigned char *block) {
     unsigned char raw[8];
     if (size < 8)
@@ -367,18 +390,17 @@ static moec_status read_file(Reader *r, int fd, uint64_t size, unsigned char *bl
     if (n > HEADER_LIMIT || n > size - 8)
         return BAD("the header's length %llu does not fit the file of %llu bytes", (unsigned long long)n,
                    (unsigned long long)size);
+    for (uint32_t i = 0; i < r->n; i++)
+        r->entry[i] = (Entry){.tensor = &r->tensor[i]};
+    sort(r->entry, r->n, name_precedes);
+    r->data = (int64_t)(size - 8 - n);
     if (n > r->header_limit)
-        return BAD("the header has %llu bytes, more than the %llu that these tensors need",
-                   (unsigned long long)n, (unsigned long long)r->header_limit);
+        return read_excess(r, fd, n);
     s = moec_file_read(fd, r->path, 8, r->header, n, r->sink);
     if (s)
         return s;
     if (n == 0 || r->header[0] != '{')
         return BAD("the header does not begin with '{'");
-    for (uint32_t i = 0; i < r->n; i++)
-        r->entry[i] = (Entry){.tensor = &r->tensor[i]};
-    sort(r->entry, r->n, name_precedes);
-    r->data = (int64_t)(size - 8 - n);
     moec_json_open_in(&r->json, r->header, (size_t)n, r->keys, key_limit(r->n));
     if ((s = read_header(r)) || (s = check_cover(r))) {
         if (s == MOEC_E_MISMATCH && r->program)

@@ -8,7 +8,6 @@
 
 #include <string.h>
 
-enum { PIECE_LIMIT = 1024, COUNT_LIMIT = 1000000 };
 enum { VARINT = 0, FIXED64 = 1, BYTES = 2, FIXED32 = 5 };
 enum { MODEL_PIECE = 1, MODEL_TRAINER = 2, MODEL_NORMALIZER = 3, MODEL_DENORMALIZER = 5 };
 enum { PIECE_TEXT = 1, PIECE_SCORE = 2, PIECE_TYPE = 3 };
@@ -185,8 +184,8 @@ static int check_piece(Checker *c, Span s) {
         else if (f.number <= PIECE_TYPE && !(f.number == PIECE_SCORE && f.wire == FIXED32))
             return REFUSE(c, "piece %zu has a field of the wrong type", id);
     }
-    if (text.n < 1 || text.n > PIECE_LIMIT)
-        return REFUSE(c, "piece %zu has %zu bytes; 1 to %d are possible", id, text.n, PIECE_LIMIT);
+    if (text.n < 1 || text.n > MOEC_SPIECE_PIECE)
+        return REFUSE(c, "piece %zu has %zu bytes; 1 to %d are possible", id, text.n, MOEC_SPIECE_PIECE);
     for (size_t i = 0, n; i < text.n; i += n)
         if (!(n = moec_utf8_length(text.p + i, text.n - i)))
             return REFUSE(c, "piece %zu is not UTF-8", id);
@@ -254,7 +253,7 @@ static int check_model(Checker *c, Span s) {
 int moec_spiece_check(const unsigned char *bytes, size_t size, const char *name, int64_t vocab_rows,
                       char *message, size_t room) {
     Checker c = {
-        .name = name, .sink = {message, room}, .limit = vocab_rows < COUNT_LIMIT ? vocab_rows : COUNT_LIMIT};
+        .name = name, .sink = {message, room}, .limit = vocab_rows < MOEC_SPIECE_PIECES ? vocab_rows : MOEC_SPIECE_PIECES};
     if (message && room)
         message[0] = 0;
     if (size > MOEC_SPIECE_LIMIT)

@@ -47,7 +47,11 @@ typedef struct moec_tokenizer {
 int moec_spiece_check(const unsigned char *bytes, size_t size, const char *name, int64_t vocab_rows,
                       char *message, size_t room);
 
-enum { MOEC_SPIECE_LIMIT = 64 << 20 };
+enum {
+    MOEC_SPIECE_LIMIT = 64 << 20,
+    MOEC_SPIECE_PIECES = 1000000,
+    MOEC_SPIECE_PIECE = 1024 /* bytes of one */
+};
 
 #ifdef __cplusplus
 }

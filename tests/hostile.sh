@@ -159,20 +159,88 @@ cat >"$work/config.json" <<END
 { "before": [["moec", "compile", "{base}/t5", "--adapter", "{base}/adapter.json", $compile, "{cache}/t5"],
              ["moec", "compile", "{base}/t5", "--adapter", "{base}/adapter_short.json", "--train", $compile, "{cache}/train"]],
   "dataset": ["{cache}/train", "train", "--data", "{data}", "--steps", "1", "--out", "{out}/run"],
-  "choices": ["{cache}/train", "eval", "--data", "{data}"],
+  "dataset@eval": ["{cache}/t5", "eval", "--data", "{data}", "--json", "{out}/r.json"],
+  "choices": ["{cache}/t5", "eval", "--data", "{data}", "--json", "{out}/r.json"],
+  "choices@train": ["{cache}/train", "train", "--data", "{base}/train.jsonl", "--eval", "{data}", "--steps", "1", "--out", "{out}/run"],
   "onnx": ["moec", "compile", "{model}", $compile, "{out}/m"],
   "onnx@c": ["moec", "compile", "{model}", "--emit=c", "-o", "{out}/c"],
+  $(if "$moec" --version | grep -q LLVM; then echo '
+  "onnx@ll": ["moec", "compile", "{model}", "--emit=llvm", "-o", "{out}/m.ll"],
+  "onnx@llvm": ["moec", "compile", "{model}", "--backend=llvm", "-O0", "-o", "{out}/m"],
+  "adapter@ll": ["moec", "compile", "{t5}", "--adapter", "{adapter}", "--emit=llvm", "-o", "{out}/m.ll"],'; fi)
+  "onnx@dump": ["moec", "dump", "{model}", "-o", "{out}/m.ir"],
   "dir": ["moec", "compile", "{dir}", $compile, "{out}/m"],
+  "dir@c": ["moec", "compile", "{dir}", "--emit=c", "-o", "{out}/c"],
+  "dir@train": ["moec", "dump", "{dir}", "--adapter", "{base}/adapter_short.json", "--train", "-o", "{out}/m.ir"],
   "info": ["moec", "info", "{dir}", "--adapter", "{base}/adapter_short.json"],
   "adapter": ["moec", "compile", "{t5}", "--adapter", "{adapter}", $compile, "{out}/m"],
+  "adapter@c": ["moec", "compile", "{t5}", "--adapter", "{adapter}", "--emit=c", "-o", "{out}/c"],
   "peft": ["moec", "compile", "{t5}", "--adapter", "{adapter}", $compile, "{out}/m"],
+  "peft@import": ["moec", "adapter", "import", "{adapter}", "--model", "{t5}", "-o", "{out}/m.safetensors"],
   "safetensors": ["moec", "compile", "{t5}", "--adapter", "{adapter}", $compile, "{out}/m"],
   "safetensors@run": ["{cache}/t5", "generate", "--adapter", "{weights}", "--ids", "5 9 12 1"],
-  "choices": ["{cache}/t5", "eval", "--data", "{data}", "--json", "{out}/r.json"],
-  "tokenizer": [["moec", "compile", "{dir}", $compile, "{out}/m"], ["{out}/m", "generate", "--text", "a b zq abc"]] }
+  "tokenizer": [["moec", "compile", "{dir}", $compile, "{out}/m"], ["{out}/m", "generate", "--text", "a b zq abc"]],
+  "tokenizer@c": ["moec", "compile", "{dir}", "--emit=c", "--tokenizer", "-o", "{out}/c"],
+  "tokenizer@file": ["{cache}/t5", "generate", "--tokenizer", "{dir}/spiece.model", "--text", "a b zq abc"],
+  "check_answer": ["python3", "$work/answer.py", "{out}", "{base}"] }
 END
-[ "$HOSTILE" = all ] && core= || core=--core
+# What was compiled, where it is a program, gives the answers of the base: inputs and outputs by place, whatever they are called.
+cat >"$work/answer.py" <<'END'
+import os, re, struct, subprocess, sys
+
+def varint(b, i):
+    v = s = 0
+    while True:
+        v |= (b[i] & 127) << s; s += 7; i += 1
+        if b[i - 1] < 128: return v, i
+
+def tensor(path):  # a TensorProto's extents and raw data
+    b = open(path, "rb").read(); i = 0; dims = []; raw = b""
+    while i < len(b):
+        key, i = varint(b, i)
+        v, i = varint(b, i)
+        if key & 7 == 2: part = b[i:i + v]; i += v
+        if key == 1 << 3: dims.append(v)
+        if key == 1 << 3 | 2:
+            j = 0
+            while j < len(part): x, j = varint(part, j); dims.append(x)
+        if key == 9 << 3 | 2: raw = part
+    return dims, raw
+
+def npy(path, t):
+    head = "{'descr': '<i8', 'fortran_order': False, 'shape': (%s), }" % "".join("%d, " % d for d in t[0])
+    head += " " * (63 - (len(head) + 10) % 64) + "\n"
+    open(path, "wb").write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode() + t[1])
+
+out, base = sys.argv[1:]
+program = out + "/m"
+if not os.access(program, os.X_OK): sys.exit(0)  # sources
+info = subprocess.run([program, "info"], stdout=subprocess.PIPE).stdout
+names = re.findall(rb"^    in  (.*?) : ", info, re.M)
+names = [re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m.group(1), 8)]), n) for n in names]
+args = []
+for name, file in zip(names, ("input_ids", "attention_mask")):
+    npy(out + "/" + file, tensor("%s/%s.pb" % (base, file)))
+    args += [b"--in", name + b"=" + ("%s/%s" % (out, file)).encode()]
+run = subprocess.run([program, "run", "main", *args, "--out", out + "/answer"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+if run.returncode: sys.exit(run.stdout)
+want = tensor(base + "/logits.pb")[1]
+want = struct.unpack("<%df" % (len(want) // 4), want)
+for name in os.listdir(out + "/answer"):
+    b = open("%s/answer/%s" % (out, name), "rb").read()
+    b = b[10 + struct.unpack("<H", b[8:10])[0]:]
+    got = struct.unpack("<%df" % (len(b) // 4), b)
+    most = max(map(abs, want))
+    if len(got) != len(want) or not all(abs(x - y) < 1e-4 * most for x, y in zip(got, want)): sys.exit("other answers than the base's")
+END
 [ $memory = unlimited ] && slow='--slow 10' || slow=
 export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=0:allocator_may_return_null=1}" UBSAN_OPTIONS="${UBSAN_OPTIONS:-halt_on_error=1}"
 ln -s "$moec" "$work/in/moec"
-PATH=$work/in:$PATH python3 "$shared/run_hostile.py" "$shared/open" --config "$work/config.json" $core $slow
+run_set() { PATH=$work/in:$PATH python3 "$shared/run_hostile.py" "$shared/open" --config "$work/config.json" $slow "$@"; }
+[ "$HOSTILE" = all ] || { run_set --core; exit $?; }
+# One kind after the other, for its totals. HOSTILE_KINDS names some alone.
+for kind in ${HOSTILE_KINDS:-onnx dir info adapter safetensors peft tokenizer dataset choices}; do
+    printf '%-12s' "$kind"
+    run_set --kind "$kind" || failed=1
+done
+exit $failed

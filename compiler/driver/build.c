@@ -49,6 +49,26 @@ static bool check_backend(Build *b) {
     return true;
 }
 
+void build_stage(Build *b) {
+    b->staging = true;
+}
+
+static bool finish(Build *b, OutFile *f) {
+    if (!b->staging) return outfile_commit(f);
+    vec_push(&b->staged, *f);
+    return true;
+}
+
+bool build_settle(Build *b) {
+    bool ok = true;
+    b->staging = false;
+    for (size_t i = 0; i < b->staged.count; i++)
+        if (ok) ok = outfile_commit(&b->staged.item[i]);
+        else outfile_abandon(&b->staged.item[i]);
+    vec_free(&b->staged);
+    return ok;
+}
+
 bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Diag *d) {
     *b = (Build){.o = o, .model = model, .d = d, .a = arena_new()};
     b->dir = scratch_open(b->a, d);
@@ -98,11 +118,13 @@ bool build_text(Build *b) {
 
 bool build_install_text(Build *b, const char *to) {
     OutFile f;
-    return outfile_open(&f, to, 0666, b->a, b->d) && outfile_write(&f, b->text.p, b->text.n) && outfile_commit(&f);
+    return outfile_open(&f, to, 0666, b->a, b->d) && outfile_write(&f, b->text.p, b->text.n) && finish(b, &f);
 }
 
 void build_close(Build *b) {
     vec_free(&b->runtime);
+    for (size_t i = 0; i < b->staged.count; i++) outfile_abandon(&b->staged.item[i]);
+    vec_free(&b->staged);
     scratch_close(b->dir);
     if (b->program) program_free(b->program);
     if (b->a) arena_free(b->a);
@@ -124,6 +146,7 @@ static void show_progress(void *ctx, uint64_t done, uint64_t total) {
 
 bool build_weights(Build *b, const char *path, OutFile *o) {
     int last = -1;
+    mem_doing("file", path);
     if (!outfile_open(o, path, 0666, b->a, b->d)) return false;
     if (image_write(&b->image, o, takes_long(b) ? show_progress : NULL, &last, b->d)) return true;
     outfile_abandon(o);
@@ -140,7 +163,7 @@ bool build_embedded(Build *b, const char *dir, const EmbeddedFile *e) {
     const char *base = strrchr(e->name, '/');
     OutFile f;
     return outfile_open(&f, build_path(b, dir, base ? base + 1 : e->name), 0666, b->a, b->d) &&
-           outfile_write(&f, e->data, e->size) && outfile_commit(&f);
+           outfile_write(&f, e->data, e->size) && finish(b, &f);
 }
 
 static bool ends_with(const char *s, const char *end) {
@@ -166,6 +189,7 @@ bool build_main(Build *b, const char *dir, bool with_text) {
 }
 
 bool build_program(Build *b) {
+    mem_doing("step", "code generation");
     if (!b->program) b->program = program_lower(b->model->m, &b->image, &b->codegen, b->d);
     return b->program != NULL;
 }
@@ -179,7 +203,10 @@ bool build_spares_input(Build *b, const char *dir) {
 }
 
 bool build_ir(Build *b, const char *dir) {
-    return !b->codegen.ir_file || (build_program(b) && outfile_text(build_path(b, dir, b->codegen.ir_file), &b->program->ir, b->d));
+    OutFile f;
+    if (!b->codegen.ir_file) return true;
+    return build_program(b) && outfile_open(&f, build_path(b, dir, b->codegen.ir_file), 0666, b->a, b->d) &&
+           outfile_write(&f, b->program->ir.p, b->program->ir.n) && finish(b, &f);
 }
 
 bool build_model(Build *b, const char *dir) {
@@ -398,5 +425,5 @@ bool build_install(Build *b, const char *from, const char *to, unsigned mode) {
     }
     mem_free(buffer);
     close(fd);
-    return ok && outfile_commit(&f);
+    return ok && finish(b, &f);
 }

@@ -21,6 +21,8 @@ typedef struct Build {
     const char *text_model; /* spiece.model of the model directory, NULL without one; set by build_text */
     Str text;               /* its bytes, checked */
     const char *target;     /* the machine that code is for, in the words of --cc or --target; NULL: this one */
+    bool staging;           /* files of the result wait under temporary names: all of them appear, or none */
+    Vec(OutFile) staged;
     Vec(const char *) runtime; /* for another machine: the runtime's objects in the scratch folder */
 } Build;
 
@@ -46,6 +48,9 @@ bool build_sources(Build *b, bool with_main);
 bool build_compile(Build *b, EmitKind kind, const char **result);
 /* Copies a file of the scratch folder to its place, atomically. */
 bool build_install(Build *b, const char *from, const char *to, unsigned mode);
+/* From build_stage on what is installed waits for build_settle; build_close abandons it. */
+void build_stage(Build *b);
+bool build_settle(Build *b);
 /* The folder of standalone sources (folder.c). */
 bool build_folder(Build *b, const char *out);
 /* Whether a prefix would meet names of the runtime or of C. */

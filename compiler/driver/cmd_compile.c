@@ -39,11 +39,12 @@ static bool emit_result(Build *b, EmitKind kind, const char *output) {
     if (!build_spares_input(b, t.folder) || (kind == EMIT_EXE && !build_text(b)) || !build_weights(b, path, &weights)) return false;
     bool ok = !b->codegen.embed_weights || outfile_commit(&weights);
     ok = ok && build_sources(b, kind == EMIT_EXE) && build_compile(b, kind, &made);
+    build_stage(b);
     if (ok && kind != EMIT_EXE) ok = install_headers(b, &t);
     if (ok && kind == EMIT_EXE && b->text_model) ok = build_install_text(b, t.text);
     ok = ok && build_ir(b, t.folder) && build_install(b, made, t.result, kind == EMIT_EXE || kind == EMIT_SHARED ? 0777 : 0666);
-    if (b->codegen.embed_weights) return ok;
-    if (ok) return outfile_commit(&weights);
+    if (b->codegen.embed_weights) return ok && build_settle(b);
+    if (ok && build_settle(b)) return outfile_commit(&weights);
     outfile_abandon(&weights);
     return false;
 }
@@ -51,7 +52,9 @@ static bool emit_result(Build *b, EmitKind kind, const char *output) {
 static bool emit_header(Build *b, const char *output) {
     Target t = target_of(b, EMIT_HEADER, output);
     t.header = output;
-    return build_model(b, b->dir) && install_headers(b, &t);
+    if (!build_model(b, b->dir)) return false;
+    build_stage(b);
+    return install_headers(b, &t) && build_settle(b);
 }
 
 static const char *default_output(EmitKind kind) {

@@ -1,7 +1,9 @@
 /* moec explain: what a diagnostic's code or a status of the runtime means, from diag.def and status.def. */
 #include "driver.h"
 
+#include "../../runtime/jsonl.h"
 #include "../../runtime/moec_rt.h"
+#include "../../runtime/text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,6 +98,49 @@ static void show_list(void)
         show_name(&statuses[i], "  ");
 }
 
+typedef enum LimitUnit { COUNT, BYTES } LimitUnit;
+
+static const struct {
+    int64_t value;
+    LimitUnit unit;
+    const char *of, *what;
+} limits[] = {
+#define LIMIT(name, value, unit, of, what) {value, unit, of, what},
+#define LIMIT_STATED(value, unit, of, what) {value, unit, of, what},
+#include "../limits.def"
+};
+
+/* Thousands apart; powers of 1024 of bytes by their names; what has no other name as a power of two. */
+static void show_limit(int64_t value, LimitUnit unit)
+{
+    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB"};
+    char digits[32];
+    int power = 0, n;
+    if (value >= (int64_t)1 << 40) {
+        while (value >> power > 1)
+            power++;
+        printf("2^%d", power);
+        return;
+    }
+    for (; unit == BYTES && power < 3 && value % 1024 == 0; power++)
+        value /= 1024;
+    n = snprintf(digits, sizeof digits, "%lld", (long long)value);
+    for (int i = 0; i < n; i++)
+        printf("%s%c", i > 0 && (n - i) % 3 == 0 ? "," : "", digits[i]);
+    printf("%s%s", unit == BYTES ? " " : "", unit == BYTES ? units[power] : "");
+}
+
+/* As a table of Markdown, which compiler/README.md has. */
+static void show_limits(void)
+{
+    printf("| of | limit | what |\n|---|---|---|\n");
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        printf("| %s | ", limits[i].of);
+        show_limit(limits[i].value, limits[i].unit);
+        printf(" | %s |\n", limits[i].what);
+    }
+}
+
 /* M0204, m0204, 0204 or 204; or a status by its name. */
 static const Explanation *find(const char *text)
 {
@@ -116,6 +161,10 @@ int cmd_explain(const Options *o)
 {
     if (o->list) {
         show_list();
+        return EXIT_DONE;
+    }
+    if (strcmp(o->model, "limits") == 0) {
+        show_limits();
         return EXIT_DONE;
     }
     const Explanation *x = find(o->model);

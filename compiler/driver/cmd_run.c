@@ -250,6 +250,7 @@ static bool run(Run *r)
         specialise(r);
     if (!model_passes(&r->model, r->o, NULL, list, n, r->d) || (seq2seq ? !load_inputs(r) : !choose_func(r)))
         return false;
+    diag_default_file(r->d, r->o->model);
     r->in = arena_array(r->model.arena, r->f->n_inputs + 1u, sizeof *r->in);
     r->out = arena_array(r->model.arena, r->f->n_outputs + 1u, sizeof *r->out);
     r->given = arena_array(r->model.arena, r->f->n_inputs + 1u, sizeof *r->given);

@@ -167,7 +167,7 @@ static bool plain_loss(Verify *v, const char *key) {
     if (stat(verify_path(v, key, "loss_parts_f64"), &s) == 0) return false;
     JsonDoc doc;
     bool plain = false;
-    if (json_open(v->a, path, JSON_FOREIGN_DEPTH, &doc, v->d)) {
+    if (json_open(v->a, path, LIMIT_JSON_FOREIGN_DEPTH, &doc, v->d)) {
         json_t *loss = json_object_get(doc.root, "loss"), *reduce = json_object_get(loss, "reduce");
         plain = json_is_string(reduce) && strcmp(json_string_value(reduce), "tokens") == 0 &&
                 json_number_value(json_object_get(loss, "label_smoothing")) == 0 && json_number_value(json_object_get(loss, "z_loss")) == 0;

@@ -109,6 +109,8 @@ bool tensor_load(const char *path, Arena *a, Tensor *out, Diag *d);
 bool pass_list_parse(const char *text, PassId *list, uint32_t room, uint32_t *n, Diag *d);
 /* `NAME=REST`; false when there is no `=`. */
 bool split_assignment(const char *text, Str *name, const char **rest);
+/* Bytes, or with K, M or G behind them 1024, 1024^2 or 1024^3 of them; none is no size. */
+bool size_parse(const char *text, int64_t *n);
 
 /* Prints what was collected; EXIT_DONE when ok and no error was reported, else EXIT_INPUT. Frees d. */
 int diag_finish(Diag *d, bool ok);

@@ -4,6 +4,8 @@
  * no half-written folder, and one that was there before stays as it was. */
 #include "folder.h"
 
+#include "../undo.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
@@ -245,13 +247,19 @@ bool build_folder(Build *b, const char *out) {
     }
     for (int i = 0; i < 100 && !f.dir; i++) {
         const char *candidate = arena_printf(b->a, "%s.%ld.%d", out, (long)getpid(), i);
-        if (mkdir(candidate, 0777) == 0) f.dir = candidate;
-        else if (errno != EEXIST) return diag_error(b->d, DIAG_FOLDER_MAKE, out, "cannot make the folder: %s", strerror(errno));
+        undo_add(candidate);
+        if (mkdir(candidate, 0777) == 0) {
+            f.dir = candidate;
+            break;
+        }
+        undo_drop(candidate);
+        if (errno != EEXIST) return diag_error(b->d, DIAG_FOLDER_MAKE, out, "cannot make the folder: %s", strerror(errno));
     }
     if (!f.dir) return diag_error(b->d, DIAG_FOLDER_MAKE, out, "cannot make a folder beside it");
     bool ok = write_all(&f) && put_in_place(b, f.dir, out);
     each_file(f.dir, remove_file, b, NULL); /* nothing is left to remove after a success in one rename */
     rmdir(f.dir);
+    undo_drop(f.dir);
     vec_free(&f.file);
     return ok;
 }

@@ -14,8 +14,6 @@
 #include <unistd.h>
 #include <sys/stat.h>
 
-#define MAX_TEXT ((int64_t)1 << 30)
-
 /* ---- small things ---------------------------------------------------------------------------------- */
 
 static bool ends_in(const char *path, const char *suffix)
@@ -115,20 +113,22 @@ static bool load_dims(const Options *o, Model *model, Diag *d)
     return true;
 }
 
-/* Bytes, or with K, M or G behind them 1024, 1024^2 or 1024^3 of them. */
-static bool load_memory(const Options *o, Model *model, Diag *d)
+bool size_parse(const char *p, int64_t *n)
 {
     static const char units[] = "KMG";
-    const char *p = o->max_memory;
-    int64_t n = 0;
-    if (!p)
-        return true;
-    bool ok = parse_number(&p, &n) && n > 0;
+    bool ok = parse_number(&p, n) && *n > 0;
     const char *unit = ok && *p ? strchr(units, *p) : NULL;
     for (ptrdiff_t k = unit ? unit - units : -1; k >= 0 && ok; k--)
-        ok = mul_i64(n, 1024, &n);
-    p += unit != NULL;
-    if (!ok || *p)
+        ok = mul_i64(*n, 1024, n);
+    return ok && !p[unit != NULL];
+}
+
+static bool load_memory(const Options *o, Model *model, Diag *d)
+{
+    int64_t n = 0;
+    if (!o->max_memory)
+        return true;
+    if (!size_parse(o->max_memory, &n))
         return diag_error(d, DIAG_USAGE_VALUE, NULL,
                           "--max-memory '%s': a size as 6G, 500M or a number of bytes was expected",
                           diag_show(d, str_c(o->max_memory)));
@@ -159,7 +159,7 @@ static bool load_values(const Options *o, Model *model, Diag *d)
 static bool load_text(Model *model, Diag *d)
 {
     Str text;
-    if (!file_read(model->arena, model->path, MAX_TEXT, &text, d))
+    if (!file_read(model->arena, model->path, LIMIT_IR_TEXT, &text, d))
         return false;
     model->text = true;
     model->m = module_parse(d, model->path, text.p, text.n);

@@ -11,6 +11,7 @@
 #define C(name) (1u << COMMAND_##name)
 #define ALL_COMMANDS ((1u << COMMAND_COUNT) - 1)
 #define MODEL_COMMANDS (ALL_COMMANDS & ~(C(adapter) | C(diff) | C(describe) | C(explain)))
+#define BUILD_COMMANDS (ALL_COMMANDS & ~(C(describe) | C(explain)))
 #define PASS_COMMANDS (MODEL_COMMANDS & ~C(info))
 
 const OptionRow option_rows[] = {

@@ -1,6 +1,8 @@
 /* Running programs. */
 #include "tool.h"
 
+#include "../undo.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <spawn.h>
@@ -15,8 +17,10 @@ extern char **environ;
 char *scratch_open(Arena *a, Diag *d) {
     const char *tmp = getenv("TMPDIR");
     char *dir = arena_printf(a, "%s/moec.XXXXXX", tmp && *tmp ? tmp : "/tmp");
+    undo_add(dir);
     if (mkdtemp(dir))
         return dir;
+    undo_drop(dir);
     diag_error(d, DIAG_FOLDER_MAKE, dir, "cannot make a scratch folder: %s", strerror(errno));
     return NULL;
 }
@@ -30,6 +34,7 @@ void scratch_close(const char *path) {
             unlinkat(dirfd(dir), e->d_name, 0);
     closedir(dir);
     rmdir(path);
+    undo_drop(path);
 }
 
 static bool missing(const char *program, const char *install, Diag *d) {

@@ -459,7 +459,7 @@ static bool open_recipe(Trained *x) {
     if (stat(path, &st) != 0)
         return diag_error(x->v->d, DIAG_GOLDEN_FILES, path,
                           "--train needs this file, which tells the loss and the runs");
-    if (!json_open(x->v->a, path, JSON_FOREIGN_DEPTH, &x->doc, x->v->d))
+    if (!json_open(x->v->a, path, LIMIT_JSON_FOREIGN_DEPTH, &x->doc, x->v->d))
         return false;
     json_t *loss = json_object_get(x->doc.root, "loss");
     const char *reduce = json_string_value(json_object_get(loss, "reduce"));

@@ -487,7 +487,7 @@ int main(int argc, char **argv) {
         return 1;
     JsonDoc manifest;
     int count[VERDICTS] = {0};
-    if (!json_open(a, arena_printf(a, "%s/manifest.json", set.dir), JSON_MAX_DEPTH, &manifest, d)) {
+    if (!json_open(a, arena_printf(a, "%s/manifest.json", set.dir), LIMIT_JSON_DEPTH, &manifest, d)) {
         diag_flush(d);
         return 1;
     }

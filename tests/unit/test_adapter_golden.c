@@ -133,7 +133,7 @@ static const char *case_model(Run *r) {
     JsonDoc doc;
     JsonPath root = {0};
     Str name = str_c("t5v11");
-    if (exists(path) && json_open(r->a, path, JSON_FOREIGN_DEPTH, &doc, r->d)) {
+    if (exists(path) && json_open(r->a, path, LIMIT_JSON_FOREIGN_DEPTH, &doc, r->d)) {
         json_get_str(&doc, &root, doc.root, "model", &name);
         json_close(&doc);
     }

@@ -141,7 +141,7 @@ static void nesting_is_bounded(void **state)
 static void items_are_counted(void **state)
 {
     (void)state;
-    enum { N = ONNX_MAX_ITEMS + 1 };
+    enum { N = LIMIT_ONNX_ITEMS + 1 };
     Text m = {0}; /* graph { initializer {} ... } */
     text_add(&m, "\x3a", 1);
     for (size_t n = 2 * (size_t)N, b = 0; b < 5; b++) {

@@ -93,7 +93,7 @@ static void test_refused(void **state) {
         if (regexp_new(a, str_c(cases[i]), &why) != NULL || why == NULL)
             fail_msg("'%s' is taken", cases[i]);
     }
-    char deep[200], longer[REGEXP_MAX_BYTES + 1];
+    char deep[200], longer[LIMIT_REGEXP + 1];
     const char *why = NULL;
     memset(deep, '(', 100);
     memset(deep + 100, ')', 100);

@@ -19,7 +19,7 @@ static int open_schema(void **state) {
     (void)state;
     arena = arena_new();
     diag = diag_new();
-    return json_open(arena, SCHEMA, JSON_MAX_DEPTH, &doc, diag) ? 0 : -1;
+    return json_open(arena, SCHEMA, LIMIT_JSON_DEPTH, &doc, diag) ? 0 : -1;
 }
 
 static int close_schema(void **state) {
