@@ -38,7 +38,7 @@ printf 'fuzz: %-12s %9s executions, %5s edges, %s findings\n' "$name" "${runs:-0
 [ "$found" = 0 ] || grep -aE -A6 'ERROR|runtime error|SUMMARY' "log/$name" | head -20
 [ "$found" = 0 ]
 END
-sed -n 's/^HARNESS(\([a-z_]*\), *[a-z]*, *\([0-9]*\), *\([0-9]*\),.*/\1 \2 \3/p' "$root/tests/fuzz/harnesses.def" |
+sed -n 's/^HARNESS(\([a-z_0-9]*\), *[a-z]*, *\([0-9]*\), *\([0-9]*\),.*/\1 \2 \3/p' "$root/tests/fuzz/harnesses.def" |
     while read -r name most runs; do
         case " $names " in "  " | *" $name "*) echo "$name $most $runs" ;; esac
     done | BUILD=$build LIMIT=$limit xargs -P "$(nproc)" -L 1 sh "$build/tmp/one.sh"

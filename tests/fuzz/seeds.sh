@@ -1,7 +1,7 @@
 #!/bin/sh
 # Inputs to begin with: seeds.sh OUT makes OUT/NAME/ for every harness, of tests/fuzz/corpus, tests/fuzz/regressions and what
 # the tests have; and OUT/NAME.dict, the words that the readers' sources have.
-# BUILD_DIR: where tools/random_graphs is, whose graphs are seeds too where it is there.
+# BUILD_DIR: where moec and tools/random_graphs are, which make some more where they are there.
 set -e
 here=$(cd "$(dirname "$0")" && pwd)
 tests=$(cd "$here/.." && pwd)
@@ -20,6 +20,8 @@ put() {
 for folder in "$here"/corpus/* "$here"/regressions/*; do put "$(basename "$folder")" "$folder"/*; done
 put ir "$tests"/ir/*.ir
 put pipeline "$tests"/ir/*.ir
+put seq2seq "$here/t5.ir"
+for choice in A B C H Q; do sed "1s/.*/#$choice/" "$here/t5.ir" >"$out/seq2seq/t5_$choice.ir"; done # FuzzChoice: train, ...
 for harness in onnx model; do
     put $harness "$tests"/fixtures/hostile/*.onnx "$tests"/fixtures/onnx_nodes/*/model.onnx
     find "$out/$harness" -type f -size +8 -exec rm {} +
@@ -31,6 +33,13 @@ put config "$tests"/fixtures/t5/*/*/config.json "$tests"/../examples/t5-tiny/con
 put npy "$tests"/fixtures/adapters/ia3/*.npy
 put spiece "$tests"/fixtures/tokenizer/spiece.model
 
+moec=${BUILD_DIR:-build}/moec
+if [ -x "$moec" ]; then
+    for method in lora mov_small; do
+        "$moec" dump "$here/t5.ir" --adapter "$here/corpus/adapter/$method.json" --stop-after=attach |
+            sed '1s/^/#A\n/; s/  !".*"$//' >"$out/seq2seq/t5_$method.ir"
+    done
+fi
 graphs=${BUILD_DIR:-build}/tools/random_graphs
 if [ -x "$graphs" ]; then
     for seed in $(seq 1 "${MOEC_FUZZ_GRAPHS:-40}"); do
@@ -49,7 +58,8 @@ words() {
 
 source=$tests/..
 words ir "$source"/compiler/ops.def "$source"/compiler/parse*.c
-words pipeline "$source"/compiler/ops.def "$source"/compiler/parse*.c
+cp "$out/ir.dict" "$out/pipeline.dict"
+cp "$out/ir.dict" "$out/seq2seq.dict"
 for harness in onnx model; do words $harness "$source"/frontends/onnx_*.c; done
 for harness in spec adapter; do words $harness "$source"/frontends/spec.c "$source"/compiler/adapter.c "$source"/compiler/attach*.c; done
 words safetensors "$source"/frontends/safetensors.c "$source"/runtime/safetensors.c "$tests"/unit/fake_program.h
