@@ -26,7 +26,7 @@ BUILD_DIR=${BUILD_DIR:-$root/build} sh "$root/tests/fuzz/seeds.sh" "$build/seeds
 cat >"$build/tmp/one.sh" <<'END'
 name=$1 most=$2 limit=${LIMIT:--runs=$3}
 cd "$BUILD" && mkdir -p "corpus/$name" "seeds/$name" && rm -f "findings/$name-"*
-TMPDIR=$BUILD/tmp ASAN_OPTIONS=quarantine_size_mb=16:$ASAN_OPTIONS "fuzzers/fuzz_$name" $limit -max_len="$most" -timeout=10 -report_slow_units=2 \
+TMPDIR=$BUILD/tmp ASAN_OPTIONS=quarantine_size_mb=16:$ASAN_OPTIONS "fuzzers/fuzz_$name" $limit -max_len="$most" -timeout=10 -report_slow_units=5 \
     -rss_limit_mb=1024 -close_fd_mask=3 -print_final_stats=1 -dict="seeds/$name.dict" -artifact_prefix="findings/$name-" "corpus/$name" "seeds/$name" \
     >"log/$name" 2>&1
 code=$?
