@@ -29,6 +29,7 @@ typedef struct Slot {
 
 typedef struct Image {
     Module *m;
+    const char *name; /* of the program, for the weights file: whose it is */
     Slot *slot; /* by ParamId */
     ParamId *weight, *adapter, *derived; /* in the order of their offsets */
     uint32_t n_weights, n_adapters, n_derived;
@@ -38,7 +39,7 @@ typedef struct Image {
 } Image;
 
 /* Assigns slots to every parameter that entry functions or derived parameters use. */
-bool image_plan(Module *m, Arena *a, Image *out, Diag *d);
+bool image_plan(Module *m, const char *name, Arena *a, Image *out, Diag *d);
 /* Writes the weights file into o, parameter by parameter, calling `progress` (may be NULL) with bytes done and total. */
 bool image_write(Image *im, OutFile *o, void (*progress)(void *ctx, uint64_t done, uint64_t total), void *ctx, Diag *d);
 

@@ -70,8 +70,8 @@ static bool use_param(Planner *x, ParamId p) {
     return place(x, p, SLOT_DERIVED, &im->derived_bytes, im->derived, &im->n_derived);
 }
 
-bool image_plan(Module *m, Arena *a, Image *out, Diag *d) {
-    *out = (Image){.m = m, .weights_bytes = sizeof(moec_weights_header)};
+bool image_plan(Module *m, const char *name, Arena *a, Image *out, Diag *d) {
+    *out = (Image){.m = m, .name = name, .weights_bytes = sizeof(moec_weights_header)};
     out->slot = arena_array(a, m->n_params + 1, sizeof *out->slot);
     out->weight = arena_array(a, m->n_params + 1, sizeof(ParamId));
     out->adapter = arena_array(a, m->n_params + 1, sizeof(ParamId));
@@ -139,8 +139,10 @@ static bool put_params(Writer *w, const ParamId *list, uint32_t n, uint64_t base
 
 bool image_write(Image *im, OutFile *o, void (*progress)(void *ctx, uint64_t done, uint64_t total), void *ctx, Diag *d) {
     Writer w = {im, o, d, FNV_START, progress, ctx};
-    moec_weights_header h = {.magic = "MOECWTS", .abi = MOEC_ABI, .bytes = im->weights_bytes};
+    moec_weights_header h = {.magic = "MOECWTS", .abi = MOEC_ABI, .order = MOEC_ORDER, .bytes = im->weights_bytes};
+    size_t name = strlen(im->name);
     h.magic[7] = '\n';
+    memcpy(h.name, im->name, name < sizeof h.name ? name : sizeof h.name - 1);
     if (!outfile_write(o, &h, sizeof h) || !put_params(&w, im->weight, im->n_weights, 0) ||
         !put_params(&w, im->adapter, im->n_adapters, im->adapter_init))
         return false;

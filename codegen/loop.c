@@ -88,6 +88,10 @@ const LExpr *le_dim(LoopKernel *k, Dim d) {
     return e;
 }
 
+const LExpr *le_dots(LoopKernel *k) {
+    return expr(k, LE_DOTS, DT_BOOL);
+}
+
 const LExpr *le_var(LoopKernel *k, uint32_t var) {
     LExpr *e = expr(k, LE_VAR, k->var.item[var].type);
     e->lanes = k->var.item[var].lanes;

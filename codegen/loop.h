@@ -81,6 +81,7 @@ typedef enum LExprKind {
     LE_CAST,   /* b's value as `type` */
     LE_LOAD,   /* of several lanes: as many elements from the index on */
     LE_SPLAT,  /* a in every lane */
+    LE_DOTS,   /* bool: the machine has DOT_INT8 as an instruction, so that three of them cost less than four products of f32 */
     LE_ZIP     /* lanes of a and b in turn, variables both: of their first halves, with i = 1 of their second ones */
 } LExprKind;
 
@@ -187,7 +188,7 @@ typedef struct VectorKind {
     const char *condition; /* of the C preprocessor: the machine has them; NULL: any machine */
     uint32_t lanes;        /* f32 */
     uint32_t rows, vectors; /* a tile's: rows of as many vectors side by side stay in registers */
-    uint32_t dot_rows;      /* rows of a tile that needs twice the registers */
+    uint32_t dot_rows, digit_rows; /* rows of a tile that needs twice the registers, four times as many */
 } VectorKind;
 enum { VECTOR_KINDS = 5, MAX_LANES = 16 };
 extern const VectorKind vector_kinds[VECTOR_KINDS];
@@ -210,6 +211,7 @@ LBuf *loop_scratch(LoopKernel *k, DType t, int64_t bytes, Str hint);
 const LExpr *le_int(LoopKernel *k, int64_t v);
 const LExpr *le_num(LoopKernel *k, DType t, double v);
 const LExpr *le_dim(LoopKernel *k, Dim d);
+const LExpr *le_dots(LoopKernel *k);
 const LExpr *le_var(LoopKernel *k, uint32_t var);
 const LExpr *le_op1(LoopKernel *k, LOp op, DType t, const LExpr *a);
 const LExpr *le_op2(LoopKernel *k, LOp op, DType t, const LExpr *a, const LExpr *b);

@@ -42,6 +42,7 @@ typedef struct Lower {
     uint32_t *uses;
     View *view;
     Rounded *rounded[WEIGHT_FORMATS]; /* value in words, for products by weights of a format (panel_product.c) */
+    Rounded *digits[WEIGHT_FORMATS];  /* the same of a value that is f32, where the machine multiplies bytes */
     const LBuf **left;    /* value as panels of rows, where it is there (lower_panel.c) */
     bool *streamed;       /* product that is computed where it is read (lower_panel.c) */
     bool *row;            /* value carries the row axes */

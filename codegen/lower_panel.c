@@ -147,7 +147,7 @@ bool lower_panels(Lower *l, const Node *n, const View *to, bool accumulate) {
         l->streamed[n->out] = false;
         return ok;
     }
-    if (!left_operand(l, x.p.left, &x.a) || !panel_round_left(l, &x.p, &x.a))
+    if (!left_operand(l, x.p.left, &x.a) || !panel_left_words(l, &x.p, &x.a))
         return false;
     whole_axes(l, n, &x);
     x.room = x.p.columns;
@@ -389,8 +389,10 @@ void lower_find_streams(Lower *l) {
     Panels p;
     l->streamed = arena_array(l->k->arena, f->n_values + 1, sizeof *l->streamed);
     l->left = arena_array(l->k->arena, f->n_values + 1, sizeof *l->left);
-    for (int i = 0; i < WEIGHT_FORMATS; i++)
+    for (int i = 0; i < WEIGHT_FORMATS; i++) {
         l->rounded[i] = arena_array(l->k->arena, f->n_values + 1, sizeof **l->rounded);
+        l->digits[i] = arena_array(l->k->arena, f->n_values + 1, sizeof **l->digits);
+    }
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         const Node *n = &f->node[i];
         bool by_panels = panels_of(l, n, &p);
@@ -570,7 +572,7 @@ static void multiply_transposed(Lower *l, const Source *s, const Band *band, con
     const Panels *p = &s->p;
     int64_t depth = p->panels * p->width;
     Left left = p->width == PANEL_NARROW ? LEFT_NARROW : LEFT_PANELS;
-    const LRoutine *r = panel_routine(l->o->routines, (PanelProduct){PANEL_COLUMNS, left, WEIGHT_F32, false});
+    const LRoutine *r = panel_routine(l->o->routines, (PanelProduct){PANEL_COLUMNS, left, WEIGHT_F32, false, 0});
     const LArg arg[] = {
         {w->buf, w->offset},
         {l->left[value_node(l->f, s->v)->in[0]], li_mul(k, band->first, le_int(k, depth))},
@@ -701,7 +703,7 @@ static bool store_streams(Lower *l, ValueId v, const View *to, bool accumulate) 
         tell_streamed(l, v, s, n, width);
     for (uint32_t i = 0; i < n; i++) {
         const Panels *p = &s[i].p;
-        if (!left_operand(l, p->left, &s[i].a) || !panel_round_left(l, p, &s[i].a) ||
+        if (!left_operand(l, p->left, &s[i].a) || !panel_left_words(l, p, &s[i].a) ||
             (p->transposed && !pack_left(l, p->left, p, &s[i].a)))
             return false;
         lanes = lanes || p->transposed;

@@ -14,6 +14,7 @@ typedef struct Panels {
     WeightFormat format;
     WeightFormat rounded; /* what the left operand is rounded to, and left: what it is before */
     ValueId left;
+    bool digits; /* the left operand is f32, and bytes may stand for it */
     int64_t batch, panels, depth, rows, width, columns;
     bool transposed;
 } Panels;
@@ -27,7 +28,7 @@ bool panels_of(const Lower *l, const Node *n, Panels *p);
 const LBuf *panel_scratch(Lower *l, int64_t rows, int64_t columns);
 
 /* Makes the left operand what products of its format read, once for all of them; a: where it is stored, its rows the tile's. */
-bool panel_round_left(Lower *l, const Panels *p, const View *a);
+bool panel_left_words(Lower *l, const Panels *p, const View *a);
 
 /* C[rows,count width] (+)= A B for `count` panels from `panel` on; row: the first one's in the tile. */
 void panel_multiply(Lower *l, const Panels *p, const LMatrix *a, const LExpr *row, const LExpr *panel, const LExpr *count,

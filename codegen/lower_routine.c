@@ -19,6 +19,6 @@ void lower_multiply_lines(Lower *l, Left left, const LMatrix *a, const LMatrix *
         {a->buf, a->offset}, {b->buf, b->offset}, {c->buf, c->offset}, {NULL, rows}, {NULL, depth}, {NULL, a->ld}, {NULL, c->ld},
         {NULL, le_int(l->k, add)}, {NULL, le_int(l->k, 1)},
     };
-    PanelProduct p = {(uint32_t)b->ld->i, left, WEIGHT_F32, false};
+    PanelProduct p = {(uint32_t)b->ld->i, left, WEIGHT_F32, false, 0};
     ls_call(l->k, l->block, panel_routine(l->o->routines, p), arg);
 }

@@ -1,9 +1,14 @@
 /* Products by panels of any format: what is called for one, and what it needs done first.
  *
  * Weights of f32 meet f32 in a routine of register tiles. Weights in words have a routine that makes floats of them in
- * registers, which is what few rows take; more rows have a panel made f32 first, once for all of them. Where the left
- * operand is rounded, words meet words, whatever the number of rows. Each weight's product is the same by either way. */
+ * registers, which is what few rows take; more rows have a panel made f32 first, once for all of them: each weight's product is
+ * the same by either way. Where the left operand is rounded, words meet words, whatever the number of rows.
+ *
+ * A machine that multiplies bytes does so with an f32 operand and weights of bytes as well: every number becomes three digits,
+ * which are exact products' (tile.h). That is less work than to make floats of weights, and than to multiply by those. */
 #include "lower_panel.h"
+
+#include <string.h>
 
 enum { DIRECT = 8 }; /* rows that go down panels in words: one tile */
 
@@ -19,6 +24,8 @@ static const LRoutine quantize[WEIGHT_FORMATS] = {
     [WEIGHT_BF16] = {.name = "moec_quantize_bf16", .n_args = 2, .n_params = 3, .written = 1 << 1},
     [WEIGHT_INT8] = {.name = "moec_quantize_int8", .n_args = 4, .n_params = 5, .written = 7 << 1},
 };
+
+static const LRoutine digits = {.name = "moec_digits", .n_args = 4, .n_params = 5, .written = 7 << 1};
 
 /* ---- what a product is of -------------------------------------------------------------------------------- */
 
@@ -52,6 +59,7 @@ bool panels_of(const Lower *l, const Node *n, Panels *p) {
         if (!meet || p->transposed || lower_rank(l, p->left) != 2)
             return false;
     }
+    p->digits = weight_formats[p->format].block && !p->rounded && !p->transposed && lower_rank(l, p->left) == 2;
     if (!p->transposed)
         return true;
     p->columns = p->depth;
@@ -73,9 +81,19 @@ static int64_t blocks_of(const Panels *p) {
     return block ? (p->depth + block - 1) / block : 0;
 }
 
+/* Bytes that stand for a number of the left operand. */
+static uint32_t digits_of(const Panels *p) {
+    return p->digits ? DIGITS : p->rounded == WEIGHT_INT8 ? 1 : 0;
+}
+
 /* Words of a row of the left operand. */
 static int64_t left_words(const Panels *p) {
-    return p->rounded == WEIGHT_BF16 ? p->rows : blocks_of(p) * weight_formats[p->format].block / 4;
+    return p->rounded == WEIGHT_BF16 ? p->rows : digits_of(p) * blocks_of(p) * weight_formats[p->format].block / 4;
+}
+
+/* The left operand in words; NULL: it is none. */
+static Rounded *left_of(const Lower *l, const Panels *p) {
+    return p->digits ? &l->digits[p->format][p->left] : p->rounded ? &l->rounded[p->format][p->left] : NULL;
 }
 
 static LBuf *left_scratch(Lower *l, DType t, int64_t a_row, const char *hint) {
@@ -83,16 +101,16 @@ static LBuf *left_scratch(Lower *l, DType t, int64_t a_row, const char *hint) {
     return mul_i64(l->tile_max, a_row * 4, &bytes) ? loop_scratch(l->k, t, bytes, str_c(hint)) : NULL;
 }
 
-bool panel_round_left(Lower *l, const Panels *p, const View *a) {
+bool panel_left_words(Lower *l, const Panels *p, const View *a) {
     LoopKernel *k = l->k;
-    Rounded *r = &l->rounded[p->format][p->left];
+    Rounded *r = left_of(l, p);
     const WeightFormatInfo *f = &weight_formats[p->format];
-    if (!p->rounded || r->words)
+    if (!r || r->words)
         return true;
     LBuf *words = left_scratch(l, DT_I32, left_words(p), "words"), *scale = NULL, *sum = NULL;
     if (f->block) {
         scale = left_scratch(l, DT_F32, 1, "scale");
-        sum = left_scratch(l, DT_I32, blocks_of(p), "zero");
+        sum = left_scratch(l, DT_I32, blocks_of(p) * digits_of(p), "zero");
     }
     if (!words || (f->block && (!scale || !sum)))
         return diag_error(l->d, DIAG_SHAPE_SIZE, NULL, "the rows of a product are too large");
@@ -102,7 +120,8 @@ bool panel_round_left(Lower *l, const Panels *p, const View *a) {
         {a->buf, a->offset}, {words, zero}, {scale, zero}, {sum, zero}, {NULL, l->tile}, {NULL, le_int(k, p->depth)},
         {NULL, le_dim(k, a->stride[0])}, {NULL, le_int(k, f->block)}, {NULL, le_int(k, f->zero)},
     };
-    ls_call(k, l->block, &quantize[p->rounded], f->block ? int8 : bf16);
+    LBlock *block = p->digits ? &ls_if(k, l->block, le_dots(k))->body : l->block;
+    ls_call(k, block, p->digits ? &digits : &quantize[p->rounded], f->block ? int8 : bf16);
     *r = (Rounded){words, scale, sum};
     return true;
 }
@@ -146,40 +165,65 @@ static void multiply_expanded(Lower *l, const Panels *p, const LArg *buffers, co
     panel_expand(l, p, li_add(k, panel, i), zero, le_int(k, p->rows), b, zero);
     const LArg f32[] = {buffers[0], {b, zero}, {buffers[2].buf, li_add(k, buffers[2].at, li_mul(k, i, le_int(k, p->width)))}};
     const LArg one[] = {numbers[0], {NULL, le_int(k, p->depth)}, numbers[2], numbers[3], numbers[4], {NULL, le_int(k, 1)}};
-    call(l, (PanelProduct){(uint32_t)p->width, LEFT_ROWS, WEIGHT_F32, false}, f32, 3, one);
+    call(l, (PanelProduct){(uint32_t)p->width, LEFT_ROWS, WEIGHT_F32, false, 0}, f32, 3, one);
     l->block = back;
+}
+
+/* Both f32: few rows, or a panel made f32 first. */
+static void multiply_floats(Lower *l, const Panels *p, const LArg *buffers, uint32_t n, const LArg *numbers, const LExpr *panel,
+                            const LExpr *count) {
+    LoopKernel *k = l->k;
+    LBlock *back = l->block;
+    LStmt *few = ls_if(k, l->block, le_op2(k, LO_LE, DT_BOOL, numbers[0].at, le_int(k, DIRECT)));
+    l->block = &few->body;
+    call(l, (PanelProduct){(uint32_t)p->width, LEFT_ROWS, p->format, false, 0}, buffers, n, numbers);
+    if (l->tile_max > DIRECT) {
+        l->block = &few->other;
+        multiply_expanded(l, p, buffers, numbers, panel, count);
+    }
+    l->block = back;
+}
+
+/* Words by words, from row `row` of the left ones on. */
+static void multiply_words(Lower *l, const Panels *p, const LExpr *row, const LArg *buffers, uint32_t n, const LArg *numbers) {
+    LoopKernel *k = l->k;
+    const Rounded *r = left_of(l, p);
+    LArg b[6], m[6];
+    memcpy(b, buffers, n * sizeof *b);
+    memcpy(m, numbers, sizeof m);
+    m[2].at = le_int(k, left_words(p));
+    b[0] = (LArg){r->words, li_mul(k, row, m[2].at)};
+    if (r->scale) {
+        b[n++] = (LArg){r->scale, row};
+        b[n++] = (LArg){r->sum, li_mul(k, row, le_int(k, blocks_of(p) * digits_of(p)))};
+    }
+    call(l, (PanelProduct){(uint32_t)p->width, LEFT_ROWS, p->format, true, digits_of(p)}, b, n, m);
 }
 
 void panel_multiply(Lower *l, const Panels *p, const LMatrix *a, const LExpr *row, const LExpr *panel, const LExpr *count,
                     const LMatrix *c, const LExpr *rows, bool add) {
     LoopKernel *k = l->k;
-    const Rounded *r = p->rounded ? &l->rounded[p->format][p->left] : NULL;
-    const PanelProduct product = {(uint32_t)p->width, LEFT_ROWS, p->format, p->rounded != WEIGHT_F32};
-    LArg buffers[6] = {{a->buf, a->offset}, {l->view[p->from].buf, elements(l, panel, p->rows, p)}, {c->buf, c->offset}};
+    LArg buffers[4] = {{a->buf, a->offset}, {l->view[p->from].buf, elements(l, panel, p->rows, p)}, {c->buf, c->offset}};
     LArg numbers[] = {{NULL, rows}, {NULL, le_int(k, p->rows)}, {NULL, a->ld}, {NULL, c->ld}, {NULL, le_int(k, add)}, {NULL, count}};
     uint32_t n = 3;
     if (p->scales != NONE)
         buffers[n++] = (LArg){l->view[p->scales].buf, elements(l, panel, blocks_of(p), p)};
-    if (r) {
-        numbers[2].at = le_int(k, left_words(p));
-        buffers[0] = (LArg){r->words, li_mul(k, row, numbers[2].at)};
+    if (!p->format) {
+        call(l, (PanelProduct){(uint32_t)p->width, LEFT_ROWS, WEIGHT_F32, false, 0}, buffers, n, numbers);
+        return;
     }
-    if (r && r->scale) {
-        buffers[n++] = (LArg){r->scale, row};
-        buffers[n++] = (LArg){r->sum, li_mul(k, row, le_int(k, blocks_of(p)))};
-    }
-    if (!p->format || r) {
-        call(l, product, buffers, n, numbers);
+    if (!p->digits && p->rounded) {
+        multiply_words(l, p, row, buffers, n, numbers);
         return;
     }
     LBlock *back = l->block;
-    LStmt *few = ls_if(k, l->block, le_op2(k, LO_LE, DT_BOOL, rows, le_int(k, DIRECT)));
-    l->block = &few->body;
-    call(l, product, buffers, n, numbers);
-    if (l->tile_max > DIRECT) {
-        l->block = &few->other;
-        multiply_expanded(l, p, buffers, numbers, panel, count);
+    if (p->digits) {
+        LStmt *dots = ls_if(k, l->block, le_dots(k));
+        l->block = &dots->body;
+        multiply_words(l, p, row, buffers, n, numbers);
+        l->block = &dots->other;
     }
+    multiply_floats(l, p, buffers, n, numbers, panel, count);
     l->block = back;
 }
 

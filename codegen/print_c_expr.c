@@ -277,6 +277,7 @@ void c_print_expr(CPrinter *p, const LExpr *e) {
     case LE_SPLAT: print_splat(p, e); break;
     case LE_ZIP: print_zip(p, e); break;
     case LE_DIM: dim_print_c(p->k->m->dims, e->dim, p->out, c_symbol, p->names); break;
+    case LE_DOTS: text_printf(p->out, "MOEC_HAS_DOTS"); break;
     case LE_OP: print_op(p, e); break;
     case LE_INDEX: print_index(p, e); break;
     case LE_SELECT:

@@ -236,7 +236,7 @@ void print_banner(ProgramText *w, Text *c) {
 void print_includes(const ProgramText *w, Text *c) {
     if (!w->p->o->plain_matmul) text_printf(c, "#define MOEC_MATMUL_OPENBLAS 1\n");
     for (uint32_t i = 0; i < w->p->n_routines; i++)
-        if (w->p->routine[i]->dots) {
+        if (w->p->routine[i]->dots && !w->p->o->plain_c) {
             text_printf(c, "#define MOEC_DOTS 1 /* instructions for products of integers and bf16, where there are */\n");
             break;
         }

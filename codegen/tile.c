@@ -6,11 +6,11 @@
 /* Registers: tile rows times vectors hold sums, as many as vectors hold a row of B. Sums of integers stand beside those that
  * they are scaled into: fewer rows. */
 const VectorKind vector_kinds[VECTOR_KINDS] = {
-    {"AVX-512", "defined(__AVX512F__)", 16, 8, 2, 6},
-    {"AVX2", "defined(__AVX2__) && defined(__FMA__)", 8, 6, 2, 2},
-    {"SSE2", "defined(__SSE2__)", 4, 6, 2, 2},
-    {"NEON", "defined(__ARM_NEON) && defined(__aarch64__)", 4, 6, 4, 2},
-    {"plain C", NULL, 16, 4, 1, 2},
+    {"AVX-512", "defined(__AVX512F__)", 16, 8, 2, 6, 4},
+    {"AVX2", "defined(__AVX2__) && defined(__FMA__)", 8, 6, 2, 2, 2},
+    {"SSE2", "defined(__SSE2__)", 4, 6, 2, 2, 1},
+    {"NEON", "defined(__ARM_NEON) && defined(__aarch64__)", 4, 6, 4, 2, 1},
+    {"plain C", NULL, 16, 4, 1, 2, 1},
 };
 
 enum {
@@ -27,9 +27,10 @@ typedef struct Maker {
     const WeightFormatInfo *format;
     const LBuf *a, *b, *c;
     const LBuf *scale;                /* of B, by blocks: f32[panels,blocks,width] */
-    const LBuf *row_scale, *row_sum;  /* of A: f32[rows], i32[rows,blocks] */
+    const LBuf *row_scale, *row_sum;  /* of A: f32[rows], i32[rows,blocks,digits] */
     const LExpr *rows, *depth, *lda, *ldc, *add, *panels;
     const LExpr *blocks;
+    const LExpr *digit; /* words from one digit of a row of A to the next */
     uint32_t lanes, vectors;
     bool asks;  /* for what it reads next of B: where there are vectors, and B is a weight */
     bool leads; /* the same where A is the weight, in panels */
@@ -219,19 +220,63 @@ static void dot_bf16(const Maker *x, LBlock *block, Tile *t) {
     }
 }
 
-/* A of int8, four of them a word, a scale a row: sums of a block are integers, and begin with what B's zero makes of A. */
+/* Sums of a block, integers: of digit d, row r and vector i of all panels. */
+typedef struct BlockSums {
+    uint32_t of[DIGITS * MAX_TILE];
+} BlockSums;
+
+static uint32_t *block_sum(const Maker *x, const Tile *t, BlockSums *s, uint32_t d, uint32_t r, uint32_t i) {
+    return &s->of[(d * t->rows + r) * t->panels * x->vectors + i];
+}
+
+/* They begin with what B's zero makes of A. */
+static void begin_sums(const Maker *x, LBlock *block, const Tile *t, const LExpr *at_block, BlockSums *s) {
+    LoopKernel *k = x->k;
+    const LExpr *at = li_mul(k, at_block, le_int(k, x->p.digits));
+    for (uint32_t r = 0; r < t->rows; r++)
+        for (uint32_t d = 0; d < x->p.digits; d++) {
+            const LExpr *first = le_load(k, x->row_sum, li_add(k, t->sums[r], li_add(k, at, le_int(k, d))));
+            first = let(k, block, first, "zero");
+            for (uint32_t i = 0; i < t->panels * x->vectors; i++)
+                *block_sum(x, t, s, d, r, i) = ls_let(k, block, DT_I32, le_splat(k, first, x->lanes), "d");
+        }
+}
+
+/* sum[d][r] += a[d][r] b for words of four bytes, `along` in a row of A. */
+static void add_dots(const Maker *x, LBlock *block, const Tile *t, const LExpr *along, const LExpr *const *b, BlockSums *s) {
+    LoopKernel *k = x->k;
+    for (uint32_t r = 0; r < t->rows; r++)
+        for (uint32_t d = 0; d < x->p.digits; d++) {
+            const LExpr *at = li_add(k, li_add(k, t->a[r], along), li_mul(k, le_int(k, d), x->digit));
+            const LExpr *e = let(k, block, le_load(k, x->a, at), "x");
+            for (uint32_t i = 0; i < t->panels * x->vectors; i++) {
+                uint32_t sum = *block_sum(x, t, s, d, r, i);
+                ls_set(k, block, sum, le_op3(k, LO_DOT_INT8, DT_I32, le_var(k, sum), b[i], le_splat(k, e, x->lanes)));
+            }
+        }
+}
+
+/* A block's sum as f32: what its digits stand for. */
+static const LExpr *sum_of_digits(const Maker *x, const Tile *t, BlockSums *s, uint32_t r, uint32_t i) {
+    LoopKernel *k = x->k;
+    const LExpr *e = le_cast(k, DT_F32, le_var(k, *block_sum(x, t, s, 0, r, i))), *base = le_splat(k, le_num(k, DT_F32, 256), x->lanes);
+    for (uint32_t d = 1; d < x->p.digits; d++) {
+        const LExpr *digit = le_cast(k, DT_F32, le_var(k, *block_sum(x, t, s, d, r, i)));
+        e = le_op2(k, LO_ADD, DT_F32, digit, le_op2(k, LO_MUL, DT_F32, e, base));
+    }
+    return e;
+}
+
+/* A of bytes, four of them a word, a scale a row. */
 static void dot_int(const Maker *x, LBlock *outer, Tile *t) {
     LoopKernel *k = x->k;
     const LExpr *word[MAX_TILE], *b[MAX_TILE], *scale[MAX_TILE];
-    uint32_t sum[MAX_TILE], n = t->panels * x->vectors, parts = x->format->per_word / 4;
+    uint32_t n = t->panels * x->vectors, parts = x->format->per_word / 4;
+    BlockSums sums;
     LStmt *loop = ls_for(k, outer, x->blocks, "block");
     const LExpr *at_block = le_var(k, loop->var);
     outer = &loop->body;
-    for (uint32_t r = 0; r < t->rows; r++) {
-        const LExpr *first = let(k, outer, le_load(k, x->row_sum, li_add(k, t->sums[r], at_block)), "zero");
-        for (uint32_t i = 0; i < n; i++)
-            sum[r * n + i] = ls_let(k, outer, DT_I32, le_splat(k, first, x->lanes), "d");
-    }
+    begin_sums(x, outer, t, at_block, &sums);
     LBlock *block = outer;
     const LExpr *at = open_words(x, &block, at_block), *along = let(k, block, li_mul(k, at, le_int(k, parts)), "along");
     ask(x, block, t, at);
@@ -239,17 +284,12 @@ static void dot_int(const Maker *x, LBlock *outer, Tile *t) {
     for (uint32_t j = 0; j < parts; j++) {
         for (uint32_t i = 0; i < n; i++)
             b[i] = parts == 1 ? word[i] : let(k, block, le_op2(k, LO_NIBBLES, DT_I32, word[i], le_int(k, j)), "b");
-        for (uint32_t r = 0; r < t->rows; r++) {
-            const LExpr *e = let(k, block, le_load(k, x->a, li_add(k, t->a[r], li_add(k, along, le_int(k, j)))), "x");
-            for (uint32_t i = 0; i < n; i++)
-                ls_set(k, block, sum[r * n + i],
-                       le_op3(k, LO_DOT_INT8, DT_I32, le_var(k, sum[r * n + i]), b[i], le_splat(k, e, x->lanes)));
-        }
+        add_dots(x, block, t, li_add(k, along, le_int(k, j)), b, &sums);
     }
     load_scales(x, outer, t, at_block, scale);
     for (uint32_t r = 0; r < t->rows; r++)
         for (uint32_t i = 0; i < n; i++) {
-            const LExpr *e = le_op2(k, LO_MUL, DT_F32, le_cast(k, DT_F32, le_var(k, sum[r * n + i])), scale[i]);
+            const LExpr *e = le_op2(k, LO_MUL, DT_F32, sum_of_digits(x, t, &sums, r, i), scale[i]);
             ls_set(k, outer, t->sum[r * n + i], le_op2(k, LO_ADD, DT_F32, le_var(k, t->sum[r * n + i]), e));
         }
 }
@@ -265,7 +305,7 @@ static void addresses(const Maker *x, LBlock *block, const LExpr *first, Tile *t
         t->a[r] = let(k, block, li_mul(k, row, apart), "a");
         t->c[r] = let(k, block, li_add(k, li_mul(k, row, x->ldc), times_width(x, x->panel)), "c");
         if (x->row_sum)
-            t->sums[r] = let(k, block, li_mul(k, row, x->blocks), "sums");
+            t->sums[r] = let(k, block, li_mul(k, row, li_mul(k, x->blocks, le_int(k, x->p.digits))), "sums");
     }
     const LExpr *deep = x->depth;
     if (panel_steps(x->p.left))
@@ -365,7 +405,8 @@ static void tiles(Maker *x, LBlock *block, uint32_t rows) {
 }
 
 /* Where rows are so few that registers hold the sums of several panels, these are read side by side; all others one by one.
- * The panels that are left begin at the variable. */
+ * Nothing is asked for ahead: processors follow streams by themselves, and a line asked for by hand holds a place in the first
+ * cache's queue for as long as memory takes. The panels that are left begin at the variable. */
 static uint32_t streams(Maker *x, LBlock *block, uint32_t rows) {
     LoopKernel *k = x->k;
     uint32_t done = ls_let(k, block, DT_I64, le_int(k, 0), "done");
@@ -373,7 +414,7 @@ static uint32_t streams(Maker *x, LBlock *block, uint32_t rows) {
         LStmt *few = ls_if(k, block, le_op2(k, LO_EQ, DT_BOOL, x->rows, le_int(k, n)));
         LStmt *loop = ls_for(k, &few->body, li_div(k, x->panels, le_int(k, PANEL_STREAMS)), "group");
         x->panel = let(k, &loop->body, li_mul(k, le_var(k, loop->var), le_int(k, PANEL_STREAMS)), "panel");
-        ask_ahead(x);
+        x->next = NULL;
         tile(x, &loop->body, le_int(k, 0), n, PANEL_STREAMS);
         ls_set(k, &few->body, done, li_sub(k, x->panels, li_mod(k, x->panels, le_int(k, PANEL_STREAMS))));
     }
@@ -384,13 +425,12 @@ static uint32_t streams(Maker *x, LBlock *block, uint32_t rows) {
 
 static void open_parameters(Maker *x) {
     LoopKernel *k = x->k;
-    bool integers = x->format->block && x->p.dot;
     x->a = loop_buf(k, LB_ARG, x->p.dot ? DT_I32 : DT_F32, str_c("a"));
     x->b = loop_buf(k, LB_ARG, x->format->per_word ? DT_I32 : DT_F32, str_c("b"));
     x->c = loop_buf(k, LB_ARG, DT_F32, str_c("c"));
     if (x->format->block)
         x->scale = loop_buf(k, LB_ARG, DT_F32, str_c("scale"));
-    if (integers) {
+    if (x->p.digits) {
         x->row_scale = loop_buf(k, LB_ARG, DT_F32, str_c("row"));
         x->row_sum = loop_buf(k, LB_ARG, DT_I32, str_c("zero"));
     }
@@ -406,6 +446,8 @@ static void open_parameters(Maker *x) {
         const LExpr *most = li_add(k, x->depth, li_sub(k, words, le_int(k, 1)));
         x->blocks = let(k, &k->body, li_div(k, most, words), "blocks");
     }
+    if (x->p.digits)
+        x->digit = let(k, &k->body, li_div(k, x->lda, le_int(k, x->p.digits)), "digit");
 }
 
 static LoopKernel *panel_version(Routines *r, const char *name, PanelProduct p, const VectorKind *kind) {
@@ -414,7 +456,7 @@ static LoopKernel *panel_version(Routines *r, const char *name, PanelProduct p, 
     x.asks = p.left == LEFT_ROWS && kind->condition;
     x.leads = panel_steps(p.left) && kind->condition;
     open_parameters(&x);
-    uint32_t vectors = p.width / kind->lanes, rows = x.row_scale ? kind->dot_rows : kind->rows;
+    uint32_t vectors = p.width / kind->lanes, rows = p.digits > 1 ? kind->digit_rows : p.digits ? kind->dot_rows : kind->rows;
     x.vectors = vectors < kind->vectors ? vectors : kind->vectors;
     uint32_t columns = x.vectors * x.lanes;
     LBlock *block = &k->body;
@@ -445,7 +487,7 @@ static const struct {
 static const char *routine_name(Routines *r, PanelProduct p) {
     if (p.format == WEIGHT_F32)
         return arena_printf(r->arena, "%s%u", lefts[p.left].name, p.width);
-    return arena_printf(r->arena, "%s_%s", p.dot ? "dot" : "panel", weight_formats[p.format].name);
+    return arena_printf(r->arena, "%s_%s", p.digits > 1 ? "digits" : p.dot ? "dot" : "panel", weight_formats[p.format].name);
 }
 
 const LRoutine *routine_find(const Routines *r, const char *name) {
@@ -474,7 +516,7 @@ const LRoutine *panel_routine(Routines *r, PanelProduct p) {
         return old;
     LRoutine x = {.name = name, .dots = p.dot};
     x.what = arena_printf(r->arena, "C[rows,panels %u] (+)= A B[panels,.,%u]: tiles of rows in registers; A %sstored as [%s], B %s", p.width,
-                          p.width, p.dot ? "in words " : "", lefts[p.left].what, format);
+                          p.width, p.digits > 1 ? "in digits " : p.dot ? "in words " : "", lefts[p.left].what, format);
     for (uint32_t i = 0; i < VECTOR_KINDS; i++)
         x.version[i] = panel_version(r, name, p, &vector_kinds[i]);
     return routine_new(r, x);

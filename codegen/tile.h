@@ -38,17 +38,22 @@ enum { PANEL_STREAMS = 4 };
 /* What makes of a word the weight that is not scaled yet. */
 extern const LOp weight_element[WEIGHT_FORMATS];
 
+/* A number of f32 as bytes, for products with bytes: signed digits to the base 256, the highest first, of how many 127 * 65536ths
+ * of its row's largest magnitude it is. Their products are exact, so a sum has no more error than one of f32 that grows as large. */
+enum { DIGITS = 3 };
+
 /* What a routine multiplies by. */
 typedef struct PanelProduct {
     uint32_t width; /* of a panel; PANEL_COLUMNS where the format is not f32 */
     Left left;      /* LEFT_ROWS where the format is not f32 */
     WeightFormat format;
     bool dot;       /* A is in words, too: bf16, or for int8 and int4 int8 with a scale a row (`quantize`) */
+    uint32_t digits; /* bytes that a number of such an A has: 1, or DIGITS, each in words of its own; 0: it is of no bytes */
 } PanelProduct;
 
 /* C[rows,panels width] (+)= A B[panels,.,width]. Arguments: a, b, c; of formats with scales B's; of integers by integers the
- * scales of A's rows, and what sums begin with: f32[rows], i32[rows,blocks]; then rows, depth (rows of a panel), lda, ldc,
- * add, panels. */
+ * scales of A's rows, and what sums begin with: f32[rows], i32[rows,blocks,digits]; then rows, depth (rows of a panel), lda,
+ * ldc, add, panels. A row of A has all words of a digit after those of the one before. */
 const LRoutine *panel_routine(Routines *r, PanelProduct p);
 /* C[columns,rows] = A[rows,columns] turned around. Arguments: a, c; rows, columns, lda, ldc. */
 const LRoutine *turn_routine(Routines *r);

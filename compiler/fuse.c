@@ -3,7 +3,8 @@
  *   norms into matmuls    norm(x) W = rsqrt(mean x^2 + eps) (x (g W)): the gain goes into the weight, the row factor is
  *                         applied to the product; the normalised x is never stored
  *   side by side          matmuls that share their left operand become one over concatenated columns; frozen weights
- *                         and adapter tensors apart, since the latter change with the adapter
+ *                         and adapter tensors apart, since the latter change with the adapter; so are the forward and the
+ *                         backward pass, or what is computed again would be kept
  *                         no frozen weight is stored twice: one that something else reads as well, as the backward pass
  *                         does, stays as it is
  *   caches                appends that are none become concatenations
@@ -163,7 +164,7 @@ static void fold_norms(Module *m, Func *f, const bool *shared) {
 
 typedef struct Bundle {
     ValueId x;
-    bool adapter;
+    bool adapter, adjoint;
     Vec(const Node *) member;
     ValueId product; /* in the new function */
     Dim width;
@@ -171,9 +172,14 @@ typedef struct Bundle {
 
 typedef Vec(Bundle) Bundles;
 
+static bool is_adjoint(const Node *n) {
+    return node_int(n, AT_adjoint, 0) != 0;
+}
+
 static Bundle *bundle_of(Bundles *b, const Node *n, const bool *adapts) {
     for (size_t i = 0; i < b->count; i++)
-        if (b->item[i].x == n->in[0] && b->item[i].adapter == adapts[n->in[1]]) return &b->item[i];
+        if (b->item[i].x == n->in[0] && b->item[i].adapter == adapts[n->in[1]] && b->item[i].adjoint == is_adjoint(n))
+            return &b->item[i];
     return NULL;
 }
 
@@ -257,7 +263,7 @@ static void side_by_side(Module *m, Func *f, const bool *shared) {
         if (!is_linear(f, n, only, shared)) continue;
         Bundle *b = bundle_of(&bundles, n, adapts);
         if (!b) {
-            Bundle fresh = {.x = n->in[0], .adapter = adapts[n->in[1]], .product = NONE};
+            Bundle fresh = {.x = n->in[0], .adapter = adapts[n->in[1]], .adjoint = is_adjoint(n), .product = NONE};
             vec_push(&bundles, fresh);
             b = &bundles.item[bundles.count - 1];
         }

@@ -244,6 +244,28 @@ static ValueId rows_of(Grad *g, ValueId v, int lead) {
     return grad_reshape(g, v, &to);
 }
 
+/* Elements of a weight's gradient that are no more than one task of a product. */
+enum { FEW = 4096 };
+
+/* The weight of y = A B has so few elements that a product over all rows would be a single task, and the rows' last axis is a
+ * number, as that of heads: each of them has a product of its own, and they are added up. */
+static bool sums_apart(Grad *g, ValueId a, ValueId b) {
+    const Type *t = grad_type(g, a), *w = grad_type(g, b);
+    int64_t elements, apart;
+    if (w->rank != 2 || t->rank < 4 || t->rank + 1 > MOEC_MAX_RANK || !dim_is_const(g->m->dims, t->dim[t->rank - 2], &apart))
+        return false;
+    return apart > 1 && dim_is_const(g->m->dims, type_count(g->m->dims, w), &elements) && elements <= FEW;
+}
+
+/* v [.., m, k] as [.., m, 1, k]. */
+static ValueId apart(Grad *g, ValueId v) {
+    Type t = *grad_type(g, v);
+    t.dim[t.rank] = t.dim[t.rank - 1];
+    t.dim[t.rank - 1] = dim_const(g->m->dims, 1);
+    t.rank++;
+    return grad_reshape(g, v, &t);
+}
+
 bool vjp_matmul(Grad *g, const Node *n) {
     ValueId a = n->in[0], b = n->in[1], dy = grad_of(g, n, 0);
     bool ta = node_int(n, AT_ta, 0) != 0, tb = node_int(n, AT_tb, 0) != 0;
@@ -253,6 +275,10 @@ bool vjp_matmul(Grad *g, const Node *n) {
         return true;
     int lead = grad_type(g, a)->rank - grad_type(g, b)->rank;
     if (lead > 0 && !ta && grad_type(g, dy)->rank == grad_type(g, a)->rank) {
+        if (sums_apart(g, a, b)) {
+            a = apart(g, a);
+            dy = apart(g, dy);
+        }
         a = rows_of(g, a, lead);
         dy = rows_of(g, dy, lead);
     }

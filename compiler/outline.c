@@ -8,6 +8,10 @@
  *   attention group  the appends to a layer's caches and its attention
  *   single           anything else, alone
  *
+ * A row group without products is moved, as it is, into the first one that reads it, if that is a row group as well:
+ * what the backward pass computes again would have a kernel of its own otherwise, as nothing ties it to what was there
+ * before.
+ *
  * Views (reshape, transpose, slice, broadcast), literals and noise belong to no group: every kernel that needs one has a
  * copy. Noise is random numbers and what is computed from them and scalars alone: a mask is made again where it is used
  * again, not stored.
@@ -241,6 +245,76 @@ static void assign(Outline *x, uint32_t i) {
     x->of[i] = home;
     vec_push(&x->group.item[home]->node, i);
     if (n->op == OP_attention) x->group.item[home]->closed = true;
+}
+
+/* ---- groups without products ------------------------------------------------------------------------- */
+
+static bool reads_group(const Outline *x, ValueId v, uint32_t index) {
+    const Node *n = v == NONE ? NULL : value_node(x->f, v);
+    if (!n) return false;
+    uint32_t g = x->of[n - x->f->node];
+    for (uint32_t i = 0; g == NONE && i < n->n_in; i++)
+        if (reads_group(x, n->in[i], index)) return true;
+    return g == index;
+}
+
+static uint32_t first_reader(const Outline *x, uint32_t index) {
+    uint32_t first = NONE;
+    for (uint32_t i = x->group.item[index]->node.item[0]; i < x->f->n_nodes; i++) {
+        const Node *n = &x->f->node[i];
+        if (x->of[i] == NONE || x->of[i] == index || x->of[i] >= first) continue;
+        for (uint32_t j = 0; j < n->n_in; j++)
+            if (reads_group(x, n->in[j], index)) first = x->of[i];
+    }
+    return first;
+}
+
+static bool has_product(const Outline *x, const Group *g) {
+    for (size_t i = 0; i < g->node.count; i++)
+        if (op_info(x->f->node[g->node.item[i]].op)->klass == OC_CONTRACT) return true;
+    return false;
+}
+
+static void give_nodes(Outline *x, const Group *g, uint32_t index) {
+    for (size_t i = 0; i < g->node.count; i++) x->of[g->node.item[i]] = index;
+}
+
+/* All nodes of the group, which are in order, work row by row, and no norm reads what it makes itself. */
+static bool is_row_group(Outline *x, Group *g, uint32_t index) {
+    for (size_t i = 0; i < g->node.count; i++) {
+        const Node *n = &x->f->node[g->node.item[i]];
+        if ((reads_norm(n) && reads_group(x, n->in[0], index)) || !row_takes(x, g, index, n)) return false;
+    }
+    return true;
+}
+
+/* Group `index` moves into its first reader where both are of the same rows. */
+static void move_into_reader(Outline *x, uint32_t index) {
+    Group *a = x->group.item[index], *b, *both;
+    uint32_t reader = a->kind == GROUP_ROWS && !has_product(x, a) ? first_reader(x, index) : NONE;
+    if (reader == NONE) return;
+    b = x->group.item[reader];
+    if (b->kind != GROUP_ROWS || a->adjoint != b->adjoint || a->rows.n != b->rows.n ||
+        memcmp(a->rows.dim, b->rows.dim, (size_t)a->rows.n * sizeof *a->rows.dim) != 0)
+        return;
+    both = arena_alloc(x->a, sizeof *both);
+    *both = *b;
+    both->rows.row = arena_array(x->a, x->f->n_values + 1, sizeof *both->rows.row);
+    memset(&both->node, 0, sizeof both->node);
+    for (size_t i = 0, j = 0; i < a->node.count || j < b->node.count;) {
+        bool first = j == b->node.count || (i < a->node.count && a->node.item[i] < b->node.item[j]);
+        vec_push(&both->node, first ? a->node.item[i++] : b->node.item[j++]);
+    }
+    give_nodes(x, a, reader);
+    if (!is_row_group(x, both, reader)) {
+        give_nodes(x, a, index);
+        vec_free(&both->node);
+        return;
+    }
+    vec_free(&a->node);
+    vec_free(&b->node);
+    memset(&a->node, 0, sizeof a->node);
+    x->group.item[reader] = both;
 }
 
 /* ---- kernels --------------------------------------------------------------------------------------- */
@@ -516,12 +590,14 @@ bool outline(Module *m, Func *f, Diag *d) {
     bool *escapes = arena_array(x.a, f->n_values + 1, sizeof *escapes);
     for (uint32_t i = 0; i < f->n_outputs; i++) x.is_output[f->output[i]] = escapes[f->output[i]] = true;
     for (uint32_t i = 0; i < f->n_nodes; i++) assign(&x, i);
+    for (uint32_t g = (uint32_t)x.group.count; g-- > 0;) move_into_reader(&x, g);
     for (uint32_t i = 0; i < f->n_nodes; i++)
         for (uint32_t j = 0; x.of[i] != NONE && j < f->node[i].n_in; j++) mark_escape(&x, escapes, f->node[i].in[j], x.of[i]);
     if (m->remarks)
         tell_adapters(&x);
     Remap r = remap_begin(m, x.a, f);
-    for (uint32_t g = 0; g < x.group.count; g++) emit_group(&x, &r, g, escapes);
+    for (uint32_t g = 0; g < x.group.count; g++)
+        if (x.group.item[g]->node.count) emit_group(&x, &r, g, escapes);
     for (uint32_t i = 0; i < f->n_outputs; i++) {
         ValueId v = f->output[i];
         bool before = false;

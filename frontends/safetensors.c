@@ -186,7 +186,11 @@ bool safetensors_map(Arena *a, int fd, int64_t size, const char *file, SafeFile 
     uint64_t n = 0;
     for (int i = 7; i >= 0; i--)
         n = n << 8 | prefix[i];
-    if (n > (uint64_t)SAFETENSORS_MAX_HEADER || (int64_t)n > size - 8)
+    uint64_t backwards = __builtin_bswap64(n);
+    bool too_long = n > (uint64_t)SAFETENSORS_MAX_HEADER || (int64_t)n > size - 8;
+    if (too_long && backwards > 0 && backwards <= (uint64_t)size - 8 && file_pread(fd, prefix, 1, 8) && prefix[0] == '{')
+        return diag_error(d, DIAG_SAFETENSORS_HEADER, file, "has big-endian numbers, safetensors files little-endian ones");
+    if (too_long)
         return diag_error(d, DIAG_SAFETENSORS_HEADER, file,
                           "not a safetensors file: header length %" PRIu64 " in a file of %" PRId64 " bytes",
                           n, size);

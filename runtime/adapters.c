@@ -78,7 +78,7 @@ static void change_places(moec_instance *m, int slot) {
 moec_status moec_load_adapter_slot(moec_instance *m, int slot, const char *path, char *message, size_t room) {
     moec_sink sink = {message, room};
     moec_status s = check(m, slot, path, sink);
-    if (s || (s = moec_tensors_read(m->program->tensor, m->program->n_tensors, path, m->spare, m->room,
+    if (s || (s = moec_tensors_read(m->program, m->program->tensor, m->program->n_tensors, path, m->spare, m->room,
                                     m->slot_bytes.room, sink)))
         return s;
     change_places(m, slot);

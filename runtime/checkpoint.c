@@ -200,7 +200,7 @@ static moec_status examine(const moec_trainer *t, moec_standing *p, int64_t step
 static moec_status read_state(const moec_optimizer_state *x, const char *path, moec_sink sink) {
     uint64_t bytes = moec_tensors_room(x->state_tensor, x->n_state_tensors, NULL);
     void *room = moec_mem_reserve(bytes);
-    moec_status s = room ? moec_tensors_read(x->state_tensor, x->n_state_tensors, path, x->state, room, bytes,
+    moec_status s = room ? moec_tensors_read(NULL, x->state_tensor, x->n_state_tensors, path, x->state, room, bytes,
                                              sink)
                          : no_memory(path, sink);
     moec_mem_release(room, bytes);
@@ -247,6 +247,8 @@ static moec_status try_load(moec_trainer *t, const char *folder, int64_t step, m
         s = other[0] ? moec_fail(sink, MOEC_E_MISMATCH, NULL, "%s", other) : restore(t, step, &f, sink);
     } else if (s == MOEC_E_MEMORY) {
         s = no_memory(folder, sink);
+    } else if (s == MOEC_E_MISMATCH) {
+        s = moec_fail(sink, s, NULL, "%s", why);
     } else {
         warn_of(warn, ctx, why);
         s = MOEC_OK;
@@ -284,11 +286,12 @@ static moec_status take_adapter(moec_instance *m, const char *folder, int64_t st
     Files f;
     moec_status s = files_of(folder, step, &f) && p.position ? MOEC_OK : no_memory(folder, sink);
     moec_train_defaults(&look.optimizer.o);
-    *whole = 0;
-    if (!s && !examine(&look, &p, step, &f, (moec_sink){other, sizeof other}, why)) {
-        *whole = 1;
+    moec_status bad = s ? s : examine(&look, &p, step, &f, (moec_sink){other, sizeof other}, why);
+    if (bad == MOEC_E_MISMATCH)
+        s = moec_fail(sink, bad, NULL, "%s", why.p);
+    *whole = !bad;
+    if (!bad)
         s = moec_load_adapter(m, f.path[0], sink.p, sink.room);
-    }
     files_free(&f);
     moec_mem_free(p.position);
     return s;

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { VERSION = 1, DIGITS = 16, STATE_LIMIT = 16 << 20 };
+enum { VERSION = 2, DIGITS = 16, STATE_LIMIT = 16 << 20 };
 
 static const char end[] = "\"}\n"; /* behind the checksum's digits */
 
@@ -57,8 +57,9 @@ static void put_field(moec_chars *c, const moec_train_options *o, const moec_opt
 
 static void put_state(moec_chars *c, const moec_trainer *t, const moec_standing *p, const moec_part *part) {
     moec_chars_put(
-        c, "{\"moec_checkpoint\":%d,\n\"step\":%" PRId64 ",\n\"program\":\"%016" PRIx64 "\",\n\"options\":{",
-        VERSION, t->steps, t->m->program->weights_hash);
+        c, "{\"moec_checkpoint\":%d,\n\"step\":%" PRId64 ",\n\"model\":", VERSION, t->steps);
+    moec_chars_json(c, t->m->program->name);
+    moec_chars_put(c, ",\n\"program\":\"%016" PRIx64 "\",\n\"options\":{", t->m->program->weights_hash);
     for (size_t i = 0; i < moec_option_field_count; i++) {
         moec_chars_put(c, i ? ",\n\"%s\":" : "\n\"%s\":", moec_option_fields[i].name);
         put_field(c, &t->optimizer.o, &moec_option_fields[i]);
@@ -107,7 +108,7 @@ typedef struct Reader {
     const char *path;
     moec_sink other, sink;
     moec_json json;
-    char shown[MOEC_SHOW];
+    char model[MOEC_SHOW], shown[MOEC_SHOW];
 } Reader;
 
 static moec_status bad(Reader *r) {
@@ -155,15 +156,23 @@ static moec_status read_key(Reader *r, char key[MOEC_SHOW]) {
     return key[0] || e == MOEC_JSON_OBJECT_END ? MOEC_OK : bad(r);
 }
 
+static moec_status read_model(Reader *r) {
+    if (next(r, MOEC_JSON_STRING))
+        return MOEC_E_FORMAT;
+    moec_show(r->model, r->json.string, r->json.length);
+    return MOEC_OK;
+}
+
 static moec_status read_program(Reader *r) {
     uint64_t hash;
     if (read_bits(r, &hash))
         return MOEC_E_FORMAT;
-    if (hash != r->t->m->program->weights_hash)
-        moec_fail(
-            r->other, MOEC_E_MISMATCH, r->path,
-            "belongs to another compilation: go on with the program that made it, or start another run from "
-            "its adapter");
+    const moec_program *p = r->t->m->program;
+    if (hash != p->weights_hash)
+        moec_fail(r->other, MOEC_E_MISMATCH, r->path,
+                  "belongs to another compilation: it is of '%s', hash %016" PRIx64 "; this program is '%s', hash %016" PRIx64
+                  ": go on with the program that made it, or start another run from its adapter",
+                  r->model, hash, moec_show_c(r->shown, p->name), p->weights_hash);
     return MOEC_OK;
 }
 
@@ -176,7 +185,7 @@ static moec_status read_version(Reader *r) {
     if (read_count(r, &v))
         return MOEC_E_FORMAT;
     if (v != VERSION)
-        return moec_fail(r->sink, MOEC_E_FORMAT, r->path, "has version %lld, this program reads version %d",
+        return moec_fail(r->sink, MOEC_E_MISMATCH, r->path, "has version %lld, this program reads version %d",
                          (long long)v, VERSION);
     return MOEC_OK;
 }
@@ -279,6 +288,7 @@ static const struct {
 } members[] = {
     {"moec_checkpoint", read_version},
     {"step", read_step},
+    {"model", read_model},
     {"program", read_program},
     {"options", read_options},
     {"agree", read_agree},

@@ -25,8 +25,8 @@ typedef struct moec_cli_options {
     int64_t threads, max_length, eos, batch, limit;
     int64_t accumulate, eval_every, save_every, keep, log_every, router_metrics;
     unsigned reduce; /* 0: examples, 1: tokens */
-    int input_eos, skip_bad, pack, truncate, no_shuffle, resume, dry_run, base, profile, profile_calls, help,
-        version;
+    int input_eos, skip_bad, pack, truncate, no_shuffle, resume, dry_run, base, profile, profile_calls, map,
+        check, help, version;
 #ifndef MOEC_NO_TRAINING
     moec_train_options train;
 #endif
@@ -56,6 +56,8 @@ static inline int64_t moec_larger(int64_t a, int64_t b) {
 }
 /* A moec_warn: a line to standard error. */
 void moec_cli_warn(void *ctx, const char *line);
+/* --map: from now on a page of the weights that is gone ends the program with a message in place of a signal. */
+void moec_cli_guard(const moec_cli *c, const char *weights);
 /* Opens the instance (and the tokenizer); return an exit code. */
 int moec_cli_open(moec_cli *c);
 int moec_cli_open_text(moec_cli *c);

@@ -332,7 +332,7 @@ static void print_adapter(const moec_program *p) {
 int moec_cmd_info(moec_cli *c) {
     const moec_program *p = c->program;
     char shown[MOEC_SHOW];
-    printf("model %s\n", moec_show_c(shown, p->name));
+    printf("model %s, hash %016llx\n", moec_show_c(shown, p->name), (unsigned long long)p->weights_hash);
     printf("parameters %llu, trainable %llu (%.4f %%)\n", (unsigned long long)p->parameters,
            (unsigned long long)p->trainable,
            p->parameters ? 100.0 * (double)p->trainable / (double)p->parameters : 0.0);

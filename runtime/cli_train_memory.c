@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 static const char *const names[MOEC_MEMORY_KINDS] = {
-    [MOEC_MEMORY_WEIGHTS] = "weights (mapped)",
+    [MOEC_MEMORY_WEIGHTS] = "weights",
     [MOEC_MEMORY_ADAPTER] = "adapter and derived weights",
     [MOEC_MEMORY_ACTIVATIONS] = "activations",
     [MOEC_MEMORY_SCRATCH] = "scratch of the threads",

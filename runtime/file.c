@@ -1,4 +1,4 @@
-/* Files: opened without trusting what lies under the name, read with pread, written under a temporary name.
+/* Files: opened without trusting what lies under the name, read with pread or mapped, written under a temporary name.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -66,6 +67,22 @@ moec_status moec_file_read(int fd, const char *path, uint64_t offset, void *to, 
         n -= (uint64_t)got;
     }
     return MOEC_OK;
+}
+
+moec_status moec_file_map(int fd, const char *path, uint64_t n, unsigned char **at, moec_sink sink) {
+    struct stat st;
+    void *p = mmap(NULL, (size_t)n, PROT_READ, MAP_SHARED, fd, 0);
+    if (p == MAP_FAILED)
+        return moec_fail(sink, MOEC_E_MEMORY, path, "cannot be mapped: %s", strerror(errno));
+    *at = p;
+    if (fstat(fd, &st) == 0 && (uint64_t)st.st_size >= n)
+        return MOEC_OK;
+    moec_file_unmap(p, n);
+    return moec_fail(sink, MOEC_E_IO, path, "became shorter while it was mapped");
+}
+
+void moec_file_unmap(unsigned char *at, uint64_t n) {
+    munmap(at, (size_t)n);
 }
 
 moec_status moec_file_load(const char *path, uint64_t limit, unsigned char **bytes, size_t *size,

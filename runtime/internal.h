@@ -20,6 +20,9 @@ void *moec_mem_grow(void *p, size_t bytes);    /* as realloc */
 void moec_mem_free(void *p);
 /* Zeroed pages that cost memory only when touched: sizes may come from upper bounds. NULL when refused. */
 void *moec_mem_reserve(uint64_t bytes);
+/* Pages that will all be touched, large ones where the system has them: memory that cannot hold them is refused. NULL then. */
+void *moec_mem_take(uint64_t bytes);
+void moec_mem_protect(void *p, uint64_t bytes); /* from writing, from now on */
 void moec_mem_release(void *p, uint64_t bytes);
 /* To a multiple of 64: blocks laid out one after the other stay aligned. */
 static inline uint64_t moec_round_up(uint64_t n) {
@@ -43,6 +46,8 @@ const char *moec_show_path(char *out, const char *path); /* a long one loses its
 /* Writes `FILE: error: ...` (file NULL: the text alone) and returns s. The first message wins. */
 moec_status moec_fail(moec_sink sink, moec_status s, const char *file, const char *fmt, ...)
     MOEC_FORMAT(4, 5);
+/* Adds to the text of a failure. */
+void moec_fail_more(moec_sink sink, const char *fmt, ...) MOEC_FORMAT(2, 3);
 /* The same with a line: `FILE:LINE: error: ...` (line 0: none). */
 moec_status moec_fail_at(moec_sink sink, moec_status s, const char *file, int64_t line, const char *fmt, ...)
     MOEC_FORMAT(5, 6);
@@ -58,6 +63,9 @@ moec_status moec_file_read(int fd, const char *path, uint64_t offset, void *to, 
 moec_status moec_file_load(const char *path, uint64_t limit, unsigned char **bytes, size_t *size,
                            moec_sink sink);
 void moec_file_close(int fd);
+/* All n bytes of a file, to be read; another process may still change or cut it, which nothing here protects from. */
+moec_status moec_file_map(int fd, const char *path, uint64_t n, unsigned char **at, moec_sink sink);
+void moec_file_unmap(unsigned char *at, uint64_t n);
 
 /* FNV-1a (64 bit) of n more bytes. */
 #define MOEC_FNV_START 0xcbf29ce484222325u
@@ -174,9 +182,10 @@ int moec_pool_threads(int threads); /* what moec_pool_new makes of it */
 /* ---- safetensors.c ---- */
 
 /* Reads the tensors of a table from a safetensors file into `block`, which is touched only by a file whose header is
- * right in every respect; after MOEC_E_IO its contents are undefined. room: 64-byte aligned, moec_tensors_room bytes. */
-moec_status moec_tensors_read(const moec_tensor *tensor, uint32_t n, const char *path, unsigned char *block,
-                              void *room, uint64_t bytes, moec_sink sink);
+ * right in every respect; after MOEC_E_IO its contents are undefined. room: 64-byte aligned, moec_tensors_room bytes.
+ * p: whose adapter they are, for what is said of another's; NULL: nobody's. */
+moec_status moec_tensors_read(const moec_program *p, const moec_tensor *tensor, uint32_t n, const char *path,
+                              unsigned char *block, void *room, uint64_t bytes, moec_sink sink);
 /* What reading takes; it bounds the header: that of these tensors with the spec (NULL: none), and 64 KiB. */
 uint64_t moec_tensors_room(const moec_tensor *tensor, uint32_t n, const char *spec);
 
@@ -226,6 +235,14 @@ moec_profile *moec_profile_running(const moec_instance *m); /* what frames carry
 uint64_t moec_size_plus(uint64_t a, uint64_t b);
 uint64_t moec_size_times(uint64_t a, uint64_t b);
 
+/* ---- weights_file.c: of one or several instances ---- */
+
+typedef struct moec_weights moec_weights;
+/* Read, mapped, linked in or another instance's, as the options say. *out: NULL unless MOEC_OK. */
+moec_status moec_weights_open(const moec_program *p, const moec_options *o, moec_weights **out, moec_sink sink);
+void moec_weights_close(moec_weights *w); /* NULL: nothing */
+const unsigned char *moec_weights_at(const moec_weights *w); /* NULL: the program has none */
+
 /* ---- rt.c ---- */
 
 typedef struct moec_slot {
@@ -238,8 +255,8 @@ typedef struct moec_slot_bytes {
 
 struct moec_instance {
     const moec_program *program;
-    const unsigned char *weights;
-    uint64_t mapped; /* bytes to unmap, 0 when the weights are embedded */
+    moec_weights *held;
+    const unsigned char *weights; /* where they lie */
     unsigned char *arena, *scratch;
     moec_slot *slot; /* slot[0] is the one that training changes */
     int slots;

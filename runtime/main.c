@@ -169,6 +169,11 @@ static const struct Option {
      "metrics.jsonl, adapter.safetensors; export: .safetensors file to write"},
     {"--weights", "FILE", OPTION_STRING, WORK, AT(weights), 0, 0,
      "weights file (default: beside the executable, its name + .weights)"},
+    {"--map", NULL, OPTION_FLAG, WORK, AT(map), 0, 0,
+     "map the weights file: processes share one copy, and less memory than it has bytes will do; it must not change while it "
+     "is used (default: it is read)"},
+    {"--check", NULL, OPTION_FLAG, WORK, AT(check), 0, 0,
+     "hash the weights and compare them with what was compiled, about a second a gigabyte"},
     {"--adapter", "FILE", OPTION_LIST, WORK, AT(adapter), 0, 0,
      "safetensors to use in place of the compiled-in adapter; train: to start from. generate, encode, score: may "
      "be repeated, for inputs that choose by \"adapter\""},
@@ -454,7 +459,11 @@ static moec_status open_instance(moec_cli *c, const char *weights) {
                       .threads = (int)c->o.threads,
                       .message = sink.p,
                       .message_room = sink.room,
-                      .adapters = (int)adapter->count};
+                      .adapters = (int)adapter->count,
+                      .map = c->o.map,
+                      .check = c->o.check};
+    if (c->o.map && weights)
+        moec_cli_guard(c, weights);
     moec_status s = moec_open(c->program, &o, &c->instance);
     for (size_t i = 1; i < adapter->count && !s; i++)
         s = moec_load_adapter_slot(c->instance, (int)i, adapter->item[i], sink.p, sink.room);

@@ -59,6 +59,16 @@ moec_status moec_fail(moec_sink sink, moec_status s, const char *file, const cha
     return s;
 }
 
+void moec_fail_more(moec_sink sink, const char *fmt, ...) {
+    size_t used = sink.p && sink.room ? strlen(sink.p) : 0;
+    va_list args;
+    if (!used || used >= sink.room)
+        return;
+    va_start(args, fmt);
+    vsnprintf(sink.p + used, sink.room - used, fmt, args);
+    va_end(args);
+}
+
 moec_status moec_fail_at(moec_sink sink, moec_status s, const char *file, int64_t line, const char *fmt,
                          ...) {
     va_list args;

@@ -334,6 +334,42 @@ static inline void moec_quantize_int8(const float *a, int32_t *q, float *scale, 
     }
 }
 
+/* Rows of `depth` floats, lda apart, as numbers of three signed bytes, the highest first, each in words of its own, zeros up to whole
+ * blocks: numbers of a 127 * 65536th of the largest magnitude; a scale a row. sum: for each block and byte -zero times the sum
+ * of these. */
+static inline void moec_digits(const float *restrict a, int32_t *restrict q, float *restrict scale, int32_t *restrict sum, int64_t rows,
+                               int64_t depth, int64_t lda, int64_t block, int64_t zero) {
+    const int64_t blocks = (depth + block - 1) / block, wide = blocks * block;
+    for (int64_t r = 0; r < rows; r++, a += lda) {
+        unsigned char *restrict byte = (unsigned char *)(q + r * (3 * wide / 4));
+        uint32_t largest = 0; /* magnitudes are in the order of their bits, NaN the largest */
+        for (int64_t k = 0; k < depth; k++) {
+            uint32_t bits;
+            memcpy(&bits, &a[k], sizeof bits);
+            bits &= 0x7fffffffu;
+            largest = bits > largest ? bits : largest;
+        }
+        const float most = moec_bits_f32(largest), inverse = most > 1e-30f ? 8323072.0f / most : 0.0f;
+        const int finite = largest < 0x7f800000u;
+        scale[r] = most * (1.0f / 8323072.0f);
+        for (int64_t k = 0; finite && k < depth; k++) {
+            const float v = a[k] * inverse;
+            const uint32_t n = (uint32_t)((int32_t)(v < 0 ? v - 0.5f : v + 0.5f) + 0x808080) ^ 0x808080u; /* 128 more a digit, then less */
+            byte[k] = (unsigned char)(n >> 16);
+            byte[wide + k] = (unsigned char)(n >> 8);
+            byte[2 * wide + k] = (unsigned char)n;
+        }
+        for (int64_t i = 0; i < 3; i++)
+            for (int64_t k = finite ? depth : 0; k < wide; k++) byte[i * wide + k] = !finite;
+        for (int64_t b = 0; b < blocks; b++)
+            for (int64_t i = 0; i < 3; i++) {
+                int32_t s = 0;
+                for (int64_t k = 0; k < block; k++) s += (int32_t)(byte[i * wide + b * block + k] ^ 128u) - 128;
+                sum[(r * blocks + b) * 3 + i] = (int32_t)(-zero * s);
+            }
+    }
+}
+
 /* ---- vectors --------------------------------------------------------------------------------------------- */
 
 /* What routines in vectors of n lanes are made of: the types, and what words hold, for all lanes. */
@@ -399,6 +435,10 @@ static inline void moec_quantize_int8(const float *a, int32_t *q, float *scale, 
 #endif
 #endif
 
+#if defined(MOEC_DOT_INT8) && !defined(MOEC_PAIRS)
+#define MOEC_HAS_DOTS 1 /* products of bytes are one instruction */
+#endif
+
 #ifndef MOEC_DOT_BF16
 #define MOEC_DOT_BF16(n, sum, w, x)                                                                                             \
     ((sum) + moec_of_bf16_f32x##n(w, 1) * moec_of_bf16_f32x##n(x, 1) + moec_of_bf16_f32x##n(w, 0) * moec_of_bf16_f32x##n(x, 0))
@@ -407,6 +447,9 @@ static inline void moec_quantize_int8(const float *a, int32_t *q, float *scale, 
 #define MOEC_DOT_INT8(n, sum, w, x)                                                                                             \
     ((sum) + MOEC_BYTES(n, w, x, 0) + MOEC_BYTES(n, w, x, 1) + MOEC_BYTES(n, w, x, 2) + MOEC_BYTES(n, w, x, 3))
 #endif
+#endif
+#ifndef MOEC_HAS_DOTS
+#define MOEC_HAS_DOTS 0
 #endif
 
 /* ---- running kernels ----------------------------------------------------------------------------------- */

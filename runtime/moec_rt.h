@@ -1,7 +1,7 @@
 /* moec runtime: what a compiled model links, and how a program uses one.
  *
  * A compiled model is one constant, `const moec_program *PREFIX_program(void)`: tables that describe its functions
- * and pointers to the generated code. An instance joins a program with its mapped weights file, adapters, an arena
+ * and pointers to the generated code. An instance joins a program with its weights, adapters, an arena
  * and a thread pool. The contract:
  *
  * - Instances are opaque. Every function that can fail returns a moec_status; none prints, exits, aborts or touches
@@ -15,7 +15,7 @@
  *   pointer to them when a call has returned. They hold dense row-major arrays, aligned as their element type is in C,
  *   and must not overlap unless a value says it is stored in another.
  * - Threads: an instance serves one call at a time, from whichever thread; the caller sees to that. Instances are
- *   independent of each other, also those of one program, which share its mapped weights. Functions that take a
+ *   independent of each other, also those of one program, which may share its weights. Functions that take a
  *   program may run at any time. An instance's own threads block all signals and do not survive fork: open it in
  *   the process that uses it. Results do not depend on the number of threads.
  * - Versions: MOEC_ABI changes with every layout and meaning in this header and moec_train.h. moec_abi() is the number
@@ -34,7 +34,7 @@
 extern "C" {
 #endif
 
-#define MOEC_ABI 4
+#define MOEC_ABI 5
 
 int moec_abi(void); /* MOEC_ABI of the runtime that is linked or loaded */
 
@@ -68,9 +68,14 @@ typedef struct moec_options {
     char *message;       /* where open explains a failure, message_room bytes; may be NULL */
     size_t message_room;
     int adapters;        /* slots: adapters held at a time, each its own tensors; 0: 1 */
+    int map;             /* 1: the weights file is mapped, one copy for all processes, and must not change while it is:
+                            one that is cut ends the process (SIGBUS). 0: it is read, and may do what it likes then */
+    int check;           /* 1: the contents of the weights are hashed and compared, about a second a gigabyte */
+    moec_instance *weights_of; /* an open instance of the same program, whose weights are used in place of a file; they last
+                            as long as one instance has them. NULL: none */
 } moec_options;
 
-/* Maps and checks the weights, sizes the arena, starts the threads, loads and prepares the adapter; every slot starts
+/* Reads and checks the weights, sizes the arena, starts the threads, loads and prepares the adapter; every slot starts
  * as the compiled-in one. o may be NULL: all fields 0. *out: NULL unless MOEC_OK. */
 moec_status moec_open(const moec_program *p, const moec_options *o, moec_instance **out);
 void moec_close(moec_instance *m); /* NULL: nothing */
@@ -144,7 +149,7 @@ uint64_t moec_profile_elapsed(const moec_instance *m);
  * sym: a value for each symbol, NULL: their upper bounds. UINT64_MAX: the size fits no memory, a symbol is out of
  * its bounds, or there is no such function or argument. None is rounded up to pages. */
 
-uint64_t moec_weights_bytes(const moec_program *p); /* mapped read-only, shared by instances and processes */
+uint64_t moec_weights_bytes(const moec_program *p); /* the file's; once for all instances that share them */
 uint64_t moec_adapter_bytes(const moec_program *p); /* a slot's tensors; moec_open reserves one more to load into */
 uint64_t moec_derived_bytes(const moec_program *p); /* what is computed from a slot's tensors when they change */
 uint64_t moec_scratch_bytes(const moec_program *p, int threads); /* of all threads; 0: one a core */
@@ -160,7 +165,7 @@ uint64_t moec_activation_bytes(const moec_program *p, uint32_t function, const i
 uint64_t moec_arena_bytes(const moec_program *p, const int64_t *const *sym);
 /* Buffers of moec_generate: caches, encoder states and logits for the bounds; 0 for other models. */
 uint64_t moec_generate_bytes(const moec_program *p);
-/* All that moec_open maps with these options (NULL: all 0): weights unless they are embedded, arena, scratch,
+/* All that moec_open maps with these options (NULL: all 0): weights unless they are embedded or another's, arena, scratch,
  * adapters, buffers of decoding. Tables of some KiB on the heap and the threads' stacks come on top. */
 uint64_t moec_open_bytes(const moec_program *p, const moec_options *o);
 
@@ -178,7 +183,7 @@ int moec_pool_workers(const moec_pool *pool);
 /* What a running function sees. */
 typedef struct moec_frame {
     moec_pool *pool;
-    const unsigned char *weights; /* mapped file; tensors at the offsets in the program */
+    const unsigned char *weights; /* the file's bytes; tensors at the offsets in the program */
     unsigned char *adapter;       /* adapter tensors, at moec_tensor.offset */
     unsigned char *derived;       /* what `prepare` computed from them */
     unsigned char *arena;
@@ -285,14 +290,22 @@ typedef struct moec_variant {
  * names a later one, which is taken if this CPU runs it. */
 const moec_program *moec_choose(const moec_variant *v, uint32_t n);
 
-/* Weights file: this header, then data at 64-byte aligned offsets counted from the file's start. */
+/* Weights file: this header, then data at 64-byte aligned offsets counted from the file's start. Numbers are in the byte
+ * order of the machine it is for. */
 typedef struct moec_weights_header {
     char magic[8]; /* "MOECWTS\n" */
-    uint32_t abi, reserved;
-    uint64_t hash;  /* FNV-1a (64 bit) of everything after the header */
+    uint32_t abi;   /* MOEC_ABI */
+    uint32_t order; /* MOEC_ORDER; machines of the other byte order read it backwards */
+    uint64_t hash;  /* FNV-1a (64 bit) of everything after the header: what a program knows its weights by */
     uint64_t bytes; /* of the whole file */
-    unsigned char pad[32];
+    char name[32];  /* of the program it was written for, for people; cut, NUL behind it */
 } moec_weights_header;
+
+#define MOEC_ORDER 0x01020304u
+
+/* What a weights file says of itself; check: whether its contents have the hash it names. MOEC_E_MISMATCH: of another ABI
+ * or byte order. */
+moec_status moec_weights_info(const char *path, int check, moec_weights_header *out, char *message, size_t room);
 
 #ifdef __cplusplus
 }

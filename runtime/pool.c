@@ -149,8 +149,11 @@ moec_pool *moec_pool_new(int threads) {
     pthread_cond_init(&p->work, NULL);
     pthread_cond_init(&p->done, NULL);
     /* Signals are the program's business: let none arrive in a worker. */
+    static const int own[] = {SIGBUS, SIGFPE, SIGILL, SIGSEGV}; /* a thread's own faults cannot wait */
     sigset_t all, old;
     sigfillset(&all);
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        sigdelset(&all, own[i]);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     for (int i = 1; i < threads; i++) {
         worker[i] = (Worker){.pool = p, .id = i};

@@ -1,69 +1,10 @@
-/* Instances: a program joined with its mapped weights, adapters, an arena and a pool; running its functions.
+/* Instances: a program joined with its weights, adapters, an arena and a pool; running its functions.
  *
- * The weights file is recognised by its header (magic, ABI, size, hash), which costs nothing at any size; its
- * contents are not hashed again. Arena, scratch and buffers are reserved for the bounds of the program and
- * cost memory only as far as they are touched. */
-#define _POSIX_C_SOURCE 200809L
-
+ * Arena, scratch and buffers are reserved for the bounds of the program and cost memory only as far as they are
+ * touched. */
 #include "internal.h"
 
-#include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
-
-static const char weights_magic[8] = {'M', 'O', 'E', 'C', 'W', 'T', 'S', '\n'};
-
-static moec_status check_header(const moec_program *p, const char *path, const moec_weights_header *h,
-                                moec_sink sink) {
-    if (memcmp(h->magic, weights_magic, sizeof h->magic))
-        return moec_fail(sink, MOEC_E_FORMAT, path, "is not a moec weights file");
-    if (h->abi != MOEC_ABI)
-        return moec_fail(sink, MOEC_E_MISMATCH, path, "was written for ABI %u, this program has ABI %d",
-                         (unsigned)h->abi, MOEC_ABI);
-    if (h->hash != p->weights_hash || h->bytes != p->weights_bytes)
-        return moec_fail(sink, MOEC_E_MISMATCH, path,
-                         "belongs to another compilation: compile again or name the right file");
-    return MOEC_OK;
-}
-
-static moec_status map_weights(moec_instance *m, const char *path, moec_sink sink) {
-    const moec_program *p = m->program;
-    moec_weights_header h;
-    if (!path && p->embedded) {
-        memcpy(&h, p->embedded, sizeof h);
-        m->weights = p->embedded;
-        return check_header(p, "embedded weights", &h, sink);
-    }
-    if (!path && p->weights_bytes == 0)
-        return MOEC_OK;
-    if (!path)
-        return moec_fail(sink, MOEC_E_OPEN, NULL, "error: no weights file was given");
-    int fd;
-    uint64_t size = 0;
-    moec_status s = moec_file_open(path, (uint64_t)1 << 62, &fd, &size, sink);
-    if (s)
-        return s;
-    if (size < sizeof h)
-        s = moec_fail(sink, MOEC_E_FORMAT, path, "is too short for a moec weights file");
-    if (!s)
-        s = moec_file_read(fd, path, 0, &h, sizeof h, sink);
-    if (!s)
-        s = check_header(p, path, &h, sink);
-    if (!s && (size != p->weights_bytes || (uint64_t)(size_t)size != size))
-        s = moec_fail(sink, MOEC_E_FORMAT, path, "has %llu bytes where %llu belong: it was cut or added to",
-                      (unsigned long long)size, (unsigned long long)p->weights_bytes);
-    if (!s) {
-        void *at = mmap(NULL, (size_t)size, PROT_READ, MAP_SHARED, fd, 0);
-        if (at == MAP_FAILED) {
-            s = moec_fail(sink, MOEC_E_MEMORY, path, "cannot be mapped: %s", strerror(errno));
-        } else {
-            m->weights = at;
-            m->mapped = size;
-        }
-    }
-    moec_file_close(fd);
-    return s;
-}
 
 static moec_frame frame_of(const moec_instance *m, int slot, const int64_t *sym, void *const *arg,
                            int *fault) {
@@ -144,7 +85,10 @@ static moec_status open_instance(moec_instance *m, const moec_options *o, moec_s
         return moec_fail(sink, MOEC_E_MISMATCH, NULL, "error: the program has %u symbols, %d are possible",
                          (unsigned)p->n_symbols, MOEC_SYMBOLS);
     moec_status s = moec_slots_check(o->adapters, sink);
-    if (s || (s = map_weights(m, o->weights, sink)) || (s = reserve_all(m, o, sink)) || (s = look_up(m)))
+    if (s || (s = moec_weights_open(p, o, &m->held, sink)))
+        return s;
+    m->weights = moec_weights_at(m->held);
+    if ((s = reserve_all(m, o, sink)) || (s = look_up(m)))
         return s;
     if (moec_profile_rows(p) && !(m->profile = moec_profile_new(p)))
         return MOEC_E_MEMORY;
@@ -189,8 +133,7 @@ void moec_close(moec_instance *m) {
     moec_mem_release(m->arena, p->arena_bytes);
     moec_mem_release(m->scratch, moec_scratch_bytes(p, workers));
     moec_slots_close(m);
-    if (m->mapped)
-        munmap((void *)(uintptr_t)m->weights, (size_t)m->mapped);
+    moec_weights_close(m->held);
     moec_mem_free(m->used);
     moec_profile_free(m->profile);
     moec_mem_free(m->row_symbol);

@@ -14,6 +14,8 @@
 
 #define HEADER_LIMIT ((uint64_t)100000000) /* the format's own */
 
+enum { SPEC_VERSION = 1 }; /* of what `moec_adapter` holds */
+
 /* What a header may hold beyond the table's tensors: metadata, blanks. */
 enum { FOREIGN_BYTES = 64 << 10, FOREIGN_KEYS = 255 };
 
@@ -34,7 +36,8 @@ typedef struct Entry {
 } Entry;
 
 typedef struct Reader {
-    const moec_tensor *tensor; /* what the file has to hold */
+    const moec_program *program; /* NULL: they are no adapter */
+    const moec_tensor *tensor;   /* what the file has to hold */
     uint32_t n;
     const char *path;
     moec_sink sink;
@@ -44,6 +47,8 @@ typedef struct Reader {
     unsigned char *header;
     uint64_t header_limit;
     int64_t data; /* bytes of data in the file */
+    char *spec; /* the adapter that the file says it is, in the header; NULL: it does not */
+    size_t spec_length;
     char shown[MOEC_SHOW];
 } Reader;
 
@@ -103,6 +108,10 @@ static moec_status bad_json(Reader *r) {
 #define BAD(...)   moec_fail(r->sink, MOEC_E_FORMAT, r->path, __VA_ARGS__)
 #define OTHER(...) moec_fail(r->sink, MOEC_E_MISMATCH, r->path, __VA_ARGS__)
 
+static int string_is(const moec_json *j, const char *s) {
+    return strlen(s) == j->length && !memcmp(s, j->string, j->length);
+}
+
 static moec_status read_metadata(Reader *r) {
     moec_json_event e = moec_json_next(&r->json);
     if (e == MOEC_JSON_ERROR)
@@ -110,11 +119,16 @@ static moec_status read_metadata(Reader *r) {
     if (e != MOEC_JSON_OBJECT)
         return BAD("__metadata__ is not an object");
     while ((e = moec_json_next(&r->json)) == MOEC_JSON_KEY) {
+        int is_spec = string_is(&r->json, "moec_adapter");
         e = moec_json_next(&r->json);
         if (e == MOEC_JSON_ERROR)
             return bad_json(r);
         if (e != MOEC_JSON_STRING)
             return BAD("a value of __metadata__ is not a string");
+        if (is_spec) {
+            r->spec = (char *)r->header + (r->json.string - (const char *)r->header);
+            r->spec_length = r->json.length;
+        }
     }
     return e == MOEC_JSON_ERROR ? bad_json(r) : MOEC_OK;
 }
@@ -210,10 +224,6 @@ static moec_status read_offsets(Reader *r, Entry *entry) {
     return MOEC_OK;
 }
 
-static int string_is(const moec_json *j, const char *s) {
-    return strlen(s) == j->length && !memcmp(s, j->string, j->length);
-}
-
 static moec_status read_entry(Reader *r) {
     Entry *entry = find_entry(r, r->json.string, r->json.length);
     if (!entry)
@@ -282,9 +292,56 @@ static moec_status check_cover(Reader *r) {
     return at == r->data ? MOEC_OK : BAD("%lld bytes follow the last tensor", (long long)(r->data - at));
 }
 
-/* __metadata__, and of each tensor its name and three more. */
+/* Of __metadata__, and of each tensor its name and three more. */
 static size_t key_limit(uint32_t n) {
     return 4 * (size_t)n + 1 + FOREIGN_KEYS;
+}
+
+/* What the file is and what the program takes, behind the text of a failure. */
+static void tell_both(Reader *r) {
+    char file[MOEC_SHOW], ours[MOEC_SHOW], name[MOEC_SHOW];
+    moec_fail_more(r->sink, ": the file %s%s; this program, '%s', takes %s", r->spec ? "is " : "does not say what it is",
+                   r->spec ? moec_show(file, r->spec, r->spec_length) : "", moec_show_c(name, r->program->name),
+                   moec_show_c(ours, r->program->spec));
+}
+
+/* The version of the adapter that the file says it is, SPEC_VERSION where it says none; decodes it. */
+static int64_t spec_version(Reader *r) {
+    int64_t version = SPEC_VERSION;
+    moec_json j;
+    moec_json_event e;
+    moec_json_open_in(&j, r->spec, r->spec_length, r->keys, key_limit(r->n));
+    if (moec_json_next(&j) != MOEC_JSON_OBJECT)
+        return version;
+    while ((e = moec_json_next(&j)) == MOEC_JSON_KEY) {
+        int is_version = string_is(&j, "moec_adapter");
+        e = moec_json_next(&j);
+        if (is_version && e == MOEC_JSON_INTEGER)
+            version = j.integer;
+        if (!moec_json_skip(&j, e))
+            break;
+    }
+    return version;
+}
+
+static moec_status check_version(Reader *r) {
+    char spec[MOEC_SHOW];
+    if (!r->program || !r->spec)
+        return MOEC_OK;
+    moec_show(spec, r->spec, r->spec_length);
+    int64_t version = spec_version(r);
+    return version == SPEC_VERSION ? MOEC_OK
+                                   : OTHER("is an adapter of version %lld, %s; this program reads version %d", (long long)version,
+                                           spec, (int)SPEC_VERSION);
+}
+
+/* A length whose bytes stand the other way round, in front of a header. */
+static int is_backwards(Reader *r, int fd, const unsigned char raw[8], uint64_t size) {
+    unsigned char first = 0;
+    uint64_t n = 0;
+    for (int i = 0; i < 8; i++)
+        n = n << 8 | raw[i];
+    return n > 0 && n <= size - 8 && !moec_file_read(fd, r->path, 8, &first, 1, (moec_sink){NULL, 0}) && first == '{';
 }
 
 /* Names and spec may be escaped, a byte as six. */
@@ -305,6 +362,8 @@ static moec_status read_file(Reader *r, int fd, uint64_t size, unsigned char *bl
     uint64_t n = 0;
     for (int i = 7; i >= 0; i--)
         n = n << 8 | raw[i];
+    if ((n > HEADER_LIMIT || n > size - 8) && is_backwards(r, fd, raw, size))
+        return OTHER("has big-endian numbers, safetensors files little-endian ones");
     if (n > HEADER_LIMIT || n > size - 8)
         return BAD("the header's length %llu does not fit the file of %llu bytes", (unsigned long long)n,
                    (unsigned long long)size);
@@ -321,7 +380,12 @@ static moec_status read_file(Reader *r, int fd, uint64_t size, unsigned char *bl
     sort(r->entry, r->n, name_precedes);
     r->data = (int64_t)(size - 8 - n);
     moec_json_open_in(&r->json, r->header, (size_t)n, r->keys, key_limit(r->n));
-    if ((s = read_header(r)) || (s = check_cover(r)))
+    if ((s = read_header(r)) || (s = check_cover(r))) {
+        if (s == MOEC_E_MISMATCH && r->program)
+            tell_both(r);
+        return s;
+    }
+    if ((s = check_version(r)))
         return s;
     for (uint32_t i = 0; i < r->n; i++) {
         const Entry *x = &r->entry[i];
@@ -338,9 +402,9 @@ uint64_t moec_tensors_room(const moec_tensor *tensor, uint32_t n, const char *sp
            header_limit(tensor, n, spec);
 }
 
-moec_status moec_tensors_read(const moec_tensor *tensor, uint32_t n, const char *path, unsigned char *block,
-                              void *room, uint64_t bytes, moec_sink sink) {
-    Reader r = {.tensor = tensor, .n = n, .path = path, .sink = sink, .entry = room};
+moec_status moec_tensors_read(const moec_program *p, const moec_tensor *tensor, uint32_t n, const char *path,
+                              unsigned char *block, void *room, uint64_t bytes, moec_sink sink) {
+    Reader r = {.program = p, .tensor = tensor, .n = n, .path = path, .sink = sink, .entry = room};
     r.keys = (char *)room + moec_round_up(n * sizeof(Entry));
     r.header = (unsigned char *)r.keys + moec_round_up(moec_json_keys_bytes(key_limit(n)));
     r.header_limit = bytes - (uint64_t)(r.header - (unsigned char *)room);

@@ -41,7 +41,7 @@ uint64_t moec_open_bytes(const moec_program *p, const moec_options *o) {
         o = &none;
     if (moec_slots_check(o->adapters, (moec_sink){NULL, 0}))
         return UINT64_MAX;
-    uint64_t bytes = o->weights || !p->embedded ? p->weights_bytes : 0;
+    uint64_t bytes = !o->weights_of && (o->weights || !p->embedded) ? p->weights_bytes : 0;
     bytes = moec_size_plus(bytes, p->arena_bytes);
     bytes = moec_size_plus(bytes, moec_scratch_bytes(p, o->threads));
     bytes = moec_size_plus(bytes, moec_slots_bytes(p, o->adapters, &part));

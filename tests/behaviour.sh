@@ -106,6 +106,64 @@ refuse 1 'error' generate --ids 3,1 --weights "$work"
 mv "$exe.weights" "$work/away"
 refuse 1 'mov-e4-native.weights: error: cannot be opened' generate --ids 3,1
 mv "$work/away" "$exe.weights"
+# Both are named: what the file is and what the program is.
+refuse 1 "molora-e4-r4-native.weights: error: belongs to another compilation: it is 'molora_e4_r4_native', hash [0-9a-f]*, .*; this \
+program is 'mov_e4_native', hash" generate --ids 3,1 --weights "$work/molora-e4-r4-native.weights"
+refuse 1 "adapter.safetensors: error: tensor .*: the file is {.*molora.*}; this program, 'mov_e4_native', takes {.*mov.*}" \
+    generate --ids 3,1 --adapter "$adapters/molora-e4-r4/adapter.safetensors"
+"$exe" generate --ids 3,10,20,1 --max-length 6 >"$work/want" || fail generate
+for how in --map --check "--map --check"; do
+    # shellcheck disable=SC2086
+    "$exe" generate --ids 3,10,20,1 --max-length 6 $how >"$work/got" || fail "generate $how"
+    same "generate $how" "$work/want" "$work/got"
+done
+bytes=$(wc -c <"$exe.weights")
+cp "$exe.weights" "$work/damaged.weights"
+printf x | dd of="$work/damaged.weights" bs=1 seek=$((bytes - 100)) conv=notrunc 2>/dev/null
+refuse 1 'damaged.weights: error: is damaged: its contents have hash [0-9a-f]*, its header says [0-9a-f]*$' \
+    generate --ids 3,1 --weights "$work/damaged.weights" --check
+refuse 1 'damaged.weights: error: is damaged' generate --ids 3,1 --weights "$work/damaged.weights" --check --map
+"$exe" generate --ids 3,1 --max-length 2 --weights "$work/damaged.weights" >/dev/null || fail "contents were hashed unasked"
+cp "$exe.weights" "$work/order.weights"
+printf '\01\02\03\04' | dd of="$work/order.weights" bs=1 seek=12 conv=notrunc 2>/dev/null
+refuse 1 'order.weights: error: is of another byte order: it is .*, big-endian; this program is .*, little-endian$' \
+    generate --ids 3,1 --weights "$work/order.weights"
+cp "$exe.weights" "$work/abi.weights"
+printf '\143' | dd of="$work/abi.weights" bs=1 seek=8 conv=notrunc 2>/dev/null
+refuse 1 'abi.weights: error: is of another version: it is .*, ABI 99, .*; this program is .*, ABI [0-9]*,' \
+    generate --ids 3,1 --weights "$work/abi.weights"
+"$moec" info "$exe.weights" --check >"$work/out" && grep -q "^weights     'mov_e4_native'$" "$work/out" &&
+    grep -q "$("$exe" info | sed -n '1s/.*hash //p'), that of its contents" "$work/out" || fail "moec info: $(cat "$work/out")"
+"$moec" info "$work/damaged.weights" --check --json >"$work/out" 2>"$work/err"
+[ $? = 1 ] && [ ! -s "$work/out" ] && grep -q 'damaged.weights: error: is damaged: .* \[M0513\]$' "$work/err" || fail "moec info --check: $(cat "$work/err")"
+
+# A file that is cut or overwritten while the program runs: it has been read, and nothing changes; mapped, it is an error.
+mkfifo "$work/lines"
+mkdir "$work/cut"
+printf '{"input_ids": [3, 10, 20, 1], "labels": [5, 6, 1]}\n' >"$work/pair.jsonl"
+"$exe" eval --data "$work/pair.jsonl" --json "$work/pair.json" >/dev/null || fail eval
+# meanwhile OPTIONS...: the file is cut when the program has opened it, since its results wait under another name, and before its data.
+meanwhile() {
+    cp "$exe.weights" "$work/cut.weights"
+    "$exe" eval --data - --weights "$work/cut.weights" --json "$work/cut/cut.json" "$@" <"$work/lines" >"$work/out" 2>"$work/err" &
+    exec 5>"$work/lines"
+    for i in 1 2 3 4 5 6 7 8 9 10; do
+        [ "$(ls -A "$work/cut")" ] && break
+        sleep 0.2
+    done
+    dd if=/dev/zero of="$work/cut.weights" bs=64 seek=1 count=$((bytes / 64 - 1)) conv=notrunc 2>/dev/null
+    : >"$work/cut.weights"
+    cat "$work/pair.jsonl" >&5
+    exec 5>&-
+    wait $!
+}
+meanwhile && cmp "$work/pair.json" "$work/cut/cut.json" || fail "weights were cut: $(cat "$work/err")"
+rm "$work/cut/cut.json"
+meanwhile --map
+code=$?
+[ $code = 1 ] && grep -q 'cut.weights: error: a part of it cannot be read' "$work/err" && [ "$(wc -l <"$work/err")" = 1 ] ||
+    fail "mapped weights were cut: exit $code, $(cat "$work/err")"
+
 refuse 1 'cannot be' encode --ids 3,1 --out "$work/no/such.npy"
 "$exe" generate --ids 3,1 --max-length 4 >/dev/full 2>"$work/err" && fail "a full standard output goes unnoticed"
 

@@ -56,6 +56,12 @@ for group in 'q, k, v' attention o ffn head embedding; do
 done
 grep -qE "^ +k[0-9]+_encoder_ffn_.*%  /block.0/layer.1/" "$work/table" || fail "no kernel of the feed-forward block: $(cat "$work/table")"
 
+# What a token reads is counted as it is stored: scales by blocks of 64 or 32, wo and the head of int8 beside int4.
+bench --encode=none --decode=2 --source=8 --steps=4 --weights=int8,int4
+small=$((6 * 64 * 64 + 2 * 64 * 96)) scales=$((4 * (6 * 64 + 2 * 96))) above=$((96 * 64 + 4 * 2 * 64 + 64 * 224 + 4 * 224))
+row "decode 2" bare/c/int8 "$(million $((small + scales + above)))"
+row "decode 2" bare/c/int4 "$(million $((small / 2 + 2 * scales + above)))" bare/c/int8
+
 # The second time nothing is compiled.
 bench --adapters=bare,mov10 --encode=none --decode=2 --source=24 --steps=4 --profile
 grep -q "^bare/c: compiled before$" "$work/table" || fail "compiled again: $(cat "$work/table")"

@@ -38,14 +38,14 @@ case $flags in *" avx2 "*) case $flags in *" fma "*) runs="avx2 $runs" ;; esac ;
 case $flags in *" avx512bw "*) case $flags in *" avx512dq "*) case $flags in *" avx512vl "*) runs="avx512 $runs" ;; esac ;; esac ;; esac
 for backend in $backends; do
     exe=$work/$backend
-    compile $backend --dispatch -o "$exe" || { fail "$backend: compile"; continue; }
+    compile $backend --dispatch --prefix=tiny -o "$exe" || { fail "$backend: compile"; continue; }
     [ "$("$exe" info | grep '^variant: ')" = "variant: ${runs%% *}" ] || fail "$backend: $("$exe" info | grep variant), not ${runs%% *}"
     want=$("$exe" generate --ids $prompt --max-length 8)
     [ -n "$want" ] || fail "$backend: nothing generated"
     for variant in $runs; do
         [ "$(MOEC_VARIANT=$variant "$exe" info | grep '^variant: ')" = "variant: $variant" ] || fail "$backend: no $variant when asked for"
         MOEC_VARIANT=$variant "$exe" encode --ids $prompt --out "$work/several.npy" || fail "$backend, $variant: encode"
-        compile $backend -march="$(march "$variant")" -o "$work/one" && "$work/one" encode --ids $prompt --out "$work/one.npy" ||
+        compile $backend -march="$(march "$variant")" --prefix=tiny -o "$work/one" && "$work/one" encode --ids $prompt --out "$work/one.npy" ||
             fail "$backend, $variant: the only one"
         case $backend$variant in
         cbase) ;; # with -march=generic sources have no vectors: rounding may differ

@@ -217,6 +217,8 @@ static Val expr(Builder *x, const LExpr *e) {
         return zip(x, e);
     case LE_DIM:
         return lb_size(x, e->dim);
+    case LE_DOTS:
+        return lb_number(lb_scalar(x, e->type), x->dots.int8 != NULL);
     case LE_OP:
         return op(x, e);
     case LE_INDEX:

@@ -74,7 +74,7 @@ bool build_open(Build *b, const Options *o, Model *model, const char *prefix, Di
     bool own = model->spec && !adapter_is_full(model->spec); /* tensors that the base does not have */
     if (model->has_config)
         b->codegen.parameters = (uint64_t)config_base_count(&model->config) + (own ? b->codegen.trainable : 0);
-    return image_plan(model->m, b->a, &b->image, d);
+    return image_plan(model->m, prefix, b->a, &b->image, d);
 }
 
 bool build_text(Build *b) {

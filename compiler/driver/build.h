@@ -88,6 +88,8 @@ bool build_llvm_link(Build *b, EmitKind kind, const char *result);
 
 /* moec info --train (info_train.c): adds the memory plan to t. --memory-report is written as well. */
 bool info_train(const Options *o, Text *t, Diag *d);
+/* moec info FILE.weights (info_weights.c): a command of its own. */
+int info_weights(const Options *o);
 
 /* The reports that the options ask for (reports.c): files, or standard output. `b` is what the model was
  * built with, NULL where nothing was: then a planned module is lowered here, for what there is to tell of

@@ -174,6 +174,11 @@ static bool info_adapter(Info *f) {
 
 int cmd_info(const Options *o) {
     int code;
+    size_t n = strlen(o->model);
+    if (n > 8 && strcmp(o->model + n - 8, ".weights") == 0)
+        return info_weights(o);
+    if (o->check)
+        return usage_error(o, DIAG_USAGE_TOGETHER, "--check is for the weights file of a compiled model, NAME.weights");
     if (!reports_check(o, true, &code))
         return code;
     Info f = {.o = o, .a = arena_new(), .d = diag_new()};

@@ -54,7 +54,7 @@ static const char foot[] =
     "sets both to what serves it and starts again, unless one of them is set; for\n"
     "a program that links a model they are set before it is started.\n"
     ".SH FILES\n"
-    ".TP\n.IR NAME .weights\nthe weights, beside what was compiled; mapped, so that any number of\nprocesses share them\n"
+    ".TP\n.IR NAME .weights\nthe weights, beside what was compiled; read at the start, or with\n.B \\-\\-map\nmapped, so that any number of processes share them\n"
     ".TP\n.IR NAME .spiece.model\nthe vocabulary, beside a program that handles text\n"
     ".TP\n.IR NAME .h\nthe header of an object or a library; with it, moec_rt.h\n"
     ".TP\n.I PREFIX/share/moec/adapter-spec.schema.json\nJSON Schema of adapter specs\n"

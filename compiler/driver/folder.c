@@ -25,6 +25,7 @@ static const struct {
     {SET_ALWAYS, USE_RUNTIME, "moec_rt.h", NULL, "what a program that embeds the model includes; its comments are the reference"},
     {SET_ALWAYS, USE_RUNTIME, "moec_kernel.h", NULL, "scalar functions and the matrix product of the generated kernels"},
     {SET_ALWAYS, USE_RUNTIME, "rt.c", NULL, "open, close, run"},
+    {SET_ALWAYS, USE_RUNTIME, "weights_file.c", NULL, "the weights: read, mapped or linked in; whose they are"},
     {SET_ALWAYS, USE_RUNTIME, "adapters.c", NULL, "adapters: their slots, loading, saving"},
     {SET_ALWAYS, USE_RUNTIME, "sizes.c", NULL, "what the model takes in bytes"},
     {SET_ALWAYS, USE_RUNTIME, "generate.c", NULL, "greedy decoding"},
@@ -38,7 +39,7 @@ static const struct {
     {SET_ALWAYS, USE_RUNTIME, "safetensors_write.c", NULL, "adapter files, written"},
     {SET_ALWAYS, USE_RUNTIME, "json.c", NULL, "strict JSON reader"},
     {SET_ALWAYS, USE_RUNTIME, "file.c", NULL, "reading, mapping, writing of files"},
-    {SET_ALWAYS, USE_RUNTIME, "mem.c", NULL, "the only calls of malloc and mmap"},
+    {SET_ALWAYS, USE_RUNTIME, "mem.c", NULL, "the only calls of malloc and of anonymous mmap"},
     {SET_ALWAYS, USE_RUNTIME, "message.c", NULL, "one-line diagnostics, status texts"},
     {SET_ALWAYS, USE_RUNTIME, "chars.c", NULL, "text that grows; JSON strings"},
     {SET_ALWAYS, USE_RUNTIME, "internal.h", NULL, "what the runtime's files share"},
@@ -56,6 +57,7 @@ static const struct {
     {SET_ALWAYS, USE_PROGRAM, "main.c", "moec_main.c", "the command line: options, help"},
     {SET_ALWAYS, USE_PROGRAM, "cli.h", NULL, "what the files of the command line share"},
     {SET_ALWAYS, USE_PROGRAM, "cli_call.c", NULL, "its calls of the model's functions; progress"},
+    {SET_ALWAYS, USE_PROGRAM, "cli_guard.c", NULL, "its option --map: what a weights file that is cut leads to"},
     {SET_ALWAYS, USE_PROGRAM, "cli_examples.c", NULL, "its inputs: ids, JSONL"},
     {SET_ALWAYS, USE_PROGRAM, "jsonl.h", NULL, "lines of JSON: their reader"},
     {SET_ALWAYS, USE_PROGRAM, "jsonl.c", NULL, "lines of JSON, read as a stream"},
@@ -216,7 +218,7 @@ static bool write_all(Folder *f) {
     if (!build_weights(b, build_path(b, f->dir, f->weights), &weights)) return false;
     bool ok = write_model(f) && write_weights_asm(f) && write_ir(f);
     list_file(f, USE_OTHER, f->weights, b->codegen.embed_weights ? "the weights, part of the program when it has been built"
-                                                                 : "the weights, mapped when the model is opened");
+                                                                 : "the weights, read when the model is opened");
     list_file(f, USE_PROGRAM, "main.c", "main of the program");
     ok = ok && write_vocabulary(f) && build_main(b, f->dir, f->text != NULL) && write_runtime(f) && write_texts(f) && names_differ(f);
     if (ok) return outfile_commit(&weights);

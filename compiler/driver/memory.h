@@ -10,7 +10,7 @@
 
 /* The parts of the whole: MEMORY_PART(name, what it is called, note). */
 #define MEMORY_PART_LIST(X)                                                                                  \
-    X(weights, "weights", "mapped from the weights file")                                                    \
+    X(weights, "weights", "of the weights file")                                                    \
     X(adapter, "adapter", "and what is derived from it")                                                     \
     X(gradients, "gradients", "a second time where a step has several micro-batches")                        \
     X(optimiser, "optimiser state", "adafactor and sgd; adamw: twice that")                                  \

@@ -39,7 +39,8 @@ bool native_open(Native *n, const Options *o, Model *model, int threads, Diag *d
 
 bool native_reopen(Native *n) {
     char message[512] = "";
-    moec_options opt = {.weights = n->weights, .threads = n->threads, .message = message, .message_room = sizeof message};
+    moec_options opt = {.weights = n->weights, .threads = n->threads, .message = message, .message_room = sizeof message,
+                        .map = 1}; /* a file of our own */
     if (n->instance) n->close(n->instance);
     n->instance = NULL;
     moec_status s = n->open(n->program, &opt, &n->instance);

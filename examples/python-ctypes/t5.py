@@ -9,12 +9,13 @@ Prompts take the compiled-in adapter and those given in turn.
 import ctypes as c
 import sys
 
-ABI = 4  # of moec_rt.h, whose structures these are
+ABI = 5  # of moec_rt.h, whose structures these are
 
 
 class Options(c.Structure):
     _fields_ = [("weights", c.c_char_p), ("adapter", c.c_char_p), ("threads", c.c_int),
-                ("message", c.c_char_p), ("message_room", c.c_size_t), ("adapters", c.c_int)]
+                ("message", c.c_char_p), ("message_room", c.c_size_t), ("adapters", c.c_int),
+                ("map", c.c_int), ("check", c.c_int), ("weights_of", c.c_void_p)]
 
 
 class Generate(c.Structure):

@@ -120,6 +120,7 @@ void rounds_print(const Machine *m, LimitKind kind, const char *work, const Run 
 typedef struct Model {
     const char *name; /* ADAPTER/BACKEND, with /FORMAT and /MATMUL where several were asked for */
     int against;      /* the model it is compared with; -1: none */
+    double read_by_step; /* bytes of weights that a decoded token reads; 0: not known */
     void *library;
     const moec_program *program;
     moec_instance *instance;
@@ -132,20 +133,19 @@ typedef struct Model {
 
 /* Function of the library by name; ends the program when it lacks it. */
 void *model_find(const Model *m, const char *name);
-/* NAME=PATH for each model of the options: PATH.so and PATH.weights. */
+/* NAME=PATH for each model of the options: PATH.so and PATH.weights, and PATH.read, where it decodes. */
 void models_open(Model *m, const Options *o);
 /* Values for the symbols of the program: lower bounds. */
 int64_t *model_symbols(const Model *m);
 /* symbol -1: an extent the model was compiled for alone. */
 void model_symbol_set(const Model *m, int64_t *sym, int symbol, int64_t value, const char *what);
-/* Bytes of a weight, from the name; 4 where it says nothing. */
+/* Bytes of a weight of the format in the name, its part of a scale included; 4 where it says nothing. */
 double model_weight_bytes(const Model *m);
 
 /* ---- work.c: what a T5 has to do, from its configuration
  * ------------------------------------------------------- */
 
 double work_encode(const T5Config *c, double length);       /* operations of one sequence */
-double work_decode(const T5Config *c);                      /* weights that a decoded token reads */
 double work_forward(const T5Config *c, double s, double t); /* of one example in training */
 double work_backward(const T5Config *c, double s, double t);
 

@@ -211,8 +211,9 @@ static void bench_decode(Bench *b, const Item *item) {
     char work[64];
     for (int i = 0; i < b->n; i++) {
         decode_open(&d[i], &b->model[i], b->o, item->batch);
-        run[i] = run_of(&b->model[i], work_decode(&b->o->config) * model_weight_bytes(&b->model[i]),
-                        decode_once, &d[i]);
+        if (b->model[i].read_by_step <= 0)
+            bench_fail("%s: what a token reads is not known", b->model[i].name);
+        run[i] = run_of(&b->model[i], b->model[i].read_by_step, decode_once, &d[i]);
     }
     snprintf(work, sizeof work, "decode %lld", (long long)item->batch);
     measure(b, work, seq2seq_of(&b->model[0])->step_packed < 0 ? "step" : "step_packed", LIMIT_READ, run);

@@ -59,7 +59,7 @@ double model_weight_bytes(const Model *m) {
     static const struct {
         const char *format;
         double bytes;
-    } known[] = {{"f32", 4}, {"bf16", 2}, {"int8", 1}, {"int4", 0.5}};
+    } known[] = {{"f32", 4}, {"bf16", 2}, {"int8", 1 + 4.0 / 64}, {"int4", 0.5 + 4.0 / 32}};
     Parts p = parts_of(m->name);
     for (size_t k = 0; k < sizeof known / sizeof *known; k++)
         for (int i = 0; i < p.n; i++)
@@ -84,12 +84,26 @@ static char *joined(const char *a, const char *b) {
     return s;
 }
 
+/* What is written in PATH.read; 0 where nothing is. */
+static double bytes_read(const char *path) {
+    char *name = joined(path, ".read");
+    FILE *f = fopen(name, "r");
+    double bytes = 0;
+    if (f && fscanf(f, "%lf", &bytes) != 1)
+        bench_fail("%s: no number", name);
+    if (f)
+        fclose(f);
+    free(name);
+    return bytes;
+}
+
 static void model_open(Model *m, char *given, int threads) {
     char *path = strchr(given, '='), message[256] = "";
     if (!path)
         bench_fail("'%s': NAME=PATH was expected", given);
     *path++ = 0;
     m->name = given;
+    m->read_by_step = bytes_read(path);
     char *library = joined(path, ".so"), *weights = joined(path, ".weights");
     if (!(m->library = dlopen(library, RTLD_NOW | RTLD_LOCAL)))
         bench_fail("%s", dlerror());

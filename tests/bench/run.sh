@@ -160,6 +160,33 @@ compiled() {
     echo "$name: compiled in $((($(date +%s%N) - start) / 1000000)) ms"
 }
 
+# read_by_step BASE OPTIONS...: BASE.read, bytes of the weights that a decoded token reads, each once: as they are in panels, and
+# their scales, which the step of the base model names.
+read_by_step() {
+    base=$1
+    shift
+    # shellcheck disable=SC2046
+    "$moec" dump "$model" "$@" $(words "$compile" | tr ' ' '\n' | grep '^--weights=' || true) --stop-after=pack -o "$base.ir" || exit 1
+    awk '
+        /^param / {
+            type = $0
+            sub(/^param @("[^"]*"|[^ ]*) : /, "", type)
+            sub(/\].*/, "", type)
+            n = split(type, d, /[^0-9]+/) # "", 32, then the extents
+            name = $2
+            if (name !~ /\.(panels|scales)"?$/) next
+            bytes[name] = 4
+            for (i = 3; i <= n; i++) bytes[name] *= d[i]
+        }
+        /^func / { step = $2 == "@step" || $2 == "@step_packed" }
+        step {
+            n = split($0, word, /[ ,]+/)
+            for (i = 1; i <= n; i++) if (word[i] in bytes) { sum += bytes[word[i]]; delete bytes[word[i]] }
+        }
+        END { printf "%.0f\n", sum }' "$base.ir" >"$base.read"
+    rm "$base.ir"
+}
+
 # variant PART ADAPTER BACKEND FORMAT PROVIDER INPUT OPTIONS...: compiles one and puts NAME=BASE of it into $list.
 variant() {
     part=$1 adapter=$2 backend=$3 format=$4 provider=$5
@@ -169,9 +196,12 @@ variant() {
     file=
     if [ "$part" != products ]; then file=$(spec "$adapter") || exit 2; fi
     [ -z "$file" ] || set -- "$@" --adapter "$file"
-    [ "$format" = f32 ] || set -- "$@" --weights="$format"
-    [ "$provider" = auto ] || set -- "$@" --matmul="$provider"
     base=$place/$part-$(echo "$variant" | tr / -)
+    format_option=
+    [ "$format" = f32 ] || format_option=--weights=$format
+    [ "$part" != infer ] || read_by_step "$base" ${format_option:+"$format_option"}
+    set -- "$@" ${format_option:+"$format_option"}
+    [ "$provider" = auto ] || set -- "$@" --matmul="$provider"
     compiled "$variant" "$base" "$@" --backend="$backend"
     list="$list $variant=$base"
 }

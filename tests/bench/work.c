@@ -23,12 +23,6 @@ double work_encode(const T5Config *c, double length) {
     return (double)c->enc_layers * (2 * length * layer_weights(c, false) + 4 * length * length * inner(c));
 }
 
-/* All of the decoder but cross keys and values, which are made once a sequence; and the head. */
-double work_decode(const T5Config *c) {
-    return (double)c->dec_layers * (layer_weights(c, true) - cross_weights(c)) +
-           (double)c->d_model * (double)c->vocab;
-}
-
 static double layers(const T5Config *c, double s, double t) {
     double encoder = 2 * s * layer_weights(c, false), cross = 2 * s * cross_weights(c);
     double decoder = 2 * t * (layer_weights(c, true) - cross_weights(c));

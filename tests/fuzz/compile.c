@@ -35,7 +35,7 @@ static bool generate(Module *m, unsigned choice, Diag *d) {
     }
     Image im;
     Arena *a = arena_new();
-    bool ok = image_plan(m, a, &im, d);
+    bool ok = image_plan(m, o.prefix, a, &im, d);
     if (ok) eval_params(&im);
     Program *p = ok ? program_lower(m, &im, &o, d) : NULL;
     if (p) {

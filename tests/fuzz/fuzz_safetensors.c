@@ -42,7 +42,7 @@ static void read_tensors(const char *path) {
     uint64_t bytes = moec_tensors_room(program.tensor, program.n_tensors, program.spec);
     unsigned char *block = moec_mem_reserve(program.adapter_bytes), *room = moec_mem_reserve(bytes);
     CHECK(block && room);
-    moec_status s = moec_tensors_read(program.tensor, program.n_tensors, path, block, room, bytes, sink);
+    moec_status s = moec_tensors_read(&program, program.tensor, program.n_tensors, path, block, room, bytes, sink);
     CHECK(!s || message[0]);
     moec_mem_release(block, program.adapter_bytes);
     moec_mem_release(room, bytes);

@@ -6,7 +6,7 @@
 void fuzz_weights(const uint8_t *p, size_t n) {
     char message[256] = "";
     moec_instance *m = NULL;
-    moec_options o = {.weights = fuzz_file(0, p, n), .threads = 1, .message = message, .message_room = sizeof message};
+    moec_options o = {.weights = fuzz_file(0, p, n), .threads = 1, .map = n & 1, .message = message, .message_room = sizeof message};
     moec_status s = moec_open(&program, &o, &m);
     CHECK(s ? !m && message[0] : m && !message[0]);
     if (s) return;

@@ -237,7 +237,7 @@ static bool build(Case *c, const char *made, const char *weights) {
     Image image;
     OutFile file;
     CodegenOptions o = {.prefix = "model", .plain_matmul = true};
-    if (!image_plan(c->m, c->a, &image, c->d) || !outfile_open(&file, weights, 0666, c->a, c->d) ||
+    if (!image_plan(c->m, "model", c->a, &image, c->d) || !outfile_open(&file, weights, 0666, c->a, c->d) ||
         !image_write(&image, &file, NULL, NULL, c->d) || !outfile_commit(&file))
         return false;
     Program *p = program_lower(c->m, &image, &o, c->d);

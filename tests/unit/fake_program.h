@@ -157,6 +157,7 @@ typedef struct Image {
 
 static const Image image = {.h = {.magic = {'M', 'O', 'E', 'C', 'W', 'T', 'S', '\n'},
                                   .abi = MOEC_ABI,
+                                  .order = MOEC_ORDER,
                                   .hash = 77,
                                   .bytes = sizeof(Image)},
                             .scale = {1, 1}};

@@ -359,7 +359,8 @@ static void options_have_to_agree(void **state) {
     p.weights_hash++;
     r.m->program = &p;
     assert_int_equal(run_load(&r), MOEC_E_MISMATCH);
-    has(r.message, "another compilation");
+    has(r.message, "another compilation: it is of 'fake', hash ");
+    has(r.message, "; this program is 'fake', hash ");
     r.m->program = &fake_program;
     run_close(&r);
     clear(state);

@@ -37,7 +37,7 @@ static void build(Built *b) {
     assert_non_null(b->m);
     assert_true(passes_run(b->m, &run, b->d));
     b->options = (CodegenOptions){.prefix = "model", .plain_matmul = true};
-    assert_true(image_plan(b->m, b->a, &b->image, b->d));
+    assert_true(image_plan(b->m, "model", b->a, &b->image, b->d));
     b->program = program_lower(b->m, &b->image, &b->options, b->d);
     assert_non_null(b->program);
     b->llvm = (LlvmOptions){.level = 1, .form = LLVM_FORM_IR};

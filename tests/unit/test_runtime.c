@@ -5,7 +5,7 @@
 /* ---- opening ---- */
 
 static void refuse_weights(const char *path, const moec_program *p, moec_status want, const char *word) {
-    char message[256];
+    char message[1000];
     moec_instance *m = (moec_instance *)&image;
     moec_options o = {.weights = path, .threads = 1, .message = message, .message_room = sizeof message};
     assert_int_equal(moec_open(p, &o, &m), want);
@@ -36,12 +36,34 @@ static void refuses_weights(void **state) {
     refuse_weights(write_file("cut", &image, sizeof image - 1), &program, MOEC_E_FORMAT, "cut");
     refuse_weights(NULL, &program, MOEC_E_OPEN, "no weights");
     Image other = image;
+    char words[512];
     other.h.hash++;
-    refuse_weights(write_file("other", &other, sizeof other), &program, MOEC_E_MISMATCH,
-                   "another compilation");
-    other = image;
+    strcpy(other.h.name, "theirs");
+    snprintf(words, sizeof words,
+             "another compilation: it is 'theirs', hash 000000000000004e, %d bytes, ABI %d, little-endian; this program is 'fake', "
+             "hash 000000000000004d, %d bytes, ABI %d, little-endian: compile",
+             (int)sizeof image, MOEC_ABI, (int)sizeof image, MOEC_ABI);
+    refuse_weights(write_file("other", &other, sizeof other), &program, MOEC_E_MISMATCH, words);
     other.h.abi++;
-    refuse_weights(write_file("abi", &other, sizeof other), &program, MOEC_E_MISMATCH, "ABI");
+    memset(other.h.name, '\n', sizeof other.h.name);
+    snprintf(words, sizeof words, "ABI %d, little-endian; this program is 'fake', hash 000000000000004d, %d bytes, ABI %d",
+             MOEC_ABI + 1, (int)sizeof image, MOEC_ABI);
+    refuse_weights(write_file("abi", &other, sizeof other), &program, MOEC_E_MISMATCH, words);
+    refuse_weights(path_of("abi"), &program, MOEC_E_MISMATCH, "another version: it is '\\012\\012");
+    other = image;
+    strcpy(other.h.name, "theirs");
+    for (size_t i = 0; i < 4; i++) {
+        ((unsigned char *)&other.h.order)[i] = ((const unsigned char *)&image.h.order)[3 - i];
+        ((unsigned char *)&other.h.abi)[i] = ((const unsigned char *)&image.h.abi)[3 - i];
+    }
+    for (size_t i = 0; i < 8; i++)
+        ((unsigned char *)&other.h.hash)[i] = ((const unsigned char *)&image.h.hash)[7 - i];
+    snprintf(words, sizeof words, "another byte order: it is 'theirs', hash 000000000000004d");
+    refuse_weights(write_file("order", &other, sizeof other), &program, MOEC_E_MISMATCH, words);
+    refuse_weights(path_of("order"), &program, MOEC_E_MISMATCH, "big-endian; this program is 'fake'");
+    other = image;
+    other.h.order = 0;
+    refuse_weights(write_file("order", &other, sizeof other), &program, MOEC_E_FORMAT, "byte order is 00000000, not 01020304");
     other = image;
     other.h.magic[0] = 'm';
     refuse_weights(write_file("magic", &other, sizeof other), &program, MOEC_E_FORMAT,
@@ -52,6 +74,52 @@ static void refuses_weights(void **state) {
     p = program;
     p.adapter_init = sizeof image - 8;
     refuse_weights(path_of("fake.weights"), &p, MOEC_E_FORMAT, "adapter");
+}
+
+/* A program whose weights have the hash of their contents, and those. */
+static moec_program hashed(Image *w) {
+    moec_program p = program;
+    *w = image;
+    p.weights_hash = w->h.hash = moec_fnv(MOEC_FNV_START, (const unsigned char *)w + sizeof w->h, sizeof *w - sizeof w->h);
+    return p;
+}
+
+static void hashes_weights(void **state) {
+    (void)state;
+    Image w;
+    moec_program p = hashed(&w);
+    char message[512] = "", words[128];
+    moec_options o = {.threads = 1, .message = message, .message_room = sizeof message};
+    moec_weights_header h;
+    for (int how = 0; how < 6; how++) {
+        const char *path = write_file("hashed", &w, sizeof w);
+        int damaged = how >= 3;
+        o.check = 1;
+        o.map = how % 3 == 1;
+        o.weights = how % 3 == 2 ? NULL : path;
+        p.embedded = o.weights ? NULL : (const unsigned char *)&w;
+        moec_instance *m = NULL;
+        assert_int_equal(moec_open(&p, &o, &m), damaged ? MOEC_E_FORMAT : MOEC_OK);
+        assert_int_equal(moec_weights_info(path, 1, &h, message, damaged ? 0 : sizeof message), damaged ? MOEC_E_FORMAT : MOEC_OK);
+        moec_close(m);
+        if (damaged) {
+            snprintf(words, sizeof words, "%s: error: is damaged: its contents have hash ", o.weights ? "hashed" : "embedded weights");
+            if (!strstr(message, words))
+                fail_msg("'%s' lacks '%s'", message, words);
+            snprintf(words, sizeof words, ", its header says %016llx", (unsigned long long)p.weights_hash);
+            if (!strstr(message, words))
+                fail_msg("'%s' lacks '%s'", message, words);
+            o.check = 0; /* not asked for, not seen */
+            assert_int_equal(moec_open(&p, &o, &m), MOEC_OK);
+            moec_close(m);
+        }
+        if (how == 2)
+            w.end[39] ^= 1;
+    }
+    assert_int_equal(moec_weights_info(path_of("hashed"), 0, &h, NULL, 0), MOEC_OK);
+    assert_memory_equal(&h, &w.h, sizeof h);
+    assert_int_equal(moec_weights_info(path_of("good"), 0, &h, NULL, 0), MOEC_E_FORMAT);
+    assert_int_equal(moec_weights_info(NULL, 0, &h, NULL, 0), MOEC_E_ARGUMENT);
 }
 
 static void opens_embedded(void **state) {
@@ -175,7 +243,7 @@ static int64_t first_token(moec_instance *m) {
 
 static void swaps_adapters(void **state) {
     (void)state;
-    char message[256];
+    char message[1000];
     moec_instance *m = open_good(1);
     assert_int_equal(first_token(m), 5);
     assert_int_equal(moec_load_adapter(m, path_of("good"), message, sizeof message), MOEC_OK);
@@ -190,6 +258,46 @@ static void swaps_adapters(void **state) {
     assert_int_equal(moec_open(&program, &o, &m), MOEC_OK);
     assert_int_equal(first_token(m), 10);
     moec_close(m);
+}
+
+/* What is in force of the weights themselves. */
+static float scale_in_weights(const moec_instance *m) {
+    float scale;
+    memcpy(&scale, m->weights + offsetof(Image, scale), sizeof scale);
+    return scale;
+}
+
+static void needs_no_file_behind_open(void **state) {
+    (void)state;
+    const char *path = write_file("replaced", &image, sizeof image);
+    moec_options o = {.weights = path, .threads = 1};
+    moec_instance *m, *second, *mapped;
+    assert_int_equal(moec_open(&program, &o, &m), MOEC_OK);
+    o = (moec_options){.weights_of = m, .threads = 1};
+    assert_int_equal(moec_open(&program, &o, &second), MOEC_OK);
+    assert_int_equal(moec_open_bytes(&program, &o) + program.weights_bytes,
+                     moec_open_bytes(&program, &(moec_options){.threads = 1}));
+    assert_ptr_equal(second->weights, m->weights);
+    o = (moec_options){.weights = path, .threads = 1, .map = 1};
+    assert_int_equal(moec_open(&program, &o, &mapped), MOEC_OK);
+    static const char zeros[sizeof image];
+    int fd = open(path, O_WRONLY);
+    assert_int_equal(pwrite(fd, zeros, sizeof image - 64, 64), sizeof image - 64);
+    assert_true(scale_in_weights(mapped) == 0); /* the file itself: as the option says */
+    moec_close(mapped);
+    assert_int_equal(ftruncate(fd, 0), 0);
+    close(fd);
+    assert_true(scale_in_weights(m) == 1);
+    assert_int_equal(first_token(m), 5);
+    moec_close(m);
+    assert_true(scale_in_weights(second) == 1);
+    assert_int_equal(first_token(second), 5);
+    o = (moec_options){.weights_of = second, .threads = 1, .weights = path};
+    assert_int_equal(moec_open(&program, &o, &m), MOEC_E_ARGUMENT);
+    moec_program p = program;
+    o.weights = NULL;
+    assert_int_equal(moec_open(&p, &o, &m), MOEC_E_ARGUMENT);
+    moec_close(second);
 }
 
 static void refuses_adapters(void **state) {
@@ -228,22 +336,31 @@ static void refuses_adapters(void **state) {
          "no data_offsets"},
         {"{\"encoder.0.self.k.scale\":null," ROUTER "}", 32, MOEC_E_FORMAT, "not an object"},
         {"{\"__metadata__\":{\"a\":1}," SCALE "," ROUTER "}", 32, MOEC_E_FORMAT, "not a string"},
+        {"{" SCALE "}", 32, MOEC_E_MISMATCH, "is missing: the file does not say what it is; this program, 'fake', takes {}"},
+        {"{\"__metadata__\":{\"moec_adapter\":\"{\\\"method\\\": \\\"mov\\\"}\"}," SCALE "}", 32, MOEC_E_MISMATCH,
+         ": the file is {\"method\": \"mov\"}; this program, 'fake', takes {}"},
+        {"{\"__metadata__\":{\"moec_adapter\":\"{\\\"method\\\":[1,{}],\\\"moec_adapter\\\": 2}\"}," SCALE "," ROUTER "}", 32,
+         MOEC_E_MISMATCH, "is an adapter of version 2, {\"method\":[1,{}],\"moec_adapter\": 2}; this program reads version 1"},
     };
     static const char data[64];
     moec_instance *m = open_good(1);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char message[256];
+        char message[1000];
         const char *path = write_adapter("bad", cases[i].header, data, cases[i].data);
         assert_int_equal(moec_load_adapter(m, path, message, sizeof message), cases[i].status);
         if (!strstr(message, cases[i].word) || !strstr(message, "bad: error: "))
             fail_msg("'%s' lacks '%s'", message, cases[i].word);
     }
-    char message[256];
+    char message[1000];
     unsigned char huge[8] = {255, 255, 255, 255, 255, 255, 255, 255};
     assert_int_equal(moec_load_adapter(m, write_file("huge", huge, 8), message, sizeof message),
                      MOEC_E_FORMAT);
     assert_int_equal(moec_load_adapter(m, write_file("tiny", huge, 7), message, sizeof message),
                      MOEC_E_FORMAT);
+    static const unsigned char backwards[12] = {0, 0, 0, 0, 0, 0, 0, 4, '{', ' ', ' ', '}'};
+    assert_int_equal(moec_load_adapter(m, write_file("backwards", backwards, sizeof backwards), message, sizeof message),
+                     MOEC_E_MISMATCH);
+    assert_non_null(strstr(message, "big-endian"));
     assert_int_equal(moec_load_adapter(m, path_of("none"), NULL, 0), MOEC_E_OPEN);
     assert_int_equal(first_token(m), 5);
     moec_close(m);
@@ -718,6 +835,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(opens),
         cmocka_unit_test(refuses_weights),
+        cmocka_unit_test(hashes_weights),
+        cmocka_unit_test(needs_no_file_behind_open),
         cmocka_unit_test(opens_embedded),
         cmocka_unit_test(tells_statuses),
         cmocka_unit_test(runs_and_checks),

@@ -46,7 +46,7 @@ static int setup(void **state) {
     PassOptions none = {0};
     PassRun run = {.options = &none, .list = list, .n_list = 2, .bound = true};
     f.m = module_parse(f.d, "sources.ir", text, strlen(text));
-    bool ok = f.m && passes_run(f.m, &run, f.d) && image_plan(f.m, f.a, &f.image, f.d) &&
+    bool ok = f.m && passes_run(f.m, &run, f.d) && image_plan(f.m, "model", f.a, &f.image, f.d) &&
               (f.p = program_lower(f.m, &f.image, &f.o, f.d)) != NULL;
     diag_flush(f.d);
     assert_true(ok);

@@ -41,6 +41,7 @@ typedef struct FakeImage {
 
 static FakeImage fake_image = {.h = {.magic = {'M', 'O', 'E', 'C', 'W', 'T', 'S', '\n'},
                                      .abi = MOEC_ABI,
+                                     .order = MOEC_ORDER,
                                      .hash = 7,
                                      .bytes = sizeof(FakeImage)},
                                .c = {5, 6}};

@@ -85,7 +85,7 @@ bool lowering_check(Module *m, Diag *d) {
     Arena *a = arena_new();
     Image im;
     CodegenOptions o = {.prefix = "model", .plain_matmul = true};
-    Program *p = image_plan(m, a, &im, d) ? program_lower(m, &im, &o, d) : NULL;
+    Program *p = image_plan(m, "model", a, &im, d) ? program_lower(m, &im, &o, d) : NULL;
     if (p) program_free(p);
     arena_free(a);
     return p != NULL;
@@ -113,7 +113,7 @@ Library *backend_load(const char *backend, Module *m, const BuildOptions *o, Are
     OutFile file;
     const moec_program *(*program)(void);
     moec_status (*open)(const moec_program *, const moec_options *, moec_instance **);
-    if (!image_plan(m, a, &im, d) || !outfile_open(&file, weights, 0666, a, d)) return NULL;
+    if (!image_plan(m, "model", a, &im, d) || !outfile_open(&file, weights, 0666, a, d)) return NULL;
     if (!image_write(&im, &file, NULL, NULL, d)) {
         outfile_abandon(&file);
         return NULL;
