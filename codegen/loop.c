@@ -18,6 +18,12 @@ LoopKernel *loop_kernel_new(Module *m, Arena *a, Str name) {
     return k;
 }
 
+void loop_kernel_free(LoopKernel *k) {
+    if (!k) return;
+    vec_free(&k->buf);
+    vec_free(&k->var);
+}
+
 LBuf *loop_buf(LoopKernel *k, LBufKind kind, DType t, Str hint) {
     LBuf *b = arena_alloc(k->arena, sizeof *b);
     b->kind = kind;

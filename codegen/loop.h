@@ -203,6 +203,7 @@ typedef struct LRoutine {
 } LRoutine;
 
 LoopKernel *loop_kernel_new(Module *m, Arena *a, Str name);
+void loop_kernel_free(LoopKernel *k); /* what is not in the arena; NULL is fine */
 LBuf *loop_buf(LoopKernel *k, LBufKind kind, DType t, Str hint);
 /* Scratch of `bytes` bytes at most (a constant Dim or one with an upper bound); NULL when it has no bound. */
 LBuf *loop_scratch(LoopKernel *k, DType t, int64_t bytes, Str hint);

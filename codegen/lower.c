@@ -470,6 +470,20 @@ static void tell_parallel(const Lower *l) {
            l->k->uses_matmul ? "one thread, but for products, which are split over all" : "one thread");
 }
 
+/* Outputs that are inputs, or that stand twice in the list. */
+static bool store_outputs(Lower *l, const View *out) {
+    for (uint32_t i = 0; i < l->f->n_outputs; i++) {
+        ValueId v = l->f->output[i];
+        LBuf *b = l->k->buf.item[l->f->n_inputs + i];
+        if (out[v].buf == b && l->view[v].buf == b) continue;
+        if (l->n_row) l->block = lower_serial(l);
+        View to = out[v];
+        to.buf = b;
+        if (!store_elements(l, v, &to)) return false;
+    }
+    return true;
+}
+
 LoopKernel *lower_kernel(Module *m, const Func *f, const LowerOptions *o, Arena *a, Diag *d) {
     Lower l = {.k = loop_kernel_new(m, a, f->name), .m = m, .t = m->dims, .f = f, .d = d, .o = o};
     l.k->func_line = l.k->line = o->func_line;
@@ -484,16 +498,9 @@ LoopKernel *lower_kernel(Module *m, const Func *f, const LowerOptions *o, Arena 
     if (l.n_row) open_rows(&l, out);
     bind_caches(&l, out);
     lower_find_streams(&l);
-    if (!lower_nodes(&l, out)) return NULL;
-    /* outputs that are inputs, or that stand twice in the list */
-    for (uint32_t i = 0; i < f->n_outputs; i++) {
-        ValueId v = f->output[i];
-        LBuf *b = l.k->buf.item[f->n_inputs + i];
-        if (out[v].buf == b && l.view[v].buf == b) continue;
-        if (l.n_row) l.block = lower_serial(&l);
-        View to = out[v];
-        to.buf = b;
-        if (!store_elements(&l, v, &to)) return NULL;
+    if (!lower_nodes(&l, out) || !store_outputs(&l, out)) {
+        loop_kernel_free(l.k);
+        return NULL;
     }
     loop_finish(l.k);
     tell_parallel(&l);

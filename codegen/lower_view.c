@@ -85,8 +85,9 @@ bool lower_scratch(Lower *l, ValueId v, View *out) {
 }
 
 const LExpr *view_index(const Lower *l, const View *w, const LExpr *const *idx) {
-    const LExpr *e = w->offset, *row = w->run ? li_add(l->k, l->row0, idx[0]) : idx[0];
+    const LExpr *e = w->offset;
     if (w->run) {
+        const LExpr *row = li_add(l->k, l->row0, idx[0]);
         e = li_add(l->k, e, li_mul(l->k, li_div(l->k, row, w->run), le_dim(l->k, w->apart)));
         e = li_add(l->k, e, li_mul(l->k, li_mod(l->k, row, w->run), le_dim(l->k, w->stride[0])));
     }

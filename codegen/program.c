@@ -217,15 +217,15 @@ Program *program_lower(Module *m, Image *im, const CodegenOptions *o, Diag *d) {
     *p = (Program){.m = m, .im = im, .o = o, .arena = a};
     if (o->ir_file) p->lines = module_print_lines(m, &p->ir, a);
     Lowering l = {.p = p, .d = d, .routines = {.m = m, .arena = a}};
-    if (!lower_all(&l)) {
-        vec_free(&l.routines.item);
-        program_free(p);
-        return NULL;
-    }
+    bool ok = lower_all(&l);
     p->n_routines = (uint32_t)l.routines.item.count;
     p->routine = arena_array(a, p->n_routines + 1, sizeof *p->routine);
     for (uint32_t i = 0; i < p->n_routines; i++) p->routine[i] = l.routines.item.item[i];
     vec_free(&l.routines.item);
+    if (!ok) {
+        program_free(p);
+        return NULL;
+    }
     im->scratch_bytes = p->scratch = (p->scratch + 63) & ~(int64_t)63;
     number_symbols(&l);
     const Func **entry = arena_array(a, m->n_funcs + 1, sizeof *entry);
@@ -244,15 +244,9 @@ Program *program_lower(Module *m, Image *im, const CodegenOptions *o, Diag *d) {
 }
 
 void program_free(Program *p) {
-    for (uint32_t i = 0; i < p->n_kernels; i++) {
-        vec_free(&p->kernel[i]->buf);
-        vec_free(&p->kernel[i]->var);
-    }
+    for (uint32_t i = 0; i < p->n_kernels; i++) loop_kernel_free(p->kernel[i]);
     for (uint32_t i = 0; i < p->n_routines; i++)
-        for (uint32_t k = 0; k < VECTOR_KINDS; k++) {
-            vec_free(&p->routine[i]->version[k]->buf);
-            vec_free(&p->routine[i]->version[k]->var);
-        }
+        for (uint32_t k = 0; k < VECTOR_KINDS; k++) loop_kernel_free(p->routine[i]->version[k]);
     text_free(&p->ir);
     arena_free(p->arena);
 }

@@ -305,7 +305,8 @@ static bool extents_ok(Binder *b, Op op, const Type *type) {
     int64_t bytes = (int64_t)dtype_bytes(type->dtype);
     bool fits = true, empty = false;
     for (int i = 0; i < type->rank; i++) {
-        if (type->dim[i] == DIM_BAD || dim_upper(b->m->dims, type->dim[i]) < 0)
+        if (type->dim[i] == DIM_BAD || dim_upper(b->m->dims, type->dim[i]) < 0 ||
+            dim_lower(b->m->dims, type->dim[i]) >= MOEC_MAX_TENSOR)
             return diag_error(b->d, DIAG_SHAPE_SIZE, b->file, "an extent of the result of %s is out of range",
                               op_info(op)->name);
         int64_t least = dim_lower(b->m->dims, type->dim[i]);

@@ -303,7 +303,7 @@ static const Node *slice_behind(const Func *f, ValueId v) {
     const Node *n = value_node(f, v);
     if (n && n->op == OP_reshape) {
         const Type *t = &f->value[v].type, *from = &f->value[n->in[0]].type;
-        if (t->rank != from->rank + 1 || memcmp(t->dim, from->dim, (size_t)(from->rank - 1) * sizeof *t->dim) != 0)
+        if (from->rank < 1 || t->rank != from->rank + 1 || memcmp(t->dim, from->dim, (size_t)(from->rank - 1) * sizeof *t->dim) != 0)
             return NULL;
         n = value_node(f, n->in[0]);
     }

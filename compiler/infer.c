@@ -81,6 +81,13 @@ static bool infer_same(Infer *x) {
     return one(x, *operand(x, 0));
 }
 
+static bool infer_along(Infer *x) {
+    int64_t axis = integer(x, AT_axis, -1);
+    if (axis < 0 || axis >= operand(x, 0)->rank)
+        return fail(x, "axis is out of range");
+    return one(x, *operand(x, 0));
+}
+
 static bool infer_split_seed(Infer *x) {
     const Type *seed = operand(x, 0);
     int64_t parts = integer(x, AT_k, 0);
@@ -98,6 +105,12 @@ static bool infer_predicate(Infer *x) {
     Type t = *operand(x, 0);
     t.dtype = DT_BOOL;
     return one(x, t);
+}
+
+static bool infer_top_k(Infer *x) {
+    if (operand(x, 0)->rank == 0)
+        return fail(x, "a scalar has no last axis");
+    return integer(x, AT_k, 0) < 1 ? fail(x, "k is not positive") : infer_predicate(x);
 }
 
 static bool infer_cast(Infer *x) {
@@ -629,7 +642,7 @@ static Rule *const rules[OP_COUNT] = {
 
 /* Rules that look at element types only, or deal with unranked operands themselves. */
 static bool takes_unranked(Rule *r) {
-    return r == infer_same || r == infer_predicate || r == infer_cast || r == infer_numeric ||
+    return r == infer_same || r == infer_predicate || r == infer_top_k || r == infer_cast || r == infer_numeric ||
            r == infer_logical || r == infer_power || r == infer_compare || r == infer_select || r == infer_call ||
            r == infer_if || r == infer_shape || r == infer_split_seed || r == infer_unranked || r == infer_fill || r == infer_dyn_quantize;
 }

@@ -154,3 +154,35 @@ bool passes_run(Module *m, const PassRun *run, Diag *d)
     text_free(&last);
     return ok;
 }
+
+/* ---- text IR, which may stand anywhere in the pipeline ------------------------------------------------ */
+
+bool module_is_bound(const Module *m)
+{
+    for (FuncId i = 0; i < m->n_funcs; i++) {
+        const Func *f = m->func[i];
+        for (uint32_t k = 0; f && k < f->n_nodes; k++)
+            if (op_info(f->node[k].op)->klass == OC_DYNAMIC)
+                return false;
+        for (uint32_t k = 0; f && k < f->n_values; k++)
+            if (f->value[k].type.rank == UNRANKED)
+                return false;
+    }
+    return true;
+}
+
+/* `match` does not know its own results any more when adapters stand between them. */
+uint32_t passes_left(const Module *m, PassId *list)
+{
+    bool placed = false, fused = false;
+    uint32_t n = 0;
+    for (FuncId i = 0; i < m->n_funcs; i++) {
+        const Func *f = m->func[i];
+        fused |= f && f->role == FR_KERNEL;
+        for (uint32_t k = 0; f && k < f->n_nodes; k++)
+            placed |= node_attr(&f->node[k], AT_place) != NULL;
+    }
+    for (int p = placed ? PASS_COUNT : fused ? PASS_fuse + 1 : m->spec.n ? PASS_derive : 0; p < PASS_COUNT; p++)
+        list[n++] = (PassId)p;
+    return n;
+}

@@ -86,6 +86,11 @@ typedef struct PassRun {
 /* Runs the list over m. False when a pass refused the input (reported in d). A module that does not verify after a
  * pass is moec's bug: it is written to `moec-bad-<pass>.ir`, and the process exits 70. */
 bool passes_run(Module *m, const PassRun *run, Diag *d);
+/* What is left of the pipeline for text IR: nothing of a dump after `plan`, `plan` after `fuse`, what follows
+ * `attach` where an adapter is attached, else all. list: room for PASS_COUNT; how many there are is returned. */
+uint32_t passes_left(const Module *m, PassId *list);
+/* Whether every type is ranked and no dynamic op is left: what bind achieves. */
+bool module_is_bound(const Module *m);
 
 /* Deterministic inputs for executing a function without any: integers in 0..range, floats in -1..1, masks of ones
  * with a padded tail. Symbols get small values within their bounds and

@@ -20,7 +20,7 @@ typedef struct moec_text_api {
      * embedding. `name` is the file's, for messages. NULL on failure, with one line in message. */
     moec_text *(*open)(const unsigned char *bytes, size_t size, const char *name, int64_t vocab_rows,
                        char *message, size_t room);
-    /* Ids of UTF-8 text as Hugging Face's T5 tokenizer makes them, end of sequence appended. Returns their
+    /* Ids of UTF-8 text as Hugging Face's T5 tokenizer makes them, end of sequence appended if there is a piece `</s>`. Returns their
      * number, of which the first `room` are stored; -1 when there is no memory or the text is not UTF-8. */
     int64_t (*encode)(moec_text *t, const char *s, size_t n, int64_t *ids, int64_t room);
     /* Text of ids without special tokens. Returns its bytes, of which the first `room` are stored (no NUL

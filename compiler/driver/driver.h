@@ -97,11 +97,6 @@ bool model_config(Arena *a, const char *path, T5Config *out, Diag *d);
  * `list` NULL = all passes
  * that are left. */
 bool model_passes(Model *model, const Options *o, const char *stop_after, const PassId *list, uint32_t n, Diag *d);
-/* What is left of the pipeline for text IR: nothing of a dump after `plan`, `plan` after `fuse`, what follows
- * `attach` where an adapter is attached, else all. list: room for PASS_COUNT. */
-uint32_t passes_left(const Module *m, PassId *list);
-/* Whether every type is ranked and no dynamic op is left: what bind achieves. */
-bool module_is_bound(const Module *m);
 
 /* A tensor from an .npy file or an ONNX TensorProto (.pb). */
 bool tensor_load(const char *path, Arena *a, Tensor *out, Diag *d);

@@ -307,20 +307,6 @@ void model_close(Model *model)
 
 /* ---- passes ------------------------------------------------------------------------------------------------ */
 
-bool module_is_bound(const Module *m)
-{
-    for (FuncId i = 0; i < m->n_funcs; i++) {
-        const Func *f = m->func[i];
-        for (uint32_t k = 0; f && k < f->n_nodes; k++)
-            if (op_info(f->node[k].op)->klass == OC_DYNAMIC)
-                return false;
-        for (uint32_t k = 0; f && k < f->n_values; k++)
-            if (f->value[k].type.rank == UNRANKED)
-                return false;
-    }
-    return true;
-}
-
 /* A --dump-ir, which the table has judged: all, before:PASS or after:PASS. */
 static void add_dump(const char *text, PassRun *run)
 {
@@ -369,22 +355,6 @@ static bool check_ids(const Model *model, Diag *d)
             "FILE or --pad, --eos and --start set them",
             (long long)s->pad, (long long)s->eos, (long long)s->start);
     return true;
-}
-
-/* `match` does not know its own results any more when adapters stand between them. */
-uint32_t passes_left(const Module *m, PassId *list)
-{
-    bool placed = false, fused = false;
-    uint32_t n = 0;
-    for (FuncId i = 0; i < m->n_funcs; i++) {
-        const Func *f = m->func[i];
-        fused |= f && f->role == FR_KERNEL;
-        for (uint32_t k = 0; f && k < f->n_nodes; k++)
-            placed |= node_attr(&f->node[k], AT_place) != NULL;
-    }
-    for (int p = placed ? PASS_COUNT : fused ? PASS_fuse + 1 : m->spec.n ? PASS_derive : 0; p < PASS_COUNT; p++)
-        list[n++] = (PassId)p;
-    return n;
 }
 
 bool model_passes(Model *model, const Options *o, const char *stop_after, const PassId *list, uint32_t n, Diag *d)

@@ -1,4 +1,4 @@
-/* A program written by hand whose training can be followed on paper. Adapter: a [3] and b [2,20000] are
+/* A program written by hand whose training can be followed on paper. Adapter: a [3] and b [2,20000] (FAKE_B elements) are
  * trained, c [2] is not. With W the sum of a batch's weights and L the sum of weight * label:
  *
  *   loss = W + L/100 + router_share * 5 + dropout * noise, noise = (seed mod 1000) / 1000
@@ -21,7 +21,11 @@
 
 #include <cmocka.h>
 
-enum { NA = 3, NB = 40000, ROWS = 4, SOURCE = 8, TARGET = 6 };
+#ifndef FAKE_B
+#define FAKE_B 40000 /* elements of b; an even number */
+#endif
+
+enum { NA = 3, NB = FAKE_B, ROWS = 4, SOURCE = 8, TARGET = 6 };
 
 static const moec_symbol fake_symbols[] = {{"B", 1, ROWS}, {"S", 1, SOURCE}, {"T", 1, TARGET}};
 

@@ -94,31 +94,35 @@ static ValueId in_domain(Gen *g, Op op, ValueId v) {
 }
 
 bool grow_same(Gen *g, Op op, DType t) {
+    ValueId v = in_domain(g, op, pick(g, t, wanting(g, op, t, t)));
+    Attr eps = attr_f(AT_eps, 0.01);
+    return made(v) && made(emit(g, op, &v, 1, &eps, op_info(op)->n_attrs));
+}
+
+bool grow_along(Gen *g, Op op, DType t) {
     const OpInfo *o = op_info(op);
     Attr attrs[4];
-    uint32_t n = 0;
     Want w = wanting(g, op, t, t);
-    for (uint32_t i = 0; i < o->n_attrs; i++)
-        if (o->attrs[i] == AT_axis) w.rank_min = 1;
-    if (w.rank_min && op != OP_cumsum) w.nonempty = rng_chance(&g->rng, 90);
+    w.rank_min = 1;
+    if (op != OP_cumsum) w.nonempty = rng_chance(&g->rng, 90);
     ValueId v = in_domain(g, op, pick(g, t, w));
     if (v == NONE) return false;
-    for (uint32_t i = 0; i < o->n_attrs; i++) {
-        AttrKey k = o->attrs[i];
-        if (k == AT_axis) attrs[n++] = attr_i(k, below(g, gen_type(g, v)->rank));
-        else if (k == AT_eps) attrs[n++] = attr_f(k, 0.01);
-        else attrs[n++] = attr_i(k, below(g, 2));
-    }
-    return made(emit(g, op, &v, 1, attrs, n));
+    for (uint32_t i = 0; i < o->n_attrs; i++)
+        attrs[i] = attr_i(o->attrs[i], below(g, o->attrs[i] == AT_axis ? gen_type(g, v)->rank : 2));
+    return made(emit(g, op, &v, 1, attrs, o->n_attrs));
 }
 
 bool grow_predicate(Gen *g, Op op, DType t) {
+    ValueId v = pick(g, t, wanting(g, op, t, DT_BOOL));
+    return made(v) && made(emit(g, op, &v, 1, NULL, 0));
+}
+
+bool grow_top_k(Gen *g, Op op, DType t) {
     Want w = wanting(g, op, t, DT_BOOL);
     Attr k = attr_i(AT_k, 1 + below(g, 4));
-    bool counts = op_info(op)->n_attrs > 0;
-    if (counts) w.rank_min = 1;
+    w.rank_min = 1;
     ValueId v = pick(g, t, w);
-    return made(v) && made(emit(g, op, &v, 1, &k, counts));
+    return made(v) && made(emit(g, op, &v, 1, &k, 1));
 }
 
 bool grow_cast(Gen *g, Op op, DType t) {
