@@ -7,7 +7,7 @@
 static void put_dtype(moec_chars *c, unsigned dtype) {
     char name[8] = "";
     const char *ours = moec_dtype_name(dtype);
-    for (size_t i = 0; ours[i] && i < sizeof name - 1; i++)
+    for (size_t i = 0; i < sizeof name - 1 && ours[i]; i++)
         name[i] = ours[i] >= 'a' && ours[i] <= 'z' ? (char)(ours[i] - 'a' + 'A') : ours[i];
     moec_chars_put(c, "\"%s\"", name);
 }
