@@ -376,6 +376,7 @@ static Func *bind_func(Binder *b, const Func *old) {
         func_output(b->m, b->f, id, old->output_name[i]);
     }
     vec_free(&vals);
+    b->vals = NULL;
     return ok ? b->f : NULL;
 }
 
