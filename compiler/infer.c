@@ -596,8 +596,10 @@ static bool infer_shape(Infer *x) {
         return one(x, type_unranked(DT_I64));
     if (s && s->dims.n)
         dim_is_const(x->m->dims, s->dims.v[0], &start);
+    if (start < 0 || start > a->rank)
+        return fail(x, "axes are out of range");
     count = integer(x, AT_k, a->rank - start);
-    if (start < 0 || start > a->rank || count < 0 || start + count > a->rank)
+    if (count < 0 || count > a->rank - start)
         return fail(x, "axes are out of range");
     Dim n = dim_const(x->m->dims, count);
     return one(x, type_ranked(DT_I64, 1, &n));

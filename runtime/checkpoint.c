@@ -68,8 +68,8 @@ static moec_status put_in_place(const char *half, const char *home, const char *
     if (rename(half, home) == 0)
         return MOEC_OK;
     int e = errno;
-    if (moved && rename(aside, home) < 0)
-        moved = 0; /* the next load puts it back */
+    if (moved)
+        (void)rename(aside, home); /* where that fails, the next load puts it back */
     return moec_fail(sink, MOEC_E_IO, home, "cannot be written: %s", strerror(e));
 }
 

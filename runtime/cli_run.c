@@ -44,7 +44,7 @@ typedef struct Run {
 static int read_inputs(Run *r) {
     moec_cli *c = r->c;
     for (size_t i = 0; i < c->o.in.count; i++) {
-        const char *a = c->o.in.item[i], *equals = strrchr(a, '=');
+        const char *a = c->o.in.item[i], *equals;
         char name[256], shown[MOEC_SHOW];
         /* A name may hold '='; a path may too, so the first place that gives an input's name counts. */
         int v = -1;

@@ -316,13 +316,12 @@ static void tell_both(Reader *r) {
 static int64_t spec_version(Reader *r) {
     int64_t version = SPEC_VERSION;
     moec_json j;
-    moec_json_event e;
     moec_json_open_in(&j, r->spec, r->spec_length, r->keys, key_limit(r->n));
     if (moec_json_next(&j) != MOEC_JSON_OBJECT)
         return version;
-    while ((e = moec_json_next(&j)) == MOEC_JSON_KEY) {
+    while (moec_json_next(&j) == MOEC_JSON_KEY) {
         int is_version = string_is(&j, "moec_adapter");
-        e = moec_json_next(&j);
+        moec_json_event e = moec_json_next(&j);
         if (is_version && e == MOEC_JSON_INTEGER)
             version = j.integer;
         if (!moec_json_skip(&j, e))

@@ -204,8 +204,9 @@ bool llvm_emit_main(const char *prefix, bool text, bool blas, const LlvmOptions 
 }
 
 char *llvm_host(void) {
-    char *t = LLVMGetDefaultTargetTriple(), *copy = mem_alloc(strlen(t) + 1);
-    strcpy(copy, t);
+    char *t = LLVMGetDefaultTargetTriple();
+    size_t size = strlen(t) + 1;
+    char *copy = memcpy(mem_alloc(size), t, size);
     LLVMDisposeMessage(t);
     return copy;
 }

@@ -285,6 +285,22 @@ static void result_types(void **state) {
     }
 }
 
+/* A first axis and a number of axes whose sum has no 64 bits. */
+static void shape_of_too_many_axes(void **state) {
+    (void)state;
+    Module *m = module_new();
+    Func *f = func_begin(m, str_c("main"), FR_ENTRY);
+    ValueId x = func_input(m, f, str_c("x"), ranked(m, DT_F32, "B, S, 4"));
+    Dim one = dim_const(m->dims, 1);
+    Attr attrs[] = {attr_dims(AT_start, &one, 1), attr_i(AT_k, INT64_MAX)};
+    Type out[8];
+    uint32_t n_out = 0;
+    const char *why = NULL;
+    assert_false(node_infer(m, f, OP_shape, &x, 1, attrs, 2, out, &n_out, &why));
+    assert_string_equal(why, "axes are out of range");
+    module_free(m);
+}
+
 static FuncId with_results(Module *m, uint32_t n, const char *extents) {
     Func *f = func_begin(m, str_c("callee"), FR_BODY);
     ValueId x = func_input(m, f, str_c("x"), ranked(m, DT_F32, extents));
@@ -331,6 +347,7 @@ int main(void) {
         cmocka_unit_test(shown_bytes),    cmocka_unit_test(tables),
         cmocka_unit_test(dead_nodes_go),  cmocka_unit_test(short_forms),
         cmocka_unit_test(result_types),   cmocka_unit_test(calls),
+        cmocka_unit_test(shape_of_too_many_axes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
