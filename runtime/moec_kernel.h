@@ -303,6 +303,18 @@ static inline void moec_quantize_bf16(const float *a, int32_t *q, int64_t rows, 
             q[r * (depth / 2) + k] = (int32_t)(moec_bf16_bits(a[r * lda + 2 * k]) | moec_bf16_bits(a[r * lda + 2 * k + 1]) << 16);
 }
 
+/* The bits of the largest magnitude: they are in the order of magnitudes, NaN the largest. */
+static inline uint32_t moec_largest_bits(const float *a, int64_t n) {
+    uint32_t largest = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &a[i], sizeof bits);
+        bits &= 0x7fffffffu;
+        largest = bits > largest ? bits : largest;
+    }
+    return largest;
+}
+
 /* Rows of `depth` floats, lda apart, as signed bytes in words, a scale each, zeros up to whole blocks; sum: for each block
  * -zero times the sum of its bytes. */
 static inline void moec_quantize_int8(const float *a, int32_t *q, float *scale, int32_t *sum, int64_t rows, int64_t depth, int64_t lda,
@@ -310,14 +322,7 @@ static inline void moec_quantize_int8(const float *a, int32_t *q, float *scale, 
     const int64_t blocks = (depth + block - 1) / block;
     for (int64_t r = 0; r < rows; r++, a += lda) {
         unsigned char *byte = (unsigned char *)(q + r * (blocks * block / 4));
-        uint32_t largest = 0; /* magnitudes are in the order of their bits, NaN the largest */
-        for (int64_t k = 0; k < depth; k++) {
-            uint32_t bits;
-            memcpy(&bits, &a[k], sizeof bits);
-            bits &= 0x7fffffffu;
-            largest = bits > largest ? bits : largest;
-        }
-        const float most = moec_bits_f32(largest), inverse = most > 1e-30f ? 127.0f / most : 0.0f;
+        const float most = moec_bits_f32(moec_largest_bits(a, depth)), inverse = most > 1e-30f ? 127.0f / most : 0.0f;
         scale[r] = most * (1.0f / 127.0f);
         for (int64_t k = 0; k < depth; k++) {
             const float shifted = a[k] * inverse + 12582912.0f; /* 1.5 * 2^23: the number lands in the low bits */
@@ -342,13 +347,7 @@ static inline void moec_digits(const float *restrict a, int32_t *restrict q, flo
     const int64_t blocks = (depth + block - 1) / block, wide = blocks * block;
     for (int64_t r = 0; r < rows; r++, a += lda) {
         unsigned char *restrict byte = (unsigned char *)(q + r * (3 * wide / 4));
-        uint32_t largest = 0; /* magnitudes are in the order of their bits, NaN the largest */
-        for (int64_t k = 0; k < depth; k++) {
-            uint32_t bits;
-            memcpy(&bits, &a[k], sizeof bits);
-            bits &= 0x7fffffffu;
-            largest = bits > largest ? bits : largest;
-        }
+        const uint32_t largest = moec_largest_bits(a, depth);
         const float most = moec_bits_f32(largest), inverse = most > 1e-30f ? 8323072.0f / most : 0.0f;
         const int finite = largest < 0x7f800000u;
         scale[r] = most * (1.0f / 8323072.0f);

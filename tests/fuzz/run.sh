@@ -15,18 +15,18 @@ for argument; do
     *) names="$names $argument" ;;
     esac
 done
-mkdir -p "$build/findings" "$build/tmp" "$build/log" || exit 2
-echo 'int LLVMFuzzerTestOneInput(const char *p, long n); int LLVMFuzzerTestOneInput(const char *p, long n) { return p && n < 0; }' >"$build/tmp/try.c"
-"$cc" -fsanitize=fuzzer,address "$build/tmp/try.c" -o "$build/tmp/try" 2>"$build/tmp/try.err" || { echo "fuzz: skipped: $cc has no libFuzzer"; exit 77; }
+mkdir -p "$build/findings" "$build/scratch" "$build/log" || exit 2
+echo 'int LLVMFuzzerTestOneInput(const char *p, long n); int LLVMFuzzerTestOneInput(const char *p, long n) { return p && n < 0; }' >"$build/scratch/try.c"
+"$cc" -fsanitize=fuzzer,address "$build/scratch/try.c" -o "$build/scratch/try" 2>"$build/scratch/try.err" || { echo "fuzz: skipped: $cc has no libFuzzer"; exit 77; }
 cmake -S "$root" -B "$build" -DMOEC_FUZZ=ON -DMOEC_LLVM=OFF -DCMAKE_C_COMPILER="$cc" -DCMAKE_CXX_COMPILER="$cc++" >/dev/null &&
     cmake --build "$build" -j"$(nproc)" --target fuzzers >"$build/log/build" 2>&1 || { tail -30 "$build/log/build"; exit 2; }
 BUILD_DIR=${BUILD_DIR:-$root/build} sh "$root/tests/fuzz/seeds.sh" "$build/seeds" || exit 2
 
 # NAME MOST RUNS: one harness, one line.
-cat >"$build/tmp/one.sh" <<'END'
+cat >"$build/scratch/one.sh" <<'END'
 name=$1 most=$2 limit=${LIMIT:--runs=$3}
 cd "$BUILD" && mkdir -p "corpus/$name" "seeds/$name" && rm -f "findings/$name-"*
-TMPDIR=$BUILD/tmp ASAN_OPTIONS=quarantine_size_mb=16:$ASAN_OPTIONS "fuzzers/fuzz_$name" $limit -max_len="$most" -timeout=10 -report_slow_units=5 \
+TMPDIR=$BUILD/scratch ASAN_OPTIONS=quarantine_size_mb=16:$ASAN_OPTIONS "fuzzers/fuzz_$name" $limit -max_len="$most" -timeout=10 -report_slow_units=5 \
     -rss_limit_mb=1024 -close_fd_mask=3 -print_final_stats=1 -dict="seeds/$name.dict" -artifact_prefix="findings/$name-" "corpus/$name" "seeds/$name" \
     >"log/$name" 2>&1
 code=$?
@@ -41,6 +41,6 @@ END
 sed -n 's/^HARNESS(\([a-z_0-9]*\), *[a-z]*, *\([0-9]*\), *\([0-9]*\),.*/\1 \2 \3/p' "$root/tests/fuzz/harnesses.def" |
     while read -r name most runs; do
         case " $names " in "  " | *" $name "*) echo "$name $most $runs" ;; esac
-    done | BUILD=$build LIMIT=$limit xargs -P "$(nproc)" -L 1 sh "$build/tmp/one.sh"
+    done | BUILD=$build LIMIT=$limit xargs -P "$(nproc)" -L 1 sh "$build/scratch/one.sh"
 code=$?
 [ $code = 0 ] || { echo "fuzz: findings are in $build/findings; see tests/fuzz/README.md"; exit 1; }
