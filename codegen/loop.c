@@ -371,6 +371,12 @@ void ls_prefetch(LoopKernel *k, LBlock *b, const LBuf *buf, const LExpr *index) 
     s->index = index;
 }
 
+LStmt *ls_wait(LoopKernel *k, LBlock *b, const LExpr *tasks) {
+    LStmt *s = stmt(k, b, LS_WAIT);
+    s->a = tasks;
+    return s;
+}
+
 uint32_t ls_arguments(const LStmt *s) {
     return s->kind == LS_CALL ? s->routine->n_args + s->routine->n_params : 0;
 }

@@ -8,9 +8,9 @@
  * filled before it belongs to all workers, scratch filled inside is a worker's own.
  *
  * A kernel by rows is a list of phases (LS_PHASE). Each does its part of the work for `rows` rows from `row0` on and, where it
- * has blocks, for one block of columns. Few rows run phase after phase, a phase's blocks in parallel; many run in parallel by
- * tiles of rows, each tile through all phases. What later phases read of earlier ones stands in scratch that all workers see
- * while a phase's blocks run in parallel; scratch that is `own` lives as long as a block.
+ * has blocks, for one block of columns. Few rows run as a job whose tasks are the blocks of all phases (loop_phases.c); many run
+ * in parallel by tiles of rows, each tile through all phases. What later phases read of earlier ones stands in scratch that all
+ * workers of a job see; scratch that is `own` lives as long as a block.
  *
  * Values and variables have one lane or several (a vector). Loops marked `lanes` have independent iterations and unit stride:
  * printers may vectorise them. Routines are functions of their own that kernels call, in versions for several kinds of
@@ -35,6 +35,7 @@ typedef struct LBuf {
     bool written;     /* ARG: the kernel stores to it */
     bool shared;      /* SCRATCH: filled before the parallel loop, one for all workers */
     bool own;         /* SCRATCH: a worker's own while it works on a block of a phase */
+    bool awaited;     /* a phase reads behind a WAIT what other workers store meanwhile: compilers must not read it before */
     uint32_t id;      /* position among the kernel's buffers */
     int64_t count;    /* elements; LOCAL, TABLE */
     Dim bytes;        /* SCRATCH: upper bound in bytes as a constant Dim */
@@ -112,6 +113,7 @@ typedef enum LStmtKind {
     LS_MATMUL,   /* C[m,n] (+)= A[m,k] B[k,n], f32 */
     LS_CALL,     /* of a routine */
     LS_PREFETCH, /* buf[index] will be read soon; it need not be there */
+    LS_WAIT,     /* until the first `a` tasks of the job are done */
     LS_CHECK,    /* var = a, must be in 0 .. extent-1, else fault and var = 0 */
     LS_NOTE      /* a comment: an IR line */
 } LStmtKind;
@@ -145,6 +147,8 @@ struct LStmt {
     LMatrix ma, mb, mc;
     const LExpr *m, *n, *k;
     bool accumulate; /* MATMUL: C += */
+    bool whole;      /* PHASE: its products are split over all threads, so it is no task of a job */
+    int64_t done;    /* PHASE: so many tasks of its job must be done before it begins */
     const struct LRoutine *routine;
     const LArg *arg; /* buffers, then numbers, as the routine says */
     Str note;
@@ -174,6 +178,7 @@ typedef struct LoopKernel {
     struct {
         const LExpr *all;     /* rows of a kernel by rows; NULL: it is none */
         uint32_t row0, count; /* variables: of what a phase works on */
+        uint32_t job;         /* variable: 1 where blocks are a job's tasks, 0 where phases run one after the other */
         int64_t tile;         /* rows of a tile, at most; up to as many run phase by phase */
         int64_t most;         /* upper bound of `all` */
     } rows;
@@ -248,6 +253,7 @@ LStmt *ls_matmul(LoopKernel *k, LBlock *b, LMatrix a, LMatrix w, LMatrix c, cons
 LStmt *ls_phase(LoopKernel *k, const LExpr *blocks);
 void ls_call(LoopKernel *k, LBlock *b, const LRoutine *r, const LArg *arg);
 void ls_prefetch(LoopKernel *k, LBlock *b, const LBuf *buf, const LExpr *index);
+LStmt *ls_wait(LoopKernel *k, LBlock *b, const LExpr *tasks);
 uint32_t ls_arguments(const LStmt *s); /* how many; 0: no CALL */
 uint32_t ls_check(LoopKernel *k, LBlock *b, const LExpr *a, const LExpr *extent, const char *hint);
 void ls_note(LoopKernel *k, LBlock *b, Str text);
@@ -260,8 +266,13 @@ LBuf *loop_own_scratch(LoopKernel *k, DType t, int64_t bytes, Str hint);
 /* Takes away the variables that nothing reads, joins phases that do nothing to others, and places blocks' own scratch;
  * after it nothing may be added. */
 void loop_finish(LoopKernel *k);
-/* Phases that need not wait for each other become one (loop_phases.c). */
+/* Phases that need not wait for each other become one, and their blocks tasks of jobs (loop_phases.c). */
 void loop_join_phases(LoopKernel *k);
+/* Blocks of a PHASE, a constant. */
+int64_t loop_blocks(const LStmt *phase);
+/* The phase behind the job that begins with this one, and the job's tasks: blocks of all its phases, in order. A job of one task
+ * is no job. */
+const LStmt *loop_job(const LStmt *first, int64_t *tasks);
 
 /* Whether kernels by rows do the same for each, whatever number of rows they have (loop_same.c). */
 bool loop_same_rows(const LoopKernel *a, const LoopKernel *b);

@@ -1,19 +1,33 @@
-/* Which phases of a kernel by rows run side by side.
+/* Which phases of a kernel by rows run side by side, and what they wait for.
  *
  * A phase waits for those in front of it that it shares a written buffer with, and for no other. Phases that wait for the same
- * step are one phase, the blocks of each behind those of the one before: threads meet once, and a phase of one block, where all but
- * one thread would have nothing to do, costs nothing beside blocks of others. Results do not change: each block computes what it
- * did. */
+ * step are one phase, the blocks of each behind those of the one before. Results do not change: each block computes what it did.
+ *
+ * Where rows are few, the phases are a job, their blocks its tasks, in order. Workers take tasks in that order and do not
+ * meet between phases: a block waits where it first needs what others compute, and what it can do before it does: of x W + (x A) B
+ * the product by W, which takes longer than x A. Every block of a phase waits for the phase before it somewhere, so tasks are
+ * done phase by phase and their number tells which. */
 #include "loop.h"
+
+typedef struct Access {
+    bool *reads, *writes; /* by buffer */
+    bool whole;           /* products that are split over all threads */
+} Access;
 
 typedef struct Phase {
     LStmt *s;
-    bool *reads, *writes; /* by buffer */
-    bool whole;           /* one block, whose products are split over all threads */
+    Access a;
     uint32_t step;
 } Phase;
 
-static void see_expr(Phase *p, const LExpr *e) {
+static Access access_new(const LoopKernel *k) {
+    Access a = {0};
+    a.reads = arena_array(k->arena, k->buf.count + 1, sizeof *a.reads);
+    a.writes = arena_array(k->arena, k->buf.count + 1, sizeof *a.writes);
+    return a;
+}
+
+static void see_expr(Access *p, const LExpr *e) {
     if (!e)
         return;
     if (e->kind == LE_LOAD)
@@ -23,12 +37,12 @@ static void see_expr(Phase *p, const LExpr *e) {
     see_expr(p, e->c);
 }
 
-static void see_product(Phase *p, const LStmt *s) {
+static void see_product(Access *p, const LStmt *s) {
     p->reads[s->ma.buf->id] = p->reads[s->mb.buf->id] = p->writes[s->mc.buf->id] = true;
     p->whole = true;
 }
 
-static void see_call(Phase *p, const LStmt *s) {
+static void see_call(Access *p, const LStmt *s) {
     for (uint32_t i = 0; i < s->routine->n_args; i++) {
         if (s->routine->written >> i & 1)
             p->writes[s->arg[i].buf->id] = true;
@@ -37,22 +51,27 @@ static void see_call(Phase *p, const LStmt *s) {
     }
 }
 
-static void see_block(Phase *p, const LBlock *b) {
-    for (const LStmt *s = b->first; s; s = s->next) {
-        see_expr(p, s->a);
-        see_expr(p, s->index);
-        see_expr(p, s->extent);
-        if (s->kind == LS_STORE)
-            p->writes[s->buf->id] = true;
-        if (s->kind == LS_MATMUL)
-            see_product(p, s);
-        if (s->kind == LS_CALL)
-            see_call(p, s);
-        for (uint32_t i = 0; i < ls_arguments(s); i++)
-            see_expr(p, s->arg[i].at);
-        see_block(p, &s->body);
-        see_block(p, &s->other);
-    }
+static void see_block(Access *p, const LBlock *b);
+
+static void see_stmt(Access *p, const LStmt *s) {
+    see_expr(p, s->a);
+    see_expr(p, s->index);
+    see_expr(p, s->extent);
+    if (s->kind == LS_STORE)
+        p->writes[s->buf->id] = true;
+    if (s->kind == LS_MATMUL)
+        see_product(p, s);
+    if (s->kind == LS_CALL)
+        see_call(p, s);
+    for (uint32_t i = 0; i < ls_arguments(s); i++)
+        see_expr(p, s->arg[i].at);
+    see_block(p, &s->body);
+    see_block(p, &s->other);
+}
+
+static void see_block(Access *p, const LBlock *b) {
+    for (const LStmt *s = b->first; s; s = s->next)
+        see_stmt(p, s);
 }
 
 /* What a block has to itself, no other sees. */
@@ -60,15 +79,20 @@ static bool is_own(const LBuf *b) {
     return b->own || b->kind == LB_LOCAL;
 }
 
-static bool waits_for(const LoopKernel *k, const Phase *later, const Phase *first) {
+static bool shares(const LBuf *b, const Access *later, const Access *first) {
+    uint32_t i = b->id;
+    return !is_own(b) && ((first->writes[i] && (later->reads[i] || later->writes[i])) || (first->reads[i] && later->writes[i]));
+}
+
+static bool waits_for(const LoopKernel *k, const Access *later, const Access *first) {
     for (size_t i = 0; i < k->buf.count; i++)
-        if (!is_own(k->buf.item[i]) && ((first->writes[i] && (later->reads[i] || later->writes[i])) || (first->reads[i] && later->writes[i])))
+        if (shares(k->buf.item[i], later, first))
             return true;
     return false;
 }
 
-static bool is_serial(const Phase *p) {
-    return le_is_int(p->s->extent, 1);
+static bool is_serial(const LStmt *phase) {
+    return le_is_int(phase->extent, 1);
 }
 
 static void append(LBlock *to, const LBlock *b) {
@@ -126,11 +150,11 @@ static void join_step(LoopKernel *k, Phase *phase, uint32_t n, uint32_t step) {
     uint32_t n_serial = 0, n_blocks = 0;
     bool any = false;
     for (uint32_t i = 0; i < n; i++)
-        any = any || (phase[i].step == step && !is_serial(&phase[i]));
+        any = any || (phase[i].step == step && !is_serial(phase[i].s));
     for (uint32_t i = 0; i < n; i++) {
         if (phase[i].step != step)
             continue;
-        if (is_serial(&phase[i]) && (phase[i].whole || !any))
+        if (is_serial(phase[i].s) && (phase[i].a.whole || !any))
             serial[n_serial++] = &phase[i];
         else
             blocks[n_blocks++] = &phase[i];
@@ -145,6 +169,148 @@ static void join_step(LoopKernel *k, Phase *phase, uint32_t n, uint32_t step) {
         join_blocks(k, blocks, n_blocks);
 }
 
+/* ---- jobs --------------------------------------------------------------------------------------------- */
+
+int64_t loop_blocks(const LStmt *phase) {
+    CHECK(phase->extent->kind == LE_INT);
+    return phase->extent->i;
+}
+
+const LStmt *loop_job(const LStmt *first, int64_t *tasks) {
+    const LStmt *s = first;
+    *tasks = 0;
+    do {
+        *tasks += loop_blocks(s);
+        s = s->next;
+    } while (s && !s->whole && !first->whole);
+    return s;
+}
+
+/* The phases of a job in front of the one at hand. */
+typedef struct Job {
+    LoopKernel *k;
+    Access *before;
+    int64_t *done; /* tasks up to the end of each */
+    uint32_t n;
+} Job;
+
+/* How many of them must be done for what `a` says. */
+static uint32_t needs(const Job *j, const Access *a) {
+    uint32_t n = j->n;
+    while (n > 0 && !waits_for(j->k, a, &j->before[n - 1]))
+        n--;
+    return n;
+}
+
+static uint32_t stmt_needs(const Job *j, const LStmt *s) {
+    Access a = access_new(j->k);
+    see_stmt(&a, s);
+    return needs(j, &a);
+}
+
+/* Its bounds or condition alone. */
+static uint32_t head_needs(const Job *j, const LStmt *s) {
+    Access a = access_new(j->k);
+    see_expr(&a, s->a);
+    see_expr(&a, s->extent);
+    return needs(j, &a);
+}
+
+/* Whether a routine runs in it before `level` phases must be done. */
+static bool works_before(const Job *j, const LBlock *b, uint32_t level) {
+    for (const LStmt *s = b->first; s; s = s->next) {
+        if (works_before(j, &s->body, level) || works_before(j, &s->other, level))
+            return true;
+        if (stmt_needs(j, s) >= level)
+            return false;
+        if (s->kind == LS_CALL)
+            return true;
+    }
+    return false;
+}
+
+/* Whether s waits inside for what it needs, since there is work to do before; else it waits as a whole. */
+static bool waits_inside(const Job *j, const LStmt *s) {
+    uint32_t all = stmt_needs(j, s);
+    return works_before(j, &s->body, all) || works_before(j, &s->other, all);
+}
+
+static LStmt *wait_for(const Job *j, uint32_t level) {
+    LoopKernel *k = j->k;
+    LBlock none = {NULL, NULL};
+    return ls_wait(k, &none, li_mul(k, le_var(k, k->rows.job), le_int(k, j->done[level - 1])));
+}
+
+/* Waits in front of what needs them. level: of the phases in front so many are done; returns how many are behind it. */
+static uint32_t place_waits(const Job *j, LBlock *b, uint32_t level) {
+    for (LStmt **at = &b->first; *at; at = &(*at)->next) {
+        LStmt *s = *at;
+        if (stmt_needs(j, s) <= level)
+            continue;
+        bool inside = waits_inside(j, s);
+        uint32_t now = inside ? head_needs(j, s) : stmt_needs(j, s);
+        if (now > level) {
+            *at = wait_for(j, level = now);
+            (*at)->next = s;
+            at = &(*at)->next;
+        }
+        if (inside) {
+            place_waits(j, &s->body, level);
+            place_waits(j, &s->other, level);
+        }
+    }
+    return level;
+}
+
+/* How many phases must be done before the block begins. */
+static uint32_t first_wait(const Job *j, const LBlock *b) {
+    for (const LStmt *s = b->first; s; s = s->next) {
+        uint32_t n = stmt_needs(j, s);
+        if (n > 0)
+            return waits_inside(j, s) ? head_needs(j, s) : n;
+        if (s->kind != LS_NOTE && s->kind != LS_LET)
+            return 0;
+    }
+    return 0;
+}
+
+/* What the phase reads behind waits of its own. */
+static void mark_awaited(const Job *j, const Access *a, uint32_t level) {
+    for (size_t i = 0; i < j->k->buf.count; i++)
+        for (uint32_t q = level; q < j->n; q++)
+            if (a->reads[i] && shares(j->k->buf.item[i], a, &j->before[q]))
+                j->k->buf.item[i]->awaited = true;
+}
+
+/* The phase as the next one of the job. */
+static void enter_job(Job *j, LStmt *phase) {
+    Access a = access_new(j->k);
+    see_block(&a, &phase->body);
+    uint32_t first = first_wait(j, &phase->body);
+    phase->done = first ? j->done[first - 1] : 0;
+    mark_awaited(j, &a, first);
+    if (place_waits(j, &phase->body, first) < j->n) {
+        LStmt *w = wait_for(j, j->n);
+        append(&phase->body, &(LBlock){w, w});
+    }
+    j->before[j->n] = a;
+    j->done[j->n] = loop_blocks(phase) + (j->n ? j->done[j->n - 1] : 0);
+    j->n++;
+}
+
+static void make_jobs(LoopKernel *k, uint32_t n) {
+    Job j = {k, arena_array(k->arena, n, sizeof *j.before), arena_array(k->arena, n, sizeof *j.done), 0};
+    for (LStmt *s = k->body.first; s; s = s->next) {
+        Access a = access_new(k);
+        see_block(&a, &s->body);
+        s->whole = a.whole && is_serial(s);
+        if (s->whole)
+            j.n = 0;
+        else
+            enter_job(&j, s);
+    }
+}
+
 void loop_join_phases(LoopKernel *k) {
     uint32_t n = 0, steps = 0, line = k->line;
     if (!k->rows.all)
@@ -155,12 +321,10 @@ void loop_join_phases(LoopKernel *k) {
     n = 0;
     for (LStmt *s = k->body.first; s; s = s->next) {
         Phase *p = &phase[n++];
-        *p = (Phase){.s = s};
-        p->reads = arena_array(k->arena, k->buf.count + 1, sizeof *p->reads);
-        p->writes = arena_array(k->arena, k->buf.count + 1, sizeof *p->writes);
-        see_block(p, &s->body);
+        *p = (Phase){.s = s, .a = access_new(k)};
+        see_block(&p->a, &s->body);
         for (Phase *q = phase; q < p; q++)
-            if (q->step >= p->step && waits_for(k, p, q))
+            if (q->step >= p->step && waits_for(k, &p->a, &q->a))
                 p->step = q->step + 1;
         if (p->step + 1 > steps)
             steps = p->step + 1;
@@ -169,5 +333,6 @@ void loop_join_phases(LoopKernel *k) {
     k->line = k->func_line;
     for (uint32_t i = 0; i < steps; i++)
         join_step(k, phase, n, i);
+    make_jobs(k, 2 * n + 1);
     k->line = line;
 }

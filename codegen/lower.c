@@ -438,6 +438,7 @@ static void open_rows(Lower *l, View *out) {
     k->rows.tile = tile;
     k->rows.row0 = loop_var(k, DT_I64, "row0");
     k->rows.count = loop_var(k, DT_I64, "rows");
+    k->rows.job = loop_var(k, DT_I64, "job");
     remark(l->m, R_rows, l->f, NULL, "up to %" PRId64 " rows column by column, more in parallel over tiles of rows", tile);
     l->row0 = le_var(k, k->rows.row0);
     l->tile = le_var(k, k->rows.count);

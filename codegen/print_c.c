@@ -242,6 +242,12 @@ static void print_stmt(CPrinter *p, const LStmt *s) {
         break;
     case LS_CALL: print_call_of_routine(p, s); break;
     case LS_PREFETCH: print_prefetch(p, s); break;
+    case LS_WAIT:
+        line(p);
+        text_printf(p->out, "moec_wait(f->pool, ");
+        c_print_expr(p, s->a);
+        text_printf(p->out, ");\n");
+        break;
     case LS_IF:
         line(p);
         text_printf(p->out, "if (");
@@ -365,7 +371,7 @@ static void print_task_arguments(CPrinter *p, const Used *u) {
     for (uint32_t i = 0; i < k->n_args; i++) {
         const LBuf *b = k->buf.item[i];
         if (!u->buf[i]) continue;
-        text_printf(p->out, "    %s%s *restrict ", b->written ? "" : "const ", c_type(b->dtype));
+        text_printf(p->out, "    %s%s *%s", b->written ? "" : "const ", c_type(b->dtype), b->awaited ? "" : "restrict ");
         c_buf_name(p, b);
         text_printf(p->out, " = a->");
         c_buf_name(p, b);
@@ -389,7 +395,7 @@ static void print_scratch(CPrinter *p, const Used *u, Part part, int64_t stride)
     for (size_t i = 0; i < k->buf.count; i++) {
         const LBuf *b = k->buf.item[i];
         if (!u->buf[i] || b->kind != LB_SCRATCH) continue;
-        text_printf(p->out, "    %s *restrict ", c_type(b->dtype));
+        text_printf(p->out, "    %s *%s", c_type(b->dtype), b->awaited ? "" : "restrict ");
         c_buf_name(p, b);
         text_printf(p->out, " = (%s *)(void *)(%s + %" PRId64 ");\n", c_type(b->dtype), scratch_of(part, b), b->offset);
     }
@@ -490,26 +496,22 @@ void c_print_prototype(const LoopKernel *k, const char *prefix, Text *out) {
 
 /* ---- kernels by rows ---------------------------------------------------------------------------------------- */
 
-static bool is_serial(const LStmt *phase) {
-    return le_is_int(phase->extent, 1);
-}
-
 static void print_phase(CPrinter *p, const LStmt *s, uint32_t number, int64_t stride) {
     const LoopKernel *k = p->k;
-    const uint32_t given[] = {k->rows.row0, k->rows.count, s->var};
+    const uint32_t given[] = {k->rows.row0, k->rows.count, k->rows.job, s->var};
     Used u = used_new(k);
     used_block(k, &s->body, &u);
     c_mark(p->marks, p->out, k->func_line);
     text_printf(p->out, "MOEC_KEPT static void %.*s_%u(const struct %.*s *a, moec_pool *pool, unsigned char *shared, unsigned char *own",
                 (int)k->name.n, k->name.p, number, (int)k->name.n, k->name.p);
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < 4; i++) {
         text_printf(p->out, ", int64_t ");
         c_var_name(p, given[i]);
     }
     text_printf(p->out, ") {\n");
     print_prologue(p, &u, PART_PHASE, stride);
     text_printf(p->out, "    (void)pool, (void)shared, (void)own");
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < 4; i++) {
         if (u.var[given[i]]) continue;
         text_printf(p->out, ", (void)");
         c_var_name(p, given[i]);
@@ -522,14 +524,24 @@ static void print_phase(CPrinter *p, const LStmt *s, uint32_t number, int64_t st
     text_printf(p->out, "\n");
 }
 
-/* One block of a phase for few rows, as a task. */
-static void print_block_task(CPrinter *p, uint32_t number, int64_t stride) {
+/* A job for few rows: task i, a block of one of the phases from s, which is the one of this number, to `end`. */
+static void print_job(CPrinter *p, const LStmt *s, const LStmt *end, uint32_t number, int64_t stride) {
     const char *name = arena_printf(p->k->arena, "%.*s", (int)p->k->name.n, p->k->name.p);
+    int64_t first = 0;
     c_mark(p->marks, p->out, p->k->func_line);
     text_printf(p->out,
-                "static void %s_%u_block(void *arg, int64_t i, int worker) {\n    const struct %s *a = arg;\n"
-                "    %s_%u(a, NULL, a->f->scratch, a->f->scratch + worker * (int64_t)%" PRId64 ", 0, a->rows, i);\n}\n",
-                name, number, name, name, number, stride);
+                "static void %s_%u_job(void *arg, int64_t i, int worker) {\n    const struct %s *a = arg;\n"
+                "    unsigned char *shared = a->f->scratch, *own = shared + worker * (int64_t)%" PRId64 ";\n",
+                name, number, name, stride);
+    for (; s != end; first += loop_blocks(s), s = s->next, number++) {
+        const char *indent = s->next != end ? "        " : "    ";
+        if (s->next != end) text_printf(p->out, "    if (i < %" PRId64 ") {\n", first + loop_blocks(s));
+        if (s->done) text_printf(p->out, "%smoec_wait(a->f->pool, %" PRId64 ");\n", indent, s->done);
+        text_printf(p->out, "%s%s_%u(a, NULL, shared, own, 0, a->rows, 1, i", indent, name, number);
+        text_printf(p->out, first ? " - %" PRId64 ");\n" : ");\n", first);
+        if (s->next != end) text_printf(p->out, "%sreturn;\n    }\n", indent);
+    }
+    text_printf(p->out, "}\n");
     c_mark(p->marks, p->out, 0);
     text_printf(p->out, "\n");
 }
@@ -546,13 +558,10 @@ static void print_rows_task(CPrinter *p, int64_t stride) {
                 "    const int64_t row0 = i * a->size, rows = moec_min_i64(a->size, a->rows - row0);\n",
                 name, name, stride);
     for (const LStmt *s = k->body.first; s; s = s->next) {
-        if (is_serial(s)) {
-            text_printf(p->out, "    %s_%u(a, NULL, own, own, row0, rows, 0);\n", name, ++number);
-            continue;
-        }
-        text_printf(p->out, "    for (int64_t block = 0; block < ");
-        c_print_expr(p, s->extent);
-        text_printf(p->out, "; block++) %s_%u(a, NULL, own, own, row0, rows, block);\n", name, ++number);
+        const char *block = "0";
+        text_printf(p->out, "    ");
+        if (loop_blocks(s) != 1) text_printf(p->out, "for (int64_t block = 0; block < %" PRId64 "; block++) ", loop_blocks(s)), block = "block";
+        text_printf(p->out, "%s_%u(a, NULL, own, own, row0, rows, 0, %s);\n", name, ++number, block);
     }
     text_printf(p->out, "}\n");
     c_mark(p->marks, p->out, 0);
@@ -562,17 +571,14 @@ static void print_rows_task(CPrinter *p, int64_t stride) {
 static void print_few_rows(CPrinter *p, const char *indent) {
     const LoopKernel *k = p->k;
     const char *name = arena_printf(k->arena, "%.*s", (int)k->name.n, k->name.p);
-    uint32_t number = 0;
-    for (const LStmt *s = k->body.first; s; s = s->next) {
-        number++;
+    uint32_t number = 1;
+    for (const LStmt *s = k->body.first, *end; s; s = end) {
+        int64_t tasks;
+        end = loop_job(s, &tasks);
         text_printf(p->out, "%s", indent);
-        if (is_serial(s)) {
-            text_printf(p->out, "%s_%u(&a, f->pool, f->scratch, f->scratch, 0, a.rows, 0);\n", name, number);
-            continue;
-        }
-        text_printf(p->out, "moec_parallel(f->pool, ");
-        c_print_expr(p, s->extent);
-        text_printf(p->out, ", %s_%u_block, &a);\n", name, number);
+        if (tasks == 1) text_printf(p->out, "%s_%u(&a, f->pool, f->scratch, f->scratch, 0, a.rows, 0, 0);\n", name, number);
+        else text_printf(p->out, "moec_parallel(f->pool, %" PRId64 ", %s_%u_job, &a);\n", tasks, name, number);
+        for (; s != end; s = s->next) number++;
     }
 }
 
@@ -622,9 +628,13 @@ static void print_phases(CPrinter *p, int64_t stride) {
     uint32_t number = 0;
     text_printf(p->out, "struct %.*s {\n    const moec_frame *f;\n    int64_t rows, size;\n    ", (int)k->name.n, k->name.p);
     print_arg_types(p, ";\n    ", ";\n};\n\n");
-    for (const LStmt *s = k->body.first; s; s = s->next) {
-        print_phase(p, s, ++number, stride);
-        if (!is_serial(s)) print_block_task(p, number, stride);
+    for (const LStmt *s = k->body.first; s; s = s->next) print_phase(p, s, ++number, stride);
+    number = 1;
+    for (const LStmt *s = k->body.first, *end; s; s = end) {
+        int64_t tasks;
+        end = loop_job(s, &tasks);
+        if (tasks > 1) print_job(p, s, end, number, stride);
+        for (; s != end; s = s->next) number++;
     }
     if (k->rows.most > k->rows.tile) print_rows_task(p, stride);
 }

@@ -178,6 +178,9 @@ typedef struct moec_profile moec_profile;
  * takes which i is not fixed: tasks must not depend on it. */
 typedef void moec_task(void *arg, int64_t i, int worker);
 void moec_parallel(moec_pool *pool, int64_t n, moec_task *task, void *arg);
+/* Inside a task: returns when `n` tasks of the same call of moec_parallel are done. Workers take tasks in the order of i; so a
+ * task may wait for those in front of it, and for no other. */
+void moec_wait(moec_pool *pool, int64_t n);
 int moec_pool_workers(const moec_pool *pool);
 
 /* What a running function sees. */

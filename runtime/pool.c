@@ -3,8 +3,9 @@
  * A job is published under a new `round` and taken apart through the counter `next`. A worker enters a job by
  * raising `inside` and then looking whether the job is still `open`; the caller closes the job when no task
  * is left and waits until nobody is inside. So no thread has to wake for a job that others have finished, and
- * a job's fields change only while nobody can read them. Waiting is a bounded spin, then a condition
- * variable. Tasks must not call moec_parallel themselves. */
+ * a job's fields change only while nobody can read them. Tasks are taken in their order, so the first that is not done waits for
+ * nobody, and a task may wait until so many are. Waiting is a bounded spin, then a condition variable. Tasks must not call
+ * moec_parallel themselves. */
 #define _POSIX_C_SOURCE 200809L
 
 #include "internal.h"
@@ -31,12 +32,12 @@ typedef struct Worker {
 struct moec_pool {
     int workers, started;
     Worker *worker;
-    Padded round, next, inside, open, sleepers, caller_sleeps, stop;
+    Padded round, next, inside, open, completed, waiters, sleepers, caller_sleeps, stop;
     moec_task *task;
     void *arg;
     int64_t n;
     pthread_mutex_t lock;
-    pthread_cond_t work, done;
+    pthread_cond_t work, done, progress;
 };
 
 static void relax(void) {
@@ -47,8 +48,29 @@ static void relax(void) {
 
 static void take_tasks(moec_pool *p, int worker) {
     int64_t i;
-    while ((i = moec_atomic_add(&p->next.a, 1)) < p->n)
+    while ((i = moec_atomic_add(&p->next.a, 1)) < p->n) {
         p->task(p->arg, i, worker);
+        moec_atomic_add(&p->completed.a, 1);
+        if (moec_atomic_load(&p->waiters.a)) {
+            pthread_mutex_lock(&p->lock);
+            pthread_cond_broadcast(&p->progress);
+            pthread_mutex_unlock(&p->lock);
+        }
+    }
+}
+
+void moec_wait(moec_pool *p, int64_t n) {
+    if (!p || p->workers == 1)
+        return;
+    for (int i = 0; i < SPINS; i++, relax())
+        if (moec_atomic_load(&p->completed.a) >= n)
+            return;
+    pthread_mutex_lock(&p->lock);
+    moec_atomic_add(&p->waiters.a, 1);
+    while (moec_atomic_load(&p->completed.a) < n)
+        pthread_cond_wait(&p->progress, &p->lock);
+    moec_atomic_add(&p->waiters.a, -1);
+    pthread_mutex_unlock(&p->lock);
 }
 
 /* Returns the round that differs from `seen`. */
@@ -104,6 +126,7 @@ void moec_parallel(moec_pool *p, int64_t n, moec_task *task, void *arg) {
     p->arg = arg;
     p->n = n;
     moec_atomic_store(&p->next.a, 0);
+    moec_atomic_store(&p->completed.a, 0);
     moec_atomic_store(&p->open.a, 1);
     next_round(p);
     take_tasks(p, 0);
@@ -120,7 +143,7 @@ void moec_parallel(moec_pool *p, int64_t n, moec_task *task, void *arg) {
 }
 
 static Padded *counter_at(moec_pool *p, int i) {
-    Padded *all[] = {&p->round, &p->next, &p->inside, &p->open, &p->sleepers, &p->caller_sleeps, &p->stop};
+    Padded *all[] = {&p->round, &p->next, &p->inside, &p->open, &p->completed, &p->waiters, &p->sleepers, &p->caller_sleeps, &p->stop};
     return i < (int)(sizeof all / sizeof *all) ? all[i] : NULL;
 }
 
@@ -148,6 +171,7 @@ moec_pool *moec_pool_new(int threads) {
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->work, NULL);
     pthread_cond_init(&p->done, NULL);
+    pthread_cond_init(&p->progress, NULL);
     /* Signals are the program's business: let none arrive in a worker. */
     static const int own[] = {SIGBUS, SIGFPE, SIGILL, SIGSEGV}; /* a thread's own faults cannot wait */
     sigset_t all, old;
@@ -182,6 +206,7 @@ void moec_pool_free(moec_pool *p) {
     pthread_mutex_destroy(&p->lock);
     pthread_cond_destroy(&p->work);
     pthread_cond_destroy(&p->done);
+    pthread_cond_destroy(&p->progress);
     moec_mem_free(p->worker);
     moec_mem_free(p);
 }

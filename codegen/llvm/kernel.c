@@ -331,6 +331,13 @@ static void prefetch(Builder *x, const LStmt *s) {
     LLVMBuildCall2(x->b, LLVMGlobalGetValueType(f), f, arg, 4, "");
 }
 
+/* moec_wait(pool, tasks) */
+static void wait_for(Builder *x, Val tasks) {
+    Ty param[] = {x->ptr, x->i64};
+    Val arg[] = {lb_frame_field(x, offsetof(moec_frame, pool)), tasks};
+    lb_call(x, lb_runtime(x, "moec_wait", x->nothing, param, 2), arg, 2);
+}
+
 static void check(Builder *x, const LStmt *s) {
     Val v = index_of(x, s->a), extent = index_of(x, s->extent);
     LLVMBuildStore(x->b, v, x->var[s->var]);
@@ -363,6 +370,9 @@ static void statement(Builder *x, const LStmt *s) {
         break;
     case LS_PREFETCH:
         prefetch(x, s);
+        break;
+    case LS_WAIT:
+        wait_for(x, index_of(x, s->a));
         break;
     case LS_IF:
         branch(x, s);
@@ -459,7 +469,8 @@ static void open_part(Builder *x, Val fn, unsigned numbers) {
         if (i >= k->n_args && !is_scratch(b))
             continue;
         x->buf[i] = LLVMGetParam(fn, n++);
-        lb_attribute(x, fn, n, "noalias", 0); /* attributes count parameters from 1 */
+        if (!b->awaited)
+            lb_attribute(x, fn, n, "noalias", 0); /* attributes count parameters from 1 */
         if (is_scratch(b))
             lb_attribute(x, fn, n, "align", 64);
         if (i < k->n_args && !b->written)
@@ -549,14 +560,14 @@ static void parallel(Builder *x, const LStmt *par, Val task) {
 
 /* ---- kernels by rows ---------------------------------------------------------------------------- */
 
-/* void PHASE(frame, pool, row0, rows, block, arguments and scratch...) */
+/* void PHASE(frame, pool, row0, rows, job, block, arguments and scratch...) */
 static Val phase(Builder *x, const LStmt *s) {
     const LoopKernel *k = x->k;
-    const uint32_t given[] = {k->rows.row0, k->rows.count, s->var};
-    Val fn = part_function(x, "%.*s_phase", 3);
+    const uint32_t given[] = {k->rows.row0, k->rows.count, k->rows.job, s->var};
+    Val fn = part_function(x, "%.*s_phase", 4);
     open_kernel(x, fn);
-    open_part(x, fn, 3);
-    for (unsigned i = 0; i < 3; i++)
+    open_part(x, fn, 4);
+    for (unsigned i = 0; i < 4; i++)
         LLVMBuildStore(x->b, LLVMGetParam(fn, 2 + i), x->var[given[i]]);
     block(x, &s->body);
     LLVMBuildRetVoid(x->b);
@@ -581,16 +592,18 @@ static Val rows_number(Builder *x, Ty type, Val task, unsigned i) {
 typedef struct Rows {
     Ty type;
     Val task, pool, shared, own;
+    bool job;
 } Rows;
 
 static void call_phase(Builder *x, const Rows *r, Val fn, Val row0, Val rows, Val at) {
     const LoopKernel *k = x->k;
-    Val *arg = arena_array(x->arena, k->buf.count + 5, sizeof *arg);
+    Val *arg = arena_array(x->arena, k->buf.count + 6, sizeof *arg);
     unsigned n = 0;
     arg[n++] = task_field(x, r->type, r->task, ROWS_FRAME);
     arg[n++] = r->pool;
     arg[n++] = row0;
     arg[n++] = rows;
+    arg[n++] = lb_i64(x, r->job);
     arg[n++] = at;
     for (size_t i = 0; i < k->buf.count; i++) {
         const LBuf *b = k->buf.item[i];
@@ -616,29 +629,43 @@ static Val open_rows_task(Builder *x, const char *name, Rows *r) {
     return fn;
 }
 
-/* One block of a phase for few rows. */
-static Val block_task(Builder *x, Val fn) {
+/* A job for few rows: a task is a block of one of the phases fn[0], fn[1], ... from s to `end`. */
+static Val job_task(Builder *x, const LStmt *s, const LStmt *end, const Val *fn) {
     Rows r;
-    Val task = open_rows_task(x, "%.*s_block", &r);
-    call_phase(x, &r, fn, lb_i64(x, 0), rows_number(x, r.type, r.task, ROWS_ALL), LLVMGetParam(task, 1));
-    LLVMBuildRetVoid(x->b);
+    Val task = open_rows_task(x, "%.*s_job", &r), at = LLVMGetParam(task, 1), all = rows_number(x, r.type, r.task, ROWS_ALL);
+    int64_t first = 0;
+    r.job = true;
+    for (; s != end; first += loop_blocks(s), s = s->next, fn++) {
+        LLVMBasicBlockRef mine = lb_new_block(x, "mine"), others = s->next != end ? lb_new_block(x, "others") : NULL;
+        if (others)
+            LLVMBuildCondBr(x->b, LLVMBuildICmp(x->b, LLVMIntSLT, at, lb_i64(x, first + loop_blocks(s)), ""), mine, others);
+        else
+            LLVMBuildBr(x->b, mine);
+        lb_enter(x, mine);
+        if (s->done)
+            wait_for(x, lb_i64(x, s->done));
+        call_phase(x, &r, *fn, lb_i64(x, 0), all, LLVMBuildNSWSub(x->b, at, lb_i64(x, first), ""));
+        LLVMBuildRetVoid(x->b);
+        if (others)
+            lb_enter(x, others);
+    }
     return task;
 }
 
-static bool is_serial(const LStmt *s) {
-    return le_is_int(s->extent, 1);
-}
-
-/* for (block = 0; block < extent; block++) the phase. */
+/* for (block = 0; block < the phase's; block++) it. */
 static void call_blocks(Builder *x, const Rows *r, Val fn, const LStmt *s, Val row0, Val rows) {
-    Val extent = index_of(x, s->extent), zero = lb_i64(x, 0);
+    Val zero = lb_i64(x, 0);
+    if (loop_blocks(s) == 1) {
+        call_phase(x, r, fn, row0, rows, zero);
+        return;
+    }
     LLVMBasicBlockRef before = LLVMGetInsertBlock(x->b), body = lb_new_block(x, "do"), after = lb_new_block(x, "done");
-    LLVMBuildCondBr(x->b, LLVMBuildICmp(x->b, LLVMIntSGT, extent, zero, ""), body, after);
+    LLVMBuildBr(x->b, body);
     lb_enter(x, body);
     Val at = LLVMBuildPhi(x->b, x->i64, "block");
     call_phase(x, r, fn, row0, rows, at);
     Val next = LLVMBuildNSWAdd(x->b, at, lb_i64(x, 1), "");
-    LLVMBuildCondBr(x->b, LLVMBuildICmp(x->b, LLVMIntSLT, next, extent, ""), body, after);
+    LLVMBuildCondBr(x->b, LLVMBuildICmp(x->b, LLVMIntSLT, next, lb_i64(x, loop_blocks(s)), ""), body, after);
     Val from[] = {zero, next};
     LLVMBasicBlockRef edge[] = {before, LLVMGetInsertBlock(x->b)};
     LLVMAddIncoming(at, from, edge, 2);
@@ -653,12 +680,8 @@ static Val rows_task(Builder *x, const Val *fn) {
     Val size = rows_number(x, r.type, r.task, ROWS_SIZE), all = rows_number(x, r.type, r.task, ROWS_ALL);
     Val row0 = LLVMBuildNSWMul(x->b, LLVMGetParam(task, 1), size, "");
     Val rows = lb_least(x, LLVMIntSLT, size, LLVMBuildNSWSub(x->b, all, row0, ""));
-    for (const LStmt *s = x->k->body.first; s; s = s->next, fn++) {
-        if (is_serial(s))
-            call_phase(x, &r, *fn, row0, rows, lb_i64(x, 0));
-        else
-            call_blocks(x, &r, *fn, s, row0, rows);
-    }
+    for (const LStmt *s = x->k->body.first; s; s = s->next, fn++)
+        call_blocks(x, &r, *fn, s, row0, rows);
     LLVMBuildRetVoid(x->b);
     return task;
 }
@@ -668,12 +691,17 @@ static void run_parallel(Builder *x, Val tasks, Val task, Val a) {
     lb_call(x, lb_function(x, "moec_parallel"), arg, 4);
 }
 
-static void few_rows(Builder *x, const Rows *r, const Val *fn, const Val *task, Val all) {
-    for (const LStmt *s = x->k->body.first; s; s = s->next, fn++, task++) {
-        if (is_serial(s))
+/* job[i]: the task of the job that begins with phase i. */
+static void few_rows(Builder *x, const Rows *r, const Val *fn, const Val *job, Val all) {
+    for (const LStmt *s = x->k->body.first, *end; s; s = end) {
+        int64_t tasks;
+        end = loop_job(s, &tasks);
+        if (tasks == 1)
             call_phase(x, r, *fn, lb_i64(x, 0), all, lb_i64(x, 0));
         else
-            run_parallel(x, index_of(x, s->extent), *task, r->task);
+            run_parallel(x, lb_i64(x, tasks), *job, r->task);
+        for (; s != end; s = s->next)
+            fn++, job++;
     }
 }
 
@@ -686,7 +714,7 @@ static void many_rows(Builder *x, const Rows *r, Val task, Val all) {
 }
 
 typedef struct RowsParts {
-    Val *phase, *block, rows; /* functions of phases, tasks of their blocks; the task of tiles, or NULL */
+    Val *phase, *job, rows; /* functions of phases, tasks of jobs by their first phase; the task of tiles, or NULL */
 } RowsParts;
 
 static RowsParts rows_parts(Builder *x) {
@@ -695,11 +723,17 @@ static RowsParts rows_parts(Builder *x) {
     for (const LStmt *s = x->k->body.first; s; s = s->next)
         n++;
     p.phase = arena_array(x->arena, n + 1, sizeof *p.phase);
-    p.block = arena_array(x->arena, n + 1, sizeof *p.block);
-    for (const LStmt *s = x->k->body.first; s; s = s->next, i++) {
-        p.phase[i] = phase(x, s);
-        if (!is_serial(s))
-            p.block[i] = block_task(x, p.phase[i]);
+    p.job = arena_array(x->arena, n + 1, sizeof *p.job);
+    for (const LStmt *s = x->k->body.first; s; s = s->next)
+        p.phase[i++] = phase(x, s);
+    i = 0;
+    for (const LStmt *s = x->k->body.first, *end; s; s = end) {
+        int64_t tasks;
+        end = loop_job(s, &tasks);
+        if (tasks > 1)
+            p.job[i] = job_task(x, s, end, &p.phase[i]);
+        for (; s != end; s = s->next)
+            i++;
     }
     if (x->k->rows.most > x->k->rows.tile)
         p.rows = rows_task(x, p.phase);
@@ -717,13 +751,13 @@ static void run_rows(Builder *x, const RowsParts *p, Val all) {
     for (uint32_t i = 0; i < k->n_args; i++)
         LLVMBuildStore(x->b, x->buf[i], LLVMBuildStructGEP2(x->b, r.type, r.task, i + ROWS_ARGUMENT, ""));
     if (!p->rows) {
-        few_rows(x, &r, p->phase, p->block, all);
+        few_rows(x, &r, p->phase, p->job, all);
         return;
     }
     LLVMBasicBlockRef few = lb_new_block(x, "few"), many = lb_new_block(x, "many"), after = lb_new_block(x, "joined");
     LLVMBuildCondBr(x->b, LLVMBuildICmp(x->b, LLVMIntSLE, all, lb_i64(x, k->rows.tile), ""), few, many);
     lb_enter(x, few);
-    few_rows(x, &r, p->phase, p->block, all);
+    few_rows(x, &r, p->phase, p->job, all);
     LLVMBuildBr(x->b, after);
     lb_enter(x, many);
     many_rows(x, &r, p->rows, all);

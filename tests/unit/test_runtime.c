@@ -231,6 +231,41 @@ static void pool_does_all_once(void **state) {
     assert_int_equal(s.out[2], 4);
 }
 
+/* Stages of BLOCKS tasks: each task adds up what the stage before it left, but only behind its wait. */
+enum { STAGES = 7, BLOCKS = 5 };
+typedef struct Stages {
+    moec_pool *pool;
+    int64_t out[STAGES][BLOCKS];
+} Stages;
+
+static void add_stage(void *arg, int64_t i, int worker) {
+    Stages *s = arg;
+    int64_t stage = i / BLOCKS, sum = 1;
+    (void)worker;
+    if (i % 3 == 0)
+        usleep(20); /* so that others come first to where they wait */
+    moec_wait(s->pool, stage * BLOCKS);
+    for (int k = 0; stage > 0 && k < BLOCKS; k++)
+        sum += s->out[stage - 1][k];
+    s->out[stage][i % BLOCKS] = sum;
+}
+
+static void tasks_wait_for_those_in_front(void **state) {
+    (void)state;
+    for (int threads = 0; threads <= 5; threads++) {
+        Stages s = {.pool = threads ? moec_pool_new(threads) : NULL};
+        for (int r = 0; r < 200; r++) {
+            memset(s.out, 0, sizeof s.out);
+            moec_parallel(s.pool, STAGES * BLOCKS, add_stage, &s);
+            int64_t expected = 1;
+            for (int stage = 0; stage < STAGES; stage++, expected = expected * BLOCKS + 1)
+                for (int k = 0; k < BLOCKS; k++)
+                    assert_int_equal(s.out[stage][k], expected);
+        }
+        moec_pool_free(s.pool);
+    }
+}
+
 /* ---- adapters ---- */
 
 static int64_t first_token(moec_instance *m) {
@@ -842,6 +877,7 @@ int main(void) {
         cmocka_unit_test(runs_and_checks),
         cmocka_unit_test(reads_tables),
         cmocka_unit_test(pool_does_all_once),
+        cmocka_unit_test(tasks_wait_for_those_in_front),
         cmocka_unit_test(swaps_adapters),
         cmocka_unit_test(refuses_adapters),
         cmocka_unit_test(json_is_strict),
