@@ -431,19 +431,27 @@ static void tiles(Maker *x, LBlock *block, uint32_t rows) {
     }
 }
 
-/* Where rows are so few that registers hold the sums of several panels, these are read side by side; all others one by one.
+/* n rows by `count` panels from the variable `done` on, `together` of them at a time; moves it on. */
+static void stream(Maker *x, LBlock *block, uint32_t n, const LExpr *count, uint32_t together, uint32_t done) {
+    LoopKernel *k = x->k;
+    const LExpr *all = le_int(k, together), *first = let(k, block, le_var(k, done), "first");
+    LStmt *loop = ls_for(k, block, let(k, block, li_div(k, count, all), "groups"), "group");
+    x->panel = let(k, &loop->body, li_add(k, first, li_mul(k, le_var(k, loop->var), all)), "panel");
+    tile(x, &loop->body, le_int(k, 0), n, together);
+    ls_set(k, block, done, li_add(k, first, li_sub(k, count, li_mod(k, count, all))));
+}
+
+/* Where rows are so few that registers hold the sums of several panels, these are read side by side, what is left one by one.
  * Nothing is asked for ahead: processors follow streams by themselves, and a line asked for by hand holds a place in the first
- * cache's queue for as long as memory takes. The panels that are left begin at the variable. */
+ * cache's queue for as long as memory takes. Returns the variable of panels that are done. */
 static uint32_t streams(Maker *x, LBlock *block, uint32_t rows) {
     LoopKernel *k = x->k;
     uint32_t done = ls_let(k, block, DT_I64, le_int(k, 0), "done");
+    x->next = NULL;
     for (uint32_t n = 1; x->asks && n * PANEL_STREAMS <= rows; n++) {
         LStmt *few = ls_if(k, block, le_op2(k, LO_EQ, DT_BOOL, x->rows, le_int(k, n)));
-        LStmt *loop = ls_for(k, &few->body, li_div(k, x->panels, le_int(k, PANEL_STREAMS)), "group");
-        x->panel = let(k, &loop->body, li_mul(k, le_var(k, loop->var), le_int(k, PANEL_STREAMS)), "panel");
-        x->next = NULL;
-        tile(x, &loop->body, le_int(k, 0), n, PANEL_STREAMS);
-        ls_set(k, &few->body, done, li_sub(k, x->panels, li_mod(k, x->panels, le_int(k, PANEL_STREAMS))));
+        stream(x, &few->body, n, x->panels, PANEL_STREAMS, done);
+        stream(x, &few->body, n, li_sub(k, x->panels, le_var(k, done)), 1, done);
     }
     return done;
 }
