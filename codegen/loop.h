@@ -263,6 +263,8 @@ void loop_finish(LoopKernel *k);
 /* Phases that need not wait for each other become one (loop_phases.c). */
 void loop_join_phases(LoopKernel *k);
 
+bool loop_same_expr(const LExpr *a, const LExpr *b); /* of kernels that are compared, or of one */
+
 /* Whether kernels by rows do the same for each, whatever number of rows they have (loop_same.c). */
 bool loop_same_rows(const LoopKernel *a, const LoopKernel *b);
 
