@@ -274,6 +274,8 @@ int64_t loop_blocks(const LStmt *phase);
  * is no job. */
 const LStmt *loop_job(const LStmt *first, int64_t *tasks);
 
+bool loop_same_expr(const LExpr *a, const LExpr *b); /* of kernels that are compared, or of one */
+
 /* Whether kernels by rows do the same for each, whatever number of rows they have (loop_same.c). */
 bool loop_same_rows(const LoopKernel *a, const LoopKernel *b);
 

@@ -4,13 +4,13 @@
 
 #include <string.h>
 
-static bool same_expr(const LExpr *a, const LExpr *b) {
+bool loop_same_expr(const LExpr *a, const LExpr *b) {
     if (!a || !b)
         return a == b;
     bool buffers = a->buf && b->buf ? a->buf->id == b->buf->id : a->buf == b->buf;
     return a->kind == b->kind && a->type == b->type && a->lanes == b->lanes && a->op == b->op && a->i == b->i &&
-           memcmp(&a->f, &b->f, sizeof a->f) == 0 && a->var == b->var && a->dim == b->dim && buffers && same_expr(a->a, b->a) &&
-           same_expr(a->b, b->b) && same_expr(a->c, b->c);
+           memcmp(&a->f, &b->f, sizeof a->f) == 0 && a->var == b->var && a->dim == b->dim && buffers && loop_same_expr(a->a, b->a) &&
+           loop_same_expr(a->b, b->b) && loop_same_expr(a->c, b->c);
 }
 
 static bool same_buf(const LBuf *a, const LBuf *b) {
@@ -21,7 +21,8 @@ static bool same_buf(const LBuf *a, const LBuf *b) {
 }
 
 static bool same_matrix(const LMatrix *a, const LMatrix *b) {
-    return same_buf(a->buf, b->buf) && same_expr(a->offset, b->offset) && same_expr(a->ld, b->ld) && a->transposed == b->transposed;
+    return same_buf(a->buf, b->buf) && loop_same_expr(a->offset, b->offset) && loop_same_expr(a->ld, b->ld) &&
+           a->transposed == b->transposed;
 }
 
 static bool same_block(const LBlock *a, const LBlock *b);
@@ -33,12 +34,12 @@ static bool same_stmt(const LStmt *a, const LStmt *b) {
     if (a->routine != b->routine || a->var != b->var || a->lanes != b->lanes || a->accumulate != b->accumulate)
         return false;
     for (uint32_t i = 0; i < ls_arguments(a); i++)
-        if (!same_buf(a->arg[i].buf, b->arg[i].buf) || !same_expr(a->arg[i].at, b->arg[i].at))
+        if (!same_buf(a->arg[i].buf, b->arg[i].buf) || !loop_same_expr(a->arg[i].at, b->arg[i].at))
             return false;
-    return same_buf(a->buf, b->buf) && same_expr(a->a, b->a) && same_expr(a->index, b->index) && same_expr(a->extent, b->extent) &&
-           same_expr(a->m, b->m) && same_expr(a->n, b->n) && same_expr(a->k, b->k) && same_matrix(&a->ma, &b->ma) &&
-           same_matrix(&a->mb, &b->mb) && same_matrix(&a->mc, &b->mc) && same_block(&a->body, &b->body) &&
-           same_block(&a->other, &b->other);
+    return same_buf(a->buf, b->buf) && loop_same_expr(a->a, b->a) && loop_same_expr(a->index, b->index) &&
+           loop_same_expr(a->extent, b->extent) && loop_same_expr(a->m, b->m) && loop_same_expr(a->n, b->n) &&
+           loop_same_expr(a->k, b->k) && same_matrix(&a->ma, &b->ma) && same_matrix(&a->mb, &b->mb) &&
+           same_matrix(&a->mc, &b->mc) && same_block(&a->body, &b->body) && same_block(&a->other, &b->other);
 }
 
 static bool same_block(const LBlock *a, const LBlock *b) {

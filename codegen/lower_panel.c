@@ -522,6 +522,17 @@ static void clear_lanes(Lower *l, const LBuf *b, const LExpr *to, const LExpr *f
     ls_store(k, &m->body, b, li_add(k, li_add(k, li_add(k, to, line), lane), le_var(k, m->var)), le_num(k, DT_F32, 0));
 }
 
+enum { LINE = 16 /* f32 of a cache line */ };
+
+/* Asks for the columns behind these: a line or two of each row, far apart, which the processor does not foresee. */
+static void ask_for_rows(Lower *l, const LMatrix *a, const LExpr *rows, int64_t columns) {
+    LoopKernel *k = l->k;
+    LStmt *m = ls_for(k, l->block, rows, "m");
+    const LExpr *next = li_add(k, li_add(k, a->offset, le_int(k, columns)), li_mul(k, le_var(k, m->var), a->ld));
+    for (int64_t at = 0; at < columns; at += LINE)
+        ls_prefetch(k, &m->body, a->buf, li_add(k, next, le_int(k, at)));
+}
+
 /* The left operand of a transposed product as panels of rows, [rows / 32, its columns in whole panels, 32], zeros where there
  * is nothing: rows are lanes then, and the weight, read as it lies, is the routine's left operand. */
 static bool pack_left(Lower *l, ValueId v, const Panels *p, const View *a) {
@@ -544,6 +555,7 @@ static bool pack_left(Lower *l, ValueId v, const Panels *p, const View *a) {
     to = le_var(k, ls_let(k, l->block, DT_I64, to, "to"));
     const LExpr *corner[2] = {band.first, column};
     LMatrix rows = {a->buf, view_index(l, a, corner), le_dim(k, a->stride[0]), false}, lanes = {b, to, le_int(k, PANEL_COLUMNS), false};
+    ask_for_rows(l, &rows, band.count, p->width);
     lower_turn(l, &rows, &lanes, band.count, some);
     clear_lanes(l, b, to, le_int(k, 0), some, band.count);
     if (columns < depth)
@@ -637,19 +649,68 @@ static void open_rows(Lower *l, Source *s, const Columns *c) {
     s->rows = panel_rows(l, &s->p, first, s->columns, c->most);
 }
 
+/* ---- what the next block reads is asked for ---- */
+
+static bool reads_var(const LExpr *e, uint32_t var) {
+    return e && ((e->kind == LE_VAR && e->var == var) || reads_var(e->a, var) || reads_var(e->b, var) || reads_var(e->c, var));
+}
+
+static bool is_asked_for(const LBlock *b, const LBuf *buf, const LExpr *index) {
+    for (const LStmt *s = b->first; s; s = s->next)
+        if (s->kind == LS_PREFETCH && s->buf == buf && loop_same_expr(s->index, index))
+            return true;
+    return false;
+}
+
+/* Asks for what e loads of row `row`, but for what products leave in their tiles. */
+static void ask_for_loads(Lower *l, const LExpr *e, uint32_t row, const Source *s, uint32_t n) {
+    bool tile = false;
+    if (!e)
+        return;
+    for (uint32_t i = 0; i < n; i++)
+        tile = tile || e->buf == s[i].tile;
+    if (e->kind == LE_LOAD && !tile && e->type == DT_F32 && reads_var(e->a, row) && !is_asked_for(l->block, e->buf, e->a))
+        ls_prefetch(l->k, l->block, e->buf, e->a);
+    ask_for_loads(l, e->a, row, s, n);
+    ask_for_loads(l, e->b, row, s, n);
+    ask_for_loads(l, e->c, row, s, n);
+}
+
+/* The position in v of column `at` of a block. */
+static void block_position(Lower *l, ValueId v, const LExpr *block, const LExpr *first, const LExpr *at, const LExpr **idx) {
+    bool heads = lower_rank(l, v) == 3;
+    idx[1] = heads ? block : li_add(l->k, first, at);
+    idx[2] = heads ? at : NULL;
+}
+
+/* In front of a row's elements: asks for the lines that those of the next block read and are stored to. A block has a line or two
+ * of each row, far apart: the processor foresees none of them, and what is asked for all at once it drops. */
+static void ask_for_next(Lower *l, ValueId v, const View *to, const Columns *c, const LExpr **idx, uint32_t row, const Source *s,
+                         uint32_t n) {
+    LoopKernel *k = l->k;
+    const LExpr *block = li_add(k, c->block, le_int(k, 1)), *first = li_add(k, c->first, le_int(k, c->most));
+    for (int64_t at = 0; at < c->most; at += LINE) {
+        LStmt *seen = l->block->last;
+        block_position(l, v, block, first, le_int(k, at), idx);
+        const LExpr *e = lower_pull(l, v, idx);
+        for (LStmt *let = seen ? seen->next : l->block->first; let && let->kind == LS_LET; let = let->next)
+            ask_for_loads(l, let->a, row, s, n);
+        ask_for_loads(l, e, row, s, n);
+        if (to->buf->dtype == DT_F32)
+            ls_prefetch(k, l->block, to->buf, view_index(l, to, idx));
+    }
+}
+
 /* The loop over a block's elements. */
-static void store_block(Lower *l, ValueId v, const View *to, const Columns *c, const Band *band, bool add) {
+static void store_block(Lower *l, ValueId v, const View *to, const Columns *c, const Band *band, const Source *s, uint32_t n, bool add) {
     LoopKernel *k = l->k;
     const LExpr *idx[MOEC_MAX_RANK];
     LStmt *i = ls_for(k, l->block, band->count, "m");
     idx[0] = li_add(k, band->first, le_var(k, i->var));
     l->block = &i->body;
+    ask_for_next(l, v, to, c, idx, i->var, s, n);
     LStmt *j = ls_lanes(k, l->block, c->count, "j");
-    if (lower_rank(l, v) == 3) {
-        idx[1] = c->block;
-        idx[2] = le_var(k, j->var);
-    } else
-        idx[1] = li_add(k, c->first, le_var(k, j->var));
+    block_position(l, v, c->block, c->first, le_var(k, j->var), idx);
     l->block = &j->body;
     const LExpr *e = lower_pull(l, v, idx), *at = view_index(l, to, idx);
     ls_store(k, l->block, to->buf, at, add ? le_op2(k, LO_ADD, e->type, le_load(k, to->buf, at), e) : e);
@@ -721,7 +782,7 @@ static bool store_streams(Lower *l, ValueId v, const View *to, bool accumulate) 
     Band band = open_band(l, lanes);
     for (uint32_t i = 0; i < n; i++)
         open_source(l, &s[i], &c, &band, stride);
-    store_block(l, v, to, &c, &band, accumulate);
+    store_block(l, v, to, &c, &band, s, n, accumulate);
     memcpy(l->view, views, l->f->n_values * sizeof *views);
     l->block = lower_serial(l);
     return true;

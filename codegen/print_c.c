@@ -211,11 +211,9 @@ static void print_check(CPrinter *p, const LStmt *s) {
     text_printf(p->out, "}\n");
 }
 
-/* A hint of compilers that have vectors; plain C does without. */
 static void print_prefetch(CPrinter *p, const LStmt *s) {
-    if (!p->vectors) return;
     line(p);
-    text_printf(p->out, "__builtin_prefetch(");
+    text_printf(p->out, "MOEC_PREFETCH(");
     c_buf_name(p, s->buf);
     text_printf(p->out, " + ");
     c_print_operand(p, s->index, BIND_SUM);

@@ -30,10 +30,11 @@ typedef struct Maker {
     const LBuf *row_scale, *row_sum;  /* of A: f32[rows], i32[rows,blocks,digits] */
     const LExpr *rows, *depth, *lda, *ldc, *add, *panels;
     const LExpr *blocks;
+    const LExpr *part;  /* from a step of A to the same one of the columns' next part */
     const LExpr *digit; /* words from one digit of a row of A to the next */
     uint32_t lanes, vectors;
     bool asks;  /* for what it reads next of B: where there are vectors, and B is a weight */
-    bool leads; /* the same where A is the weight, in panels */
+    bool leads; /* the same of A: where it is the weight, in panels, or lies by columns, as far as the depth away */
     const LExpr *column; /* first column of the tile in a panel */
     const LExpr *panel;  /* the tile's first panel */
     const LExpr *next;   /* where of the next panel what this tile asks for begins; NULL: it asks for nothing */
@@ -150,6 +151,8 @@ static void multiply_f32(const Maker *x, LBlock *block, Tile *t) {
         at = li_add(k, first, le_var(k, inner->var));
         along = li_add(k, along, le_var(k, inner->var));
     }
+    if (x->leads && !steps)
+        ls_prefetch(k, block, x->a, li_add(k, t->a[0], li_add(k, along, x->part)));
     ask(x, block, t, at);
     load_row(x, block, t, at, b, "b");
     add_products(x, block, t, along, b);
@@ -489,8 +492,10 @@ static LoopKernel *panel_version(Routines *r, const char *name, PanelProduct p, 
     LoopKernel *k = loop_kernel_new(r->m, r->arena, str_c(name));
     Maker x = {.k = k, .p = p, .format = &weight_formats[p.format], .lanes = kind->lanes};
     x.asks = p.left == LEFT_ROWS && kind->condition;
-    x.leads = panel_steps(p.left) && kind->condition;
+    x.leads = p.left != LEFT_ROWS && kind->condition;
     open_parameters(&x);
+    if (x.leads && p.left == LEFT_COLUMNS)
+        x.part = let(k, &k->body, li_mul(k, x.depth, x.lda), "part");
     uint32_t vectors = p.width / kind->lanes, rows = p.digits > 1 ? kind->digit_rows : p.digits ? kind->dot_rows : kind->rows;
     x.vectors = vectors < kind->vectors ? vectors : kind->vectors;
     uint32_t columns = x.vectors * x.lanes;

@@ -17,6 +17,13 @@
 #define MOEC_KEPT
 #endif
 
+/* A hint: what is there will be read soon. */
+#if defined(__GNUC__)
+#define MOEC_PREFETCH(at) __builtin_prefetch(at)
+#else
+#define MOEC_PREFETCH(at) ((void)(at))
+#endif
+
 /* A model that is compiled several times, each time with -DMOEC_VARIANT=NAME: its global names end in that. */
 #ifdef MOEC_VARIANT
 #define MOEC_JOINED(name, variant) name##_##variant
