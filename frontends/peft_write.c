@@ -6,12 +6,12 @@
 #include "peft_impl.h"
 
 #include "../compiler/outfile.h"
+#include "../compiler/replace.h"
 #include "../compiler/undo.h"
 #include "safetensors.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -392,25 +392,6 @@ static bool dir_free(const Export *x, const char *out) {
            diag_error(x->d, DIAG_FOLDER_MAKE, out, "is a directory with files in it: name a new one");
 }
 
-static void dirs_remove(const Export *x, const char *dir) {
-    for (int64_t e = 0; e < (x->experts > 1 ? x->experts : 1); e++) {
-        const char *at = expert_dir(x, dir, e);
-        unlink(arena_printf(x->a, "%s/%s", at, PEFT_CONFIG));
-        unlink(arena_printf(x->a, "%s/%s", at, PEFT_WEIGHTS));
-        if (at != dir)
-            rmdir(at);
-    }
-    rmdir(dir);
-}
-
-static void dir_sync(const char *path) {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    (void)!fsync(fd); /* some file systems refuse; the files themselves are safe */
-    close(fd);
-}
-
 static bool dirs_write(const Export *x, const char *dir) {
     for (int64_t e = 0; e < (x->experts > 1 ? x->experts : 1); e++) {
         const char *at = expert_dir(x, dir, e);
@@ -419,8 +400,8 @@ static bool dirs_write(const Export *x, const char *dir) {
         if (!expert_write(x, at, e))
             return false;
     }
-    dir_sync(dir);
-    return true;
+    errno = folder_sync(dir); /* its folders' names; those of files are synced */
+    return errno == 0 || dir_fails(x, dir);
 }
 
 static bool dirs_make(const Export *x, const char *out) {
@@ -441,11 +422,9 @@ static bool dirs_make(const Export *x, const char *out) {
     if (dir == NULL)
         return dir_fails(x, out);
     bool ok = dirs_write(x, dir);
-    if (ok && rename(dir, out) != 0)
+    if (ok && (errno = folder_place(dir, out)) != 0)
         ok = dir_fails(x, out);
-    if (!ok)
-        dirs_remove(x, dir);
-    undo_drop(dir);
+    undo_now(dir);
     return ok;
 }
 
