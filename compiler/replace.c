@@ -2,6 +2,8 @@
  * file itself steps aside. It goes when all files are in their places and the folders are synced. */
 #include "replace.h"
 
+#include "undo.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -70,8 +72,10 @@ int folder_place(const char *from, const char *to) {
     if (rename(from, to) != 0)
         return errno;
     int error = sync_folder_of(to);
-    if (error && rename(to, from) == 0 && empty)
-        (void)mkdir(to, s.st_mode & 07777); /* as nothing in it: little is lost */
+    if (error)
+        undo_now(to);
+    if (error && empty)
+        (void)mkdir(to, s.st_mode & 07777); /* there was nothing in it */
     return error;
 }
 

@@ -133,21 +133,27 @@ static int sync_error(int fd) {
     return bad && errno != EINVAL && errno != EROFS ? errno : 0;
 }
 
-moec_status moec_folder_sync(const char *path, moec_sink sink) {
+/* A folder one may write but not read cannot be synced. */
+static int folder_error(const char *path) {
     int fd = open_again(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int e = fd < 0 ? errno : sync_error(fd);
     if (fd >= 0)
         close(fd);
-    /* A folder one may write but not read cannot be synced. */
-    return e && e != EACCES ? moec_fail(sink, MOEC_E_IO, path, "cannot be synced: %s", strerror(e)) : MOEC_OK;
+    return e == EACCES ? 0 : e;
 }
 
-static moec_status sync_parent(char *path, moec_sink sink) {
+moec_status moec_folder_sync(const char *path, moec_sink sink) {
+    int e = folder_error(path);
+    return e ? moec_fail(sink, MOEC_E_IO, path, "cannot be synced: %s", strerror(e)) : MOEC_OK;
+}
+
+/* Of the folder that a file is in, whose path is cut. */
+static int parent_error(char *path) {
     char *slash = strrchr(path, '/');
     if (!slash)
-        return moec_folder_sync(".", sink);
+        return folder_error(".");
     slash[slash == path] = 0;
-    return moec_folder_sync(path, sink);
+    return folder_error(path);
 }
 
 static void output_forget(moec_output *f) {
@@ -244,23 +250,21 @@ moec_status moec_output_write(moec_output *f, const void *p, uint64_t n, moec_si
 /* What was there has a second name until the folder is synced, where the file system has links. */
 static moec_status put_in_place(moec_output *f, moec_sink sink) {
     int kept = link(f->path, f->aside) == 0, none = !kept && errno == ENOENT;
-    if (rename(f->temporary, f->path) < 0) {
-        int e = errno;
+    int e = rename(f->temporary, f->path) < 0 ? errno : 0, placed = !e;
+    if (!placed) {
         unlink(f->temporary);
-        if (kept)
-            unlink(f->aside);
-        return moec_fail(sink, MOEC_E_IO, f->path, "cannot be written: %s", strerror(e));
+    } else {
+        memcpy(f->temporary, f->path, strlen(f->path) + 1); /* the name is free, and has room */
+        e = parent_error(f->temporary);
     }
-    char *path = f->temporary; /* has room for the name, and is free */
-    memcpy(path, f->path, strlen(f->path) + 1);
-    moec_status s = sync_parent(path, sink);
-    if (s && none)
+    if (e && placed && none)
         unlink(f->path);
-    else if (s && kept && rename(f->aside, f->path) < 0)
-        s = moec_fail(sink, MOEC_E_IO, f->path, "cannot be synced, and what was there could not be put back: it is '%s'", f->aside);
-    else if (!s && kept)
+    if (e && placed && kept && rename(f->aside, f->path) < 0)
+        return moec_fail(sink, MOEC_E_IO, f->path, "cannot be synced: %s; what was there could not be put back: it is '%s'", strerror(e),
+                         f->aside);
+    if (kept && !(e && placed))
         unlink(f->aside);
-    return s;
+    return e ? moec_fail(sink, MOEC_E_IO, f->path, "cannot be %s: %s", placed ? "synced" : "written", strerror(e)) : MOEC_OK;
 }
 
 moec_status moec_output_commit(moec_output *f, moec_sink sink) {

@@ -31,11 +31,13 @@ sweep() {
     options=
     while case $1 in -*) ;; *) false ;; esac; do
         options="$options $1"
-        case $1 in -o) options="$options $2"; shift ;; esac
+        case $1 in -[ox]) options="$options $2"; shift ;; esac
         shift
     done
     case $1 in ${ONLY:-*}) ;; *) return ;; esac
+    set -f
     FAULT_STORE=$store "$tmp/driver" -l "$tmp/preload.so" -w "$work" -n "$points" -m "$series" -p "${PART:-0/1}" $options "$@" || bad=1
+    set +f
 }
 
 if ! before || ! "$tmp/driver" -l "$tmp/preload.so" -w "$work" -n 1 -m 1 version "$moec" --version >"$tmp/log" 2>&1; then
@@ -60,9 +62,8 @@ END
 cat >"$work/choices.jsonl" <<'END'
 {"input_ids": [5, 6, 7, 1], "choices": [[8, 9, 1], [4, 1]], "label": 0}
 END
-cat >"$work/f.ir" <<'END'
-moec-ir 1
-END
+peft=$work/peft
+cp -r "$root/tests/fixtures/peft/lora-qv" "$peft" && cp "$root/tests/ir/append.ir" "$work/f.ir" && chmod -R u+w "$work" || exit 1
 
 # ---- moec ----
 
@@ -75,10 +76,25 @@ before m m.weights
 sweep 'compile' $compile -O0 --cc="$tmp/store-cc" -o m
 before m.a m.h m.weights moec_rt.h
 sweep 'compile --emit=lib -g' $compile -O0 -g --emit=lib --cc="$tmp/store-cc" -o m.a
+case $("$moec" --version) in
+*LLVM*)
+    before m m.weights
+    sweep 'compile --backend=llvm' $compile --backend=llvm -O0 --linker="$tmp/store-ld" -o m
+    ;;
+esac
 before m.ir
 sweep 'dump' "$moec" dump "$t5" --adapter "$adapter" -o m.ir
 before
 sweep 'info' "$moec" info "$t5" --adapter "$adapter"
+sweep 'verify' "$moec" verify "$t5" --golden "$peft" --adapter "$peft/peft" --matmul=native -O0 --threads=1 --cc="$tmp/store-cc"
+sweep 'run' "$moec" run "$work/f.ir" --dim P=2 --out new
+before old/output_0.npy old/output_1.npy old/own
+sweep 'run, in a folder' "$moec" run "$work/f.ir" --dim P=2 --out old
+before qv.safetensors
+sweep 'adapter import' "$moec" adapter import "$peft/peft" -o qv.safetensors
+before
+"$moec" adapter import "$peft/peft" -o "$work/qv.safetensors" >"$tmp/log" 2>&1 || { cat "$tmp/log"; exit 1; }
+sweep 'adapter export' "$moec" adapter export "$work/qv.safetensors" --model "$t5" -o new
 
 # ---- a program ----
 
@@ -87,8 +103,13 @@ sweep 'score' "$m" score --ids 5,6,7,1 --targets 8,9,1 --threads 1
 before results.json
 sweep 'eval' "$m" eval --data "$work/choices.jsonl" --threads 1 --json results.json
 train="$m train --data $data --batch 1 --threads 1 --save-every 1"
+before states.npy
+sweep 'encode' "$m" encode --ids 5,6,7,1 --threads 1 --out states.npy
+before a.safetensors
+sweep 'export' "$m" export --threads 1 --out a.safetensors
 before
-sweep -r -o tokens_per_second 'train' $train --steps 3 --out run --resume
+# an older checkpoint may stay where it cannot be removed
+sweep -r -x 'checkpoint-*' -o tokens_per_second 'train' $train --steps 3 --out run --resume
 (cd "$work/before" && $train --steps 2 --out run) >"$tmp/log" 2>&1 || { cat "$tmp/log"; exit 1; }
-sweep -r -o tokens_per_second 'train --resume' $train --steps 4 --out run --resume
+sweep -r -x 'checkpoint-*' -o tokens_per_second 'train --resume' $train --steps 4 --out run --resume
 exit $bad

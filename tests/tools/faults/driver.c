@@ -6,6 +6,7 @@
  *   -w FOLDER   where it works: `before` is what is there before a run, `out` a run's folder, `tmp` its TMPDIR
  *   -o KEY      a member of lines of JSON that tells of the time: it does not count, nor what is printed
  *   -r          a run that goes on: whatever it left, the same command without a fault makes of it what it always makes
+ *   -x PATTERN  what may be there besides
  *   -n POINTS   calls of each kind that are tried; 0: each of them
  *   -m POINTS   the same of allocations that can be tried in a series
  *   -t          the program has threads: no series
@@ -35,7 +36,7 @@ enum { PATH = 4096, SHOWN = 200, MOST_SHOWN = 20 };
 
 static const char *const kind_names[FAULT_KINDS] = {"none", "memory", "eio", "enospc", "eintr", "short"};
 
-static const char *library, *work, *volatile_key, *name;
+static const char *library, *work, *volatile_key, *extra, *name;
 static char **command;
 static int goes_on, threads;
 static long points, series_points, part, parts = 1;
@@ -189,7 +190,7 @@ static int same_tree(const char *wanted, const char *found) {
         snprintf(x, PATH, "%.2000s/%s", wanted, i < n ? a[i]->d_name : "");
         snprintf(y, PATH, "%.2000s/%s", found, j < m ? b[j]->d_name : "");
         if (order > 0)
-            ok = is_removed(y) || differs("there is", found, b[j]->d_name);
+            ok = is_removed(y) || (extra && !fnmatch(extra, b[j]->d_name, 0)) || differs("there is", found, b[j]->d_name);
         else if (order < 0 || is_removed(y))
             ok = differs("there is no", found, a[i]->d_name);
         else if (a[i]->d_type == DT_DIR || b[j]->d_type == DT_DIR)
@@ -452,11 +453,12 @@ static void undisturbed(Report *r) {
 int main(int argc, char **argv) {
     Report r;
     int c;
-    while ((c = getopt(argc, argv, "+l:w:o:rn:m:tp:")) >= 0)
+    while ((c = getopt(argc, argv, "+l:w:o:x:rn:m:tp:")) >= 0)
         switch (c) {
         case 'l': library = optarg; break;
         case 'w': work = optarg; break;
         case 'o': volatile_key = optarg; break;
+        case 'x': extra = optarg; break;
         case 'r': goes_on = 1; break;
         case 'n': points = atol(optarg); break;
         case 'm': series_points = atol(optarg); break;
