@@ -3,6 +3,8 @@
 # syncing, renaming of files (tests/tools/faults/). A command that cannot do its work says so in a line, ends with 1 and leaves what
 # was there; one that can ends with 0, and writes and prints what it always does. A training run that failed can be gone on from.
 #
+# A moec under the address sanitizer has no allocation fail, and its program is built with the sanitizer as well: nothing may leak.
+#
 # Some of each command's calls; FAULTS=all: every one. ONLY=PATTERN: commands by their name. PART=K/N: one of N parts of their runs.
 moec=$(cd "$(dirname "${MOEC:-build/moec}")" && pwd)/$(basename "${MOEC:-build/moec}")
 root=$(cd "${SOURCE_DIR:-$(dirname "$0")/..}" && pwd)
@@ -13,7 +15,12 @@ trap 'rm -rf "$tmp"' EXIT
 work=$tmp/work store=$tmp/store
 mkdir "$work" "$store" || exit 1
 tools=$root/tests/tools/faults
-${CC:-cc} -O1 -shared -fPIC -o "$tmp/preload.so" "$tools/preload.c" -ldl -lpthread &&
+sanitized= define=
+if ldd "$moec" | grep -q libasan; then
+    sanitized=-t define=-DFAULT_FILES_ALONE
+    export ASAN_OPTIONS=verify_asan_link_order=0:detect_leaks=1:exitcode=86 UBSAN_OPTIONS=halt_on_error=1:exitcode=86
+fi
+${CC:-cc} -O1 $define -shared -fPIC -o "$tmp/preload.so" "$tools/preload.c" -ldl -lpthread &&
     ${CC:-cc} -O1 -o "$tmp/driver" "$tools/driver.c" && ${CC:-cc} -O1 -o "$tmp/store-cc" "$tools/cc.c" &&
     ln "$tmp/store-cc" "$tmp/store-ld" || exit 1
 # What is there before a command: of the files named, one with some text in it each.
@@ -24,11 +31,11 @@ before() {
     done
 }
 
-case ${FAULTS:-} in all) points=0 series=0 ;; *) points=${POINTS:-12} series=${SERIES:-40} ;; esac
+case ${FAULTS:-} in all) points=0 series=0 ;; *) points=${POINTS:-6} series=${SERIES:-24} ;; esac
 bad=0
 # sweep [OPTION...] NAME COMMAND...: options as driver.c's.
 sweep() {
-    options=
+    options=$sanitized
     while case $1 in -*) ;; *) false ;; esac; do
         options="$options $1"
         case $1 in -[ox]) options="$options $2"; shift ;; esac
@@ -53,7 +60,12 @@ t5=$work/t5 adapter=$work/t5/mov10.json m=$work/m
 mkdir "$t5"
 cp "$root"/examples/t5-tiny/*.json "$root"/examples/t5-tiny/*.onnx "$t5" || exit 1
 chmod -R u+w "$work"
-"$moec" compile "$t5" --adapter "$adapter" --train --matmul=native -O0 -o "$m" >"$tmp/log" 2>&1 || { cat "$tmp/log"; exit 1; }
+make_program() {
+    [ "$sanitized" ] || { "$moec" compile "$t5" --adapter "$adapter" --train --matmul=native -O0 -o "$m"; return; }
+    "$moec" compile "$t5" --adapter "$adapter" --train --matmul=native --emit=c -o "$tmp/m" &&
+        make -C "$tmp/m" CFLAGS="-O1 -g -fsanitize=address,undefined" LDFLAGS=-fsanitize=address,undefined && cp "$tmp/m/m" "$tmp/m/m.weights" "$work"
+}
+make_program >"$tmp/log" 2>&1 || { cat "$tmp/log"; exit 1; }
 data=$work/data.jsonl
 cat >"$data" <<'END'
 {"input_ids": [5, 6, 7, 1], "labels": [8, 9, 1]}
@@ -112,4 +124,16 @@ before
 sweep -r -x 'checkpoint-*' -o tokens_per_second 'train' $train --steps 3 --out run --resume
 (cd "$work/before" && $train --steps 2 --out run) >"$tmp/log" 2>&1 || { cat "$tmp/log"; exit 1; }
 sweep -r -x 'checkpoint-*' -o tokens_per_second 'train --resume' $train --steps 4 --out run --resume
+
+# ---- standard output that takes nothing ----
+
+full=0
+for command in "$moec explain limits" "$moec explain M0104" "$moec --help" "$moec describe man" "$moec info $t5" "$moec dump $t5" \
+    "$moec run $work/f.ir --dim P=2" "$m --help" "$m info" "$m generate --ids 5,6" "$m score --ids 5 --targets 6"; do
+    $command >/dev/full 2>"$tmp/log"
+    code=$?
+    full=$((full + 1))
+    [ $code = 1 ] && grep -q 'standard output' "$tmp/log" || { echo "faults: $command >/dev/full ends with $code: $(cat "$tmp/log")"; bad=1; }
+done
+echo "faults: $full commands whose output is lost"
 exit $bad

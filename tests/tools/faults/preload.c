@@ -171,6 +171,7 @@ static int take(int fd, int is) {
 
 /* ---- memory ---- */
 
+#ifndef FAULT_FILES_ALONE /* a sanitizer has these */
 void *__libc_malloc(size_t n);
 void *__libc_calloc(size_t n, size_t size);
 void *__libc_realloc(void *p, size_t n);
@@ -198,6 +199,7 @@ int posix_memalign(void **out, size_t align, size_t n) {
     *out = __libc_memalign(align, n);
     return *out ? 0 : ENOMEM;
 }
+#endif
 
 void *mmap(void *where, size_t n, int protection, int flags, int fd, off_t offset) {
     if (fd < 0 ? memory_fails() : file_fails(is_ours(fd)))
