@@ -28,27 +28,28 @@ static int keep(Replace *r) {
         return errno == ENOENT ? 0 : errno;
     if (S_ISDIR(s.st_mode))
         return EISDIR;
-    if (link(r->to, r->aside) != 0 && (errno == EEXIST || rename(r->to, r->aside) != 0))
-        return errno;
-    r->kept = true;
-    return 0;
+    r->kept = link(r->to, r->aside) == 0;
+    if (r->kept || errno == EEXIST)
+        return r->kept ? 0 : EEXIST;
+    r->gone = r->kept = rename(r->to, r->aside) == 0;
+    return r->kept ? 0 : errno;
 }
 
 static int place(Replace *r) {
     int error = keep(r);
     if (error || rename(r->from, r->to) != 0)
         return error ? error : errno;
-    r->placed = true;
+    r->gone = true;
     return 0;
 }
 
-/* A link of what is still there is no second file: renaming leaves both names. */
+/* Leaves `kept` where it cannot. */
 static void put_back(Replace *r) {
-    if (r->kept && rename(r->aside, r->to) == 0) {
-        unlink(r->aside);
-        r->kept = false;
-    } else if (!r->kept && r->placed)
+    if (!r->kept && r->gone)
         unlink(r->to);
+    if (r->kept && !r->gone)
+        unlink(r->aside);
+    r->kept = r->kept && r->gone && rename(r->aside, r->to) != 0;
 }
 
 static size_t folder_length(const char *path) {
@@ -98,7 +99,7 @@ bool replace_all(Replace *r, size_t n, Diag *d) {
     size_t at = 0;
     const char *what = "rename into place";
     for (size_t i = 0; i < n; i++)
-        r[i].kept = r[i].placed = false;
+        r[i].kept = r[i].gone = false;
     for (size_t i = 0; i < n && !error; i++) {
         at = i;
         error = place(&r[i]);

@@ -7,7 +7,7 @@
 typedef struct Replace {
     const char *from, *to;
     const char *aside; /* a name that nobody has, in the folder of `to`: what is there has it meanwhile */
-    bool kept, placed;
+    bool kept, gone; /* it has; it is no longer in its place */
 } Replace;
 
 /* Takes no memory before it is done, or has put back what was there. Then `from` of those that were placed is gone. */

@@ -230,6 +230,7 @@ static void one_checkpoint(void) {
 
 static void every_allocation(void **state) {
     (void)state;
+    moec_close(open_good(1));
     static const struct {
         const char *name;
         moec_status (*use)(Made *);
