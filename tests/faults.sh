@@ -31,7 +31,9 @@ before() {
     done
 }
 
-case ${FAULTS:-} in all) points=0 series=0 ;; *) points=${POINTS:-6} series=${SERIES:-24} ;; esac
+# Calls of a kind that are tried of a command that takes long, and of another; allocations in one run.
+case ${FAULTS:-} in all) few=0 many=0 series=0 ;; *) few=${POINTS:-3} many=${POINTS:-8} series=${SERIES:-24} ;; esac
+points=$few
 bad=0
 # sweep [OPTION...] NAME COMMAND...: options as driver.c's.
 sweep() {
@@ -97,8 +99,11 @@ esac
 before m.ir
 sweep 'dump' "$moec" dump "$t5" --adapter "$adapter" -o m.ir
 before
+points=$many
 sweep 'info' "$moec" info "$t5" --adapter "$adapter"
+points=$few
 sweep 'verify' "$moec" verify "$t5" --golden "$peft" --adapter "$peft/peft" --matmul=native -O0 --threads=1 --cc="$tmp/store-cc"
+points=$many
 sweep 'run' "$moec" run "$work/f.ir" --dim P=2 --out new
 before old/output_0.npy old/output_1.npy old/own
 sweep 'run, in a folder' "$moec" run "$work/f.ir" --dim P=2 --out old
