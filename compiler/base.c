@@ -41,6 +41,10 @@ _Noreturn static void mem_refuse(size_t bytes) {
     diag_out_of_memory(memory.doing, bytes, memory.used, NULL);
 }
 
+void mem_gone(void) {
+    mem_refuse(SIZE_MAX);
+}
+
 /* Before `bytes` more are taken. */
 static void mem_ask(size_t bytes) {
     if (memory.most && (bytes > memory.most || memory.used > memory.most - bytes))

@@ -54,6 +54,8 @@ size_t mem_used(void);       /* by all of the above, arenas included */
 void mem_limit(const char *option, size_t most);
 /* What memory is taken for from now on, "pass" and "fold": told when there is no more. */
 void mem_doing(const char *what, const char *of);
+/* An allocation of others' code has failed: ends as one of ours does. */
+_Noreturn void mem_gone(void);
 
 /* ---- checked arithmetic: the only way sizes that come from files are combined ------------- */
 
@@ -143,6 +145,8 @@ void diag_flush(Diag *d); /* prints to stderr and forgets */
 const char *diag_show(Diag *d, Str s);
 /* An error like any other, exit 1: `wanted` more bytes for what is done were not there, or more than `option` allows. */
 _Noreturn void diag_out_of_memory(const char *doing, size_t wanted, size_t used, const char *option);
+/* An error like any other, exit 1, where others' code does not come back: `WHAT: WHY`. Takes no memory. */
+_Noreturn void diag_end(DiagCode code, const char *what, const char *why);
 
 /* A broken invariant of moec itself: prints and exits 70. */
 _Noreturn void moec_bug(const char *file, int line, const char *fmt, ...) MOEC_PRINTF(3, 4);

@@ -205,19 +205,10 @@ void diag_flush(Diag *d) {
     d->errors = 0;
 }
 
-/* Printed without taking any. */
-void diag_out_of_memory(const char *doing, size_t wanted, size_t used, const char *option) {
-    char text[OUT_BYTES] = "out of memory";
-    size_t n = strlen(text);
-    if (option)
-        n = (size_t)snprintf(text, sizeof text, "%.60s", option);
-    if (*doing)
-        n += (size_t)snprintf(text + n, sizeof text - n, ": %s", doing);
-    if (wanted < SIZE_MAX)
-        snprintf(text + n, sizeof text - n, " wants %zu bytes more, %zu are in use", wanted, used);
-    int code = option ? DIAG_MEMORY_LIMIT : DIAG_NO_MEMORY;
+/* Printed without taking memory. */
+_Noreturn static void end_with(int code, const char *text) {
     if (format == DIAG_FORMAT_JSON) {
-        char quoted[2 * OUT_BYTES], *to = quoted;
+        char quoted[2 * OUT_BYTES + 1], *to = quoted;
         for (const char *s = text; *s; *to++ = *s++)
             if (*s == '"' || *s == '\\')
                 *to++ = '\\';
@@ -227,4 +218,25 @@ void diag_out_of_memory(const char *doing, size_t wanted, size_t used, const cha
         fprintf(stderr, "moec: error: %s [" DIAG_CODE "]\n", text, code);
     undo_all();
     exit(1);
+}
+
+void diag_out_of_memory(const char *doing, size_t wanted, size_t used, const char *option) {
+    char text[OUT_BYTES] = "out of memory";
+    size_t n = strlen(text);
+    if (option)
+        n = (size_t)snprintf(text, sizeof text, "%.60s", option);
+    if (*doing)
+        n += (size_t)snprintf(text + n, sizeof text - n, ": %s", doing);
+    if (wanted < SIZE_MAX)
+        snprintf(text + n, sizeof text - n, " wants %zu bytes more, %zu are in use", wanted, used);
+    end_with(option ? DIAG_MEMORY_LIMIT : DIAG_NO_MEMORY, text);
+}
+
+void diag_end(DiagCode code, const char *what, const char *why) {
+    char text[OUT_BYTES];
+    snprintf(text, sizeof text, "%.40s: %.200s", what, why);
+    for (char *s = text; *s; s++)
+        if (*s < 32 || *s > 126)
+            *s = '?';
+    end_with(code, text);
 }

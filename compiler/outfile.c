@@ -1,6 +1,7 @@
 /* Atomic creation of output files. */
 #include "outfile.h"
 
+#include "replace.h"
 #include "undo.h"
 
 #include <errno.h>
@@ -70,30 +71,35 @@ bool outfile_write_at(OutFile *o, const void *p, size_t n, uint64_t offset) {
     return true;
 }
 
-static void sync_directory(const char *path) {
-    const char *slash = strrchr(path, '/');
-    char dir[4096];
-    size_t n = slash ? (size_t)(slash - path) : 1;
-    if (n >= sizeof dir) return;
-    memcpy(dir, slash ? path : ".", n);
-    dir[n] = 0;
-    int fd = open(n ? dir : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return;
-    (void)!fsync(fd); /* some file systems refuse; the rename itself has happened */
-    close(fd);
-}
-
-bool outfile_commit(OutFile *o) {
+/* Written and closed; what is left is the name. */
+static bool settle(OutFile *o) {
     if (o->temporary && fsync(o->fd) != 0) return fails(o, "sync");
     int fd = o->fd;
     o->fd = -1;
-    if (close(fd) != 0) return fails(o, "close");
-    if (!o->temporary) return true;
-    if (rename(o->temporary, o->path) != 0) return fails(o, "rename into place");
-    undo_drop(o->temporary);
-    o->temporary = NULL;
-    sync_directory(o->path);
-    return true;
+    return close(fd) == 0 || fails(o, "close");
+}
+
+bool outfiles_commit(OutFile *o, size_t n, Diag *d) {
+    Arena *a = arena_new();
+    Replace *r = arena_array(a, n, sizeof *r);
+    size_t count = 0;
+    bool ok = true;
+    for (size_t i = 0; i < n && ok; i++) {
+        ok = settle(&o[i]);
+        if (ok && o[i].temporary) r[count++] = (Replace){.from = o[i].temporary, .to = o[i].path, .aside = arena_printf(a, "%s.old", o[i].temporary)};
+    }
+    ok = ok && replace_all(r, count, d);
+    for (size_t i = 0; i < n; i++) {
+        if (!ok) outfile_abandon(&o[i]);
+        undo_drop(o[i].temporary);
+        o[i].temporary = NULL;
+    }
+    arena_free(a);
+    return ok;
+}
+
+bool outfile_commit(OutFile *o) {
+    return outfiles_commit(o, 1, o->d);
 }
 
 void outfile_abandon(OutFile *o) {

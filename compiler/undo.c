@@ -64,6 +64,11 @@ static void remove_all(const char *path) {
     (void)(fd >= 0 ? rmdir(path) : unlink(path)); /* there is nobody left to tell */
 }
 
+void undo_now(const char *path) {
+    if (path) remove_all(path);
+    undo_drop(path);
+}
+
 void undo_all(void) {
     while (half_done.count > 0)
         remove_all(half_done.item[--half_done.count]);

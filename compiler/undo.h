@@ -6,6 +6,8 @@
 /* `path` stays the caller's and has to live until undo_drop. Listed before it is made: removing nothing is no mistake. */
 void undo_add(const char *path);
 void undo_drop(const char *path); /* the same pointer; nothing happens where it is not listed */
+/* Removes it and drops it from the list; NULL: nothing. */
+void undo_now(const char *path);
 /* Removes all that is listed, folders with what they hold. */
 void undo_all(void);
 

@@ -2,10 +2,7 @@
  * scanner for just that dict; anything else in it is refused. */
 #include "npy.h"
 #include "file.h"
-#include "../compiler/undo.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -141,58 +138,40 @@ bool npy_read(const char *path, Arena *a, Tensor *out, Diag *d)
 
 /* ---- writing -------------------------------------------------------------------------------------------- */
 
-static bool write_all(int fd, const void *data, size_t n)
+static void head_text(const Tensor *t, Text *head)
 {
-    const char *p = data;
-    while (n) {
-        ssize_t got = write(fd, p, n > 1 << 30 ? 1 << 30 : n);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return false;
-        p += got;
-        n -= (size_t)got;
-    }
-    return true;
-}
-
-bool npy_write(const char *path, const Tensor *t, Diag *d)
-{
-    Text head = {0}, temp = {0};
-    size_t bytes = 0;
-    CHECK(tensor_bytes(t, &bytes));
     size_t i = 0;
     while (i < N_CODES && codes[i].dtype != t->dtype)
         i++;
     CHECK(i < N_CODES);
-    text_add(&head, "\x93NUMPY\x01\x00\x00\x00", PREFIX);
-    text_printf(&head, "{'descr': '%s', 'fortran_order': False, 'shape': (", codes[i].code);
+    text_add(head, "\x93NUMPY\x01\x00\x00\x00", PREFIX);
+    text_printf(head, "{'descr': '%s', 'fortran_order': False, 'shape': (", codes[i].code);
     for (int k = 0; k < t->rank; k++)
-        text_printf(&head, "%" PRId64 ",%s", t->dim[k], k + 1 < t->rank ? " " : "");
-    text_printf(&head, "), }");
-    while ((head.n + 1) % 64)
-        text_add(&head, " ", 1);
-    text_add(&head, "\n", 1);
-    head.p[8] = (char)((head.n - PREFIX) & 255);
-    head.p[9] = (char)((head.n - PREFIX) >> 8);
+        text_printf(head, "%" PRId64 ",%s", t->dim[k], k + 1 < t->rank ? " " : "");
+    text_printf(head, "), }");
+    while ((head->n + 1) % 64)
+        text_add(head, " ", 1);
+    text_add(head, "\n", 1);
+    head->p[8] = (char)((head->n - PREFIX) & 255);
+    head->p[9] = (char)((head->n - PREFIX) >> 8);
+}
 
-    text_printf(&temp, "%s.%ld.part", path, (long)getpid());
-    undo_add(temp.p);
-    int fd = open(temp.p, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
-    bool ok = fd >= 0 && write_all(fd, head.p, head.n) && write_all(fd, t->data, bytes);
-    int error = errno;
-    if (fd >= 0 && close(fd) != 0 && ok) {
-        ok = false;
-        error = errno;
-    }
-    if (ok && rename(temp.p, path) != 0) {
-        ok = false;
-        error = errno;
-    }
-    if (!ok && fd >= 0)
-        unlink(temp.p);
-    undo_drop(temp.p);
+bool npy_open(OutFile *o, const char *path, const Tensor *t, Arena *a, Diag *d)
+{
+    Text head = {0};
+    size_t bytes = 0;
+    CHECK(tensor_bytes(t, &bytes));
+    head_text(t, &head);
+    bool ok = outfile_open(o, path, 0666, a, d) && outfile_write(o, head.p, head.n) && outfile_write(o, t->data, bytes);
     text_free(&head);
-    text_free(&temp);
-    return ok || diag_error(d, DIAG_FILE_WRITE, path, "cannot be written: %s", strerror(error));
+    return ok;
+}
+
+bool npy_write(const char *path, const Tensor *t, Diag *d)
+{
+    Arena *a = arena_new();
+    OutFile o;
+    bool ok = npy_open(&o, path, t, a, d) && outfile_commit(&o);
+    arena_free(a);
+    return ok;
 }

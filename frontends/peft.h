@@ -37,11 +37,12 @@ typedef struct PeftImport {
 AdapterSpec *peft_import(Arena *a, const char *const *dir, uint32_t n, const PeftImport *how,
                          PeftTable *table, Diag *d);
 
-/* Writes a loaded adapter as the new directory `out` (or an empty one): adapter_config.json and
- * adapter_model.safetensors there, or with E > 1 experts in out/expert_0 .. out/expert_<E-1>. Routers are
- * left out, which is a warning. `c` may be NULL: then the sites are those of the tensors, and `wi` is refused
- * (its module's name needs the model). Nothing appears until everything is written. */
-bool peft_export(Arena *a, const AdapterSpec *spec, const T5Config *c, const char *out, PeftTable *table,
-                 Diag *d);
+/* A loaded adapter as PEFT directories. Routers are left out, which is a warning. `c` may be NULL: then the sites are those of
+ * the tensors, and `wi` is refused (its module's name needs the model). NULL after reporting; lives in `a`. */
+typedef struct PeftExport PeftExport;
+PeftExport *peft_export_plan(Arena *a, const AdapterSpec *spec, const T5Config *c, PeftTable *table, Diag *d);
+/* Writes it as the new directory `out` (or an empty one): adapter_config.json and adapter_model.safetensors there, or with E > 1
+ * experts in out/expert_0 .. out/expert_<E-1>. Nothing appears until everything is written. */
+bool peft_export_write(const PeftExport *x, const char *out);
 
 #endif

@@ -6,12 +6,12 @@
 #include "peft_impl.h"
 
 #include "../compiler/outfile.h"
+#include "../compiler/replace.h"
 #include "../compiler/undo.h"
 #include "safetensors.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,7 +29,7 @@ typedef struct Site {
     uint32_t n;
 } Site;
 
-typedef struct Export {
+struct PeftExport {
     Arena *a;
     Diag *d;
     const AdapterSpec *spec;
@@ -42,7 +42,7 @@ typedef struct Export {
     bool lora;       /* else ia3 */
     int64_t experts; /* 0: plain */
     PeftFfn ffn;
-} Export;
+};
 
 /* ---- sites from tensors ----------------------------------------------------------------------------- */
 
@@ -59,7 +59,7 @@ static int named_order(const void *p, const void *q) {
     return c != 0 ? c : (int)x->role - (int)y->role;
 }
 
-static bool tensor_name(const Export *x, const AdapterTensor *t, Named *out) {
+static bool tensor_name(const PeftExport *x, const AdapterTensor *t, Named *out) {
     *out = (Named){.t = t, .role = TR_COUNT};
     const char *dot = t->name.n > 0 ? memrchr(t->name.p, '.', t->name.n) : NULL;
     if (dot != NULL) {
@@ -100,7 +100,7 @@ static void site_widths(ModelSite *m, const Named *w) {
     }
 }
 
-static bool sites_of_tensors(Export *x) {
+static bool sites_of_tensors(PeftExport *x) {
     const AdapterSpec *s = x->spec;
     Named *name = arena_array(x->a, (size_t)s->n_tensors + 1, sizeof *name);
     for (uint32_t i = 0; i < s->n_tensors; i++) {
@@ -121,7 +121,7 @@ static bool sites_of_tensors(Export *x) {
 /* ---- what PEFT can hold ------------------------------------------------------------------------------- */
 
 /* One kind and one number of experts: a PEFT directory has one type, and each becomes a directory. */
-static bool sites_agree(Export *x, const AdapterPlan *plan) {
+static bool sites_agree(PeftExport *x, const AdapterPlan *plan) {
     const AdapterRule *first = plan->site[0].rule;
     x->lora = adapter_method_ranked(first->method);
     x->experts = first->experts;
@@ -141,7 +141,7 @@ static bool sites_agree(Export *x, const AdapterPlan *plan) {
     return true;
 }
 
-static bool ffn_settle(Export *x, const T5Config *c, const AdapterPlan *plan) {
+static bool ffn_settle(PeftExport *x, const T5Config *c, const AdapterPlan *plan) {
     const ModelSite *wi = NULL;
     x->ffn = c == NULL ? PF_UNKNOWN : c->gated ? PF_GATED : PF_PLAIN;
     if (x->spec->gated != 0)
@@ -160,7 +160,7 @@ static bool ffn_settle(Export *x, const T5Config *c, const AdapterPlan *plan) {
     return true;
 }
 
-static bool sites_resolve(Export *x, const T5Config *c) {
+static bool sites_resolve(PeftExport *x, const T5Config *c) {
     AdapterPlan plan;
     const float **value;
     x->exact = c != NULL;
@@ -194,7 +194,7 @@ static void number_text(Text *t, double v) {
 }
 
 /* Modules by their last name where every such linear of the model is adapted, else each by its whole path. */
-static void modules_text(const Export *x, Text *t, const char *key, SiteRole only) {
+static void modules_text(const PeftExport *x, Text *t, const char *key, SiteRole only) {
     uint32_t all[SR_COUNT] = {0}, have[SR_COUNT] = {0}, n = 0;
     bool said[SR_COUNT] = {false};
     for (uint32_t i = 0; i < x->n_sites; i++)
@@ -216,7 +216,7 @@ static void modules_text(const Export *x, Text *t, const char *key, SiteRole onl
 
 /* The rule whose rank and alpha most sites share, if more than half do (Boyer and Moore's vote), else some
  * site's. */
-static const AdapterRule *rule_common(const Export *x) {
+static const AdapterRule *rule_common(const PeftExport *x) {
     const AdapterRule *best = x->at[0].s->rule;
     int64_t votes = 0;
     for (uint32_t i = 0; i < x->n; i++) {
@@ -230,7 +230,7 @@ static const AdapterRule *rule_common(const Export *x) {
 }
 
 /* Modules whose rank (or alpha) is not the common one. */
-static void pattern_text(const Export *x, Text *t, const char *key, bool ranks) {
+static void pattern_text(const PeftExport *x, Text *t, const char *key, bool ranks) {
     const AdapterRule *common = rule_common(x);
     uint32_t n = 0;
     text_printf(t, "  \"%s\": {", key);
@@ -244,7 +244,7 @@ static void pattern_text(const Export *x, Text *t, const char *key, bool ranks) 
     text_printf(t, "%s},\n", n > 0 ? "\n  " : "");
 }
 
-static void config_text(const Export *x, Text *t) {
+static void config_text(const PeftExport *x, Text *t) {
     text_printf(t, "{\n");
     if (x->lora)
         pattern_text(x, t, "alpha_pattern", false);
@@ -291,7 +291,7 @@ static void file_shape(const Site *s, uint32_t k, int64_t dim[2]) {
 }
 
 /* Expert e of a tensor, as the file has it. */
-static void expert_values(const Export *x, const Site *s, uint32_t k, int64_t e, float *out) {
+static void expert_values(const PeftExport *x, const Site *s, uint32_t k, int64_t e, float *out) {
     const SiteTensor *t = &s->tensor[k];
     const float *v = s->value[k];
     int64_t E = x->experts > 0 ? x->experts : 1, dim[2];
@@ -309,11 +309,11 @@ static void expert_values(const Export *x, const Site *s, uint32_t k, int64_t e,
     }
 }
 
-static const char *tensor_key(const Export *x, const Site *s, uint32_t k) {
+static const char *tensor_key(const PeftExport *x, const Site *s, uint32_t k) {
     return arena_printf(x->a, "base_model.model.%s.%s", s->module, suffixes[s->tensor[k].role]);
 }
 
-static bool expert_write(const Export *x, const char *dir, int64_t e) {
+static bool expert_write(const PeftExport *x, const char *dir, int64_t e) {
     Arena *a = arena_new();
     AdapterTensor *tensor = arena_array(a, (size_t)x->n * TR_COUNT, sizeof *tensor);
     uint32_t n = 0;
@@ -338,7 +338,7 @@ static bool expert_write(const Export *x, const char *dir, int64_t e) {
     return ok;
 }
 
-static void rows_make(const Export *x) {
+static void rows_make(const PeftExport *x) {
     int64_t dropped = 0;
     for (uint32_t i = 0; i < x->n; i++) {
         const Site *s = &x->at[i];
@@ -371,16 +371,16 @@ static void rows_make(const Export *x) {
 /* ---- directories
  * ------------------------------------------------------------------------------------------- */
 
-static const char *expert_dir(const Export *x, const char *dir, int64_t e) {
+static const char *expert_dir(const PeftExport *x, const char *dir, int64_t e) {
     return x->experts > 1 ? arena_printf(x->a, "%s/expert_%" PRId64, dir, e) : dir;
 }
 
-static bool dir_fails(const Export *x, const char *out) {
+static bool dir_fails(const PeftExport *x, const char *out) {
     return diag_error(x->d, DIAG_FOLDER_MAKE, out, "cannot make the directory: %s", strerror(errno));
 }
 
 /* Nothing there, or an empty directory. */
-static bool dir_free(const Export *x, const char *out) {
+static bool dir_free(const PeftExport *x, const char *out) {
     DIR *dir = opendir(out);
     if (dir == NULL)
         return errno == ENOENT || dir_fails(x, out);
@@ -392,26 +392,7 @@ static bool dir_free(const Export *x, const char *out) {
            diag_error(x->d, DIAG_FOLDER_MAKE, out, "is a directory with files in it: name a new one");
 }
 
-static void dirs_remove(const Export *x, const char *dir) {
-    for (int64_t e = 0; e < (x->experts > 1 ? x->experts : 1); e++) {
-        const char *at = expert_dir(x, dir, e);
-        unlink(arena_printf(x->a, "%s/%s", at, PEFT_CONFIG));
-        unlink(arena_printf(x->a, "%s/%s", at, PEFT_WEIGHTS));
-        if (at != dir)
-            rmdir(at);
-    }
-    rmdir(dir);
-}
-
-static void dir_sync(const char *path) {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    (void)!fsync(fd); /* some file systems refuse; the files themselves are safe */
-    close(fd);
-}
-
-static bool dirs_write(const Export *x, const char *dir) {
+static bool dirs_write(const PeftExport *x, const char *dir) {
     for (int64_t e = 0; e < (x->experts > 1 ? x->experts : 1); e++) {
         const char *at = expert_dir(x, dir, e);
         if (at != dir && mkdir(at, 0777) != 0)
@@ -419,11 +400,11 @@ static bool dirs_write(const Export *x, const char *dir) {
         if (!expert_write(x, at, e))
             return false;
     }
-    dir_sync(dir);
-    return true;
+    errno = folder_sync(dir); /* its folders' names; those of files are synced */
+    return errno == 0 || dir_fails(x, dir);
 }
 
-static bool dirs_make(const Export *x, const char *out) {
+static bool dirs_make(const PeftExport *x, const char *out) {
     const char *dir = NULL;
     if (!dir_free(x, out))
         return false;
@@ -441,25 +422,29 @@ static bool dirs_make(const Export *x, const char *out) {
     if (dir == NULL)
         return dir_fails(x, out);
     bool ok = dirs_write(x, dir);
-    if (ok && rename(dir, out) != 0)
+    if (ok && (errno = folder_place(dir, out)) != 0)
         ok = dir_fails(x, out);
-    if (!ok)
-        dirs_remove(x, dir);
-    undo_drop(dir);
+    undo_now(dir);
     return ok;
 }
 
-bool peft_export(Arena *a, const AdapterSpec *spec, const T5Config *c, const char *out, PeftTable *table,
-                 Diag *d) {
-    Export x = {.a = a, .d = d, .spec = spec, .table = table};
+PeftExport *peft_export_plan(Arena *a, const AdapterSpec *spec, const T5Config *c, PeftTable *table, Diag *d) {
+    PeftExport *x = arena_alloc(a, sizeof *x);
+    *x = (PeftExport){.a = a, .d = d, .spec = spec, .table = table};
+    if (!spec->loaded) {
+        diag_error(d, DIAG_SPEC_ABSENT, spec->file,
+                   "has no tensors: name a safetensors file, or a spec with a key 'weights'");
+        return NULL;
+    }
+    if (!sites_resolve(x, c))
+        return NULL;
+    rows_make(x);
+    return x;
+}
+
+bool peft_export_write(const PeftExport *x, const char *out) {
     size_t n = strlen(out);
     while (n > 1 && out[n - 1] == '/')
         n--;
-    if (!spec->loaded)
-        return diag_error(d, DIAG_SPEC_ABSENT, spec->file,
-                          "has no tensors: name a safetensors file, or a spec with a key 'weights'");
-    if (!sites_resolve(&x, c) || !dirs_make(&x, arena_strndup(a, out, n)))
-        return false;
-    rows_make(&x);
-    return true;
+    return dirs_make(x, arena_strndup(x->a, out, n));
 }

@@ -11,7 +11,7 @@
 
 enum { CHUNK = 1 << 18, LINE = 1000 };
 
-static const char state_name[] = "state.json";
+const char moec_state_name[] = "state.json";
 
 static moec_status no_memory(const char *folder, moec_sink sink) {
     return moec_fail(sink, MOEC_E_MEMORY, folder, "out of memory");
@@ -35,7 +35,7 @@ static moec_status write_files(const moec_trainer *t, const moec_standing *p, co
     moec_part part[MOEC_PARTS];
     moec_status s = MOEC_OK;
     for (int k = 0; k <= MOEC_PARTS && !s; k++) {
-        char *path = moec_path_new(folder, "%s", k < MOEC_PARTS ? moec_part_names[k] : state_name);
+        char *path = moec_path_new(folder, "%s", k < MOEC_PARTS ? moec_part_names[k] : moec_state_name);
         if (!path)
             s = no_memory(folder, sink);
         else if (k < MOEC_PARTS)
@@ -171,7 +171,7 @@ typedef struct Files {
 static int files_of(const char *folder, int64_t step, Files *f) {
     int whole = 1;
     for (int k = 0; k <= MOEC_PARTS; k++) {
-        const char *name = k < MOEC_PARTS ? moec_part_names[k] : state_name;
+        const char *name = k < MOEC_PARTS ? moec_part_names[k] : moec_state_name;
         f->path[k] = step < 0 ? moec_path_new(folder, "%s", name)
                               : moec_path_new(folder, "checkpoint-%lld/%s", (long long)step, name);
         whole &= f->path[k] != NULL;
@@ -298,7 +298,7 @@ static moec_status take_adapter(moec_instance *m, const char *folder, int64_t st
 }
 
 static int is_checkpoint(const char *folder) {
-    char *path = moec_path_new(folder, "%s", state_name);
+    char *path = moec_path_new(folder, "%s", moec_state_name);
     int is = path && access(path, F_OK) == 0;
     moec_mem_free(path);
     return is;

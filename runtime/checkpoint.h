@@ -55,6 +55,7 @@ moec_status moec_checkpoint_export(const moec_trainer *t, const char *folder, mo
 
 enum { MOEC_PARTS = 2 };
 extern const char *const moec_part_names[MOEC_PARTS]; /* adapter.safetensors, optimizer.safetensors */
+extern const char moec_state_name[]; /* what is beside them */
 
 typedef struct moec_part {
     uint64_t bytes, hash;

@@ -133,27 +133,34 @@ static int sync_error(int fd) {
     return bad && errno != EINVAL && errno != EROFS ? errno : 0;
 }
 
-moec_status moec_folder_sync(const char *path, moec_sink sink) {
+/* A folder one may write but not read cannot be synced. */
+static int folder_error(const char *path) {
     int fd = open_again(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int e = fd < 0 ? errno : sync_error(fd);
     if (fd >= 0)
         close(fd);
-    /* A folder one may write but not read cannot be synced. */
-    return e && e != EACCES ? moec_fail(sink, MOEC_E_IO, path, "cannot be synced: %s", strerror(e)) : MOEC_OK;
+    return e == EACCES ? 0 : e;
 }
 
-static moec_status sync_parent(char *path, moec_sink sink) {
+moec_status moec_folder_sync(const char *path, moec_sink sink) {
+    int e = folder_error(path);
+    return e ? moec_fail(sink, MOEC_E_IO, path, "cannot be synced: %s", strerror(e)) : MOEC_OK;
+}
+
+/* Of the folder that a file is in, whose path is cut. */
+static int parent_error(char *path) {
     char *slash = strrchr(path, '/');
     if (!slash)
-        return moec_folder_sync(".", sink);
+        return folder_error(".");
     slash[slash == path] = 0;
-    return moec_folder_sync(path, sink);
+    return folder_error(path);
 }
 
 static void output_forget(moec_output *f) {
     moec_mem_free(f->path);
     moec_mem_free(f->temporary);
-    f->path = f->temporary = NULL;
+    moec_mem_free(f->aside);
+    f->path = f->temporary = f->aside = NULL;
     f->fd = -1;
 }
 
@@ -181,7 +188,8 @@ moec_status moec_output_open(const char *path, moec_output *f, moec_sink sink) {
         return open_stream(path, f, sink);
     f->path = copy_string(path, n);
     f->temporary = moec_mem_new(n + 64, 1);
-    if (!f->path || !f->temporary) {
+    f->aside = moec_mem_new(n + 64, 1);
+    if (!f->path || !f->temporary || !f->aside) {
         output_forget(f);
         return moec_fail(sink, MOEC_E_MEMORY, path, "out of memory");
     }
@@ -189,7 +197,9 @@ moec_status moec_output_open(const char *path, moec_output *f, moec_sink sink) {
     size_t folder = slash ? (size_t)(slash - path) + 1 : 0;
     for (int attempt = 0; attempt < 100; attempt++) {
         memcpy(f->temporary, path, folder);
-        snprintf(f->temporary + folder, 64, ".moec-%ld-%d.tmp", (long)getpid(), attempt);
+        memcpy(f->aside, path, folder);
+        snprintf(f->temporary + folder, 64, ".moec-%ld-%d.tmp", (long)getpid(), 2 * attempt);
+        snprintf(f->aside + folder, 64, ".moec-%ld-%d.tmp", (long)getpid(), 2 * attempt + 1);
         f->fd = open_again(f->temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC);
         if (f->fd >= 0 || errno != EEXIST)
             break;
@@ -237,21 +247,38 @@ moec_status moec_output_write(moec_output *f, const void *p, uint64_t n, moec_si
     return MOEC_OK;
 }
 
+/* What was there has a second name until the folder is synced, where the file system has links. */
+static moec_status put_in_place(moec_output *f, moec_sink sink) {
+    int kept = link(f->path, f->aside) == 0, none = !kept && errno == ENOENT;
+    int e = rename(f->temporary, f->path) < 0 ? errno : 0, placed = !e;
+    if (!placed) {
+        unlink(f->temporary);
+    } else {
+        memcpy(f->temporary, f->path, strlen(f->path) + 1); /* the name is free, and has room */
+        e = parent_error(f->temporary);
+    }
+    if (e && placed && none)
+        unlink(f->path);
+    if (e && placed && kept && rename(f->aside, f->path) < 0)
+        return moec_fail(sink, MOEC_E_IO, f->path, "cannot be synced: %s; what was there could not be put back: it is '%s'", strerror(e),
+                         f->aside);
+    if (kept && !(e && placed))
+        unlink(f->aside);
+    return e ? moec_fail(sink, MOEC_E_IO, f->path, "cannot be %s: %s", placed ? "synced" : "written", strerror(e)) : MOEC_OK;
+}
+
 moec_status moec_output_commit(moec_output *f, moec_sink sink) {
     int stream = !f->temporary, e = stream ? 0 : sync_error(f->fd);
     if (close(f->fd) < 0 && !e && errno != EINTR) /* it is closed even then */
         e = errno;
     f->fd = -1;
-    if (!e && !stream && rename(f->temporary, f->path) < 0)
-        e = errno;
-    moec_status s;
-    if (e) {
-        if (!stream)
-            unlink(f->temporary);
+    moec_status s = MOEC_OK;
+    if (e)
         s = moec_fail(sink, MOEC_E_IO, f->path, "cannot be written: %s", strerror(e));
-    } else {
-        s = stream ? MOEC_OK : sync_parent(f->path, sink);
-    }
+    if (e && !stream)
+        unlink(f->temporary);
+    else if (!stream)
+        s = put_in_place(f, sink);
     output_forget(f);
     return s;
 }

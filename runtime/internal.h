@@ -77,7 +77,7 @@ moec_status moec_folder_sync(const char *path, moec_sink sink);
  * synced. */
 typedef struct moec_output {
     int fd;
-    char *path, *temporary;
+    char *path, *temporary, *aside; /* aside: what is at `path` has this name until the file is in its place */
     uint64_t bytes, hash; /* of what was written so far: moec_fnv from its start */
 } moec_output;
 moec_status moec_output_open(const char *path, moec_output *f, moec_sink sink);

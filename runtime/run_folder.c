@@ -170,7 +170,10 @@ void moec_folder_remove(const char *path) {
             if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
                 unlinkat(fd, e->d_name, 0);
         closedir(d);
-    } else if (fd >= 0) {
+    } else if (fd >= 0) { /* no memory to read it: what belongs into a checkpoint */
+        for (int k = 0; k < MOEC_PARTS; k++)
+            unlinkat(fd, moec_part_names[k], 0);
+        unlinkat(fd, moec_state_name, 0);
         close(fd);
     }
     rmdir(path);

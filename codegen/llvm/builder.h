@@ -1,5 +1,5 @@
-/* Shared by the files of the LLVM builder, and the one place where LLVM's headers are included. A translation like print_c.c,
- * of the same data: no decision but the target's. */
+/* Shared by the files of the LLVM builder, and the one place where headers of LLVM's C interface are included. A translation
+ * like print_c.c, of the same data: no decision but the target's. */
 #ifndef MOEC_LLVM_BUILDER_H
 #define MOEC_LLVM_BUILDER_H
 

@@ -3,6 +3,7 @@
 #include "../llvm.h"
 
 #include "builder.h"
+#include "memory.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -74,7 +75,22 @@ static void take_message(LLVMDiagnosticInfoRef info, void *ctx) {
     LLVMDisposeMessage(text);
 }
 
+static void end_fatal(const char *why) {
+    diag_end(DIAG_TOOL_FAILED, "LLVM", why);
+}
+
+/* LLVM ends the process where it cannot go on: that is an error as any other, and leaves nothing half done. */
+static void take_ends(void) {
+    static bool taken;
+    if (taken)
+        return;
+    taken = true;
+    LLVMInstallFatalErrorHandler(end_fatal);
+    lb_on_no_memory(mem_gone);
+}
+
 static void open_builder(Builder *x) {
+    take_ends();
     x->arena = arena_new();
     x->cx = LLVMContextCreate();
     LLVMContextSetDiagnosticHandler(x->cx, take_message, x);
@@ -204,6 +220,7 @@ bool llvm_emit_main(const char *prefix, bool text, bool blas, const LlvmOptions 
 }
 
 char *llvm_host(void) {
+    take_ends();
     char *t = LLVMGetDefaultTargetTriple();
     size_t size = strlen(t) + 1;
     char *copy = memcpy(mem_alloc(size), t, size);

@@ -53,18 +53,19 @@ void build_stage(Build *b) {
     b->staging = true;
 }
 
+void build_stage_file(Build *b, const OutFile *f) {
+    vec_push(&b->staged, *f);
+}
+
 static bool finish(Build *b, OutFile *f) {
     if (!b->staging) return outfile_commit(f);
-    vec_push(&b->staged, *f);
+    build_stage_file(b, f);
     return true;
 }
 
 bool build_settle(Build *b) {
-    bool ok = true;
     b->staging = false;
-    for (size_t i = 0; i < b->staged.count; i++)
-        if (ok) ok = outfile_commit(&b->staged.item[i]);
-        else outfile_abandon(&b->staged.item[i]);
+    bool ok = outfiles_commit(b->staged.item, b->staged.count, b->d);
     vec_free(&b->staged);
     return ok;
 }

@@ -34,7 +34,7 @@ bool build_text(Build *b);
 /* The checked bytes under `to`. */
 bool build_install_text(Build *b, const char *to);
 /* Writes the weights file that is to stand at `path`; needed before sources, which carry its hash. The caller commits
- * or abandons it, so that it appears together with what was built from it. */
+ * or stages it, so that it appears together with what was built from it. */
 bool build_weights(Build *b, const char *path, OutFile *o);
 /* Lowers the model, once; the weights have been written. */
 bool build_program(Build *b);
@@ -48,8 +48,9 @@ bool build_sources(Build *b, bool with_main);
 bool build_compile(Build *b, EmitKind kind, const char **result);
 /* Copies a file of the scratch folder to its place, atomically. */
 bool build_install(Build *b, const char *from, const char *to, unsigned mode);
-/* From build_stage on what is installed waits for build_settle; build_close abandons it. */
+/* From build_stage on what is installed waits for build_settle, and so does a file that the caller wrote; build_close abandons it. */
 void build_stage(Build *b);
+void build_stage_file(Build *b, const OutFile *f);
 bool build_settle(Build *b);
 /* The folder of standalone sources (folder.c). */
 bool build_folder(Build *b, const char *out);

@@ -48,6 +48,7 @@ bool build_llvm_objects(Build *b, EmitKind kind) {
     bool ok = build_program(b);
     o.variant = variant;
     o.n_variants = ok ? build_variants(b, variant) : 0;
+    mem_doing("step", "LLVM");
     ok = ok && llvm_emit(b->program, &o, &t, b->d) && write_bytes(b, result[kind].name, &t);
     t.n = 0;
     if (ok && kind == EMIT_EXE)

@@ -38,15 +38,13 @@ static bool emit_result(Build *b, EmitKind kind, const char *output) {
     const char *path = b->codegen.embed_weights ? arena_printf(b->a, "%s/weights.bin", b->dir) : t.weights;
     if (!build_spares_input(b, t.folder) || (kind == EMIT_EXE && !build_text(b)) || !build_weights(b, path, &weights)) return false;
     bool ok = !b->codegen.embed_weights || outfile_commit(&weights);
+    if (!b->codegen.embed_weights) build_stage_file(b, &weights);
     ok = ok && build_sources(b, kind == EMIT_EXE) && build_compile(b, kind, &made);
     build_stage(b);
     if (ok && kind != EMIT_EXE) ok = install_headers(b, &t);
     if (ok && kind == EMIT_EXE && b->text_model) ok = build_install_text(b, t.text);
-    ok = ok && build_ir(b, t.folder) && build_install(b, made, t.result, kind == EMIT_EXE || kind == EMIT_SHARED ? 0777 : 0666);
-    if (b->codegen.embed_weights) return ok && build_settle(b);
-    if (ok && build_settle(b)) return outfile_commit(&weights);
-    outfile_abandon(&weights);
-    return false;
+    return ok && build_ir(b, t.folder) && build_install(b, made, t.result, kind == EMIT_EXE || kind == EMIT_SHARED ? 0777 : 0666) &&
+           build_settle(b);
 }
 
 static bool emit_header(Build *b, const char *output) {

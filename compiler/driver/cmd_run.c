@@ -1,5 +1,6 @@
 /* moec run: executes one function on given or seeded inputs, in the reference interpreter or as native code. */
 #include "call.h"
+#include "../undo.h"
 #include "../../frontends/npy.h"
 
 #include <errno.h>
@@ -189,17 +190,38 @@ static void show_output(Run *r, uint32_t i)
     printf("\n");
 }
 
+/* All files or none; a folder made for them goes with them. */
+static bool write_files(Run *r, const char *dir)
+{
+    uint32_t n = r->f->n_outputs, i = 0;
+    undo_add(dir);
+    bool made = mkdir(dir, 0777) == 0, ok = true;
+    if (!made)
+        undo_drop(dir);
+    if (!made && errno != EEXIST)
+        return diag_error(r->d, DIAG_FOLDER_MAKE, dir, "cannot be made: %s", strerror(errno));
+    OutFile *file = arena_array(r->model.arena, n + 1u, sizeof *file);
+    while (ok && i < n) {
+        ok = npy_open(&file[i], arena_printf(r->model.arena, "%s/output_%u.npy", dir, i), &r->out[i], r->model.arena, r->d);
+        i += ok;
+    }
+    if (ok)
+        ok = outfiles_commit(file, n, r->d);
+    else
+        while (i-- > 0)
+            outfile_abandon(&file[i]);
+    if (!ok && made)
+        undo_now(dir);
+    undo_drop(dir);
+    return ok;
+}
+
 static bool write_outputs(Run *r)
 {
-    const char *dir = r->o->out;
-    if (dir && mkdir(dir, 0777) != 0 && errno != EEXIST)
-        return diag_error(r->d, DIAG_FOLDER_MAKE, dir, "cannot be made: %s", strerror(errno));
-    for (uint32_t i = 0; i < r->f->n_outputs; i++) {
-        if (!dir)
-            show_output(r, i);
-        else if (!npy_write(arena_printf(r->model.arena, "%s/output_%u.npy", dir, i), &r->out[i], r->d))
-            return false;
-    }
+    if (r->o->out)
+        return write_files(r, r->o->out);
+    for (uint32_t i = 0; i < r->f->n_outputs; i++)
+        show_output(r, i);
     return true;
 }
 

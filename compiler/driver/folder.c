@@ -1,12 +1,13 @@
 /* --emit=c: a folder of sources that `make` builds with a C99 compiler and nothing of ours but what is in it.
  *
  * All files are made in a folder beside the one asked for and moved when the last is complete, so a failed compile leaves
- * no half-written folder, and one that was there before stays as it was. */
+ * no half-written folder, and one that was there before stays as it was: where files cannot be moved, those that were are put
+ * back. */
 #include "folder.h"
 
+#include "../replace.h"
 #include "../undo.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -192,28 +193,6 @@ static bool names_differ(Folder *f) {
 
 /* ---- the folder as a whole --------------------------------------------------------------------------------- */
 
-/* Calls f for each file of dir; false when a call is. */
-static bool each_file(const char *dir, bool (*f)(Build *b, const char *dir, const char *name, const char *to), Build *b, const char *to) {
-    DIR *d = opendir(dir);
-    bool ok = d != NULL;
-    for (struct dirent *e; ok && (e = readdir(d));)
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) ok = f(b, dir, e->d_name, to);
-    if (d) closedir(d);
-    return ok;
-}
-
-static bool remove_file(Build *b, const char *dir, const char *name, const char *to) {
-    (void)to;
-    unlink(build_path(b, dir, name));
-    return true;
-}
-
-static bool move_file(Build *b, const char *dir, const char *name, const char *to) {
-    const char *target = build_path(b, to, name);
-    return rename(build_path(b, dir, name), target) == 0 ||
-           diag_error(b->d, DIAG_FOLDER_MAKE, target, "cannot move into place: %s", strerror(errno));
-}
-
 static bool write_all(Folder *f) {
     Build *b = f->b;
     OutFile weights;
@@ -228,12 +207,23 @@ static bool write_all(Folder *f) {
     return false;
 }
 
-/* One rename where nothing (or an empty folder) is in the way, else one a file. */
-static bool put_in_place(Build *b, const char *dir, const char *out) {
-    if (rename(dir, out) == 0) return true;
-    if (errno != ENOTEMPTY && errno != EEXIST)
-        return diag_error(b->d, DIAG_FOLDER_MAKE, out, "cannot make the folder: %s", strerror(errno));
-    return each_file(dir, move_file, b, out);
+/* Into a folder that has files: those of ours are replaced together, others stay. */
+static bool replace_files(Folder *f, const char *out) {
+    Build *b = f->b;
+    size_t n = f->file.count;
+    Replace *r = arena_array(b->a, n, sizeof *r);
+    for (size_t i = 0; i < n; i++) {
+        const char *name = f->file.item[i].name, *to = build_path(b, out, name);
+        r[i] = (Replace){.from = build_path(b, f->dir, name), .to = to, .aside = arena_printf(b->a, "%s.%ld.old", to, (long)getpid())};
+    }
+    return replace_all(r, n, b->d);
+}
+
+/* One rename where nothing (or an empty folder) is in the way. */
+static bool put_in_place(Folder *f, const char *out) {
+    int error = folder_place(f->dir, out);
+    if (error == ENOTEMPTY || error == EEXIST) return replace_files(f, out);
+    return !error || diag_error(f->b->d, DIAG_FOLDER_MAKE, out, "cannot make the folder: %s", strerror(error));
 }
 
 bool build_folder(Build *b, const char *out) {
@@ -256,10 +246,8 @@ bool build_folder(Build *b, const char *out) {
         if (errno != EEXIST) return diag_error(b->d, DIAG_FOLDER_MAKE, out, "cannot make the folder: %s", strerror(errno));
     }
     if (!f.dir) return diag_error(b->d, DIAG_FOLDER_MAKE, out, "cannot make a folder beside it");
-    bool ok = write_all(&f) && put_in_place(b, f.dir, out);
-    each_file(f.dir, remove_file, b, NULL); /* nothing is left to remove after a success in one rename */
-    rmdir(f.dir);
-    undo_drop(f.dir);
+    bool ok = write_all(&f) && put_in_place(&f, out);
+    undo_now(f.dir); /* nothing is left to remove after a success in one rename */
     vec_free(&f.file);
     return ok;
 }

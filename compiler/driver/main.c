@@ -1,7 +1,9 @@
 /* moec: finds the command and runs it. */
 #include "driver.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 static int (*const commands[])(const Options *) = {
 #define COMMAND(name, argument, most, doc) cmd_##name,
@@ -22,6 +24,17 @@ static bool limit_memory(const Options *o, char *option, size_t room, int *exit_
     return true;
 }
 
+/* What was printed has arrived. */
+static int flush_output(int exit_code)
+{
+    errno = 0;
+    if (exit_code != EXIT_DONE || (fflush(stdout) == 0 && !ferror(stdout)))
+        return exit_code;
+    Diag *d = diag_new();
+    diag_error(d, DIAG_FILE_WRITE, "standard output", "cannot be written: %s", errno ? strerror(errno) : "a part of it is lost");
+    return diag_finish(d, false);
+}
+
 int main(int argc, char **argv)
 {
     Options o;
@@ -30,5 +43,5 @@ int main(int argc, char **argv)
     if (options_parse(argc, argv, &o, &exit_code) && limit_memory(&o, option, sizeof option, &exit_code))
         exit_code = commands[o.command](&o);
     options_free(&o);
-    return exit_code;
+    return flush_output(exit_code);
 }

@@ -3,7 +3,6 @@
 
 #include "../undo.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -26,15 +25,7 @@ char *scratch_open(Arena *a, Diag *d) {
 }
 
 void scratch_close(const char *path) {
-    DIR *dir = path ? opendir(path) : NULL;
-    if (!dir)
-        return;
-    for (struct dirent *e; (e = readdir(dir));)
-        if (e->d_name[0] != '.')
-            unlinkat(dirfd(dir), e->d_name, 0);
-    closedir(dir);
-    rmdir(path);
-    undo_drop(path);
+    undo_now(path);
 }
 
 static bool missing(const char *program, const char *install, Diag *d) {

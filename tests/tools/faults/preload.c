@@ -1,16 +1,23 @@
-/* Makes calls of the system fail, as LD_PRELOAD in front of a program. The environment says which:
+/* Makes calls of the system fail, as LD_PRELOAD in front of a program. By hand, the environment says which:
  *
- *   FAULT_KIND    memory: allocations, anonymous mappings, threads and processes that are started;
- *                 eio, enospc, eintr: calls on files; short: reads and writes, half of what was asked for
+ *   FAULT_KIND    a row of `kinds`
  *   FAULT_AT      which call of the kind, from 0
  *   FAULT_ON      not empty: that one and every later one
  *   FAULT_DIR     files count that lie under it; relative names always do
- *   FAULT_COUNT   a file that gets the numbers of calls when the program ends: of memory, of files
  *   FAULT_TRACE   the stack at the first failure, on standard error
  *
- * Reading folders works: cleaning up takes it. What a program starts is left alone. Calls that the C library makes for itself are
- * not seen: of streams, the functions that programs call fail. glibc's. */
+ * FAULT_SERVER=IN,OUT, two descriptors: the program is started once and forks for each Request that it reads, in the folder `out` of
+ * FAULT_DIR, so that neither starting nor the loader is paid again (driver.c).
+ *
+ * Of a program with one thread a series of allocations can be tried in one run: it forks at each of them, the child has it fail and
+ * the parent goes on as if nothing were. The child must leave its parent's files alone: it only notes what it would remove, and
+ * ends with FAULT_WHOLE where it would change or read any, which says that this one takes a run of its own.
+ *
+ * Reading and removing folders works: cleaning up takes it. What a program starts is left alone. Calls that the C library makes for
+ * itself are not seen: of streams, the functions that programs call fail. Nothing is synced. glibc's. */
 #define _GNU_SOURCE
+#include "faults.h"
+
 #include <dlfcn.h>
 #include <errno.h>
 #include <execinfo.h>
@@ -24,55 +31,116 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-typedef enum FaultKind { FAULT_NONE, FAULT_MEMORY, FAULT_EIO, FAULT_ENOSPC, FAULT_EINTR, FAULT_SHORT, FAULT_KINDS } FaultKind;
+enum { FDS = 4096, SECONDS = 60 };
 
-enum { FDS = 4096 };
+/* A short call is one that has a part way; its number counts those alone. */
+typedef enum Call { CALL_MEMORY, CALL_FILE, CALL_TRANSFER, CALLS } Call;
 
-static const char *const kinds[FAULT_KINDS] = {"none", "memory", "eio", "enospc", "eintr", "short"};
+static const struct {
+    const char *name;
+    Call call;
+    int error;
+} kinds[FAULT_KINDS] = {
+    [FAULT_NONE] = {"none", CALLS, 0},
+    [FAULT_MEMORY] = {"memory", CALL_MEMORY, ENOMEM}, /* allocations, anonymous mappings, threads and processes that are started */
+    [FAULT_EIO] = {"eio", CALL_FILE, EIO},
+    [FAULT_ENOSPC] = {"enospc", CALL_FILE, ENOSPC},
+    [FAULT_EINTR] = {"eintr", CALL_FILE, EINTR},
+    [FAULT_SHORT] = {"short", CALL_TRANSFER, 0}, /* half of what was asked for */
+};
+
 static FaultKind kind;
-static long at;
-static int on, trace;
-static const char *dir, *count_file;
-static atomic_long calls[2]; /* of memory, of files */
+static int64_t at, upto, step; /* upto: behind the last of a series */
+static int on, trace, apart; /* apart: the child of a series */
+static int in_fd = -1, out_fd = -1;
+static const char *dir;
+static _Atomic int64_t own_counts[CALLS], *calls = own_counts; /* of a server's children: shared with it */
 static atomic_uchar ours[FDS]; /* descriptors of files that count */
 static __thread int inside; /* what this file itself calls for */
 
 /* ---- whether a call fails ---- */
 
-static int fails(int is_file, int can_be_short) {
+static void end_run(int status) {
+    inside = 1;
+    _exit(status);
+}
+
+static void limit_time(void) {
+    struct rlimit r = {SECONDS, SECONDS};
+    setrlimit(RLIMIT_CPU, &r);
+    alarm(SECONDS);
+}
+
+/* In the parent, which waits until its child's end has been judged: 0. In the child, whose call n fails: 1. */
+static int try_apart(int64_t n) {
+    char go;
+    inside++;
+    if (ftruncate(2, 0) != 0)
+        _exit(FAULT_BROKEN);
+    pid_t pid = fork();
+    if (pid == 0) {
+        inside--;
+        apart = 1;
+        for (int i = 0; i < CALLS; i++)
+            atomic_store(&own_counts[i], atomic_load(&calls[i]));
+        calls = own_counts;
+        at = n;
+        kind = FAULT_MEMORY;
+        limit_time();
+        return 1;
+    }
+    Report r = {.at = n};
+    if (pid < 0 || waitpid(pid, &r.status, 0) != pid || write(out_fd, &r, sizeof r) != sizeof r || read(in_fd, &go, 1) != 1)
+        _exit(FAULT_BROKEN);
+    inside--;
+    return 0;
+}
+
+static int fails(Call c) {
     if (inside)
         return 0;
-    long n = atomic_fetch_add(&calls[is_file], 1);
-    if (kind == FAULT_NONE || (kind != FAULT_MEMORY) != is_file || (n != at && !(on && n > at)) || (kind == FAULT_SHORT && !can_be_short))
+    int64_t n = atomic_fetch_add(&calls[c], 1);
+    if (upto && !apart && c == CALL_MEMORY && n >= at && n < upto && (n - at) % step == 0 && try_apart(n))
+        n = at;
+    else if (kind == FAULT_NONE || kinds[kind].call != c || (n != at && !(on && n > at)))
         return 0;
     if (trace && n == at) {
         void *frame[24];
-        inside = 1;
+        inside++;
         backtrace_symbols_fd(frame, backtrace(frame, 24), 2);
-        inside = 0;
+        inside--;
     }
-    errno = kind == FAULT_EIO ? EIO : kind == FAULT_ENOSPC ? ENOSPC : kind == FAULT_EINTR ? EINTR : ENOMEM;
+    errno = kinds[kind].error;
     return 1;
 }
 
 static int memory_fails(void) {
-    return fails(0, 0);
+    return fails(CALL_MEMORY);
 }
 
 /* Of calls that have no part way. */
 static int file_fails(int is_ours) {
-    return is_ours && fails(1, 0);
+    return is_ours && fails(CALL_FILE);
+}
+
+/* Of calls that change or read what a parent has. */
+static int change_fails(int is_ours) {
+    if (is_ours && apart && !inside)
+        end_run(FAULT_WHOLE);
+    return file_fails(is_ours);
 }
 
 /* 0: none of it; else the bytes to do of n. */
 static size_t part(size_t n) {
-    if (!fails(1, 1))
-        return n;
-    return kind == FAULT_SHORT ? (n > 1 ? n / 2 : n) : 0;
+    if (change_fails(1))
+        return 0;
+    return fails(CALL_TRANSFER) && n > 1 ? n / 2 : n;
 }
 
 static int is_ours(int fd) {
@@ -103,6 +171,7 @@ static int take(int fd, int is) {
 
 /* ---- memory ---- */
 
+#ifndef FAULT_FILES_ALONE /* a sanitizer has these */
 void *__libc_malloc(size_t n);
 void *__libc_calloc(size_t n, size_t size);
 void *__libc_realloc(void *p, size_t n);
@@ -130,21 +199,26 @@ int posix_memalign(void **out, size_t align, size_t n) {
     *out = __libc_memalign(align, n);
     return *out ? 0 : ENOMEM;
 }
+#endif
 
 void *mmap(void *where, size_t n, int protection, int flags, int fd, off_t offset) {
-    if (fd < 0 ? memory_fails() : is_ours(fd) && fails(1, 0))
+    if (fd < 0 ? memory_fails() : file_fails(is_ours(fd)))
         return MAP_FAILED;
     return (void *)syscall(SYS_mmap, where, n, protection, flags, fd, offset);
 }
 
 int pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*start)(void *), void *arg) {
     NEXT(pthread_create)
+    if (apart)
+        end_run(FAULT_WHOLE);
     return memory_fails() ? EAGAIN : next(t, a, start, arg);
 }
 
 int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *acts, const posix_spawnattr_t *attr,
                  char *const argv[], char *const envp[]) {
     NEXT(posix_spawnp)
+    if (apart)
+        end_run(FAULT_WHOLE);
     return memory_fails() ? ENOMEM : next(pid, file, acts, attr, argv, envp);
 }
 
@@ -152,6 +226,12 @@ int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t 
 
 static int open_flags(int flags) {
     return flags & (O_CREAT | O_TMPFILE);
+}
+
+static int open_fails(int is, int flags) {
+    if ((flags & O_DIRECTORY) && (flags & O_NOFOLLOW))
+        return 0; /* a folder, to be removed */
+    return (flags & (O_ACCMODE | O_CREAT)) ? change_fails(is) : file_fails(is);
 }
 
 #define OPEN(name)                                                                                           \
@@ -162,7 +242,7 @@ static int open_flags(int flags) {
         mode_t mode = open_flags(flags) ? va_arg(args, mode_t) : 0;                                          \
         va_end(args);                                                                                        \
         int is = path_is_ours(AT_FDCWD, path);                                                               \
-        return file_fails(is) ? -1 : take(next(path, flags, mode), is);                                      \
+        return open_fails(is, flags) ? -1 : take(next(path, flags, mode), is);                               \
     }
 OPEN(open)
 OPEN(open64)
@@ -175,7 +255,7 @@ OPEN(open64)
         mode_t mode = open_flags(flags) ? va_arg(args, mode_t) : 0;                                          \
         va_end(args);                                                                                        \
         int is = path_is_ours(folder, path);                                                                 \
-        return file_fails(is) ? -1 : take(next(folder, path, flags, mode), is);                              \
+        return open_fails(is, flags) ? -1 : take(next(folder, path, flags, mode), is);                       \
     }
 OPENAT(openat)
 OPENAT(openat64)
@@ -204,12 +284,12 @@ long syscall(long number, ...) {
 int mkostemp(char *name, int flags) {
     NEXT(mkostemp)
     int is = path_is_ours(AT_FDCWD, name);
-    return file_fails(is) ? -1 : take(next(name, flags), is);
+    return change_fails(is) ? -1 : take(next(name, flags), is);
 }
 
 char *mkdtemp(char *name) {
     NEXT(mkdtemp)
-    return file_fails(path_is_ours(AT_FDCWD, name)) ? NULL : next(name);
+    return change_fails(path_is_ours(AT_FDCWD, name)) ? NULL : next(name);
 }
 
 #define TRANSFER(name, buffer, parameters, ...)                                                              \
@@ -226,13 +306,13 @@ TRANSFER(pread64, void *, COMMA off64_t offset, , offset)
 TRANSFER(pwrite, const void *, COMMA off_t offset, , offset)
 TRANSFER(pwrite64, const void *, COMMA off64_t offset, , offset)
 
-#define ON_FD(name)                                                                                          \
-    int name(int fd) {                                                                                       \
-        NEXT(name)                                                                                           \
-        return file_fails(is_ours(fd)) ? -1 : next(fd);                                                      \
-    }
-ON_FD(fsync)
-ON_FD(fdatasync)
+int fsync(int fd) {
+    return file_fails(is_ours(fd)) ? -1 : 0;
+}
+
+int fdatasync(int fd) {
+    return fsync(fd);
+}
 
 /* A descriptor is gone however close ends. */
 int close(int fd) {
@@ -248,7 +328,7 @@ int close(int fd) {
 
 int ftruncate(int fd, off_t n) {
     NEXT(ftruncate)
-    return file_fails(is_ours(fd)) ? -1 : next(fd, n);
+    return change_fails(is_ours(fd)) ? -1 : next(fd, n);
 }
 
 int fstat(int fd, struct stat *s) {
@@ -258,23 +338,28 @@ int fstat(int fd, struct stat *s) {
 
 int fchmod(int fd, mode_t mode) {
     NEXT(fchmod)
-    return file_fails(is_ours(fd)) ? -1 : next(fd, mode);
+    return change_fails(is_ours(fd)) ? -1 : next(fd, mode);
 }
 
 int rename(const char *from, const char *to) {
     NEXT(rename)
-    return file_fails(path_is_ours(AT_FDCWD, to)) ? -1 : next(from, to);
+    return change_fails(path_is_ours(AT_FDCWD, to)) ? -1 : next(from, to);
+}
+
+int link(const char *from, const char *to) {
+    NEXT(link)
+    return change_fails(path_is_ours(AT_FDCWD, to)) ? -1 : next(from, to);
 }
 
 int mkdir(const char *path, mode_t mode) {
     NEXT(mkdir)
-    return file_fails(path_is_ours(AT_FDCWD, path)) ? -1 : next(path, mode);
+    return change_fails(path_is_ours(AT_FDCWD, path)) ? -1 : next(path, mode);
 }
 
 FILE *fopen(const char *path, const char *mode) {
     NEXT(fopen)
     int is = path_is_ours(AT_FDCWD, path);
-    if (file_fails(is))
+    if (mode[0] == 'r' && mode[1] != '+' ? file_fails(is) : change_fails(is))
         return NULL;
     FILE *f = next(path, mode);
     if (f)
@@ -295,31 +380,127 @@ int fclose(FILE *f) {
     return next(f) || bad ? EOF : 0;
 }
 
+/* ---- removing, which works ---- */
+
+/* In the child of a series: noted, once. */
+static int note_removal(int folder, const char *name) {
+    static char seen[1 << 17]; /* lines; the first is empty */
+    static size_t n = 1;
+    char line[4096] = "";
+    size_t k = 0;
+    inside++;
+    if (name[0] != '/') {
+        char link[64];
+        snprintf(link, sizeof link, folder == AT_FDCWD ? "/proc/self/cwd" : "/proc/self/fd/%d", folder);
+        ssize_t got = readlink(link, line, sizeof line - 2);
+        k = got > 0 ? (size_t)got : 0;
+        line[k++] = '/';
+    }
+    snprintf(line + k, sizeof line - k - 1, "%s\n", name[0] == '.' && name[1] == '/' ? name + 2 : name);
+    seen[0] = '\n';
+    char *was = strstr(seen, line);
+    k = strlen(line);
+    int fresh = !was || was[-1] != '\n';
+    if (fresh && n + k < sizeof seen) {
+        static int fd = -1;
+        if (fd < 0) {
+            char list[4096];
+            snprintf(list, sizeof list, "%s/removed", dir);
+            fd = open(list, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666);
+        }
+        memcpy(seen + n, line, k + 1);
+        n += k;
+        fresh = write(fd, line, k) == (ssize_t)k;
+    }
+    inside--;
+    errno = ENOENT;
+    return fresh ? 0 : -1;
+}
+
+int unlink(const char *path) {
+    NEXT(unlink)
+    return apart ? note_removal(AT_FDCWD, path) : next(path);
+}
+
+int unlinkat(int folder, const char *path, int flags) {
+    NEXT(unlinkat)
+    return apart ? note_removal(folder, path) : next(folder, path, flags);
+}
+
+int rmdir(const char *path) {
+    NEXT(rmdir)
+    return apart ? note_removal(AT_FDCWD, path) : next(path);
+}
+
 /* ---- as LD_PRELOAD ---- */
 
-__attribute__((constructor)) static void begin(void) {
+static void start_run(const Request *r) {
+    char out[4096];
+    kind = r->kind;
+    at = r->at;
+    upto = r->upto;
+    step = r->step;
+    on = r->on;
+    if (upto)
+        kind = FAULT_NONE;
+    else
+        limit_time();
+    snprintf(out, sizeof out, "%s/out", dir);
+    if (chdir(out) != 0)
+        _exit(FAULT_BROKEN);
+    for (int i = 0; i < CALLS; i++)
+        atomic_store(&calls[i], 0);
+}
+
+/* Returns in the children, which are the runs; what they count is seen here. */
+static void serve(void) {
+    _Atomic int64_t *seen = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    Request r;
+    if (seen == MAP_FAILED)
+        _exit(FAULT_BROKEN);
+    calls = seen;
+    while (read(in_fd, &r, sizeof r) == sizeof r) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            start_run(&r);
+            return;
+        }
+        Report report = {.at = -1};
+        if (pid < 0 || waitpid(pid, &report.status, 0) != pid)
+            _exit(FAULT_BROKEN);
+        for (int i = 0; i < CALLS; i++)
+            report.calls[i] = atomic_load(&seen[i]);
+        if (write(out_fd, &report, sizeof report) != sizeof report)
+            _exit(FAULT_BROKEN);
+    }
+    _exit(0);
+}
+
+static void begin_by_hand(void) {
     const char *k = getenv("FAULT_KIND"), *n = getenv("FAULT_AT");
     for (int i = 0; k && i < FAULT_KINDS; i++)
-        if (!strcmp(k, kinds[i]))
+        if (!strcmp(k, kinds[i].name))
             kind = (FaultKind)i;
     at = n ? atol(n) : 0;
     on = getenv("FAULT_ON") && *getenv("FAULT_ON");
     trace = getenv("FAULT_TRACE") != NULL;
-    dir = getenv("FAULT_DIR");
-    count_file = getenv("FAULT_COUNT");
-    if (k || count_file)
-        unsetenv("LD_PRELOAD");
-    atomic_store(&calls[0], 0);
-    atomic_store(&calls[1], 0);
+    for (int i = 0; i < CALLS; i++)
+        atomic_store(&calls[i], 0);
 }
 
-__attribute__((destructor)) static void end(void) {
-    char text[64];
-    if (!count_file)
-        return;
+__attribute__((constructor)) static void begin(void) {
+    const char *server = getenv("FAULT_SERVER");
+    dir = getenv("FAULT_DIR");
     inside = 1;
-    int n = snprintf(text, sizeof text, "%ld %ld\n", atomic_load(&calls[0]), atomic_load(&calls[1]));
-    int fd = open(count_file, O_WRONLY | O_CREAT | O_TRUNC, 0666);
-    if (fd >= 0 && write(fd, text, (size_t)n) != n)
-        _exit(99);
+    if (server || getenv("FAULT_KIND"))
+        unsetenv("LD_PRELOAD");
+    if (server && sscanf(server, "%d,%d", &in_fd, &out_fd) == 2) {
+        unsetenv("FAULT_SERVER");
+        fcntl(in_fd, F_SETFD, FD_CLOEXEC);
+        fcntl(out_fd, F_SETFD, FD_CLOEXEC);
+        serve();
+    } else {
+        begin_by_hand();
+    }
+    inside = 0;
 }
