@@ -1,6 +1,7 @@
 /* Atomic creation of output files. */
 #include "outfile.h"
 
+#include "mapped.h"
 #include "undo.h"
 
 #include <errno.h>
@@ -11,8 +12,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* What is written may lie in a mapping that is gone, which the system calls a bad address. */
 static bool fails(OutFile *o, const char *what) {
-    diag_error(o->d, DIAG_FILE_WRITE, o->path, "cannot %s: %s", what, strerror(errno));
+    int error = errno;
+    if (error != EFAULT || mapped_intact(o->d))
+        diag_error(o->d, DIAG_FILE_WRITE, o->path, "cannot %s: %s", what, strerror(error));
     outfile_abandon(o);
     return false;
 }
@@ -84,6 +88,10 @@ static void sync_directory(const char *path) {
 }
 
 bool outfile_commit(OutFile *o) {
+    if (!mapped_intact(o->d)) {
+        outfile_abandon(o);
+        return false;
+    }
     if (o->temporary && fsync(o->fd) != 0) return fails(o, "sync");
     int fd = o->fd;
     o->fd = -1;

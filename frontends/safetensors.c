@@ -5,18 +5,14 @@
  * and the ranges, sorted, start at 0, neither overlap nor leave a hole, and end at the end of the file. */
 #include "safetensors.h"
 
-#include "../compiler/undo.h"
+#include "../compiler/mapped.h"
+#include "../compiler/outfile.h"
 #include "file.h"
 #include "json.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 static const struct {
     const char *name;
@@ -196,12 +192,9 @@ bool safetensors_map(Arena *a, int fd, int64_t size, const char *file, SafeFile 
                           n, size);
     if (size > MOEC_MAX_TENSOR)
         return diag_error(d, DIAG_FILE_SIZE, file, "is too large");
-    void *map = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (map == MAP_FAILED)
-        return diag_error(d, DIAG_FILE_READ, file, "cannot be mapped: %s", strerror(errno));
-    out->map = map;
-    out->map_bytes = (size_t)size;
-    const char *text = (const char *)map + 8;
+    if (!mapped_open(fd, (size_t)size, file, &out->map, d))
+        return false;
+    const char *text = (const char *)out->map + 8;
     size_t braces = 0;
     for (size_t i = 0; i < n; i++)
         braces += text[i] == '{';
@@ -223,8 +216,7 @@ bool safetensors_map(Arena *a, int fd, int64_t size, const char *file, SafeFile 
 }
 
 void safetensors_unmap(SafeFile *f) {
-    if (f->map != NULL)
-        munmap(f->map, f->map_bytes);
+    mapped_close(f->map);
     f->map = NULL;
 }
 
@@ -267,74 +259,26 @@ static bool header_text(const AdapterTensor *tensor, uint32_t n, Str spec, Text 
     return true;
 }
 
-static bool write_all(int fd, const void *from, size_t n) {
-    const char *p = from;
-    while (n > 0) {
-        ssize_t put = write(fd, p, n < (size_t)1 << 30 ? n : (size_t)1 << 30);
-        if (put < 0 && errno == EINTR)
-            continue;
-        if (put <= 0)
-            return false;
-        p += put;
-        n -= (size_t)put;
-    }
-    return true;
-}
-
-static bool body_write(int fd, const Text *header, const AdapterTensor *tensor, uint32_t n) {
+static bool body_write(OutFile *o, const Text *header, const AdapterTensor *tensor, uint32_t n) {
     unsigned char prefix[8];
     for (int i = 0; i < 8; i++)
         prefix[i] = (unsigned char)((uint64_t)header->n >> (8 * i));
-    bool ok = write_all(fd, prefix, 8) && write_all(fd, header->p, header->n);
+    bool ok = outfile_write(o, prefix, 8) && outfile_write(o, header->p, header->n);
     for (uint32_t i = 0; ok && i < n; i++) {
         size_t bytes = 4;
         for (int k = 0; k < tensor[i].rank; k++)
             bytes *= (size_t)tensor[i].dim[k];
-        ok = write_all(fd, tensor[i].data, bytes);
+        ok = outfile_write(o, tensor[i].data, bytes);
     }
-    return ok && fsync(fd) == 0;
+    return ok;
 }
 
 bool safetensors_write(const char *path, const AdapterTensor *tensor, uint32_t n, Str spec, Diag *d) {
     Arena *a = arena_new();
     Text header = {0};
-    char *temporary = NULL;
-    int fd = -1;
-    bool ok = header_text(tensor, n, spec, &header);
-    for (int i = 0; ok && fd < 0 && i < 1000; i++) {
-        temporary = arena_printf(a, "%s.%ld.%d.part", path, (long)getpid(), i);
-        undo_add(temporary);
-        fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
-        ok = fd >= 0 || errno == EEXIST;
-        if (fd < 0)
-            undo_drop(temporary);
-    }
-    if (fd < 0) {
-        diag_error(d, DIAG_FILE_WRITE, path, "cannot be written: %s", strerror(errno));
-    } else {
-        ok = body_write(fd, &header, tensor, n);
-        int error = errno;
-        if (close(fd) != 0 && ok) {
-            ok = false;
-            error = errno;
-        }
-        if (ok && rename(temporary, path) != 0) {
-            ok = false;
-            error = errno;
-        }
-        undo_drop(temporary);
-        if (!ok) {
-            unlink(temporary);
-            diag_error(d, DIAG_FILE_WRITE, path, "cannot be written: %s", strerror(error));
-        } else {
-            int dir = open(path_dir(a, path), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-            if (dir >= 0) {
-                fsync(dir); /* the data are safe either way; only the name could be lost */
-                close(dir);
-            }
-        }
-    }
-    ok = ok && fd >= 0;
+    OutFile o;
+    bool ok = header_text(tensor, n, spec, &header) || diag_error(d, DIAG_LIMIT, path, "tensors of more than 2^63 bytes");
+    ok = ok && outfile_open(&o, path, 0666, a, d) && body_write(&o, &header, tensor, n) && outfile_commit(&o);
     text_free(&header);
     arena_free(a);
     return ok;
