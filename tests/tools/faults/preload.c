@@ -1,11 +1,12 @@
 /* Makes calls of the system fail, as LD_PRELOAD in front of a program. The environment says which:
  *
  *   FAULT_KIND    memory: allocations, anonymous mappings, threads and processes that are started;
- *                 eio, enospc, eintr: calls on files; short: reads and writes, half of what was asked for
+ *                 eio, enospc, eintr: calls on files; short: reads and writes, half of what was asked for;
+ *                 cut: the file is cut to its half right before it is read, or right after it was mapped
  *   FAULT_AT      which call of the kind, from 0
  *   FAULT_ON      not empty: that one and every later one
  *   FAULT_DIR     files count that lie under it; relative names always do
- *   FAULT_COUNT   a file that gets the numbers of calls when the program ends: of memory, of files
+ *   FAULT_COUNT   a file that gets the numbers of calls when the program ends: of memory, of files, of these that read
  *   FAULT_TRACE   the stack at the first failure, on standard error
  *
  * Reading folders works: cleaning up takes it. What a program starts is left alone. Calls that the C library makes for itself are
@@ -28,16 +29,16 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-typedef enum FaultKind { FAULT_NONE, FAULT_MEMORY, FAULT_EIO, FAULT_ENOSPC, FAULT_EINTR, FAULT_SHORT, FAULT_KINDS } FaultKind;
+typedef enum FaultKind { FAULT_NONE, FAULT_MEMORY, FAULT_EIO, FAULT_ENOSPC, FAULT_EINTR, FAULT_SHORT, FAULT_CUT, FAULT_KINDS } FaultKind;
 
 enum { FDS = 4096 };
 
-static const char *const kinds[FAULT_KINDS] = {"none", "memory", "eio", "enospc", "eintr", "short"};
+static const char *const kinds[FAULT_KINDS] = {"none", "memory", "eio", "enospc", "eintr", "short", "cut"};
 static FaultKind kind;
 static long at;
 static int on, trace;
 static const char *dir, *count_file;
-static atomic_long calls[2]; /* of memory, of files */
+static atomic_long calls[3]; /* of memory, of files, of these that read */
 static atomic_uchar ours[FDS]; /* descriptors of files that count */
 static __thread int inside; /* what this file itself calls for */
 
@@ -47,7 +48,7 @@ static int fails(int is_file, int can_be_short) {
     if (inside)
         return 0;
     long n = atomic_fetch_add(&calls[is_file], 1);
-    if (kind == FAULT_NONE || (kind != FAULT_MEMORY) != is_file || (n != at && !(on && n > at)) || (kind == FAULT_SHORT && !can_be_short))
+    if (kind == FAULT_NONE || kind == FAULT_CUT || (kind != FAULT_MEMORY) != is_file || (n != at && !(on && n > at)) || (kind == FAULT_SHORT && !can_be_short))
         return 0;
     if (trace && n == at) {
         void *frame[24];
@@ -77,6 +78,19 @@ static size_t part(size_t n) {
 
 static int is_ours(int fd) {
     return fd >= 0 && fd < FDS && atomic_load(&ours[fd]);
+}
+
+/* A file that is read, or was mapped: somebody else cuts it. */
+static void cut(int fd) {
+    char name[64];
+    struct stat s;
+    if (inside || !is_ours(fd) || atomic_fetch_add(&calls[2], 1) != at || kind != FAULT_CUT)
+        return;
+    inside = 1;
+    snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+    if (stat(name, &s) != 0 || truncate(name, s.st_size / 2) != 0)
+        _exit(98);
+    inside = 0;
 }
 
 static int path_is_ours(int folder, const char *path) {
@@ -134,7 +148,9 @@ int posix_memalign(void **out, size_t align, size_t n) {
 void *mmap(void *where, size_t n, int protection, int flags, int fd, off_t offset) {
     if (fd < 0 ? memory_fails() : is_ours(fd) && fails(1, 0))
         return MAP_FAILED;
-    return (void *)syscall(SYS_mmap, where, n, protection, flags, fd, offset);
+    void *p = (void *)syscall(SYS_mmap, where, n, protection, flags, fd, offset);
+    cut(fd);
+    return p;
 }
 
 int pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*start)(void *), void *arg) {
@@ -212,19 +228,20 @@ char *mkdtemp(char *name) {
     return file_fails(path_is_ours(AT_FDCWD, name)) ? NULL : next(name);
 }
 
-#define TRANSFER(name, buffer, parameters, ...)                                                              \
+#define TRANSFER(name, before, buffer, parameters, ...)                                                      \
     ssize_t name(int fd, buffer p, size_t n parameters) {                                                    \
         NEXT(name)                                                                                           \
+        before                                                                                               \
         size_t m = is_ours(fd) ? part(n) : n;                                                                \
         return n > 0 && m == 0 ? -1 : next(fd, p, m __VA_ARGS__);                                            \
     }
 #define COMMA ,
-TRANSFER(read, void *, )
-TRANSFER(write, const void *, )
-TRANSFER(pread, void *, COMMA off_t offset, , offset)
-TRANSFER(pread64, void *, COMMA off64_t offset, , offset)
-TRANSFER(pwrite, const void *, COMMA off_t offset, , offset)
-TRANSFER(pwrite64, const void *, COMMA off64_t offset, , offset)
+TRANSFER(read, cut(fd);, void *, )
+TRANSFER(write, , const void *, )
+TRANSFER(pread, cut(fd);, void *, COMMA off_t offset, , offset)
+TRANSFER(pread64, cut(fd);, void *, COMMA off64_t offset, , offset)
+TRANSFER(pwrite, , const void *, COMMA off_t offset, , offset)
+TRANSFER(pwrite64, , const void *, COMMA off64_t offset, , offset)
 
 #define ON_FD(name)                                                                                          \
     int name(int fd) {                                                                                       \
@@ -284,6 +301,7 @@ FILE *fopen(const char *path, const char *mode) {
 
 size_t fread(void *p, size_t size, size_t n, FILE *f) {
     NEXT(fread)
+    cut(fileno(f));
     size_t m = is_ours(fileno(f)) ? part(n) : n;
     return n > 0 && m == 0 ? 0 : next(p, size, m, f);
 }
@@ -311,6 +329,7 @@ __attribute__((constructor)) static void begin(void) {
         unsetenv("LD_PRELOAD");
     atomic_store(&calls[0], 0);
     atomic_store(&calls[1], 0);
+    atomic_store(&calls[2], 0);
 }
 
 __attribute__((destructor)) static void end(void) {
@@ -318,7 +337,7 @@ __attribute__((destructor)) static void end(void) {
     if (!count_file)
         return;
     inside = 1;
-    int n = snprintf(text, sizeof text, "%ld %ld\n", atomic_load(&calls[0]), atomic_load(&calls[1]));
+    int n = snprintf(text, sizeof text, "%ld %ld %ld\n", atomic_load(&calls[0]), atomic_load(&calls[1]), atomic_load(&calls[2]));
     int fd = open(count_file, O_WRONLY | O_CREAT | O_TRUNC, 0666);
     if (fd >= 0 && write(fd, text, (size_t)n) != n)
         _exit(99);
