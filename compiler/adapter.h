@@ -70,7 +70,6 @@ typedef struct AdapterSpec {
     bool flat_heads; /* [h*kv] values may stand for [h,kv]: their file does not know the heads */
     int gated;       /* linears the tensors were made for: 1 wi_0 and wi_1, -1 wi, 0 either */
     void *map; /* the tensor file, mapped; frontends/spec.c unmaps it */
-    size_t map_bytes;
 } AdapterSpec;
 
 typedef struct ModelSite {

@@ -160,6 +160,32 @@ void *arena_alloc(Arena *a, size_t bytes) {
     return a->block->data + at;
 }
 
+ArenaMark arena_mark(const Arena *a) {
+    const Block *b = a->block;
+    return b ? (ArenaMark){a->block, b->next, b->used, a->bytes} : (ArenaMark){0};
+}
+
+static void free_until(Block *b, const Block *end) {
+    for (Block *next; b != end; b = next) {
+        next = b->next;
+        mem_free(b);
+    }
+}
+
+/* Newer blocks stand in front of the one that was the current one, large ones behind it too. */
+void arena_rewind(Arena *a, ArenaMark to) {
+    Block *b = to.block;
+    free_until(a->block, b);
+    a->block = b;
+    a->bytes = to.bytes;
+    if (!b)
+        return;
+    free_until(b->next, to.behind);
+    b->next = to.behind;
+    memset(b->data + to.used, 0, b->used - to.used);
+    b->used = to.used;
+}
+
 void *arena_array(Arena *a, size_t count, size_t size) {
     size_t bytes;
     if (!mul_size(count, size, &bytes))

@@ -32,6 +32,14 @@ char *arena_strndup(Arena *a, const char *s, size_t len); /* NUL appended */
 char *arena_printf(Arena *a, const char *fmt, ...) MOEC_PRINTF(2, 3);
 size_t arena_bytes(const Arena *a);
 
+/* How far an arena is filled; rewinding gives back what was taken since. Marks are rewound to from the last to the first. */
+typedef struct ArenaMark {
+    void *block, *behind;
+    size_t used, bytes;
+} ArenaMark;
+ArenaMark arena_mark(const Arena *a);
+void arena_rewind(Arena *a, ArenaMark to);
+
 /* Growable array on the heap for the length of a pass: `Vec(int) v = {0}; vec_push(&v, 3); vec_free(&v)`.
  * Items are at v.item[0 .. v.count). */
 #define Vec(T)       \

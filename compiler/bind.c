@@ -4,7 +4,7 @@
  * turn into static ones, the body that an `if` takes is put in place (both, and a select, when only the run
  * knows), f16 is computed in f32 with casts at the function's boundary, inputs with a given value become
  * constants. Where two symbols must agree, the later one is replaced by the other and the walk starts again;
- * each restart removes a symbol, so there are few.
+ * each restart removes a symbol, so there are few, and gives back the memory of what was built.
  *
  * Bounds of symbols nobody bounded: 1..64 for a symbol that is axis 0 of two or more inputs of one function
  * (a batch), else 1..1024. */
@@ -149,7 +149,7 @@ static const Attr *attrs_now(Binder *b, const Node *n) {
     return a;
 }
 
-static const Func *callee(Binder *b, const Node *n, AttrKey key) {
+static const Func *callee(const Binder *b, const Node *n, AttrKey key) {
     const Attr *a = node_attr(n, key);
     CHECK(a && a->i >= 0 && (uint64_t)a->i < b->m->n_funcs);
     const Func *f = b->m->func[a->i];
@@ -263,6 +263,43 @@ static void name_value(Binder *b, BVal v, Str name) {
         b->f->value[id].name = name;
 }
 
+static bool too_many_nodes(Binder *b) {
+    return diag_error(b->d, DIAG_LIMIT, b->file, "the model has more than %d nodes after inlining", LIMIT_NODES);
+}
+
+/* One more node. */
+static bool count_work(Binder *b) {
+    if (++b->work > LIMIT_NODES)
+        return too_many_nodes(b);
+    return ++b->all_work <= LIMIT_NODES_AGAIN ||
+           diag_error(b->d, DIAG_LIMIT, b->file, "more than %d nodes are bound since symbolic extents must be equal", LIMIT_NODES_AGAIN);
+}
+
+/* At least so many nodes are walked in f, counted up to the limit: a few functions that call each other twice are more than
+ * any memory holds, and are refused before the walk. least[]: by FuncId, 0: not known. */
+static uint64_t least_work(const Binder *b, const Func *f, uint64_t *least, uint32_t depth) {
+    static const AttrKey keys[2] = {AT_then_func, AT_else_func};
+    uint64_t n = least[f->id] = f->n_nodes;
+    for (uint32_t i = 0; i < f->n_nodes && n <= LIMIT_NODES && depth < LIMIT_CALL_DEPTH; i++) {
+        const Node *x = &f->node[i];
+        uint64_t in[2] = {0, 0};
+        for (int k = 0; k < 2 && (x->op == OP_call || x->op == OP_if); k++) {
+            const Func *to = callee(b, x, x->op == OP_call ? AT_func : keys[k]);
+            if (to->role == FR_BODY)
+                in[k] = least[to->id] ? least[to->id] : least_work(b, to, least, depth + 1);
+        }
+        n += in[0] < in[1] ? in[0] : in[1];
+    }
+    return least[f->id] = n;
+}
+
+static bool is_small_enough(Binder *b, const Func *f) {
+    uint64_t *least = mem_alloc(((size_t)b->m->n_funcs + 1) * sizeof *least);
+    bool ok = least_work(b, f, least, 0) <= LIMIT_NODES;
+    mem_free(least);
+    return ok || too_many_nodes(b);
+}
+
 /* The walk. `args` stand for the inputs of old; out gets its outputs. */
 static bool bind_body(Binder *b, const Func *old, const BVal *args, BVal *out) {
     Str outer = b->origin;
@@ -293,11 +330,8 @@ static bool bind_body(Binder *b, const Func *old, const BVal *args, BVal *out) {
             memcpy(out, in, n_use * sizeof *in);
             break;
         }
-        if (++b->work > LIMIT_NODES) {
-            ok = diag_error(b->d, DIAG_LIMIT, b->file, "the model has more than %d nodes after inlining",
-                            LIMIT_NODES);
+        if (!(ok = count_work(b)))
             break;
-        }
         diag_push(b->d, "node '%s'", n->origin.n ? diag_show(b->d, n->origin) : op_info(n->op)->name);
         ok = bind_node(b, old, n, in, now);
         diag_pop(b->d);
@@ -366,6 +400,8 @@ static Func *bind_func(Binder *b, const Func *old) {
     b->depth = 0;
     b->origin = (Str){"", 0};
     b->file = old->file;
+    ok = is_small_enough(b, old);
+    b->all_work += old->n_inputs;
     for (uint32_t i = 0; ok && i < old->n_inputs; i++)
         ok = (args[i] = bind_input(b, old, i)) != BV_NONE;
     ok = ok && bind_body(b, old, args, out);
@@ -388,6 +424,7 @@ static bool is_walked(const Func *f) {
 static bool bind_all(Binder *b, Func **now, uint32_t n_funcs) {
     bool ok = true;
     b->restart = false;
+    b->work = 0;
     for (uint32_t i = 0; i < n_funcs; i++) {
         const Func *old = b->m->func[i];
         if (!is_walked(old))
@@ -454,14 +491,19 @@ bool pass_bind(Module *m, const PassOptions *o, Diag *d) {
     Func **now = mem_alloc((n_funcs + 1) * sizeof *now);
     bool ok = set_bounds(&b) && check_values(&b);
     for (int tries = 0; ok; tries++) {
+        const Module before = *m;
+        ArenaMark mark = arena_mark(m->arena);
         b.scratch = arena_new();
         ok = bind_all(&b, now, n_funcs);
         arena_free(b.scratch);
         if (!b.restart || tries == LIMIT_EQUAL_SYMBOLS)
             break;
+        CHECK(m->n_params == before.n_params);
+        *m = before;
+        arena_rewind(m->arena, mark);
         ok = true;
     }
-    if (ok && b.restart)
+    if (b.restart)
         ok = diag_error(d, DIAG_LIMIT, NULL, "more than %d symbolic extents must be equal", LIMIT_EQUAL_SYMBOLS);
     for (FuncId i = 0; ok && i < n_funcs; i++)
         if (is_walked(m->func[i]))

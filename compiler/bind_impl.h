@@ -39,7 +39,8 @@ typedef struct Binder {
     Str origin;       /* of the node being bound */
     const char *file; /* of the function being bound */
     uint32_t depth;   /* of bodies being bound */
-    uint64_t work;    /* nodes bound so far, against explosive inlining */
+    uint64_t work;     /* nodes bound in this walk, against explosive inlining */
+    uint64_t all_work; /* in all walks */
 } Binder;
 
 typedef struct Dims {

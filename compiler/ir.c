@@ -69,13 +69,15 @@ Module *module_new(void) {
     Arena *a = arena_new();
     Module *m = arena_alloc(a, sizeof *m);
     m->arena = a;
-    m->dims = dim_table_new(a);
+    m->dim_arena = arena_new();
+    m->dims = dim_table_new(m->dim_arena);
     return m;
 }
 
 void module_free(Module *m) {
     if (!m)
         return;
+    arena_free(m->dim_arena);
     arena_free(m->arena);
 }
 
@@ -126,11 +128,15 @@ static void param_slots_grow(Module *m) {
 }
 
 ParamId module_param(Module *m, Param p) {
-    ParamId other;
+    ParamId first, other;
     Str name = {arena_strndup(m->arena, p.name.p, p.name.n), p.name.n};
-    for (int i = 1; module_find_param(m, name, &other); i++)
-        name = str_c(arena_printf(m->arena, "%.*s.%d", (int)p.name.n, p.name.p, i));
+    bool taken = module_find_param(m, name, &first);
+    while (taken) {
+        name = str_c(arena_printf(m->arena, "%.*s.%u", (int)p.name.n, p.name.p, ++m->param[first].namesakes));
+        taken = module_find_param(m, name, &other);
+    }
     p.name = name;
+    p.namesakes = 0;
     m->param = more(m->arena, m->param, m->n_params, &m->room_params, sizeof *m->param);
     param_slots_grow(m);
     m->param_slot[param_slot(m, name)] = m->n_params + 1;

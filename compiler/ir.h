@@ -169,6 +169,7 @@ typedef struct Param {
     FuncId init;      /* NONE, or an FR_INIT function without inputs and with one result of this type. When any
                          parameter it reads (transitively) is PK_ADAPTER it runs whenever an adapter is loaded */
     Str origin;       /* file it came from, for diagnostics */
+    uint32_t namesakes; /* module_param's own: the last number it put behind this name for a later one */
 } Param;
 
 /* ---- facts about a seq2seq model, filled by frontends and derive ---------------------------- */
@@ -182,7 +183,7 @@ typedef struct Seq2Seq {
 /* ---- module ------------------------------------------------------------------------------------ */
 
 typedef struct Module {
-    Arena *arena;
+    Arena *arena, *dim_arena; /* extents stay when a pass begins again */
     DimTable *dims;
     Param *param;
     uint32_t n_params, room_params;

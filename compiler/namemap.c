@@ -35,6 +35,12 @@ bool namemap_add(NameMap *map, Str key, uint32_t value)
     return true;
 }
 
+uint32_t *namemap_at(NameMap *map, Str key)
+{
+    struct NameSlot *s = map->room ? &map->slot[slot_of(map, key)] : NULL;
+    return s && s->key.p ? &s->value : NULL;
+}
+
 bool namemap_find(const NameMap *map, Str key, uint32_t *value)
 {
     if (!map->room)

@@ -17,6 +17,7 @@ typedef struct NameMap {
 /* False when the key is there already: its value stays. */
 bool namemap_add(NameMap *map, Str key, uint32_t value);
 bool namemap_find(const NameMap *map, Str key, uint32_t *value); /* value may be NULL */
+uint32_t *namemap_at(NameMap *map, Str key);                     /* until the next namemap_add; NULL: not there */
 void namemap_free(NameMap *map);
 
 #endif

@@ -1,6 +1,7 @@
 /* Atomic creation of output files. */
 #include "outfile.h"
 
+#include "mapped.h"
 #include "replace.h"
 #include "undo.h"
 
@@ -12,8 +13,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* What is written may lie in a mapping that is gone, which the system calls a bad address. */
 static bool fails(OutFile *o, const char *what) {
-    diag_error(o->d, DIAG_FILE_WRITE, o->path, "cannot %s: %s", what, strerror(errno));
+    int error = errno;
+    if (error != EFAULT || mapped_intact(o->d))
+        diag_error(o->d, DIAG_FILE_WRITE, o->path, "cannot %s: %s", what, strerror(error));
     outfile_abandon(o);
     return false;
 }
@@ -83,7 +87,7 @@ bool outfiles_commit(OutFile *o, size_t n, Diag *d) {
     Arena *a = arena_new();
     Replace *r = arena_array(a, n, sizeof *r);
     size_t count = 0;
-    bool ok = true;
+    bool ok = mapped_intact(d);
     for (size_t i = 0; i < n && ok; i++) {
         ok = settle(&o[i]);
         if (ok && o[i].temporary) r[count++] = (Replace){.from = o[i].temporary, .to = o[i].path, .aside = arena_printf(a, "%s.old", o[i].temporary)};

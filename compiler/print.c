@@ -51,7 +51,7 @@ void name_print(char sigil, Str s, Text *out)
 typedef struct Names {
     Arena *arena;
     Str *name; /* by ValueId, as print.h says */
-    NameMap taken;
+    NameMap taken; /* with the last number that was put behind each, so that many of one name take no search */
     unsigned unnamed;
 } Names;
 
@@ -92,10 +92,10 @@ static void name_value(Names *names, ValueId v, Str wanted)
     if (!wanted.n) {
         do
             name = str_c(arena_printf(names->arena, "%u", names->unnamed++));
-        while (!namemap_add(&names->taken, name, v));
+        while (!namemap_add(&names->taken, name, 0));
     } else {
-        for (unsigned i = 1; !namemap_add(&names->taken, name, v); i++)
-            name = name_numbered(names->arena, wanted, i);
+        while (!namemap_add(&names->taken, name, 0))
+            name = name_numbered(names->arena, wanted, ++*namemap_at(&names->taken, wanted));
     }
     Text text = {0};
     if (wanted.n) /* quotes for odd input names, a digit string among them */

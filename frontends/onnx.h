@@ -22,6 +22,8 @@ bool onnx_import(Module *m, const char *path, const char *func_name, OnnxFiles *
 
 /* Compares the bound functions' results with what their files declare: element type, rank, constant extents. */
 bool onnx_check_outputs(const Module *m, const OnnxFiles *files, Diag *d);
+/* The same of what a function has computed, bound or not; no files: nothing is declared. */
+bool onnx_check_results(const OnnxFiles *files, const Func *f, const Tensor *out, Diag *d);
 
 /* A file that holds one TensorProto, as test data does. Data live in `a`. */
 bool onnx_tensor_file(const char *path, Arena *a, Tensor *out, Diag *d);

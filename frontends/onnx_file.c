@@ -4,11 +4,10 @@
  * (onnx_tensor.c). A mapping stays until onnx_files_free. */
 #include "onnx_impl.h"
 
+#include "../compiler/mapped.h"
 #include "file.h"
 
-#include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -24,8 +23,7 @@ void onnx_files_free(OnnxFiles *files)
     if (files == NULL)
         return;
     for (size_t i = 0; i < files->map.count; i++)
-        if (files->map.item[i].p != NULL)
-            munmap((void *)(uintptr_t)files->map.item[i].p, files->map.item[i].n);
+        mapped_close((void *)(uintptr_t)files->map.item[i].p);
     vec_free(&files->map);
     vec_free(&files->weight);
     namemap_free(&files->by_hash);
@@ -51,18 +49,13 @@ bool onnx_map(OnnxFiles *files, int fd, int64_t size, const char *file, OnnxMap 
         }
     }
     out->n = (size_t)size;
-    if (size > 0) {
-        void *p = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (p == MAP_FAILED) {
-            diag_error(d, DIAG_FILE_READ, file, "cannot be mapped: %s", strerror(errno));
-            close(fd);
-            return false;
-        }
-        out->p = p;
-    }
+    void *p = NULL;
+    bool ok = size == 0 || mapped_open(fd, out->n, file, &p, d);
     close(fd);
-    vec_push(&files->map, *out);
-    return true;
+    out->p = p;
+    if (ok)
+        vec_push(&files->map, *out);
+    return ok;
 }
 
 /* ---- unpacking under a budget: the whole message lives in one arena --------------------------------- */

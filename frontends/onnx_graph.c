@@ -247,31 +247,48 @@ static bool import_output(Import *im, Scope *scope, const Onnx__ValueInfoProto *
     return true;
 }
 
+/* dim[k] < 0: not known. */
+static bool output_fits(const OnnxOutput *o, Str output, int rank, const int64_t *dim, Diag *d)
+{
+    const char *name = diag_show(d, output);
+    bool ok = true;
+    if (rank != o->type.rank)
+        return diag_error(d, DIAG_ONNX_INTERFACE, o->file, "output '%s': is declared with rank %d but has rank %d", name,
+                          o->type.rank, rank);
+    for (int k = 0; k < rank; k++)
+        if (o->dim[k] >= 0 && dim[k] >= 0 && dim[k] != o->dim[k])
+            ok = diag_error(d, DIAG_ONNX_INTERFACE, o->file, "output '%s': axis %d is declared %" PRId64 " but is %" PRId64,
+                            name, k, o->dim[k], dim[k]);
+    return ok;
+}
+
+bool onnx_check_results(const OnnxFiles *files, const Func *f, const Tensor *out, Diag *d)
+{
+    bool ok = true;
+    for (size_t i = 0; files != NULL && i < files->output.count; i++) {
+        const OnnxOutput *o = &files->output.item[i];
+        if (str_eq(o->func, f->name) && o->index < f->n_outputs)
+            ok &= output_fits(o, f->output_name[o->index], out[o->index].rank, out[o->index].dim, d);
+    }
+    return ok;
+}
+
 bool onnx_check_outputs(const Module *m, const OnnxFiles *files, Diag *d)
 {
     bool ok = true;
+    int64_t dim[MOEC_MAX_RANK];
     for (size_t i = 0; i < files->output.count; i++) {
         const OnnxOutput *o = &files->output.item[i];
         const Func *f = module_find(m, o->func.p);
         if (f == NULL || o->index >= f->n_outputs)
             continue;
         const Type *is = &f->value[f->output[o->index]].type;
-        const char *name = diag_show(d, f->output_name[o->index]);
         if (is->rank == UNRANKED)
             continue;
-        if (is->rank != o->type.rank) {
-            ok = diag_error(d, DIAG_ONNX_INTERFACE, o->file,
-                            "output '%s': is declared with rank %d but has rank %d", name, o->type.rank,
-                            is->rank);
-            continue;
-        }
-        for (int k = 0; k < is->rank; k++) {
-            int64_t n;
-            if (o->dim[k] >= 0 && dim_is_const(m->dims, is->dim[k], &n) && n != o->dim[k])
-                ok = diag_error(d, DIAG_ONNX_INTERFACE, o->file,
-                                "output '%s': axis %d is declared %" PRId64 " but is %" PRId64, name, k,
-                                o->dim[k], n);
-        }
+        for (int k = 0; k < is->rank; k++)
+            if (!dim_is_const(m->dims, is->dim[k], &dim[k]))
+                dim[k] = -1;
+        ok &= output_fits(o, f->output_name[o->index], is->rank, dim, d);
     }
     return ok;
 }

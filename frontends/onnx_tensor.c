@@ -155,7 +155,8 @@ static bool external_bytes(const OnnxFile *file, const Onnx__TensorProto *t, siz
         return false;
     }
     OnnxMap map;
-    if (!onnx_map(file->owner, fd, size, file->path, &map, d))
+    const char *path = arena_printf(file->owner->arena, "%s/%s", file->dir, location);
+    if (!onnx_map(file->owner, fd, size, path, &map, d))
         return false;
     *p = want > 0 ? map.p + at : NULL;
     return true;

@@ -225,7 +225,7 @@ static bool dir_read(Import *im, PeftDir *x, const char *dir) {
     bool ok = bad == 0 && sites_make(im, x, p, x->f.n);
     if (x->c.steps < 0) /* whatever was found is not to be trusted */
         return diag_error(im->d, DIAG_PEFT_PATTERN, x->c.file,
-                          "its patterns of modules take too long to match");
+                          "its patterns of modules take more than %d steps to match", LIMIT_PEFT_PATTERN_STEPS);
     return ok;
 }
 

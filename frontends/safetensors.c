@@ -5,17 +5,14 @@
  * and the ranges, sorted, start at 0, neither overlap nor leave a hole, and end at the end of the file. */
 #include "safetensors.h"
 
+#include "../compiler/mapped.h"
 #include "../compiler/outfile.h"
 #include "file.h"
 #include "json.h"
 
-#include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 static const struct {
     const char *name;
@@ -195,12 +192,9 @@ bool safetensors_map(Arena *a, int fd, int64_t size, const char *file, SafeFile 
                           n, size);
     if (size > MOEC_MAX_TENSOR)
         return diag_error(d, DIAG_FILE_SIZE, file, "is too large");
-    void *map = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (map == MAP_FAILED)
-        return diag_error(d, DIAG_FILE_READ, file, "cannot be mapped: %s", strerror(errno));
-    out->map = map;
-    out->map_bytes = (size_t)size;
-    const char *text = (const char *)map + 8;
+    if (!mapped_open(fd, (size_t)size, file, &out->map, d))
+        return false;
+    const char *text = (const char *)out->map + 8;
     size_t braces = 0;
     for (size_t i = 0; i < n; i++)
         braces += text[i] == '{';
@@ -222,8 +216,7 @@ bool safetensors_map(Arena *a, int fd, int64_t size, const char *file, SafeFile 
 }
 
 void safetensors_unmap(SafeFile *f) {
-    if (f->map != NULL)
-        munmap(f->map, f->map_bytes);
+    mapped_close(f->map);
     f->map = NULL;
 }
 
@@ -284,8 +277,8 @@ bool safetensors_write(const char *path, const AdapterTensor *tensor, uint32_t n
     Arena *a = arena_new();
     Text header = {0};
     OutFile o;
-    bool ok = header_text(tensor, n, spec, &header) && outfile_open(&o, path, 0666, a, d) && body_write(&o, &header, tensor, n) &&
-              outfile_commit(&o);
+    bool ok = header_text(tensor, n, spec, &header) || diag_error(d, DIAG_LIMIT, path, "tensors of more than 2^63 bytes");
+    ok = ok && outfile_open(&o, path, 0666, a, d) && body_write(&o, &header, tensor, n) && outfile_commit(&o);
     text_free(&header);
     arena_free(a);
     return ok;

@@ -11,7 +11,6 @@ typedef struct SafeFile {
     uint32_t n;
     Str spec; /* metadata key moec_adapter; p is NULL without it */
     void *map;
-    size_t map_bytes;
 } SafeFile;
 
 /* Maps the file behind fd (of `size` bytes, closed by the caller) and checks everything but values: header

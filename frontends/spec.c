@@ -3,6 +3,8 @@
  * begins as a copy of it and overrides key by key, the router's keys included. */
 #include "spec.h"
 
+#include "../compiler/mapped.h"
+
 #include "file.h"
 #include "json.h"
 #include "peft.h"
@@ -12,7 +14,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -261,7 +262,6 @@ static bool weights_take(Arena *a, AdapterSpec *s, int fd, int64_t size, const c
     s->tensor = f.tensor;
     s->n_tensors = f.n;
     s->map = f.map;
-    s->map_bytes = f.map_bytes;
     if (spec != NULL)
         *spec = f.spec;
     return true;
@@ -310,7 +310,6 @@ static AdapterSpec *spec_from_tensors(Arena *a, int fd, int64_t size, const char
     s->tensor = holder.tensor;
     s->n_tensors = holder.n_tensors;
     s->map = holder.map;
-    s->map_bytes = holder.map_bytes;
     return s;
 }
 
@@ -338,8 +337,8 @@ AdapterSpec *spec_load(Arena *a, const char *path, Diag *d) {
 }
 
 void spec_close(AdapterSpec *s) {
-    if (s != NULL && s->map != NULL) {
-        munmap(s->map, s->map_bytes);
-        s->map = NULL;
-    }
+    if (s == NULL)
+        return;
+    mapped_close(s->map);
+    s->map = NULL;
 }

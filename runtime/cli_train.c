@@ -7,6 +7,7 @@
 
 #include "cli_train.h"
 
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -198,16 +199,40 @@ static int save(moec_train_run *r) {
     return moec_cli_status(c, s);
 }
 
+/* The number of largest magnitude that the adapter holds, what is no number before all others, and its tensor. */
+static float most_extreme(const moec_train_run *r, const char **tensor, long long *element) {
+    const moec_program *p = r->c->program;
+    float most = 0;
+    *tensor = NULL;
+    for (uint32_t i = 0; i < p->n_tensors && !isnan(most); i++) {
+        const moec_tensor *t = &p->tensor[i];
+        const float *v = moec_trainer_tensor(r->trainer, i);
+        uint64_t n = t->dtype == MOEC_F32 ? t->bytes / sizeof *v : 0;
+        for (uint64_t k = 0; k < n && !isnan(most); k++)
+            if (!*tensor || !(fabsf(v[k]) <= fabsf(most))) {
+                most = v[k];
+                *tensor = t->name;
+                *element = (long long)k;
+            }
+    }
+    return most;
+}
+
+/* At the first step the adapter's file may be the reason: its values are not judged when it is read. */
 static int tell_numeric(moec_train_run *r, const moec_step_report *s) {
-    char kept[64] = "no checkpoint was made yet";
+    const moec_cli *c = r->c;
+    char kept[64] = "no checkpoint was made yet", shown[MOEC_SHOW];
+    const char *tensor;
+    long long element = 0, done = (long long)moec_trainer_steps(r->trainer);
+    float most = most_extreme(r, &tensor, &element);
     moec_train_log_clear(r);
     if (r->saved >= 0)
         snprintf(kept, sizeof kept, "the checkpoint of step %lld stays", (long long)r->saved);
     return moec_cli_error(
-        r->c, NULL, 0,
-        "step %lld: the loss is %g and the gradient's norm %g, which is no step to make: try a "
-        "lower --lr (it was %g), or --clip; %s",
-        (long long)moec_trainer_steps(r->trainer) + 1, s->loss, s->gradient_norm, s->learning_rate, kept);
+        c, done == 0 && c->o.adapter.count ? c->o.adapter.item[0] : NULL, 0,
+        "step %lld: the loss is %g and the gradient's norm %g, which is no step to make; the adapter's most extreme value is %g, "
+        "element %lld of tensor '%s': try a lower --lr (it was %g), or --clip; %s",
+        done + 1, s->loss, s->gradient_norm, (double)most, element, tensor ? moec_show_c(shown, tensor) : "", s->learning_rate, kept);
 }
 
 static int due(int64_t done, int64_t every) {

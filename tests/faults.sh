@@ -2,6 +2,7 @@
 # Every call of the system that moec and its programs make fails, one after the other: allocations, and opening, reading, writing,
 # syncing, renaming of files (tests/tools/faults/). A command that cannot do its work says so in a line, ends with 1 and leaves what
 # was there; one that can ends with 0, and writes and prints what it always does. A training run that failed can be gone on from.
+# And files are cut while they are read or mapped.
 #
 # A moec under the address sanitizer has no allocation fail, and its program is built with the sanitizer as well: nothing may leak.
 #
@@ -40,7 +41,7 @@ sweep() {
     options=$sanitized
     while case $1 in -*) ;; *) false ;; esac; do
         options="$options $1"
-        case $1 in -[ox]) options="$options $2"; shift ;; esac
+        case $1 in -[kox]) options="$options $2"; shift ;; esac
         shift
     done
     case $1 in ${ONLY:-*}) ;; *) return ;; esac
@@ -60,7 +61,8 @@ fi
 
 t5=$work/t5 adapter=$work/t5/mov10.json m=$work/m
 mkdir "$t5"
-cp "$root"/examples/t5-tiny/*.json "$root"/examples/t5-tiny/*.onnx "$t5" || exit 1
+fixture=$root/tests/fixtures/adapters/mov-e4
+cp "$root"/examples/t5-tiny/*.json "$root"/examples/t5-tiny/*.onnx "$fixture/spec.json" "$fixture/adapter.safetensors" "$t5" || exit 1
 chmod -R u+w "$work"
 make_program() {
     [ "$sanitized" ] || { "$moec" compile "$t5" --adapter "$adapter" --train --matmul=native -O0 -o "$m"; return; }
@@ -78,12 +80,14 @@ cat >"$work/choices.jsonl" <<'END'
 END
 peft=$work/peft
 cp -r "$root/tests/fixtures/peft/lora-qv" "$peft" && cp "$root/tests/ir/append.ir" "$work/f.ir" && chmod -R u+w "$work" || exit 1
+kept=$tmp/kept
+mkdir "$kept" && cp -r "$t5" "$peft" "$work/f.ir" "$data" "$work/choices.jsonl" "$m" "$m.weights" "$kept" || exit 1
 
 # ---- moec ----
 
 compile="$moec compile $t5 --adapter $adapter --matmul=native"
 before m.c m.h m.weights Makefile
-sweep 'compile --emit=c' $compile --emit=c -o m
+sweep -k "$kept" 'compile --emit=c' $compile --emit=c -o m
 before m/m.c m/m.h m/m.weights m/rt.c m/own.txt
 sweep 'compile --emit=c, in a folder' $compile --emit=c -o m
 before m m.weights
@@ -97,31 +101,31 @@ case $("$moec" --version) in
     ;;
 esac
 before m.ir
-sweep 'dump' "$moec" dump "$t5" --adapter "$adapter" -o m.ir
+sweep -k "$kept" 'dump' "$moec" dump "$t5" --adapter "$t5/spec.json" --adapter-weights "$t5/adapter.safetensors" -o m.ir
 before
 points=$many
-sweep 'info' "$moec" info "$t5" --adapter "$adapter"
+sweep -k "$kept" 'info' "$moec" info "$t5" --adapter "$adapter"
 points=$few
 sweep 'verify' "$moec" verify "$t5" --golden "$peft" --adapter "$peft/peft" --matmul=native -O0 --threads=1 --cc="$tmp/store-cc"
 points=$many
-sweep 'run' "$moec" run "$work/f.ir" --dim P=2 --out new
+sweep -k "$kept" 'run' "$moec" run "$work/f.ir" --dim P=2 --out new
 before old/output_0.npy old/output_1.npy old/own
 sweep 'run, in a folder' "$moec" run "$work/f.ir" --dim P=2 --out old
 before qv.safetensors
-sweep 'adapter import' "$moec" adapter import "$peft/peft" -o qv.safetensors
+sweep -k "$kept" 'adapter import' "$moec" adapter import "$peft/peft" -o qv.safetensors
 before
 "$moec" adapter import "$peft/peft" -o "$work/qv.safetensors" >"$tmp/log" 2>&1 || { cat "$tmp/log"; exit 1; }
 sweep 'adapter export' "$moec" adapter export "$work/qv.safetensors" --model "$t5" -o new
 
 # ---- a program ----
 
-sweep -t 'generate' "$m" generate --ids 5,6,7,1 --max-length 4 --threads 2
-sweep 'score' "$m" score --ids 5,6,7,1 --targets 8,9,1 --threads 1
+sweep -t -k "$kept" 'generate' "$m" generate --ids 5,6,7,1 --max-length 4 --threads 2
+sweep -k "$kept" 'score' "$m" score --ids 5,6,7,1 --targets 8,9,1 --threads 1
 before results.json
-sweep 'eval' "$m" eval --data "$work/choices.jsonl" --threads 1 --json results.json
+sweep -k "$kept" 'eval' "$m" eval --data "$work/choices.jsonl" --threads 1 --json results.json
 train="$m train --data $data --batch 1 --threads 1 --save-every 1"
 before states.npy
-sweep 'encode' "$m" encode --ids 5,6,7,1 --threads 1 --out states.npy
+sweep -k "$kept" 'encode' "$m" encode --ids 5,6,7,1 --threads 1 --out states.npy
 before a.safetensors
 sweep 'export' "$m" export --threads 1 --out a.safetensors
 before

@@ -9,6 +9,7 @@ trap 'rm -rf "$work"' EXIT
 status=0
 fail() { echo "folder_train: $*" >&2; status=1; }
 . "$root/tests/folder.inc"
+. "$root/tests/refusals.inc"
 
 # shellcheck disable=SC2086
 "$moec" compile $mov_e4 --train --emit=c -march=generic --prefix=t5 -o "$work/t" || exit 1
@@ -18,6 +19,8 @@ done
 if make -C "$work/t" -j2 CFLAGS="-O1 $strict -Wshadow -Wstrict-prototypes -Wmissing-prototypes" >"$work/log" 2>&1; then
     golden "several files" "$work/t/t5"
     golden_training "several files" 10 "$work/t/t5"
+    others
+    refusals "several files" t5 "$work/t/t5"
 else
     cat "$work/log"
     fail "it does not build"

@@ -72,6 +72,10 @@ while read -r name kind word; do
     refuse "$name" "$name.onnx" "$word" "$fixtures/hostile/$name.onnx"
     grep -q "\[$kind\]\$" "$work/err" || bad "is not $kind"
 done <"$fixtures/hostile/cases.txt"
+label="an output that is declared otherwise, by moec run"
+cases=$((cases + 1))
+moec_in run "$fixtures/hostile/output-lies.onnx"
+[ $? = 1 ] && grep -q "output-lies.onnx: error: output 'y': .*\[M0212\]\$" "$work/err" && [ ! -s "$work/stdout" ] || bad "is taken"
 
 whole=$root/examples/t5-tiny/encoder_model.onnx
 bytes=$(wc -c <"$whole")

@@ -2,6 +2,7 @@
 #include "call.h"
 #include "../undo.h"
 #include "../../frontends/npy.h"
+#include "../mapped.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -280,7 +281,7 @@ static bool run(Run *r)
     r->syms = arena_array(r->model.arena, dim_sym_count(r->model.m->dims) + 1, sizeof *r->syms);
     if (!complete_inputs(r->model.m, &r->model.options, r->f, r->given, r->in, r->syms, r->model.arena, r->d))
         return false;
-    return execute(r) && write_outputs(r);
+    return execute(r) && onnx_check_results(r->model.files, r->f, r->out, r->d) && mapped_intact(r->d) && write_outputs(r);
 }
 
 int cmd_run(const Options *o)

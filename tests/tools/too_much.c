@@ -128,6 +128,56 @@ static void branches(Text *graph, uint64_t n) {
     wire_text(graph, GRAPH_NAME, "g");
 }
 
+/* The model and the graph are two of them; then nodes, their attributes and graphs in these. */
+static void nesting(Text *graph, uint64_t n) {
+    static const unsigned place[] = {GRAPH_NODE, NODE_ATTR, ATTR_GRAPH};
+    Text inner = {0};
+    for (uint64_t i = n; i-- > 2;) {
+        Text outer = {0};
+        if (i % 3 == 0) wire_text(&outer, ATTR_NAME, "graph");
+        wire_message(&outer, place[(i - 2) % 3], &inner);
+        inner = outer;
+    }
+    text_add(graph, inner.p, inner.n);
+    text_free(&inner);
+    plain(graph, 1, 2);
+}
+
+/* y = x0 + x1 + ... + xn, each of an extent of its own; and inputs that nothing reads. */
+static void sum(Text *graph, uint64_t n, uint64_t unread) {
+    static const int64_t dim[] = {-1};
+    char in[32], so_far[32], out[32];
+    for (uint64_t i = 0; i <= n; i++) {
+        snprintf(in, sizeof in, "x%llu", (unsigned long long)i);
+        Text v = wire_value(str_c(in), FLOAT32, dim, 1, str_c(in), (Str){0}), node = {0};
+        wire_message(graph, GRAPH_INPUT, &v);
+        if (i == 0) continue;
+        snprintf(so_far, sizeof so_far, i == 1 ? "x0" : "y%llu", (unsigned long long)i - 1);
+        snprintf(out, sizeof out, "y%llu", (unsigned long long)i);
+        wire_text(&node, NODE_INPUT, so_far);
+        wire_text(&node, NODE_INPUT, in);
+        wire_text(&node, NODE_OUTPUT, out);
+        wire_text(&node, NODE_OP, "Add");
+        wire_message(graph, GRAPH_NODE, &node);
+    }
+    Text v = wire_value(str_c(out), FLOAT32, dim, 1, str_c("x0"), (Str){0});
+    wire_message(graph, GRAPH_OUTPUT, &v);
+    for (uint64_t i = 0; i < unread; i++) {
+        snprintf(in, sizeof in, "z%llu", (unsigned long long)i);
+        v = wire_value(str_c(in), FLOAT32, (const int64_t[]){1}, 1, str_c("B"), (Str){0});
+        wire_message(graph, GRAPH_INPUT, &v);
+    }
+    wire_text(graph, GRAPH_NAME, "g");
+}
+
+static void symbols(Text *graph, uint64_t n) {
+    sum(graph, n, 0);
+}
+
+static void again(Text *graph, uint64_t n) {
+    sum(graph, 500, n);
+}
+
 static void add_scalar(Text *graph, const char *name, int64_t value) {
     Text t = {0};
     wire_int(&t, TENSOR_TYPE, INT64);
@@ -179,6 +229,10 @@ static void sequence(Text *graph, uint64_t n, int64_t extent) {
     wire_text(graph, GRAPH_NAME, "g");
 }
 
+static void constant(Text *graph, uint64_t n) {
+    sequence(graph, 1, (int64_t)n);
+}
+
 static void constants(Text *graph, uint64_t n) {
     sequence(graph, n, 1 << 22); /* 16 MiB */
 }
@@ -193,6 +247,7 @@ static const struct {
 } kinds[] = {
     {"rank", rank}, {"extent", extent}, {"inputs", inputs}, {"attributes", attributes}, {"name", name},
     {"items", items}, {"graphs", graphs}, {"branches", branches}, {"constants", constants}, {"small_constants", small_constants},
+    {"constant", constant}, {"nesting", nesting}, {"symbols", symbols}, {"again", again},
 };
 
 int main(int argc, char **argv) {

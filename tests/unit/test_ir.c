@@ -29,6 +29,33 @@ static void arena_memory(void **state) {
     arena_free(NULL);
 }
 
+/* What is taken again after a rewind is zeroed; what was there before stays. */
+static void arena_rewinds(void **state) {
+    (void)state;
+    for (int first = 0; first < 3; first++) {
+        Arena *a = arena_new();
+        char *kept = first ? arena_alloc(a, first == 1 ? 100 : 200000) : NULL;
+        if (kept)
+            strcpy(kept, "kept");
+        ArenaMark outer = arena_mark(a);
+        for (int round = 0; round < 3; round++) {
+            size_t bytes = arena_bytes(a);
+            ArenaMark mark = arena_mark(a);
+            for (size_t n = 1; n < 500000; n *= 3) {
+                unsigned char *p = arena_alloc(a, n);
+                assert_int_equal(p[0] | p[n / 2] | p[n - 1], 0);
+                memset(p, 0xff, n);
+            }
+            arena_rewind(a, mark);
+            assert_int_equal(arena_bytes(a), bytes);
+            memset(arena_alloc(a, 5000), 0xff, 5000);
+        }
+        arena_rewind(a, outer);
+        assert_true(!kept || strcmp(kept, "kept") == 0);
+        arena_free(a);
+    }
+}
+
 static void checked_arithmetic(void **state) {
     (void)state;
     static const int64_t v[] = {0,          1,           -1,        2,         -2,
@@ -342,7 +369,8 @@ static void calls(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(arena_memory),   cmocka_unit_test(checked_arithmetic),
+        cmocka_unit_test(arena_memory),
+        cmocka_unit_test(arena_rewinds),   cmocka_unit_test(checked_arithmetic),
         cmocka_unit_test(half_precision), cmocka_unit_test(element_conversion),
         cmocka_unit_test(shown_bytes),    cmocka_unit_test(tables),
         cmocka_unit_test(dead_nodes_go),  cmocka_unit_test(short_forms),

@@ -156,7 +156,9 @@ static void refuses(void **state) {
     }
     m = base(), put_piece(&m, "a", 1, 0, 1), refuse(&m, "twice");
     m = base(), put_piece(&m, "", 0, 0, 1), refuse(&m, "0 bytes");
-    m = base(), put_piece(&m, big, 1025, 0, 1), refuse(&m, "1025 bytes");
+    m = base(), put_piece(&m, big, MOEC_SPIECE_PIECE + 1, 0, 1), refuse(&m, "1025 bytes; 1 to 1024");
+    m = base(), put_piece(&m, big, MOEC_SPIECE_PIECE, 0, 1);
+    assert_int_equal(moec_spiece_check(m.p, m.n, "x", 4, message, sizeof message), 0);
     m = base(), put_piece(&m, "\xc0\x80", 2, 0, 1), refuse(&m, "UTF-8");
     m = base(), put_piece(&m, "b", 1, (float)strtod("nan", NULL), 1), refuse(&m, "finite");
     m = base(), put_piece(&m, "b", 1, 0, 9), refuse(&m, "type 9");
@@ -183,6 +185,37 @@ static void refuses(void **state) {
     m = base(), put_map(&m, map, MAP), refuse(&m, "no end");
     map[0] = 2;
     m = base(), put_map(&m, map, MAP), refuse(&m, "size of its trie");
+}
+
+/* n pieces of all, in a vocabulary of as many rows as one likes. */
+static int check_pieces(uint32_t n, char *message, size_t room) {
+    size_t at = 0, most = (size_t)n * 16;
+    unsigned char *all = test_malloc(most);
+    for (uint32_t i = 0; i < n; i++) {
+        Proto m = {.n = 0};
+        char text[8];
+        put_piece(&m, text, (size_t)snprintf(text, sizeof text, "%x", i), 0, i ? 1 : 2);
+        assert_true(at + m.n <= most || !"more than 16 bytes a piece");
+        memcpy(all + at, m.p, m.n);
+        at += m.n;
+    }
+    int bad = moec_spiece_check(all, at, "v/spiece.model", INT64_MAX, message, room);
+    test_free(all);
+    return bad;
+}
+
+static void has_limits(void **state) {
+    (void)state;
+    char message[256];
+    static const unsigned char none[1];
+    assert_int_equal(check_pieces(MOEC_SPIECE_PIECES, message, sizeof message), 0);
+    assert_int_equal(check_pieces(MOEC_SPIECE_PIECES + 1, message, sizeof message), -1);
+    if (!strstr(message, "more pieces than the 1000000"))
+        fail_msg("'%s'", message);
+    /* told by the size alone, before a byte is read */
+    assert_int_equal(moec_spiece_check(none, MOEC_SPIECE_LIMIT + 1, "x", 4, message, sizeof message), -1);
+    if (!strstr(message, "has 67108865 bytes, more than the 67108864 allowed"))
+        fail_msg("'%s'", message);
 }
 
 /* ---- T5's own vocabulary ---- */
@@ -256,6 +289,7 @@ int main(void) {
         cmocka_unit_test(encodes),
         cmocka_unit_test(decodes),
         cmocka_unit_test(refuses),
+        cmocka_unit_test(has_limits),
         cmocka_unit_test(agrees_with_t5),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -7,6 +7,7 @@
  *   -o KEY      a member of lines of JSON that tells of the time: it does not count, nor what is printed
  *   -r          a run that goes on: whatever it left, the same command without a fault makes of it what it always makes
  *   -x PATTERN  what may be there besides
+ *   -k FOLDER   what the command reads lies beside it as it lies here: it is cut as well, and made good again
  *   -n POINTS   calls of each kind that are tried; 0: each of them
  *   -m POINTS   the same of allocations that can be tried in a series
  *   -t          the program has threads: no series
@@ -34,9 +35,9 @@
 
 enum { PATH = 4096, SHOWN = 200, MOST_SHOWN = 20 };
 
-static const char *const kind_names[FAULT_KINDS] = {"none", "memory", "eio", "enospc", "eintr", "short"};
+static const char *const kind_names[FAULT_KINDS] = {"none", "memory", "eio", "enospc", "eintr", "short", "cut"};
 
-static const char *library, *work, *volatile_key, *extra, *name;
+static const char *library, *work, *kept, *volatile_key, *extra, *name;
 static char **command;
 static int goes_on, threads;
 static long points, series_points, part, parts = 1;
@@ -105,6 +106,24 @@ static void list_free(struct dirent **entry, int n) {
     free(entry);
 }
 
+static void copy_tree(const char *from, const char *to);
+
+static void copy_one(const char *from, const char *to) {
+    struct stat s;
+    size_t size;
+    if (stat(from, &s) != 0)
+        broken(from);
+    if (S_ISDIR(s.st_mode)) {
+        copy_tree(from, to);
+        return;
+    }
+    char *p = read_file(from, &size);
+    int fd = open(to, O_WRONLY | O_CREAT | O_EXCL, s.st_mode & 0777);
+    if (fd < 0 || write(fd, p, size) != (ssize_t)size || close(fd) != 0)
+        broken(to);
+    free(p);
+}
+
 static void copy_tree(const char *from, const char *to) {
     struct dirent **entry;
     if (mkdir(to, 0777) != 0)
@@ -112,21 +131,9 @@ static void copy_tree(const char *from, const char *to) {
     int n = list(from, &entry);
     for (int i = 0; i < n; i++) {
         char a[PATH], b[PATH];
-        struct stat s;
         snprintf(a, PATH, "%.2000s/%s", from, entry[i]->d_name);
         snprintf(b, PATH, "%.2000s/%s", to, entry[i]->d_name);
-        if (stat(a, &s) != 0)
-            broken(a);
-        if (S_ISDIR(s.st_mode)) {
-            copy_tree(a, b);
-        } else {
-            size_t size;
-            char *p = read_file(a, &size);
-            int fd = open(b, O_WRONLY | O_CREAT | O_EXCL, s.st_mode & 0777);
-            if (fd < 0 || write(fd, p, size) != (ssize_t)size || close(fd) != 0)
-                broken(b);
-            free(p);
-        }
+        copy_one(a, b);
     }
     list_free(entry, n);
 }
@@ -436,6 +443,28 @@ static void try_kind(FaultKind kind, int on, int64_t calls) {
             run_whole(&(Request){.kind = (int32_t)kind, .on = on, .at = at});
 }
 
+/* What the command reads, as it was. */
+static void restore(void) {
+    struct dirent **entry;
+    int n = list(kept, &entry);
+    for (int i = 0; i < n; i++) {
+        char from[PATH];
+        snprintf(from, PATH, "%.2000s/%s", kept, entry[i]->d_name);
+        remove_tree(in_work(entry[i]->d_name));
+        copy_one(from, in_work(entry[i]->d_name));
+    }
+    list_free(entry, n);
+}
+
+static void try_cuts(int64_t calls) {
+    int64_t step = stride(calls, points);
+    for (int64_t at = 0; kept && at < calls; at += step)
+        if (is_mine((long)(at / step))) {
+            run_whole(&(Request){.kind = FAULT_CUT, .at = at});
+            restore();
+        }
+}
+
 static void undisturbed(Report *r) {
     prepare();
     *r = run(&(Request){.kind = FAULT_NONE});
@@ -453,10 +482,11 @@ static void undisturbed(Report *r) {
 int main(int argc, char **argv) {
     Report r;
     int c;
-    while ((c = getopt(argc, argv, "+l:w:o:x:rn:m:tp:")) >= 0)
+    while ((c = getopt(argc, argv, "+l:w:k:o:x:rn:m:tp:")) >= 0)
         switch (c) {
         case 'l': library = optarg; break;
         case 'w': work = optarg; break;
+        case 'k': kept = optarg; break;
         case 'o': volatile_key = optarg; break;
         case 'x': extra = optarg; break;
         case 'r': goes_on = 1; break;
@@ -491,6 +521,7 @@ int main(int argc, char **argv) {
             try_kind(FAULT_EINTR, on, r.calls[1]); /* else it is tried again, and for ever */
         try_kind(FAULT_SHORT, on, r.calls[2]);
     }
+    try_cuts(r.calls[3]);
     close(to_server);
     wait(NULL);
     printf("faults: %s: %lld allocations, %lld calls on files; %ld runs, %ld refused, %ld failures\n", name, (long long)r.calls[0],

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-typedef enum FaultKind { FAULT_NONE, FAULT_MEMORY, FAULT_EIO, FAULT_ENOSPC, FAULT_EINTR, FAULT_SHORT, FAULT_KINDS } FaultKind;
+typedef enum FaultKind { FAULT_NONE, FAULT_MEMORY, FAULT_EIO, FAULT_ENOSPC, FAULT_EINTR, FAULT_SHORT, FAULT_CUT, FAULT_KINDS } FaultKind;
 
 enum {
     FAULT_WHOLE = 250, /* exit status of a series' child: this one takes a run of its own */
@@ -18,7 +18,7 @@ typedef struct Request {
 
 /* A run's end: at -1. Before it, one for each of a series, which then waits for a byte. */
 typedef struct Report {
-    int64_t at, calls[3]; /* of memory, on files, reads and writes */
+    int64_t at, calls[4]; /* of memory, on files, reads and writes, reads and mappings */
     int32_t status, unused; /* as waitpid gives it */
 } Report;
 

@@ -40,7 +40,7 @@
 enum { FDS = 4096, SECONDS = 60 };
 
 /* A short call is one that has a part way; its number counts those alone. */
-typedef enum Call { CALL_MEMORY, CALL_FILE, CALL_TRANSFER, CALLS } Call;
+typedef enum Call { CALL_MEMORY, CALL_FILE, CALL_TRANSFER, CALL_READ, CALLS } Call;
 
 static const struct {
     const char *name;
@@ -53,6 +53,7 @@ static const struct {
     [FAULT_ENOSPC] = {"enospc", CALL_FILE, ENOSPC},
     [FAULT_EINTR] = {"eintr", CALL_FILE, EINTR},
     [FAULT_SHORT] = {"short", CALL_TRANSFER, 0}, /* half of what was asked for */
+    [FAULT_CUT] = {"cut", CALL_READ, 0}, /* the file is cut to its half right before it is read, or right after it was mapped */
 };
 
 static FaultKind kind;
@@ -147,6 +148,19 @@ static int is_ours(int fd) {
     return fd >= 0 && fd < FDS && atomic_load(&ours[fd]);
 }
 
+/* A file that is read, or was mapped: somebody else cuts it. */
+static void cut(int fd) {
+    char name[64];
+    struct stat s;
+    if (inside || !is_ours(fd) || atomic_fetch_add(&calls[CALL_READ], 1) != at || kind != FAULT_CUT)
+        return;
+    inside = 1;
+    snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+    if (stat(name, &s) != 0 || truncate(name, s.st_size / 2) != 0)
+        _exit(FAULT_BROKEN);
+    inside = 0;
+}
+
 static int path_is_ours(int folder, const char *path) {
     if (path[0] != '/')
         return folder == AT_FDCWD || is_ours(folder);
@@ -204,7 +218,9 @@ int posix_memalign(void **out, size_t align, size_t n) {
 void *mmap(void *where, size_t n, int protection, int flags, int fd, off_t offset) {
     if (fd < 0 ? memory_fails() : file_fails(is_ours(fd)))
         return MAP_FAILED;
-    return (void *)syscall(SYS_mmap, where, n, protection, flags, fd, offset);
+    void *p = (void *)syscall(SYS_mmap, where, n, protection, flags, fd, offset);
+    cut(fd);
+    return p;
 }
 
 int pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*start)(void *), void *arg) {
@@ -292,19 +308,20 @@ char *mkdtemp(char *name) {
     return change_fails(path_is_ours(AT_FDCWD, name)) ? NULL : next(name);
 }
 
-#define TRANSFER(name, buffer, parameters, ...)                                                              \
+#define TRANSFER(name, before, buffer, parameters, ...)                                                      \
     ssize_t name(int fd, buffer p, size_t n parameters) {                                                    \
         NEXT(name)                                                                                           \
+        before                                                                                               \
         size_t m = is_ours(fd) ? part(n) : n;                                                                \
         return n > 0 && m == 0 ? -1 : next(fd, p, m __VA_ARGS__);                                            \
     }
 #define COMMA ,
-TRANSFER(read, void *, )
-TRANSFER(write, const void *, )
-TRANSFER(pread, void *, COMMA off_t offset, , offset)
-TRANSFER(pread64, void *, COMMA off64_t offset, , offset)
-TRANSFER(pwrite, const void *, COMMA off_t offset, , offset)
-TRANSFER(pwrite64, const void *, COMMA off64_t offset, , offset)
+TRANSFER(read, cut(fd);, void *, )
+TRANSFER(write, , const void *, )
+TRANSFER(pread, cut(fd);, void *, COMMA off_t offset, , offset)
+TRANSFER(pread64, cut(fd);, void *, COMMA off64_t offset, , offset)
+TRANSFER(pwrite, , const void *, COMMA off_t offset, , offset)
+TRANSFER(pwrite64, , const void *, COMMA off64_t offset, , offset)
 
 int fsync(int fd) {
     return file_fails(is_ours(fd)) ? -1 : 0;
@@ -369,6 +386,7 @@ FILE *fopen(const char *path, const char *mode) {
 
 size_t fread(void *p, size_t size, size_t n, FILE *f) {
     NEXT(fread)
+    cut(fileno(f));
     size_t m = is_ours(fileno(f)) ? part(n) : n;
     return n > 0 && m == 0 ? 0 : next(p, size, m, f);
 }
