@@ -265,7 +265,7 @@ static void add_dot(const Maker *x, LBlock *block, uint32_t sum, const LExpr *b,
 /* sum[d][r] += a[d][r] b for part j of the words in row `at` of B, `along` in a row of A. Of vectors of B and words of A, those
  * that are fewer stay in registers while the others come one by one. */
 static void add_dots(const Maker *x, LBlock *block, const Tile *t, const LExpr *at, const LExpr *along, uint32_t j, BlockSums *s) {
-    const LExpr *held[DIGITS * MAX_TILE];
+    const LExpr *held[DIGITS * MAX_TILE] = {NULL};
     uint32_t vectors = t->panels * x->vectors, words = t->rows * x->p.digits;
     if (vectors <= words) {
         load_row(x, block, t, at, held, "w");

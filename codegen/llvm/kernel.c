@@ -98,9 +98,11 @@ static Val op(Builder *x, const LExpr *e) {
         return as_bool(x, is_inf(x, a));
     Ty type = lb_scalar(x, e->type);
     Val b = e->b ? expr(x, e->b) : NULL;
-    if (r->bits)
+    if (r->bits) {
+        CHECK(b);
         return LLVMBuildBinOp(x->b, r->bits, lb_convert(x, a, e->a->type, type),
                               lb_convert(x, b, e->b->type, type), "");
+    }
     if (e->lanes > 1)
         return contracted(b ? LLVMBuildBinOp(x->b, r->f, a, b, "") : LLVMBuildFNeg(x->b, a, ""));
     if (r->f && dtype_is_float(e->type)) {
@@ -748,6 +750,7 @@ static void take_arguments(Builder *x, unsigned first) {
 /* void KERNEL_any(frame, rows, arguments...) */
 static void lent(Builder *x, const RowsParts *parts) {
     const LoopKernel *k = x->k;
+    CHECK(parts->phase && parts->block);
     Ty *param = arena_array(x->arena, k->n_args + 2u, sizeof *param);
     for (uint32_t i = 0; i < k->n_args + 2; i++)
         param[i] = i == 1 ? x->i64 : x->ptr;

@@ -52,7 +52,7 @@ static void add_values(Text *t, const char *argument, bool of_option)
         [FORM_DIR] = " -a '(__fish_complete_directories (commandline -ct))'",
         [FORM_PROGRAM] = " -a '(__fish_complete_command)'",
     };
-    ValueForm f;
+    ValueForm f = {0};
     Text words = {0};
     value_form(argument, 0, &f);
     bool list = f.kind == FORM_PASSES, files = f.kind == FORM_PATH || f.kind == FORM_BINDING;
