@@ -303,7 +303,7 @@ static void dot_int(const Maker *x, LBlock *outer, Tile *t) {
     LoopKernel *k = x->k;
     const LExpr *scale[MAX_TILE];
     uint32_t n = t->panels * x->vectors, parts = x->format->per_word / 4;
-    BlockSums sums;
+    BlockSums sums = {0};
     LStmt *loop = ls_for(k, outer, x->blocks, "block");
     const LExpr *at_block = le_var(k, loop->var);
     outer = &loop->body;
