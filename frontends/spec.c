@@ -232,8 +232,10 @@ static void spec_canonical(const JsonDoc *doc, AdapterSpec *s) {
     foreign_begin();
     char *text = json_dumps(copy, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENSURE_ASCII);
     foreign_end();
-    if (text != NULL)
+    if (text != NULL) {
+        foreign_text(text);
         s->json = (Str){arena_strndup(doc->arena, text, strlen(text)), strlen(text)};
+    }
     mem_free(text);
     json_decref(copy);
 }

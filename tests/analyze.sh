@@ -2,7 +2,8 @@
 # Static analysis: no finding but those of tests/analyze.suppress. A tool that is not installed is skipped; one that crashes, or
 # cannot read a file, is a finding. cppcheck always; where ANALYZE=all also gcc -fanalyzer and clang-tidy (.clang-tidy), which
 # take minutes, over what moec and its programs consist of; gcc and cppcheck over what moec emits for inference and training;
-# and rows of tests/analyze.suppress that suppress nothing.
+# and rows of tests/analyze.suppress that suppress nothing. PART=K/N: of the latter files every N-th alone, what else there is
+# where K is 1, and nothing about rows.
 root=${SOURCE_DIR:-$(cd "$(dirname "$0")/.." && pwd)}
 build=${BUILD_DIR:-$root/build}
 moec=${MOEC:-$build/moec}
@@ -12,7 +13,8 @@ trap 'rm -rf "$tmp"' EXIT
 has() { command -v "$1" >/dev/null && return; echo "analyze: no $1, skipped"; missing=1; return 1; }
 [ -f "$commands" ] || { echo "analyze: no compile_commands.json, skipped"; exit 77; }
 cd "$root" || exit 1
-done=0 bad=0 missing=0
+done=0 bad=0 missing=0 part=${PART:-1/1}
+k=${part%/*} n=${part#*/}
 : >"$tmp/used"
 
 # One command line for each file of ours, the first of those that compile it.
@@ -99,12 +101,12 @@ emit() {
 }
 
 analyzer="-fanalyzer -fdiagnostics-plain-output -o /dev/null"
-if has cppcheck; then
+if [ "$k" = 1 ] && has cppcheck; then
     check cppcheck --std=c11 --project="$commands" --suppress='*:*/gen/*' # made by protoc-c
     report cppcheck
 fi
 if [ "$ANALYZE" = all ]; then
-    compilations >"$tmp/compilations"
+    compilations | awk -v k="$k" -v n="$n" 'NR % n == k % n' >"$tmp/compilations"
     if has gcc; then
         sed "s/^[^ ]*/gcc/; s/ -Werror / /; s| -o [^ ]*| $analyzer|" "$tmp/compilations" | run_all gcc
         report gcc
@@ -113,6 +115,8 @@ if [ "$ANALYZE" = all ]; then
         awk -v build="$build" '{ print "clang-tidy -p " build " --quiet " $NF " 2>/dev/null" }' "$tmp/compilations" | run_all clang-tidy
         report clang-tidy
     fi
+fi
+if [ "$ANALYZE" = all ] && [ "$k" = 1 ]; then
     emit inference -march=native
     emit training --train -march=generic
     if has gcc; then # the runtime's files were looked at above
@@ -123,7 +127,7 @@ if [ "$ANALYZE" = all ]; then
         for folder in inference training; do check emitted-cppcheck --std=c99 "$tmp/$folder"; done
         report emitted-cppcheck
     fi
-    if [ $missing = 0 ]; then
+    if [ $missing = 0 ] && [ "$n" = 1 ]; then
         awk 'FNR == NR && FILENAME != "tests/analyze.suppress" { used[$1]; next } !/^(#|$)/ && !(FNR in used)' \
             "$tmp/used" tests/analyze.suppress >"$tmp/found"
         if [ -s "$tmp/found" ]; then

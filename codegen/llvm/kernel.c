@@ -711,6 +711,7 @@ static RowsParts rows_parts(Builder *x) {
 /* What the kernel itself does for `all` rows: its frame, pool and arguments are there. */
 static void run_rows(Builder *x, const RowsParts *p, Val all) {
     const LoopKernel *k = x->k;
+    CHECK(p->phase && p->block);
     Rows r = {.type = rows_struct(x), .pool = x->pool};
     r.task = LLVMBuildAlloca(x->b, r.type, "");
     r.shared = r.own = lb_frame_field(x, offsetof(moec_frame, scratch));
@@ -750,7 +751,6 @@ static void take_arguments(Builder *x, unsigned first) {
 /* void KERNEL_any(frame, rows, arguments...) */
 static void lent(Builder *x, const RowsParts *parts) {
     const LoopKernel *k = x->k;
-    CHECK(parts->phase && parts->block);
     Ty *param = arena_array(x->arena, k->n_args + 2u, sizeof *param);
     for (uint32_t i = 0; i < k->n_args + 2; i++)
         param[i] = i == 1 ? x->i64 : x->ptr;

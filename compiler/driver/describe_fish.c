@@ -60,8 +60,10 @@ static void add_values(Text *t, const char *argument, bool of_option)
         text_printf(t, files ? " -r" : " -x");
     if (value_words(argument, " ", "", &words))
         text_printf(t, list ? " -a '(__moec_list%.*s)'" : " -a '%.*s'", (int)words.n - !list, words.p + !list);
-    else
+    else {
+        CHECK((size_t)f.kind < sizeof offers / sizeof *offers && offers[f.kind]);
         text_printf(t, "%s", offers[f.kind]);
+    }
     text_free(&words);
 }
 

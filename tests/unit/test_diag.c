@@ -143,6 +143,7 @@ static void test_many(void **state) {
 
 static json_t *parsed(void) {
     json_error_t e = {0};
+    json_set_alloc_funcs(mem_alloc, mem_free);
     foreign_begin();
     json_t *o = json_loads(out, JSON_REJECT_DUPLICATES, &e);
     foreign_end();
