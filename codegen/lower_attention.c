@@ -16,13 +16,15 @@ bool attend_rows(Lower *l, ValueId v, View *out) {
 static bool stored_heads(Lower *l, const Attend *t, ValueId v, View *out, Dim *head) {
     const Node *n = value_node(l->f, v);
     Dim heads = dim_const(l->t, node_int(t->n, AT_heads, 1));
-    const Type *from = n && n->op == OP_reshape ? &l->f->value[n->in[0]].type : NULL;
     View w;
-    if (t->n->op == OP_attention && from && from->rank == 4 && from->dim[1] == l->f->value[v].type.dim[1] && from->dim[2] == heads &&
-        !l->view[v].buf && lower_view(l, n->in[0], &w) && dim_is(l->t, w.stride[3], 1)) {
-        *out = (View){.buf = w.buf, .offset = w.offset, .rank = 3, .stride = {w.stride[0], w.stride[1], w.stride[3]}, .origin = w.origin};
-        *head = w.stride[2];
-        return true;
+    if (t->n->op == OP_attention && n && n->op == OP_reshape && !l->view[v].buf) {
+        const Type *from = &l->f->value[n->in[0]].type;
+        if (from->rank == 4 && from->dim[1] == l->f->value[v].type.dim[1] && from->dim[2] == heads && lower_view(l, n->in[0], &w) &&
+            dim_is(l->t, w.stride[3], 1)) {
+            *out = (View){.buf = w.buf, .offset = w.offset, .rank = 3, .stride = {w.stride[0], w.stride[1], w.stride[3]}, .origin = w.origin};
+            *head = w.stride[2];
+            return true;
+        }
     }
     *head = dim_floordiv(l->t, l->f->value[v].type.dim[2], heads);
     return attend_rows(l, v, out);

@@ -368,6 +368,7 @@ static const LBuf *array(Loss *c, const char *hint) {
 }
 
 static bool running_new(Loss *c, Running *r) {
+    CHECK(c->tile);
     int64_t rows = c->tile->i;
     *r = (Running){.most = array(c, "most"), .part = array(c, "part"), .all = array(c, "all")};
     return (r->max = scratch(c, DT_F32, rows, 1, "max")) && (r->sum = scratch(c, DT_F32, rows, 1, "sum")) &&
@@ -485,6 +486,7 @@ typedef struct Slope {
 } Slope;
 
 static bool slope_new(Loss *c, Slope *s) {
+    CHECK(c->tile);
     int64_t rows = c->tile->i;
     return (s->log_z = scratch(c, DT_F32, rows, 1, "log_z")) && (s->slope = scratch(c, DT_F32, rows, 1, "slope")) &&
            (s->all = scratch(c, DT_F32, rows, 1, "all")) && (s->own = scratch(c, DT_F32, rows, 1, "own")) &&

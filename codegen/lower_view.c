@@ -211,7 +211,7 @@ void lower_broadcast_index(const Lower *l, ValueId operand, ValueId r, const LEx
 }
 
 static const LExpr *pull_reshape(Lower *l, const Node *n, const LExpr *const *idx) {
-    const LExpr *at[MOEC_MAX_RANK];
+    const LExpr *at[MOEC_MAX_RANK] = {NULL};
     Group g = {0, 0, 0, 0};
     while (next_group(l, n->in[0], n->out, &g)) {
         const LExpr *lin = le_int(l->k, 0);
@@ -235,7 +235,7 @@ static const LExpr *pull_reshape(Lower *l, const Node *n, const LExpr *const *id
 /* Behind the last column a zero; what is loaded in its place is the last one. */
 static const LExpr *pull_pack(Lower *l, const Node *n, const LExpr *const *idx) {
     LoopKernel *k = l->k;
-    const LExpr *at[MOEC_MAX_RANK];
+    const LExpr *at[MOEC_MAX_RANK] = {NULL};
     int r = lower_rank(l, n->in[0]);
     const LExpr *columns = lower_extent(l, n->in[0], r - 1);
     const LExpr *column = li_add(k, li_mul(k, idx[r - 2], lower_extent(l, n->out, r)), idx[r]);
@@ -251,7 +251,7 @@ static const LExpr *pull_unpack(Lower *l, const Node *n, const LExpr *const *idx
     LoopKernel *k = l->k;
     const WeightFormatInfo *f = &weight_formats[node_format(n)];
     int rank = lower_rank(l, n->out);
-    const LExpr *at[MOEC_MAX_RANK], *width = le_dim(k, lower_dim(l, n->in[0], rank)), *row = idx[rank - 2];
+    const LExpr *at[MOEC_MAX_RANK] = {NULL}, *width = le_dim(k, lower_dim(l, n->in[0], rank)), *row = idx[rank - 2];
     for (int a = 0; a < rank - 2; a++) at[a] = idx[a];
     at[rank - 2] = li_div(k, idx[rank - 1], width);
     at[rank - 1] = f->per_word ? li_div(k, row, le_int(k, f->per_word)) : row;
@@ -265,7 +265,7 @@ static const LExpr *pull_unpack(Lower *l, const Node *n, const LExpr *const *idx
 }
 
 static const LExpr *pull_move(Lower *l, const Node *n, const LExpr *const *idx) {
-    const LExpr *at[MOEC_MAX_RANK];
+    const LExpr *at[MOEC_MAX_RANK] = {NULL};
     int rank = lower_rank(l, n->out), drop = l->row[n->out] ? l->n_row - 1 : 0;
     bool row = l->row[n->out];
     switch (n->op) {
@@ -334,15 +334,16 @@ static const LExpr *pull_integer(Lower *l, const Node *n, const LExpr *e) {
 static const LExpr *pull_pointwise(Lower *l, const Node *n, const LExpr *const *idx) {
     const LExpr *e[3] = {NULL, NULL, NULL};
     for (uint32_t i = 0; i < n->n_in; i++) {
-        const LExpr *at[MOEC_MAX_RANK];
+        const LExpr *at[MOEC_MAX_RANK] = {NULL};
         lower_broadcast_index(l, n->in[i], n->out, idx, at);
         e[i] = lower_pull(l, n->in[i], at);
     }
+    CHECK(e[0]);
     DType t = type_of(l, n->out)->dtype;
     LOp op;
     const LExpr *whole = pull_integer(l, n, e[0]);
     if (whole) return whole;
-    if (n->op == OP_pow && e[1]->type != t && (dtype_is_float(t) || dtype_is_float(e[1]->type))) {
+    if (n->op == OP_pow && e[1] && e[1]->type != t && (dtype_is_float(t) || dtype_is_float(e[1]->type))) {
         DType in = dtype_is_float(t) ? t : DT_F64;
         return le_cast(l->k, t, le_op2(l->k, LO_POW, in, le_cast(l->k, in, e[0]), le_cast(l->k, in, e[1])));
     }
@@ -375,6 +376,8 @@ static const LExpr *pull_random(Lower *l, const Node *n, const LExpr *const *idx
 }
 
 const LExpr *lower_pull(Lower *l, ValueId v, const LExpr *const *idx) {
+    static const LExpr *const of_scalar[MOEC_MAX_RANK];
+    idx = idx ? idx : of_scalar;
     const Node *n = value_node(l->f, v);
     if (n && n->op == OP_const) {
         const Tensor *t = &node_attr(n, AT_value)->t;

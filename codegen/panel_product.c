@@ -33,7 +33,7 @@ bool panels_of_weight(const Lower *l, const Node *u, Panels *p) {
     if (!u || u->op != OP_unpack || l->f->value[u->in[0]].kind != VK_INPUT)
         return false;
     const Type *t = &l->f->value[u->in[0]].type, *matrix = &l->f->value[u->out].type;
-    int64_t dim[MOEC_MAX_RANK];
+    int64_t dim[MOEC_MAX_RANK] = {0};
     for (int i = 0; i < t->rank; i++)
         if (!dim_is_const(l->t, t->dim[i], &dim[i]))
             return false;
@@ -188,6 +188,7 @@ static void multiply_floats(Lower *l, const Panels *p, const LArg *buffers, uint
 static void multiply_words(Lower *l, const Panels *p, const LExpr *row, const LArg *buffers, uint32_t n, const LArg *numbers) {
     LoopKernel *k = l->k;
     const Rounded *r = left_of(l, p);
+    CHECK(r);
     LArg b[6], m[6];
     memcpy(b, buffers, n * sizeof *b);
     memcpy(m, numbers, sizeof m);

@@ -486,7 +486,8 @@ static void print_head(CPrinter *p, const char *prefix, bool any) {
 
 void c_print_prototype(const LoopKernel *k, const char *prefix, Text *out) {
     CPrinter p = {.k = k, .out = out};
-    for (int any = 0; any <= k->lent; any++) {
+    int forms = k->lent ? 2 : 1;
+    for (int any = 0; any < forms; any++) {
         print_head(&p, prefix, any);
         text_printf(out, ";\n");
     }

@@ -37,7 +37,7 @@ static void print_call(const ProgramText *w, const CallList *l, uint32_t i, Line
 }
 
 static void print_title(const ProgramText *w, const CallList *l, Text *c) {
-    text_printf(c, "/* %s", l == w->p->prepare ? "what depends on the adapter alone, computed whenever one is loaded: " : "function ");
+    text_printf(c, "/* %s", w->p->prepare && l == w->p->prepare ? "what depends on the adapter alone, computed whenever one is loaded: " : "function ");
     c_comment(c, l->name);
 }
 

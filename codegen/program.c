@@ -29,11 +29,11 @@ static bool is_clean(Str s) {
 
 /* Lines of the IR file; 0 and NULL where there is none. */
 static uint32_t func_line(const Program *p, FuncId id) {
-    return id < p->lines.n_funcs ? p->lines.func[id] : 0;
+    return p->lines.func && id < p->lines.n_funcs ? p->lines.func[id] : 0;
 }
 
 static const uint32_t *node_lines(const Program *p, FuncId id) {
-    return id < p->lines.n_funcs ? p->lines.node[id] : NULL;
+    return p->lines.node && id < p->lines.n_funcs ? p->lines.node[id] : NULL;
 }
 
 /* `shown`: what the IR file has of the kernel. */

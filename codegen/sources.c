@@ -217,7 +217,7 @@ static void print_variant_names(const Splitter *s, Text *h) {
     const Program *p = s->w.p;
     if (!p->o->dispatch) return;
     for (uint32_t i = 0; i < p->n_kernels; i++)
-        for (int any = 0; any <= p->kernel[i]->lent; any++) print_variant_name(s, arena_printf(s->a, any ? "%.*s_any" : "%.*s", (int)p->kernel[i]->name.n, p->kernel[i]->name.p), h);
+        for (int any = 0, forms = p->kernel[i]->lent ? 2 : 1; any < forms; any++) print_variant_name(s, arena_printf(s->a, any ? "%.*s_any" : "%.*s", (int)p->kernel[i]->name.n, p->kernel[i]->name.p), h);
     for (size_t i = 0; i < s->global.count; i++) print_variant_name(s, s->global.item[i], h);
     text_printf(h, "\n");
 }

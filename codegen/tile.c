@@ -268,7 +268,7 @@ static void add_dot(const Maker *x, LBlock *block, uint32_t sum, const LExpr *b,
 /* sum[d][r] += a[d][r] b for part j of the words in row `at` of B, `along` in a row of A. Of vectors of B and words of A, those
  * that are fewer stay in registers while the others come one by one. */
 static void add_dots(const Maker *x, LBlock *block, const Tile *t, const LExpr *at, const LExpr *along, uint32_t j, BlockSums *s) {
-    const LExpr *held[DIGITS * MAX_TILE];
+    const LExpr *held[DIGITS * MAX_TILE] = {NULL};
     uint32_t vectors = t->panels * x->vectors, words = t->rows * x->p.digits;
     if (vectors <= words) {
         load_row(x, block, t, at, held, "w");
@@ -306,7 +306,7 @@ static void dot_int(const Maker *x, LBlock *outer, Tile *t) {
     LoopKernel *k = x->k;
     const LExpr *scale[MAX_TILE];
     uint32_t n = t->panels * x->vectors, parts = x->format->per_word / 4;
-    BlockSums sums;
+    BlockSums sums = {0};
     LStmt *loop = ls_for(k, outer, x->blocks, "block");
     const LExpr *at_block = le_var(k, loop->var);
     outer = &loop->body;

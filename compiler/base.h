@@ -15,8 +15,10 @@
 
 #if defined(__GNUC__)
 #define MOEC_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
+#define MOEC_NEVER_NULL __attribute__((returns_nonnull))
 #else
 #define MOEC_PRINTF(fmt, args)
+#define MOEC_NEVER_NULL
 #endif
 
 /* ---- arena ------------------------------------------------------------------------------- */
@@ -25,9 +27,10 @@ typedef struct Arena Arena;
 
 Arena *arena_new(void);
 void arena_free(Arena *a);                                /* NULL is fine */
-void *arena_alloc(Arena *a, size_t bytes);                /* zeroed, 64-byte aligned above 64 bytes, else 16 */
-void *arena_array(Arena *a, size_t count, size_t size);   /* checked product, zeroed */
-void *arena_copy(Arena *a, const void *src, size_t bytes);
+/* Zeroed, 64-byte aligned above 64 bytes, else 16. */
+MOEC_NEVER_NULL void *arena_alloc(Arena *a, size_t bytes);
+MOEC_NEVER_NULL void *arena_array(Arena *a, size_t count, size_t size); /* checked product, zeroed */
+MOEC_NEVER_NULL void *arena_copy(Arena *a, const void *src, size_t bytes);
 char *arena_strndup(Arena *a, const char *s, size_t len); /* NUL appended */
 char *arena_printf(Arena *a, const char *fmt, ...) MOEC_PRINTF(2, 3);
 size_t arena_bytes(const Arena *a);
@@ -53,8 +56,8 @@ void arena_rewind(Arena *a, ArenaMark to);
      (v)->item[(v)->count++] = (x))
 #define vec_free(v) (mem_free((v)->item), (v)->item = NULL, (v)->count = (v)->room = 0)
 void *vec_room(void *items, size_t *room, size_t need, size_t size);
-void *mem_alloc(size_t bytes); /* zeroed; running out of memory is a diagnostic and exit 1 */
-void *mem_grow(void *p, size_t bytes);
+MOEC_NEVER_NULL void *mem_alloc(size_t bytes); /* zeroed; running out of memory is a diagnostic and exit 1 */
+MOEC_NEVER_NULL void *mem_grow(void *p, size_t bytes);
 void mem_free(void *p);
 bool mem_fits(size_t bytes); /* whether so many would be given now: for sizes that the input chose */
 size_t mem_used(void);       /* by all of the above, arenas included */
@@ -159,6 +162,9 @@ _Noreturn void diag_end(DiagCode code, const char *what, const char *why);
 /* A broken invariant of moec itself: prints and exits 70. */
 _Noreturn void moec_bug(const char *file, int line, const char *fmt, ...) MOEC_PRINTF(3, 4);
 #define BUG(...) moec_bug(__FILE__, __LINE__, __VA_ARGS__)
-#define CHECK(cond) ((cond) ? (void)0 : BUG("check failed: %s", #cond))
+#define CHECK(cond) \
+    do { \
+        if (!(cond)) BUG("check failed: %s", #cond); \
+    } while (0)
 
 #endif

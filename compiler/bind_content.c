@@ -10,6 +10,12 @@ const Attr *attr_in(const Attr *attrs, uint32_t n, AttrKey k) {
     return NULL;
 }
 
+const Attr *attr_must(const Attr *attrs, uint32_t n, AttrKey k) {
+    const Attr *a = attr_in(attrs, n, k);
+    CHECK(a);
+    return a;
+}
+
 /* ---- one element ------------------------------------------------------------------------------- */
 
 static Dim truth(DimTable *t, int known) /* 1, 0, -1: unknown */
@@ -177,7 +183,7 @@ typedef struct Work {
 static bool content_pointwise(Work *w) {
     DimTable *t = w->b->m->dims;
     for (int64_t i = 0; i < w->count; i++) {
-        int64_t at[MOEC_MAX_RANK];
+        int64_t at[MOEC_MAX_RANK] = {0};
         Dim x[3] = {0};
         unravel(&w->out, i, at);
         for (uint32_t k = 0; k < w->n; k++)
@@ -205,7 +211,7 @@ static bool content_move(Work *w) {
                *start = attr_in(w->attrs, w->n_attrs, AT_start);
     const Attr *step = attr_in(w->attrs, w->n_attrs, AT_step);
     for (int64_t i = 0; i < w->count; i++) {
-        int64_t at[MOEC_MAX_RANK], from[MOEC_MAX_RANK] = {0}, s;
+        int64_t at[MOEC_MAX_RANK] = {0}, from[MOEC_MAX_RANK] = {0}, s;
         unravel(&w->out, i, at);
         switch (w->op) {
         case OP_reshape:
@@ -233,10 +239,11 @@ static bool content_move(Work *w) {
 }
 
 static bool content_gather(Work *w) {
-    int axis = (int)attr_in(w->attrs, w->n_attrs, AT_axis)->i;
+    CHECK(w->in[0] && w->in[1]);
+    int axis = (int)attr_must(w->attrs, w->n_attrs, AT_axis)->i;
     int64_t extent = w->shape[0].d[axis];
     for (int64_t i = 0; i < w->count; i++) {
-        int64_t at[MOEC_MAX_RANK], from[MOEC_MAX_RANK], c;
+        int64_t at[MOEC_MAX_RANK] = {0}, from[MOEC_MAX_RANK] = {0}, c;
         unravel(&w->out, i, at);
         for (int k = 0; k < axis; k++)
             from[k] = at[k];
@@ -266,7 +273,7 @@ static bool content_reduce(Work *w) {
     for (int64_t i = 0; i < w->count; i++)
         w->elem[i] = dim_const(t, by == OP_mul);
     for (int64_t i = 0; i < n; i++) {
-        int64_t at[MOEC_MAX_RANK], to[MOEC_MAX_RANK];
+        int64_t at[MOEC_MAX_RANK] = {0}, to[MOEC_MAX_RANK] = {0};
         int rank = 0;
         unravel(&w->shape[0], i, at);
         for (int k = 0; k < w->shape[0].n; k++) {
@@ -295,7 +302,7 @@ static bool content_concat(Binder *b, const BVal *in, uint32_t n, int axis, cons
         Shape s = shape_of(b, &x->type);
         int64_t count = type_small_count(b->m->dims, &x->type);
         for (int64_t i = 0; i < count; i++) {
-            int64_t at[MOEC_MAX_RANK];
+            int64_t at[MOEC_MAX_RANK] = {0};
             unravel(&s, i, at);
             at[axis] += before;
             elem[ravel(&out, at)] = x->elem ? x->elem[i] : ELEM_UNKNOWN;
@@ -311,11 +318,11 @@ bool content_of(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs,
     if (count < 0)
         return false;
     if (op == OP_dim) {
-        elem[0] = attr_in(attrs, n_attrs, AT_dim)->d;
+        elem[0] = attr_must(attrs, n_attrs, AT_dim)->d;
         return true;
     }
     if (op == OP_concat && type->dtype != DT_BOOL && !dtype_is_float(type->dtype))
-        return content_concat(b, in, n, (int)attr_in(attrs, n_attrs, AT_axis)->i, type, elem);
+        return content_concat(b, in, n, (int)attr_must(attrs, n_attrs, AT_axis)->i, type, elem);
 
     Work w = {.b = b,
               .op = op,

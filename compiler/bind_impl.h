@@ -97,6 +97,7 @@ bool bind_axis(Binder *b, int64_t axis, int rank, int *out);
 bool content_of(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs,
                 const Type *type, Dim *elem);
 const Attr *attr_in(const Attr *attrs, uint32_t n, AttrKey k); /* NULL when absent */
+const Attr *attr_must(const Attr *attrs, uint32_t n, AttrKey k); /* of an op that cannot be without */
 
 /* ---- bind_static.c ---- */
 

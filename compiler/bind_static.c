@@ -139,7 +139,7 @@ static BVal shortcut(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *a
                      const Type *type) {
     const Bound *x = n ? bound_at(b, in[0]) : NULL;
     double c;
-    if (op == OP_isinf && x->half)
+    if (x && op == OP_isinf && x->half)
         return filled(b, zero_of(b, DT_BOOL), type);
     if ((op == OP_max || op == OP_min) && n == 2)
         for (int i = 0; i < 2; i++) {
@@ -156,7 +156,7 @@ static BVal shortcut(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *a
     }
     OpClass klass = op_info(op)->klass;
     if (klass == OC_POINTWISE) {
-        BVal part[3], r;
+        BVal part[3] = {BV_NONE, BV_NONE, BV_NONE}, r;
         bool spread = false;
         for (uint32_t i = 0; i < n; i++) {
             part[i] = splat_of(b, in[i]);
@@ -169,7 +169,7 @@ static BVal shortcut(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *a
         return filled(b, r, type);
     }
     bool keeps = op == OP_reduce_max || op == OP_reduce_min || op == OP_reduce_mean;
-    if (!(keeps || op == OP_reduce_sum) || x->splat == BV_NONE || !splat_number(b, in[0], &c) ||
+    if (!x || !(keeps || op == OP_reduce_sum) || x->splat == BV_NONE || !splat_number(b, in[0], &c) ||
         (!keeps && c != 0))
         return BV_NONE;
     for (int i = 0; i < x->type.rank; i++) /* nothing is folded over no elements */
@@ -209,7 +209,7 @@ static bool infer_one(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *
 
 bool bind_static(Binder *b, Op op, const BVal *in, uint32_t n, const Attr *attrs, uint32_t n_attrs,
                  const Type *given, bool half, BVal *out, uint32_t n_out) {
-    Type type;
+    Type type = {0};
     Dim elem[CONTENT_MAX];
     if (!agree(b, op, in, n, attrs, n_attrs))
         return false;

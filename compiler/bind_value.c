@@ -93,7 +93,7 @@ bool bound_constant(Binder *b, BVal v, Tensor *t) {
 /* A content with symbols: one `dim` an element, side by side. */
 static ValueId content_node(Binder *b, const Bound *x, int64_t n) {
     Module *m = b->m;
-    ValueId part[CONTENT_MAX];
+    ValueId part[CONTENT_MAX] = {0};
     Dim one = dim_const(m->dims, 1);
     for (int64_t i = 0; i < n; i++) {
         Attr a = attr_d(AT_dim, x->elem[i]);

@@ -630,8 +630,8 @@ static bool derive_all(Deriver *dv, const PassOptions *o) {
     ValueId *kv = cross_values(dv, &n);
     if (!kv)
         return false;
-    bool packs = packing_find(dv, kv, n, logits);
-    for (int packed = 0; packed <= packs; packed++)
+    int forms = packing_find(dv, kv, n, logits) ? 2 : 1;
+    for (int packed = 0; packed < forms; packed++)
         if (!make_encode(dv, packed) || !make_cross(dv, kv, n, packed) || !make_step(dv, kv, n, logits, packed) ||
             !make_score(dv, kv, n, logits, packed))
             return false;

@@ -191,10 +191,10 @@ static void rows_paired(Pairing *p, DiffRows *rows) {
     for (uint32_t i = 0, j = 0; i < p->f->n_nodes || j < p->g->n_nodes;) {
         const Node *n = i < p->f->n_nodes ? &p->f->node[i] : NULL;
         uint32_t to = n ? p->of[i] : p->g->n_nodes;
-        if (n && to == NONE) {
-            row_node(x, rows, '-', p->f, p->f_name, i++);
-        } else if (j < to) {
+        if (!n || (to != NONE && j < to)) {
             row_node(x, rows, '+', p->g, p->g_name, j++);
+        } else if (to == NONE) {
+            row_node(x, rows, '-', p->f, p->f_name, i++);
         } else {
             bool same = operands_correspond(p, n->in, p->g->node[j].in, n->n_in);
             row_node(x, rows, same ? ' ' : '-', p->f, p->f_name, i++);
@@ -212,7 +212,7 @@ void diff_funcs(Differ *x, const Func *f, const Func *g) {
     DiffRows rows = {0};
     Text heading = {0};
     text_printf(&heading, "func ");
-    name_print('@', f ? f->name : g->name, &heading);
+    name_print('@', (f ? f : g)->name, &heading);
     if (f && g && !str_eq(f->name, g->name)) {
         text_printf(&heading, " -> ");
         name_print('@', g->name, &heading);

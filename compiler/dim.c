@@ -281,6 +281,7 @@ static Dim opaque(DimTable *t, AtomKind kind, Dim a, Dim b) {
 }
 
 static int64_t floor_div(int64_t a, int64_t b) {
+    CHECK(b != 0);
     int64_t q = a / b;
     return a % b != 0 && (a < 0) != (b < 0) ? q - 1 : q;
 }

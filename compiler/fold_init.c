@@ -213,7 +213,7 @@ static size_t find_known(Inits *x, const Known *k) {
     size_t at = k->hash & (x->room - 1);
     for (; x->slot[at] != NONE; at = (at + 1) & (x->room - 1)) {
         const Known *o = &x->known.item[x->slot[at]];
-        if (o->hash == k->hash && o->text.n == k->text.n && !memcmp(o->text.p, k->text.p, k->text.n))
+        if (o->hash == k->hash && str_eq((Str){o->text.p, o->text.n}, (Str){k->text.p, k->text.n}))
             break;
     }
     return at;

@@ -261,7 +261,7 @@ static bool op_is_compare(Op op) {
 
 /* Integer ops that stay polynomials. False: no such form. */
 static bool poly_op(Index *x, Op op, DType dtype, const IxId *arg, uint32_t n, IxId *out) {
-    Dim d[3];
+    Dim d[3] = {0};
     if (n > 2)
         return false;
     for (uint32_t i = 0; i < n; i++)
@@ -386,7 +386,7 @@ IxId index_subst(Index *x, IxId root, uint32_t sym, Dim by) {
     IxId result = IX_FAIL;
     for (uint32_t k = 0; k < p.n; k++) {
         IxExpr e = *index_expr(x, p.id[k]);
-        IxId arg[MOEC_MAX_RANK], r;
+        IxId arg[MOEC_MAX_RANK] = {0}, r;
         if (e.n_arg > MOEC_MAX_RANK)
             BUG("an expression with %u operands", e.n_arg);
         for (uint32_t i = 0; i < e.n_arg; i++)

@@ -77,6 +77,7 @@ static Step fail(Frame *r, const char *why) {
 static Step need(Frame *r, ValueId v, const IxId *at, IxId *out) {
     Index *x = r->x;
     int rank = x->f->value[v].type.rank;
+    *out = IX_FAIL;
     for (int i = 0; i < rank; i++)
         if (at[i] == IX_FAIL)
             return done(r, IX_FAIL);
@@ -118,12 +119,12 @@ static Step broadcast_at(Frame *r, ValueId v, IxId *at) {
 }
 
 static Step pull_pointwise(Frame *r) {
-    IxId arg[3];
+    IxId arg[3] = {0};
     Step waiting = STEP_DONE;
     if (r->n->n_in > 3)
         return fail(r, "an op with unexpected operands");
     for (uint32_t i = 0; i < r->n->n_in; i++) {
-        IxId at[MOEC_MAX_RANK];
+        IxId at[MOEC_MAX_RANK] = {0};
         Step s = broadcast_at(r, r->n->in[i], at);
         if (s == STEP_DONE)
             s = need(r, r->n->in[i], at, &arg[i]);
@@ -138,14 +139,14 @@ static Step pull_pointwise(Frame *r) {
 }
 
 static Step pull_broadcast(Frame *r) {
-    IxId at[MOEC_MAX_RANK];
+    IxId at[MOEC_MAX_RANK] = {0};
     Step s = broadcast_at(r, r->n->in[0], at);
     return s == STEP_DONE ? forward(r, r->n->in[0], at) : s;
 }
 
 static Step pull_transpose(Frame *r) {
     const Attr *perm = node_attr(r->n, AT_perm);
-    IxId at[MOEC_MAX_RANK];
+    IxId at[MOEC_MAX_RANK] = {0};
     for (uint32_t i = 0; i < perm->ints.n; i++)
         at[perm->ints.v[i]] = r->at[i];
     return forward(r, r->n->in[0], at);
@@ -159,7 +160,7 @@ static IxId affine(Index *x, IxId at, int64_t step, Dim start) {
 
 static Step pull_slice(Frame *r) {
     const Attr *start = node_attr(r->n, AT_start), *step = node_attr(r->n, AT_step);
-    IxId at[MOEC_MAX_RANK];
+    IxId at[MOEC_MAX_RANK] = {0};
     for (int i = 0; i < r->type.rank; i++)
         at[i] = affine(r->x, r->at[i], step ? step->ints.v[i] : 1, index_dim(r->x, start->dims.v[i]));
     return forward(r, r->n->in[0], at);
@@ -240,7 +241,7 @@ static Step pull_reshape(Frame *r) {
     DimTable *t = x->m->dims;
     const Type *a = &x->f->value[r->n->in[0]].type, *b = &r->type;
     Dim one = dim_const(t, 1);
-    IxId at[MOEC_MAX_RANK];
+    IxId at[MOEC_MAX_RANK] = {0};
     int i = 0, j = 0;
     while (i < a->rank || j < b->rank) {
         if (i < a->rank && a->dim[i] == one) {
@@ -293,7 +294,7 @@ static Step pull_concat(Frame *r) {
             off = next; /* surely behind this operand */
             continue;
         }
-        IxId at[MOEC_MAX_RANK], e;
+        IxId at[MOEC_MAX_RANK] = {0}, e;
         memcpy(at, r->at, sizeof at);
         IxId o = index_int(x, off);
         at[axis] = index_op(x, OP_sub, DT_I64, (IxId[]){r->at[axis], o}, 2);
@@ -335,7 +336,7 @@ static Step pull_gather(Frame *r) {
     Index *x = r->x;
     int64_t axis = node_int(r->n, AT_axis, 0);
     const Type *data = &x->f->value[r->n->in[0]].type, *idx = &x->f->value[r->n->in[1]].type;
-    IxId pos, at[MOEC_MAX_RANK];
+    IxId pos, at[MOEC_MAX_RANK] = {0};
     Step s = need(r, r->n->in[1], r->at + axis, &pos);
     if (s != STEP_DONE)
         return s;
@@ -353,7 +354,7 @@ static Step pull_gather_nd(Frame *r) {
     int lead = idx->rank - 1;
     if (!dim_is_const(x->m->dims, idx->dim[lead], &k) || batch + k > data->rank)
         return fail(r, "positions of unknown rank");
-    IxId at[MOEC_MAX_RANK], where[MOEC_MAX_RANK];
+    IxId at[MOEC_MAX_RANK] = {0}, where[MOEC_MAX_RANK];
     Step waiting = STEP_DONE;
     memcpy(where, r->at, sizeof where);
     for (int i = 0; i < data->rank; i++) {
@@ -397,7 +398,7 @@ static Step pull_scatter_nd(Frame *r) {
         vec_push(&x->scatters, fresh);
         sc = &x->scatters.item[x->scatters.count - 1];
     }
-    IxId at[MOEC_MAX_RANK], e;
+    IxId at[MOEC_MAX_RANK] = {0}, e;
     memcpy(at, sc->at, sizeof at);
     Step waiting = STEP_DONE;
     for (int i = 0; i < lead; i++) {

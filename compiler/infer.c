@@ -24,8 +24,16 @@ static bool fail(Infer *x, const char *why) {
     return false;
 }
 
-static const Type *operand(const Infer *x, uint32_t i) {
+/* NULL: left out. */
+static const Type *optional(const Infer *x, uint32_t i) {
     return i < x->n_in && x->in[i] != NONE ? &x->f->value[x->in[i]].type : NULL;
+}
+
+/* One that the op must have: whether all of them are there is asked before any rule is. */
+static const Type *operand(const Infer *x, uint32_t i) {
+    const Type *t = optional(x, i);
+    CHECK(t);
+    return t;
 }
 
 static const Attr *attr(const Infer *x, AttrKey k) {
@@ -48,7 +56,7 @@ static bool one(Infer *x, Type t) {
 
 static bool has_unranked(const Infer *x) {
     for (uint32_t i = 0; i < x->n_in; i++)
-        if (operand(x, i) && operand(x, i)->rank == UNRANKED)
+        if (optional(x, i) && optional(x, i)->rank == UNRANKED)
             return true;
     return false;
 }
@@ -438,10 +446,10 @@ static bool is_scalar(const Type *t, DType dtype) {
 /* Operands first.. are attention's; its result's type. */
 static bool attention_type(Infer *x, uint32_t first, Type *result) {
     const Type *q = operand(x, first), *k = operand(x, first + 1), *v = operand(x, first + 2);
-    const Type *bias = operand(x, first + 3), *keep = operand(x, first + 4);
-    const Type *q_segment = operand(x, first + 5), *k_segment = operand(x, first + 6);
-    const Type *seed = operand(x, first + 7), *drop = operand(x, first + 8);
-    const Type *spans = first ? NULL : operand(x, 9);
+    const Type *bias = optional(x, first + 3), *keep = optional(x, first + 4);
+    const Type *q_segment = optional(x, first + 5), *k_segment = optional(x, first + 6);
+    const Type *seed = optional(x, first + 7), *drop = optional(x, first + 8);
+    const Type *spans = first ? NULL : optional(x, 9);
     int64_t heads = integer(x, AT_heads, 0), width, deep;
     if (q->rank != 3 || k->rank != 3 || v->rank != 3)
         return fail(x, "q, k and v need the axes [B,T,H*D]");
@@ -483,7 +491,7 @@ static bool infer_attention(Infer *x) {
 }
 
 static bool infer_attention_grad(Infer *x) {
-    const Type *dy = operand(x, 0), *bias = operand(x, 4);
+    const Type *dy = operand(x, 0), *bias = optional(x, 4);
     int64_t results = integer(x, AT_k, 3);
     Type t;
     if (!attention_type(x, 1, &t))

@@ -482,7 +482,7 @@ bool param_eval_into(const Module *m, ParamId p, void *dst, size_t bytes, Diag *
     CHECK(p < m->n_params);
     if (!held_param(&r, p, &h, NULL, dst, bytes))
         return false;
-    CHECK(tensor_bytes(&h.t, &have) && have == bytes);
+    CHECK(tensor_bytes(&h.t, &have) && have == bytes && (h.t.data || !bytes));
     if (bytes && h.t.data != dst)
         memcpy(dst, h.t.data, bytes);
     held_drop(&h);

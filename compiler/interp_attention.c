@@ -49,6 +49,7 @@ static bool sees(const Attention *t, int64_t b, int64_t i, int64_t j) {
 /* Probabilities of query i over the keys, and what dropout multiplies them by. */
 static void attention_row(Attention *t, int64_t b, int64_t h, int64_t i, const double *q) {
     double most = t->lowest, total = 0, drop = t->drop ? tensor_get_f64(t->drop, 0) : 0;
+    CHECK(t->kept);
     for (int64_t j = 0; j < t->S; j++) {
         t->kept[j] = sees(t, b, i, j);
         t->score[j] = t->lowest;

@@ -89,8 +89,8 @@ bool interp_shape(Step *s) {
 bool interp_dyn_reshape(Step *s) {
     const Tensor *a = step_in(s, 0);
     bool zero = node_int(s->n, AT_allowzero, 0) != 0;
-    List to;
-    int64_t count, rest = 1;
+    List to = {0};
+    int64_t count = 0, rest = 1;
     int guess = -1;
     if (!list_operand(s, 1, &to))
         return false;
@@ -124,9 +124,9 @@ bool interp_dyn_reshape(Step *s) {
 
 bool interp_dyn_squeeze(Step *s) {
     const Tensor *a = step_in(s, 0);
-    List axes;
+    List axes = {0};
     bool given, drop[MOEC_MAX_RANK];
-    int64_t dim[MOEC_MAX_RANK];
+    int64_t dim[MOEC_MAX_RANK] = {0};
     int rank = 0;
     if (!list_axes(s, 1, &axes, &given) || !flag_axes(s, &axes, a->rank, drop))
         return false;
@@ -144,9 +144,9 @@ bool interp_dyn_squeeze(Step *s) {
 
 bool interp_dyn_unsqueeze(Step *s) {
     const Tensor *a = step_in(s, 0);
-    List axes;
+    List axes = {0};
     bool given, added[MOEC_MAX_RANK];
-    int64_t dim[MOEC_MAX_RANK];
+    int64_t dim[MOEC_MAX_RANK] = {0};
     if (!list_axes(s, 1, &axes, &given))
         return false;
     int rank = a->rank + axes.n, at = 0;
@@ -209,11 +209,11 @@ static bool copy_to(Step *s, const Tensor *a, const int64_t *from, int rank, con
 
 bool interp_dyn_broadcast(Step *s) {
     const Tensor *a = step_in(s, 0);
-    List to;
+    List to = {0};
     Strides from;
     Tensor want = {0};
     int rank = 0;
-    int64_t dim[MOEC_MAX_RANK];
+    int64_t dim[MOEC_MAX_RANK] = {0};
     if (!list_operand(s, 1, &to) || !check_extents(s, &to))
         return false;
     want.rank = to.n;
@@ -227,7 +227,7 @@ bool interp_dyn_broadcast(Step *s) {
 bool interp_dyn_fill(Step *s) {
     const Attr *v = node_attr(s->n, AT_value);
     Strides none = {0};
-    List to;
+    List to = {0};
     Tensor zero = {.dtype = DT_F32, .data = &(float){0}};
     if (!list_operand(s, 0, &to) || !check_extents(s, &to))
         return false;
@@ -296,9 +296,9 @@ static int64_t clamp_bound(int64_t v, int64_t n, int64_t lo, int64_t hi) {
 
 bool interp_dyn_slice(Step *s) {
     const Tensor *a = step_in(s, 0);
-    List starts, ends, axes, steps;
+    List starts = {0}, ends = {0}, axes = {0}, steps = {0};
     Strides from;
-    int64_t dim[MOEC_MAX_RANK], at = 0;
+    int64_t dim[MOEC_MAX_RANK] = {0}, at = 0;
     bool flag[MOEC_MAX_RANK], by_axis = step_in(s, 3), by_step = step_in(s, 4);
     if (!list_operand(s, 1, &starts) || !list_operand(s, 2, &ends))
         return false;
@@ -341,7 +341,7 @@ bool interp_dyn_slice(Step *s) {
 
 bool interp_dyn_tile(Step *s) {
     const Tensor *a = step_in(s, 0);
-    List times;
+    List times = {0};
     int64_t seen[LIST_MAX], dim[MOEC_MAX_RANK];
     Strides own;
     if (!list_operand(s, 1, &times) || !check_extents(s, &times))
@@ -376,7 +376,7 @@ bool interp_dyn_tile(Step *s) {
 bool interp_dyn_transpose(Step *s) {
     const Tensor *a = step_in(s, 0);
     const Attr *perm = node_attr(s->n, AT_perm);
-    int64_t dim[MOEC_MAX_RANK];
+    int64_t dim[MOEC_MAX_RANK] = {0};
     bool seen[MOEC_MAX_RANK] = {false};
     Strides own, from;
     if (perm && perm->ints.n != (uint32_t)a->rank)
@@ -440,7 +440,7 @@ bool interp_dyn_split(Step *s) {
     strides_dense(a->rank, a->dim, own);
     size_t e = dtype_bytes(a->dtype);
     for (uint32_t i = 0; i < parts; i++) {
-        int64_t dim[MOEC_MAX_RANK], left = n - at;
+        int64_t dim[MOEC_MAX_RANK] = {0}, left = n - at;
         memcpy(dim, a->dim, sizeof dim);
         dim[axis] = sizes ? tensor_get_i64(sizes, i) : each < left ? each : left;
         if (dim[axis] < 0 || dim[axis] > left)

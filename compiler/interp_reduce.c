@@ -58,7 +58,8 @@ static int64_t start_i64(Kind k, DType t) {
     Tensor one = {.dtype = t};
     int64_t v = 0;
     one.data = &v;
-    store_f64(&one, 0, 1, &(double){k == K_MAX ? -1e30 : 1e30}); /* saturates */
+    double far = k == K_MAX ? -1e30 : 1e30;
+    store_f64(&one, 0, 1, &far); /* saturates */
     if (t == DT_BOOL)
         return k == K_MIN;
     load_i64(&one, 0, 0, 1, &v);
@@ -68,6 +69,7 @@ static int64_t start_i64(Kind k, DType t) {
 /* The sums lie in acc, one an output element; the walk's second operand has stride 0 along reduced axes. */
 static void fold(Kind kind, const Tensor *a, Strides *stride, double *f64, int64_t *i64) {
     Walk w;
+    CHECK(f64 || i64);
     if (!walk_begin(&w, 2, a->rank, a->dim, stride))
         return;
     do {

@@ -78,7 +78,7 @@ void strides_dense(int rank, const int64_t *dim, int64_t *stride) {
 bool strides_broadcast(const Tensor *t, int rank, const int64_t *dim, int64_t *stride) {
     if (t->rank > rank)
         return false;
-    Strides own;
+    Strides own = {0};
     strides_dense(t->rank, t->dim, own);
     int lead = rank - t->rank;
     for (int i = 0; i < lead; i++)

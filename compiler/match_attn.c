@@ -20,10 +20,13 @@ static bool is_move(const Node *n) {
 
 /* The value behind v's reshapes and transposes. */
 static ValueId behind_moves(const Func *f, ValueId v) {
-    const Node *n;
-    while (is_move(n = value_node(f, v = match_strip(f, v))) || (n && n->op == OP_broadcast))
+    for (;;) {
+        v = match_strip(f, v);
+        const Node *n = value_node(f, v);
+        if (!n || (!is_move(n) && n->op != OP_broadcast))
+            return v;
         v = n->in[0];
-    return v;
+    }
 }
 
 /* Splits scores into the product of queries and keys and what is added to it. */

@@ -157,7 +157,7 @@ static bool name_attention(Roles *r, NodeId id) {
 
 /* The linear layers that v is pointwise in; false when it is anything else. */
 static bool pointwise_in(const Func *f, ValueId v, ValueId *leaf, uint32_t *n_leaf, bool *between) {
-    ValueId work[64] = {match_strip(f, v)}, seen[64];
+    ValueId work[64] = {match_strip(f, v)}, seen[64] = {0};
     uint32_t left = 1, n_seen = 0;
     *n_leaf = 0;
     *between = false;

@@ -231,7 +231,9 @@ static bool add_value(Parser *p, Value v, bool unnamed, Str name)
 {
     if (!namemap_add(&p->names, name, (ValueId)p->values.count))
         return lex_fail(&p->x, DIAG_IR_TWICE, "value %s is defined twice", diag_show(p->x.d, name));
-    v.name = unnamed ? (Str){0} : name;
+    v.name = name;
+    if (unnamed)
+        v.name = (Str){0};
     vec_push(&p->values, v);
     return true;
 }

@@ -189,7 +189,7 @@ bool lex_int(Lex *x, int64_t *out)
 /* A number of the given type as bits; `nan:HEX` gives a NaN by its bits. */
 static bool lex_float(Lex *x, DType dtype, uint64_t *bits)
 {
-    char token[48];
+    char token[48] = {0};
     lex_space(x);
     size_t n = 0;
     while (x->p + n < x->end && n < sizeof token - 1 &&
@@ -246,7 +246,7 @@ bool lex_dim(Lex *x, Dim *out)
 
 bool lex_dtype(Lex *x, DType *out)
 {
-    Str word;
+    Str word = {0};
     const char *at = x->p;
     if (!lex_word(x, &word))
         return false;
@@ -307,7 +307,7 @@ static bool lex_element(Lex *x, Tensor *t, int64_t i)
         memcpy((char *)t->data + (size_t)i * n, n == 2 ? (void *)&b16 : n == 4 ? (void *)&b32 : (void *)&bits, n);
         return true;
     }
-    int64_t v;
+    int64_t v = 0;
     if (!lex_int(x, &v))
         return false;
     tensor_set_i64(t, i, v);

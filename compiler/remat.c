@@ -236,6 +236,7 @@ static uint32_t candidates(const Remat *r, Candidate *list) {
 }
 
 static Remat remat_new(Module *m, const Func *f) {
+    CHECK(f);
     Remat r = {.m = m, .f = f, .a = arena_new()};
     r.backward = arena_array(r.a, f->n_nodes + 1, sizeof *r.backward);
     r.expensive = arena_array(r.a, f->n_nodes + 1, sizeof *r.expensive);

@@ -74,8 +74,10 @@ static void func_number(Likeness *l, const Func *f) {
     for (uint32_t i = 0; i < f->n_nodes; i++) {
         node_key(l, f, &f->node[i], &t);
         for (uint32_t k = 0; k < f->node[i].n_in; k++) {
-            const Value *v = f->node[i].in[k] == NONE ? NULL : &f->value[f->node[i].in[k]];
-            if (v && v->kind != VK_PARAM)
+            if (f->node[i].in[k] == NONE)
+                continue;
+            const Value *v = &f->value[f->node[i].in[k]];
+            if (v->kind != VK_PARAM)
                 text_printf(&t, " %d.%u.%u", (int)v->kind, v->def, v->index);
         }
         text_add(&t, "\n", 1);
@@ -204,7 +206,7 @@ static void gather_bounds(Search *s, int64_t begin, int64_t end) {
 }
 
 static bool may_start(const Search *s, int64_t i) {
-    return s->all_lo[i] <= i && i <= s->all_hi[i];
+    return s->all_lo[i] <= i && s->all_hi[i] >= i;
 }
 
 /* Where a group begins is a matter of taste when there is room: where the fewest values pass from group to

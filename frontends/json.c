@@ -3,6 +3,7 @@
 #include "json.h"
 
 #include "file.h"
+#include "foreign.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -43,9 +44,11 @@ bool json_open_text(Arena *a, const char *file, Str text, int max_depth, JsonDoc
     *out = (JsonDoc){a, file, text, NULL, d};
     if (!json_scan(out, max_depth))
         return false;
-    json_error_t e;
+    json_error_t e = {0};
     json_set_alloc_funcs(mem_alloc, mem_free); /* counted, and never NULL */
+    foreign_begin();
     out->root = json_loadb(text.p, text.n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
+    foreign_end();
     if (out->root != NULL)
         return true;
     DiagPlace at = {.file = file};

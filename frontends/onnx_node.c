@@ -61,6 +61,7 @@ static char form_code(const char *attrs, Str name, bool *required)
 {
     for (const char *p = attrs; *p != 0;) {
         const char *end = strchr(p, ':');
+        CHECK(end && end[1]);
         size_t n = (size_t)(end - p);
         *required = end[2] == '!';
         if (n == name.n && memcmp(p, name.p, n) == 0)

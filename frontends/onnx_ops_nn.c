@@ -57,7 +57,7 @@ static ValueId norm_factor(NodeCtx *c, const Norm *o, ValueId d)
 
 static bool layer_norm(NodeCtx *c)
 {
-    Norm o;
+    Norm o = {0};
     if (!norm_begin(c, &o))
         return false;
     ValueId mean = emit_reduce(c, "mean", o.x, o.axes, o.n, true);
@@ -79,7 +79,7 @@ static ValueId rms(NodeCtx *c, const Norm *o, ValueId gain)
 
 static bool rms_norm(NodeCtx *c)
 {
-    Norm o;
+    Norm o = {0};
     if (!norm_begin(c, &o))
         return false;
     c->out[0] = rms(c, &o, c->in[1]);
@@ -89,7 +89,7 @@ static bool rms_norm(NodeCtx *c)
 /* onnxruntime's: outputs are the norm, two that inference leaves out, and the sum that was normalised. */
 static bool skip_rms_norm(NodeCtx *c)
 {
-    Norm o;
+    Norm o = {0};
     if (!need_floats(c))
         return false;
     ValueId sum = emit2(c, OP_add, c->in[0], c->in[1]);

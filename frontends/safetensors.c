@@ -97,7 +97,7 @@ static bool entry_read(const JsonDoc *doc, json_t *entry, AdapterTensor *t, Rang
                        int64_t data_bytes) {
     static const char *const known[] = {"dtype", "shape", "data_offsets", NULL};
     const char *name = diag_show(doc->d, t->name);
-    int64_t bytes;
+    int64_t bytes = 0;
     if (!json_is_object(entry))
         return diag_error(doc->d, DIAG_SAFETENSORS_TENSOR, doc->file,
                           "tensor '%s': the entry is not an object", name);

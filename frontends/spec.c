@@ -6,6 +6,7 @@
 #include "../compiler/mapped.h"
 
 #include "file.h"
+#include "foreign.h"
 #include "json.h"
 #include "peft.h"
 #include "safetensors.h"
@@ -229,9 +230,13 @@ static bool spec_read(const JsonDoc *doc, AdapterSpec *s) {
 static void spec_canonical(const JsonDoc *doc, AdapterSpec *s) {
     json_t *copy = json_copy(doc->root);
     json_object_del(copy, "weights");
+    foreign_begin();
     char *text = json_dumps(copy, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENSURE_ASCII);
-    if (text != NULL)
+    foreign_end();
+    if (text != NULL) {
+        foreign_text(text);
         s->json = (Str){arena_strndup(doc->arena, text, strlen(text)), strlen(text)};
+    }
     mem_free(text);
     json_decref(copy);
 }

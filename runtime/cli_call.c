@@ -58,7 +58,12 @@ int moec_cli_call(moec_cli *c, int index, const int64_t *sym, moec_bind *bind, i
     const moec_function *f = &c->program->function[index];
     uint32_t values = f->n_inputs + f->n_outputs;
     void **arg = moec_mem_new(values, sizeof *arg), **spare = moec_mem_new(values, sizeof *spare);
-    int code = arg && spare ? EXIT_DONE : moec_cli_no_memory(c);
+    if (!arg || !spare) {
+        moec_mem_free(spare);
+        moec_mem_free(arg);
+        return moec_cli_no_memory(c);
+    }
+    int code = EXIT_DONE;
     for (uint32_t i = 0; !code && i < values; i++) {
         int output = i >= f->n_inputs;
         moec_bind *found = find(bind, n, f->value[i].name, output);
@@ -83,7 +88,7 @@ int moec_cli_call(moec_cli *c, int index, const int64_t *sym, moec_bind *bind, i
     moec_cli_sink(c);
     if (!code)
         code = moec_cli_status(c, moec_run_rows(c->instance, (uint32_t)index, sym, arg, adapter_of_row));
-    for (uint32_t i = 0; spare && i < values; i++)
+    for (uint32_t i = 0; i < values; i++)
         moec_mem_free(spare[i]);
     moec_mem_free(spare);
     moec_mem_free(arg);

@@ -60,12 +60,14 @@ static int make_inputs(moec_window *w) {
 static int find_row_bytes(moec_window *w) {
     const moec_function *f = &w->c->program->function[w->c->program->seq2seq->cross];
     int v = moec_find_output(f, "cross_kv");
-    int64_t extent[MOEC_RANK];
+    int64_t rows = -1;
     uint64_t bytes = 0;
-    if (v >= 0)
+    if (v >= 0 && f->value[v].rank > 0) {
+        int64_t extent[MOEC_RANK];
         f->shape(w->sym, (uint32_t)v, extent);
-    if (v < 0 || f->value[v].rank < 1 || extent[0] != w->rows ||
-        !moec_value_bytes(f, (uint32_t)v, w->sym, &bytes))
+        rows = extent[0];
+    }
+    if (rows != w->rows || !moec_value_bytes(f, (uint32_t)v, w->sym, &bytes))
         return moec_cli_error(w->c, NULL, 0,
                               "function 'cross' has no output 'cross_kv' with a row for each input");
     w->row_bytes = (size_t)(bytes / (uint64_t)w->rows);
@@ -202,7 +204,7 @@ static int rows_score(moec_window *w, const Rows *r, double *score) {
     const float *logprob = bind[7].at;
     if (!code && !logprob)
         code = moec_cli_error(c, NULL, 0, "function 'score' has no output 'logprob'");
-    for (int64_t i = 0; !code && i < r->count; i++) {
+    for (int64_t i = 0; !code && logprob && i < r->count; i++) {
         score[i] = 0;
         for (int64_t k = 0; k < r->targets; k++)
             if (r->labels[i * r->targets + k] != MOEC_IGNORED)

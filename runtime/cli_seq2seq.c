@@ -339,7 +339,7 @@ static int score_batch(Job *job, size_t first) {
     moec_progress_clear(&job->progress);
     if (!code && !logprob)
         code = moec_cli_error(c, NULL, 0, "function 'score' has no output 'logprob'");
-    for (size_t i = 0; !code && i < b.count; i++) {
+    for (size_t i = 0; !code && logprob && i < b.count; i++) {
         const float *row = logprob + (int64_t)i * b.targets;
         const int64_t n = job->all.item[first + i].target.n;
         double sum = 0;

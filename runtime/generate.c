@@ -127,7 +127,7 @@ static int lay_out_own(const moec_program *p, const int64_t *sym, moec_generator
             } else if (r != ROLE_OWN) {
                 size[r] = bytes > size[r] ? bytes : size[r];
             } else {
-                if (block)
+                if (arg && block)
                     arg[i] = block + *at;
                 *at += moec_round_up(bytes);
             }

@@ -24,6 +24,8 @@ void *moec_mem_reserve(uint64_t bytes);
 void *moec_mem_take(uint64_t bytes);
 void moec_mem_protect(void *p, uint64_t bytes); /* from writing, from now on */
 void moec_mem_release(void *p, uint64_t bytes);
+/* What is there no longer counts: MemorySanitizer finds who reads it before it is written again. Nothing without. */
+void moec_mem_forget(void *p, uint64_t bytes);
 /* To a multiple of 64: blocks laid out one after the other stay aligned. */
 static inline uint64_t moec_round_up(uint64_t n) {
     return (n + 63) & ~(uint64_t)63;

@@ -6,6 +6,16 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#if defined(__has_feature)
+#if __has_feature(memory_sanitizer)
+#include <sanitizer/msan_interface.h>
+#define FORGET(p, bytes) __msan_poison(p, (size_t)(bytes))
+#endif
+#endif
+#ifndef FORGET
+#define FORGET(p, bytes) ((void)(p), (void)(bytes))
+#endif
+
 enum { LARGE = 16 << 20 }; /* from here on large pages are worth asking for */
 
 void *moec_mem_new(size_t count, size_t size) {
@@ -56,4 +66,8 @@ void moec_mem_protect(void *p, uint64_t bytes) {
 void moec_mem_release(void *p, uint64_t bytes) {
     if (p)
         munmap(p, reserve_size(bytes));
+}
+
+void moec_mem_forget(void *p, uint64_t bytes) {
+    FORGET(p, bytes);
 }

@@ -24,6 +24,12 @@ static moec_status fault_status(int fault) {
     return fault > 0 && fault < MOEC_E_STATUS_COUNT ? (moec_status)fault : fault ? MOEC_E_ARGUMENT : MOEC_OK;
 }
 
+/* Before the program runs: it finds nothing in its memory. */
+static void forget(moec_instance *m) {
+    moec_mem_forget(m->arena, m->program->arena_bytes);
+    moec_mem_forget(m->scratch, moec_scratch_bytes(m->program, moec_pool_workers(m->pool)));
+}
+
 moec_status moec_prepare(moec_instance *m, int slot) {
     if (!m->program->prepare)
         return MOEC_OK;
@@ -31,6 +37,7 @@ moec_status moec_prepare(moec_instance *m, int slot) {
     int64_t sym[MOEC_SYMBOLS];
     moec_symbols_low(m->program, sym);
     moec_frame f = frame_of(m, slot, sym, NULL, &fault);
+    forget(m);
     m->program->prepare(&f);
     return fault_status(fault);
 }
@@ -166,6 +173,7 @@ static moec_status run_slot(moec_instance *m, const moec_function *f, int slot, 
                             void *const *arg) {
     int fault = 0;
     moec_frame frame = frame_of(m, slot, sym, arg, &fault);
+    forget(m);
     f->run(&frame);
     return fault_status(fault);
 }

@@ -196,8 +196,8 @@ static size_t shape_text(char *out, size_t room, const int64_t *v, int n) {
 }
 
 static moec_status read_shape(Reader *r, const moec_tensor *t) {
-    int64_t v[4];
-    int n;
+    int64_t v[4] = {0};
+    int n = 0;
     moec_status s = read_integers(r, t, "shape", v, 4, &n);
     if (s)
         return s;
@@ -210,8 +210,8 @@ static moec_status read_shape(Reader *r, const moec_tensor *t) {
 }
 
 static moec_status read_offsets(Reader *r, Entry *entry) {
-    int64_t v[2];
-    int n;
+    int64_t v[2] = {0};
+    int n = 0;
     const moec_tensor *t = entry->tensor;
     moec_status s = read_integers(r, t, "data_offsets", v, 2, &n);
     if (s)

@@ -31,9 +31,9 @@ static void put_header(moec_chars *c, const moec_tensor *tensor, uint32_t n, con
         moec_chars_put(c, ",\"shape\":[");
         for (int k = 0; k < t->rank; k++)
             moec_chars_put(c, k ? ",%lld" : "%lld", (long long)t->extent[k]);
-        moec_chars_put(c, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at,
-                       (unsigned long long)(at + t->bytes));
-        at += t->bytes;
+        uint64_t end = at + t->bytes;
+        moec_chars_put(c, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at, (unsigned long long)end);
+        at = end;
         before = ",";
     }
     moec_chars_put(c, "}");

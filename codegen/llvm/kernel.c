@@ -98,9 +98,11 @@ static Val op(Builder *x, const LExpr *e) {
         return as_bool(x, is_inf(x, a));
     Ty type = lb_scalar(x, e->type);
     Val b = e->b ? expr(x, e->b) : NULL;
-    if (r->bits)
+    if (r->bits) {
+        CHECK(b);
         return LLVMBuildBinOp(x->b, r->bits, lb_convert(x, a, e->a->type, type),
                               lb_convert(x, b, e->b->type, type), "");
+    }
     if (e->lanes > 1)
         return contracted(b ? LLVMBuildBinOp(x->b, r->f, a, b, "") : LLVMBuildFNeg(x->b, a, ""));
     if (r->f && dtype_is_float(e->type)) {
@@ -743,6 +745,7 @@ static RowsParts rows_parts(Builder *x) {
 /* What the kernel itself does for `all` rows: its frame, pool and arguments are there. */
 static void run_rows(Builder *x, const RowsParts *p, Val all) {
     const LoopKernel *k = x->k;
+    CHECK(p->phase && p->block);
     Rows r = {.type = rows_struct(x), .pool = x->pool};
     r.task = LLVMBuildAlloca(x->b, r.type, "");
     r.shared = r.own = lb_frame_field(x, offsetof(moec_frame, scratch));

@@ -108,8 +108,8 @@ static Val table_row(Builder *x, const Record *r, const Cell *c) {
     Val *field = arena_array(x->arena, r->n_fields, sizeof *field);
     for (uint32_t i = 0; i < r->n_fields; i++) {
         const Field *f = &r->field[i];
-        Val item[8];
-        CHECK(f->count <= 8);
+        Val item[8] = {0};
+        CHECK(f->count > 0 && f->count <= 8);
         for (uint32_t k = 0; k < f->count; k++)
             item[k] = cell(x, f->kind, c++);
         field[i] = f->count == 1 ? item[0] : LLVMConstArray2(LLVMTypeOf(item[0]), item, f->count);
@@ -151,7 +151,7 @@ const char *lb_program_name(Builder *x, const CodeVariant *v) {
 
 void lb_chooser(Builder *x) {
     const LlvmOptions *o = x->o;
-    Val row[MOST_VARIANTS];
+    Val row[MOST_VARIANTS] = {NULL};
     Ty two[] = {x->ptr, x->i32};
     for (uint32_t i = 0; i < o->n_variants; i++) {
         const char *name = arena_printf(x->arena, PROGRAM_VARIANT "_%s", o->variant[i]->name);

@@ -49,6 +49,7 @@ typedef struct Target {
 } Target;
 
 static LLVMTargetMachineRef make_machine(const Target *t) {
+    CHECK(t->machine);
     LLVMTargetMachineOptionsRef o = LLVMCreateTargetMachineOptions();
     LLVMTargetMachineOptionsSetCPU(o, t->cpu);
     LLVMTargetMachineOptionsSetFeatures(o, t->features);
@@ -205,6 +206,7 @@ static bool find_target(Builder *x, Target *t) {
 }
 
 static bool choose_cpu(Builder *x, Target *t) {
+    CHECK(t->machine);
     const char *variant = x->variant ? x->variant->march : NULL;
     const char *cpu = variant ? variant : x->o->cpu ? x->o->cpu : x->o->triple ? "generic" : "native";
     bool native = strcmp(cpu, "native") == 0;
@@ -276,6 +278,7 @@ void lb_retarget(Builder *x) {
     char *triple = LLVMGetTargetMachineTriple(x->machine), *cpu = LLVMGetTargetMachineCPU(x->machine),
          *features = LLVMGetTargetMachineFeatureString(x->machine);
     const Machine *machine = find_machine(triple);
+    CHECK(machine);
     lb_set_layout(x);
     LLVMSetTarget(x->m, triple);
     if (*machine->abi)

@@ -52,7 +52,7 @@ static void add_values(Text *t, const char *argument, bool of_option)
         [FORM_DIR] = " -a '(__fish_complete_directories (commandline -ct))'",
         [FORM_PROGRAM] = " -a '(__fish_complete_command)'",
     };
-    ValueForm f;
+    ValueForm f = {0};
     Text words = {0};
     value_form(argument, 0, &f);
     bool list = f.kind == FORM_PASSES, files = f.kind == FORM_PATH || f.kind == FORM_BINDING;
@@ -60,8 +60,10 @@ static void add_values(Text *t, const char *argument, bool of_option)
         text_printf(t, files ? " -r" : " -x");
     if (value_words(argument, " ", "", &words))
         text_printf(t, list ? " -a '(__moec_list%.*s)'" : " -a '%.*s'", (int)words.n - !list, words.p + !list);
-    else
+    else {
+        CHECK((size_t)f.kind < sizeof offers / sizeof *offers && offers[f.kind]);
         text_printf(t, "%s", offers[f.kind]);
+    }
     text_free(&words);
 }
 

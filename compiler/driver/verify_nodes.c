@@ -141,7 +141,7 @@ static double least_rms(const Func *f, const Node *n, const Tensor *in, const Te
 }
 
 static void show_element(const Tensor *t, int64_t at) {
-    int64_t index[MOEC_MAX_RANK];
+    int64_t index[MOEC_MAX_RANK] = {0};
     for (int k = t->rank; k-- > 0;) {
         index[k] = at % t->dim[k];
         at /= t->dim[k];

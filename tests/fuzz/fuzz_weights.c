@@ -11,7 +11,7 @@ void fuzz_weights(const uint8_t *p, size_t n) {
     CHECK(s ? !m && message[0] : m && !message[0]);
     if (s) return;
     int64_t ids[2] = {3, 4}, mask[2] = {1, 1}, sym[4] = {1, 2, 0, 1};
-    float hidden[4], cross[2];
+    float hidden[4] = {0}, cross[2] = {0};
     CHECK(moec_run(m, 0, sym, (void *[]){ids, mask, hidden}) == MOEC_OK);
     CHECK(moec_run(m, 1, sym, (void *[]){hidden, cross}) == MOEC_OK);
     moec_close(m);

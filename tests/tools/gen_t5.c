@@ -14,6 +14,7 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,12 +33,29 @@ static _Noreturn void fail(const char *what) {
     exit(1);
 }
 
-/* Names live until the program ends. */
+/* What `need` gave, names and messages: it lives until both models are written. */
+typedef struct Block {
+    struct Block *next;
+    max_align_t bytes[];
+} Block;
+
+static Block *blocks;
+
 static void *need(size_t bytes) {
-    void *p = calloc(1, bytes);
-    if (p == NULL)
+    Block *b = calloc(1, sizeof *b + bytes);
+    if (b == NULL)
         fail("memory");
-    return p;
+    b->next = blocks;
+    blocks = b;
+    return b->bytes;
+}
+
+static void release(void) {
+    while (blocks != NULL) {
+        Block *next = blocks->next;
+        free(blocks);
+        blocks = next;
+    }
 }
 
 static char *text(const char *fmt, ...) {
@@ -46,6 +64,10 @@ static char *text(const char *fmt, ...) {
     va_start(args, fmt);
     int n = vsnprintf(buffer, sizeof buffer, fmt, args);
     va_end(args);
+    if (n < 0 || (size_t)n >= sizeof buffer) {
+        errno = ENAMETOOLONG;
+        fail(buffer);
+    }
     char *s = need((size_t)n + 1);
     memcpy(s, buffer, (size_t)n);
     return s;
@@ -334,7 +356,10 @@ static void graph_close(Graph *g, const char *dir, const char *file) {
         fail(file);
     if (fclose(g->data) != 0)
         fail(g->data_name);
-    free(packed);
+    free(g->g.node);
+    free(g->g.initializer);
+    free(g->g.input);
+    free(g->g.output);
 }
 
 /* ---- T5 ----------------------------------------------------------------------------------------- */
@@ -738,5 +763,6 @@ int main(int argc, char **argv) {
     encoder_write(argv[1], &s);
     decoder_write(argv[1], &s);
     config_write(argv[1], &s);
+    release();
     return 0;
 }

@@ -91,7 +91,7 @@ static void weights_of(const Rule *R, const double *u, int64_t width, double *p)
     for (int64_t e = 0; e < E; e++) {
         int64_t better = 0;
         for (int64_t k = 0; k < E; k++)
-            better += logit[k] > logit[e] || (logit[k] == logit[e] && k < e);
+            better += logit[k] > logit[e] || (k < e && logit[k] == logit[e]);
         keep[e] = o->top_k == 0 || better < o->top_k;
     }
     for (int64_t e = 0; e < E; e++) {

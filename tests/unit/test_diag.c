@@ -1,5 +1,6 @@
 /* Diagnostics: the table of codes, and both forms of the lines that are printed. */
 #include "compiler/base.h"
+#include "frontends/foreign.h"
 
 #include <jansson.h>
 #include <setjmp.h>
@@ -141,8 +142,11 @@ static void test_many(void **state) {
 }
 
 static json_t *parsed(void) {
-    json_error_t e;
+    json_error_t e = {0};
+    json_set_alloc_funcs(mem_alloc, mem_free);
+    foreign_begin();
     json_t *o = json_loads(out, JSON_REJECT_DUPLICATES, &e);
+    foreign_end();
     if (!o)
         fail_msg("not JSON: %s: %s", e.text, out);
     for (const char *s = out; *s; s++)

@@ -159,7 +159,7 @@ static void items_are_counted(void **state)
 static bool tensor_read(const Onnx__TensorProto *t, Arena *a, Tensor *out)
 {
     size_t n = onnx__tensor_proto__get_packed_size(t);
-    uint8_t *p = malloc(n + 1);
+    uint8_t *p = calloc(1, n + 1);
     onnx__tensor_proto__pack(t, p);
     const char *path = file_put("t.pb", p, n);
     free(p);
@@ -443,7 +443,7 @@ static bool graph_import(Graph *x, int opset, Module *m, const char *func, OnnxF
     model.n_opset_import = 1;
     model.graph = &x->g;
     size_t n = onnx__model_proto__get_packed_size(&model);
-    uint8_t *p = malloc(n);
+    uint8_t *p = calloc(1, n);
     onnx__model_proto__pack(&model, p);
     const char *path = file_put(strcmp(func, "second") == 0 ? "n.onnx" : "m.onnx", p, n);
     Diag *d = diag_new();

@@ -174,7 +174,8 @@ Exact exact_node(const Module *m, const Func *f, const Node *n, uint32_t result,
         const Attr *kind = node_attr(n, AT_kind);
         if (!kind || str_is(kind->s, "max") || str_is(kind->s, "min")) return all;
         if (str_is(kind->s, "sum")) return widened(t, all, elements_bits(m, &f->value[n->in[2]].type));
-        return dtype_is_float(t) ? (Exact){.wild = all.wild} : plain();
+        if (dtype_is_float(t)) return (Exact){.wild = all.wild};
+        return plain();
     }
     default: break;
     }
