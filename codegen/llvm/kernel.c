@@ -745,7 +745,7 @@ static RowsParts rows_parts(Builder *x) {
 /* What the kernel itself does for `all` rows: its frame, pool and arguments are there. */
 static void run_rows(Builder *x, const RowsParts *p, Val all) {
     const LoopKernel *k = x->k;
-    CHECK(p->phase && p->block);
+    CHECK(p->phase && p->job);
     Rows r = {.type = rows_struct(x), .pool = x->pool};
     r.task = LLVMBuildAlloca(x->b, r.type, "");
     r.shared = r.own = lb_frame_field(x, offsetof(moec_frame, scratch));
