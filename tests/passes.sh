@@ -60,7 +60,7 @@ six=$(prepared 6)
 "$moec" compile "$work/wide" --emit=c --matmul=native --prefix=wide --dim B=1..4 -o "$work/cwide" || fail "--emit=c"
 meetings=$(cat "$work"/cwide/wide*.c | awk '
     /^MOEC_KEPT .*_decoder_self_q_[0-9]+(_any)?\(const moec_frame/ { inside = 1 }
-    inside && /moec_parallel\(.*_block/ { n++ }
+    inside && /moec_parallel\(.*_job/ { n++ }
     inside && /^}/ { print n + 0; exit }')
 [ "$meetings" = 1 ] || fail "q, k and v of a decoder's layer: threads meet $meetings times"
 exit $status

@@ -287,7 +287,7 @@ void lb_retarget(Builder *x) {
     for (Val f = LLVMGetFirstFunction(x->m); f; f = LLVMGetNextFunction(f)) {
         for (size_t i = 0; i < sizeof old / sizeof *old; i++)
             LLVMRemoveStringAttributeAtIndex(f, LLVMAttributeFunctionIndex, old[i], (unsigned)strlen(old[i]));
-        if (machine->extends)
+        if (machine->extends && !LLVMGetIntrinsicID(f))
             extend_ints(x, f);
         if (LLVMIsDeclaration(f))
             continue;
