@@ -335,7 +335,8 @@ static int check_choices(moec_eval_reader *r, const moec_eval_example *x, unsign
     for (int64_t k = 0, from = 0; k < x->end.n; from = x->end.at[k++]) {
         char name[64];
         snprintf(name, sizeof name, "%s[%lld]", what, (long long)k);
-        int code = check_ids(r, name, x->token.at + from, x->end.at[k] - from, most, 0);
+        int64_t n = x->end.at[k] - from;
+        int code = check_ids(r, name, n ? x->token.at + from : NULL, n, most, 0);
         if (code)
             return code;
     }
