@@ -179,7 +179,7 @@ typedef struct LoopKernel {
         const LExpr *all;     /* rows of a kernel by rows; NULL: it is none */
         uint32_t row0, count; /* variables: of what a phase works on */
         uint32_t job;         /* variable: 1 where blocks are a job's tasks, 0 where phases run one after the other */
-        int64_t tile;         /* rows of a tile, at most; up to as many run phase by phase */
+        int64_t tile;         /* rows of a tile, at most; up to as many run as a job */
         int64_t most;         /* upper bound of `all` */
     } rows;
     uint32_t n_params; /* of a routine: its first variables, numbers that the caller gives */

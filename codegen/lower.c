@@ -425,7 +425,7 @@ static void tile_args(Lower *l, View *out) {
     }
 }
 
-/* Up to so many rows run phase by phase, columns in parallel; from there on tiles of rows do. */
+/* Up to so many rows run as one job, by blocks of columns; from there on tiles of rows do. */
 static void open_rows(Lower *l, View *out) {
     LoopKernel *k = l->k;
     const Type *t = &l->f->value[rows_output(l->f, 0)].type;
