@@ -42,7 +42,7 @@ static LBuf *scratch_behind(LoopKernel *k, int64_t *end, DType t, int64_t bytes,
         return NULL;
     LBuf *b = loop_buf(k, LB_SCRATCH, t, hint);
     b->offset = *end;
-    *end = next;
+    b->end = *end = next;
     return b;
 }
 
@@ -352,6 +352,13 @@ LStmt *ls_matmul(LoopKernel *k, LBlock *b, LMatrix a, LMatrix w, LMatrix c, cons
 LStmt *ls_phase(LoopKernel *k, const LExpr *blocks) {
     k->own = 0;
     return loop(k, &k->body, LS_PHASE, blocks, "block");
+}
+
+void ls_columns(LoopKernel *k, LStmt *phase, LColumns matrix) {
+    LColumns *c = arena_alloc(k->arena, sizeof *c);
+    *c = matrix;
+    c->next = phase->columns;
+    phase->columns = c;
 }
 
 void ls_call(LoopKernel *k, LBlock *b, const LRoutine *r, const LArg *arg) {

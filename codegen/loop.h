@@ -38,8 +38,7 @@ typedef struct LBuf {
     bool awaited;     /* a phase reads behind a WAIT what other workers store meanwhile: compilers must not read it before */
     uint32_t id;      /* position among the kernel's buffers */
     int64_t count;    /* elements; LOCAL, TABLE */
-    Dim bytes;        /* SCRATCH: upper bound in bytes as a constant Dim */
-    int64_t offset;   /* SCRATCH: bytes from the worker's scratch */
+    int64_t offset, end; /* SCRATCH: bytes from the worker's scratch; of what is own, from where that lies */
     const Tensor *data; /* TABLE */
     Str hint;         /* readable part of the name: [a-z0-9_]* */
 } LBuf;
@@ -135,6 +134,15 @@ typedef struct LArg {
     const LExpr *at;
 } LArg;
 
+/* A matrix of which block i of a phase touches columns i width .. (i+1) width of every row, and nothing else. */
+typedef struct LColumns {
+    struct LColumns *next;
+    const LBuf *buf;
+    const LExpr *offset;
+    Dim row; /* elements from one row to the next */
+    int64_t width;
+} LColumns;
+
 struct LStmt {
     LStmtKind kind;
     LStmt *next;
@@ -148,6 +156,7 @@ struct LStmt {
     const LExpr *m, *n, *k;
     bool accumulate; /* MATMUL: C += */
     bool whole;      /* PHASE: its products are split over all threads, so it is no task of a job */
+    LColumns *columns; /* PHASE: what its blocks touch in columns of their own alone */
     int64_t done;    /* PHASE: so many tasks of its job must be done before it begins */
     const struct LRoutine *routine;
     const LArg *arg; /* buffers, then numbers, as the routine says */
@@ -251,6 +260,8 @@ LStmt *ls_if(LoopKernel *k, LBlock *b, const LExpr *cond);
 LStmt *ls_matmul(LoopKernel *k, LBlock *b, LMatrix a, LMatrix w, LMatrix c, const LExpr *m, const LExpr *n,
                  const LExpr *kk, bool accumulate);
 LStmt *ls_phase(LoopKernel *k, const LExpr *blocks);
+/* All that the phase does to the buffer it does to that matrix, by columns. */
+void ls_columns(LoopKernel *k, LStmt *phase, LColumns matrix);
 void ls_call(LoopKernel *k, LBlock *b, const LRoutine *r, const LArg *arg);
 void ls_prefetch(LoopKernel *k, LBlock *b, const LBuf *buf, const LExpr *index);
 LStmt *ls_wait(LoopKernel *k, LBlock *b, const LExpr *tasks);
@@ -266,7 +277,8 @@ LBuf *loop_own_scratch(LoopKernel *k, DType t, int64_t bytes, Str hint);
 /* Takes away the variables that nothing reads, joins phases that do nothing to others, and places blocks' own scratch;
  * after it nothing may be added. */
 void loop_finish(LoopKernel *k);
-/* Phases that need not wait for each other become one, and their blocks tasks of jobs (loop_phases.c). */
+/* Phases become one whose blocks need not wait for each other, or only for the same block of another, and their blocks tasks of
+ * jobs (loop_phases.c). */
 void loop_join_phases(LoopKernel *k);
 /* Blocks of a PHASE, a constant. */
 int64_t loop_blocks(const LStmt *phase);

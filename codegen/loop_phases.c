@@ -1,7 +1,9 @@
 /* Which phases of a kernel by rows run side by side, and what they wait for.
  *
- * A phase waits for those in front of it that it shares a written buffer with, and for no other. Phases that wait for the same
- * step are one phase, the blocks of each behind those of the one before. Results do not change: each block computes what it did.
+ * A phase waits for those in front of it that it shares a written buffer with, and for no other. Where it shares no more than
+ * matrices that both have by the same columns, each block waits for its own columns alone: it is the end of the block in front,
+ * which has them in cache (a chain). Phases that wait for the same step are one phase, the blocks of each behind those of the one
+ * before. Results do not change: each block computes what it did.
  *
  * Where rows are few, the phases are a job, their blocks its tasks, in order. Workers take tasks in that order and do not
  * meet between phases: a block waits where it first needs what others compute, and what it can do before it does: of x W + (x A) B
@@ -18,6 +20,7 @@ typedef struct Phase {
     LStmt *s;
     Access a;
     uint32_t step;
+    struct Phase *chain; /* the first of those whose blocks it is the end of: itself, where it begins one */
 } Phase;
 
 static Access access_new(const LoopKernel *k) {
@@ -91,6 +94,59 @@ static bool waits_for(const LoopKernel *k, const Access *later, const Access *fi
     return false;
 }
 
+/* ---- chains --------------------------------------------------------------------------------------------- */
+
+static const LColumns *columns_of(const LStmt *phase, const LBuf *b) {
+    for (const LColumns *c = phase->columns; c; c = c->next)
+        if (c->buf == b)
+            return c;
+    return NULL;
+}
+
+static bool same_columns(const LStmt *x, const LStmt *y, const LBuf *b) {
+    const LColumns *c = columns_of(x, b), *d = columns_of(y, b);
+    return c && d && c->width == d->width && c->row == d->row && loop_same_expr(c->offset, d->offset);
+}
+
+/* What the later one waits for is the same block of the first. */
+static bool waits_by_block(const LoopKernel *k, const Phase *later, const Phase *first) {
+    for (size_t i = 0; i < k->buf.count; i++) {
+        const LBuf *b = k->buf.item[i];
+        if (shares(b, &later->a, &first->a) && !same_columns(later->s, first->s, b))
+            return false;
+    }
+    return loop_same_expr(later->s->extent, first->s->extent);
+}
+
+/* The chain of all in that step that p waits for, made one; NULL: there is more that it waits for than blocks. */
+static Phase *chain_of(const LoopKernel *k, Phase *phase, const Phase *p, uint32_t step) {
+    Phase *chain = NULL;
+    for (Phase *q = phase; q < p; q++)
+        if (q->step == step && waits_for(k, &p->a, &q->a)) {
+            if (!waits_by_block(k, p, q))
+                return NULL;
+            chain = chain && chain < q->chain ? chain : q->chain;
+        }
+    for (Phase *q = phase; q < p; q++)
+        if (q->step == step && waits_for(k, &p->a, &q->a) && q->chain != chain)
+            for (Phase *r = phase, *old = q->chain; r < p; r++)
+                r->chain = r->chain == old ? chain : r->chain;
+    return chain;
+}
+
+/* Its step, and its chain. */
+static void place(const LoopKernel *k, Phase *phase, Phase *p) {
+    p->chain = p;
+    for (Phase *q = phase; q < p; q++)
+        if (q->step >= p->step && waits_for(k, &p->a, &q->a))
+            p->step = q->step + 1;
+    Phase *chain = p->step ? chain_of(k, phase, p, p->step - 1) : NULL;
+    if (chain) {
+        p->chain = chain;
+        p->step--;
+    }
+}
+
 static bool is_serial(const LStmt *phase) {
     return le_is_int(phase->extent, 1);
 }
@@ -105,6 +161,42 @@ static void append(LBlock *to, const LBlock *b) {
     to->last = b->last;
 }
 
+/* What `later` has to itself lies behind what `first` has, as they are one. */
+static void part_own(LoopKernel *k, const Access *later, const Access *first) {
+    int64_t end = 0;
+    for (size_t i = 0; i < k->buf.count; i++) {
+        const LBuf *b = k->buf.item[i];
+        if (b->own && (first->reads[i] || first->writes[i]) && b->end > end)
+            end = b->end;
+    }
+    for (size_t i = 0; i < k->buf.count; i++) {
+        LBuf *b = k->buf.item[i];
+        if (!b->own || !(later->reads[i] || later->writes[i]))
+            continue;
+        b->offset += end;
+        b->end += end;
+        if (b->end > k->own_end)
+            k->own_end = b->end;
+    }
+}
+
+/* What the first of two phases that are one does, it does from now on. */
+static void merge_access(const LoopKernel *k, Access *to, const Access *a) {
+    for (size_t i = 0; i < k->buf.count; i++) {
+        to->reads[i] = to->reads[i] || a->reads[i];
+        to->writes[i] = to->writes[i] || a->writes[i];
+    }
+    to->whole = to->whole || a->whole;
+}
+
+/* The blocks of `later`, a phase of as many, at the end of those of `first`. */
+static void join_ends(LoopKernel *k, Phase *first, const Phase *later) {
+    part_own(k, &later->a, &first->a);
+    merge_access(k, &first->a, &later->a);
+    ls_bind(k, &first->s->body, later->s->var, le_var(k, first->s->var));
+    append(&first->s->body, &later->s->body);
+}
+
 /* A phase that is alone in its step. */
 static void keep(LoopKernel *k, LStmt *s) {
     s->next = NULL;
@@ -114,11 +206,9 @@ static void keep(LoopKernel *k, LStmt *s) {
 
 /* The phases at[0..n-1], one block each, as one of one block. */
 static void join_serial(LoopKernel *k, Phase *const *at, uint32_t n) {
-    LStmt *s = ls_phase(k, le_int(k, 1));
-    for (uint32_t i = 0; i < n; i++) {
-        ls_bind(k, &s->body, at[i]->s->var, le_int(k, 0));
-        append(&s->body, &at[i]->s->body);
-    }
+    for (uint32_t i = 1; i < n; i++)
+        join_ends(k, at[0], at[i]);
+    keep(k, at[0]->s);
 }
 
 /* The phases at[0..n-1] as one, their blocks one behind the other. */
@@ -152,16 +242,14 @@ static void join_step(LoopKernel *k, Phase *phase, uint32_t n, uint32_t step) {
     for (uint32_t i = 0; i < n; i++)
         any = any || (phase[i].step == step && !is_serial(phase[i].s));
     for (uint32_t i = 0; i < n; i++) {
-        if (phase[i].step != step)
+        if (phase[i].step != step || phase[i].chain != &phase[i])
             continue;
         if (is_serial(phase[i].s) && (phase[i].a.whole || !any))
             serial[n_serial++] = &phase[i];
         else
             blocks[n_blocks++] = &phase[i];
     }
-    if (n_serial == 1)
-        keep(k, serial[0]->s);
-    else if (n_serial)
+    if (n_serial)
         join_serial(k, serial, n_serial);
     if (n_blocks == 1)
         keep(k, blocks[0]->s);
@@ -323,14 +411,15 @@ void loop_join_phases(LoopKernel *k) {
         Phase *p = &phase[n++];
         *p = (Phase){.s = s, .a = access_new(k)};
         see_block(&p->a, &s->body);
-        for (Phase *q = phase; q < p; q++)
-            if (q->step >= p->step && waits_for(k, &p->a, &q->a))
-                p->step = q->step + 1;
+        place(k, phase, p);
         if (p->step + 1 > steps)
             steps = p->step + 1;
     }
     k->body = (LBlock){NULL, NULL};
     k->line = k->func_line;
+    for (uint32_t i = 0; i < n; i++)
+        if (phase[i].chain != &phase[i])
+            join_ends(k, phase[i].chain, &phase[i]);
     for (uint32_t i = 0; i < steps; i++)
         join_step(k, phase, n, i);
     make_jobs(k, 2 * n + 1);

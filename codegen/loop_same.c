@@ -17,7 +17,7 @@ static bool same_buf(const LBuf *a, const LBuf *b) {
     if (!a || !b)
         return a == b;
     return a->kind == b->kind && a->kind != LB_TABLE && a->dtype == b->dtype && a->written == b->written && a->shared == b->shared &&
-           a->own == b->own && a->id == b->id && a->count == b->count && a->bytes == b->bytes && a->offset == b->offset;
+           a->own == b->own && a->id == b->id && a->count == b->count && a->offset == b->offset;
 }
 
 static bool same_matrix(const LMatrix *a, const LMatrix *b) {

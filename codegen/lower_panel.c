@@ -37,6 +37,12 @@ static bool left_operand(Lower *l, ValueId v, View *out) {
     return dim_is(l->t, out->stride[out->rank - 1], 1) || (lower_scratch(l, v, out) && lower_into(l, v, out));
 }
 
+/* A block of the phase has so many columns of each row of a matrix stored there. */
+static void has_columns(Lower *l, LStmt *phase, const View *w, int64_t width) {
+    if (w->rank == 2 && dim_is(l->t, w->stride[1], 1) && !w->run && !w->origin)
+        ls_columns(l->k, phase, (LColumns){.buf = w->buf, .offset = w->offset, .row = w->stride[0], .width = width});
+}
+
 /* ---- stored as a whole -------------------------------------------------------------------------------- */
 
 /* An axis of rows: extent and distances in the result, the left operand, and panels of the right one. */
@@ -158,8 +164,11 @@ bool lower_panels(Lower *l, const Node *n, const View *to, bool accumulate) {
     LBlock *back = l->block;
     bool blocks = l->n_row && back == lower_serial(l) && x.n == 0;
     const LExpr *a = x.a.offset, *c = x.c.offset, *batch = le_int(k, 0), *panel;
-    if (blocks)
-        l->block = &lower_blocks(l, le_int(k, x.p.panels), &panel)->body;
+    if (blocks) {
+        LStmt *phase = lower_blocks(l, le_int(k, x.p.panels), &panel);
+        l->block = &phase->body;
+        has_columns(l, phase, to, x.p.width);
+    }
     for (int i = 0; i < x.n; i++) {
         if (le_is_int(x.axis[i].extent, 1))
             continue;
@@ -546,7 +555,9 @@ static bool pack_left(Lower *l, ValueId v, const Panels *p, const View *a) {
     if (!b)
         return diag_error(l->d, DIAG_SHAPE_SIZE, NULL, "the rows of a product are too large");
     const LExpr *block;
-    l->block = &lower_blocks(l, le_int(k, p->panels), &block)->body;
+    LStmt *phase = lower_blocks(l, le_int(k, p->panels), &block);
+    has_columns(l, phase, a, p->width);
+    l->block = &phase->body;
     Band band = open_band(l, true);
     const LExpr *column = li_mul(k, block, le_int(k, p->width)), *some = le_int(k, p->width);
     if (columns < depth)
@@ -571,6 +582,7 @@ typedef struct Columns {
     const LExpr *block, *first, *count; /* first, count: in whole panels */
     const LExpr *panels;                /* of PANEL_COLUMNS */
     int64_t most;
+    LStmt *phase; /* whose blocks are of so many columns; NULL: they are of more */
 } Columns;
 
 enum {
@@ -714,6 +726,8 @@ static void store_block(Lower *l, ValueId v, const View *to, const Columns *c, c
     l->block = &j->body;
     const LExpr *e = lower_pull(l, v, idx), *at = view_index(l, to, idx);
     ls_store(k, l->block, to->buf, at, add ? le_op2(k, LO_ADD, e->type, le_load(k, to->buf, at), e) : e);
+    if (c->phase)
+        has_columns(l, c->phase, to, c->most);
 }
 
 /* The blocks of a sink of several axes, or by panels that stay alone. */
@@ -721,7 +735,8 @@ static Columns open_blocks(Lower *l, ValueId v, int64_t width) {
     LoopKernel *k = l->k;
     int64_t n = inner_count(l, v);
     Columns c = {.most = width, .count = le_int(k, width)};
-    l->block = &lower_blocks(l, le_int(k, (n + width - 1) / width), &c.block)->body;
+    c.phase = lower_blocks(l, le_int(k, (n + width - 1) / width), &c.block);
+    l->block = &c.phase->body;
     c.first = li_mul(k, c.block, c.count);
     if (lower_rank(l, v) == 2 && n % width)
         c.count = li_min(k, c.count, li_sub(k, le_int(k, n), c.first));

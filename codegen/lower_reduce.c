@@ -304,11 +304,46 @@ static void apply_row(Lower *l, SoftmaxCtx *c, const LExpr *extent, LOp op, cons
     ls_store(l->k, &s->body, c->to->buf, at, le_op2(l->k, op, x->type, x, y));
 }
 
+/* A row that fills no more than the lanes, as that of a router's logits: behind its end what adds nothing, so that nothing is done
+ * element by element but in and out. */
+static const LExpr *lane_of(Lower *l, void *ctx, const LExpr *i) {
+    return le_load(l->k, ctx, i);
+}
+
+static void softmax_in_lanes(Lower *l, SoftmaxCtx *c, const LExpr *extent) {
+    LoopKernel *k = l->k;
+    LBlock *back = l->block;
+    DType t = c->to->buf->dtype;
+    const LExpr *lanes = le_int(k, LANES), *at;
+    LBuf *row = loop_buf(k, LB_LOCAL, t, str_c("row"));
+    row->count = LANES;
+    LStmt *s = ls_lanes(k, back, lanes, "l");
+    ls_store(k, &s->body, row, le_var(k, s->var), le_num(k, t, -INFINITY));
+    s = ls_for(k, back, extent, "l");
+    l->block = &s->body;
+    const LExpr *score = c->score(l, c->ctx, le_var(k, s->var));
+    ls_store(k, l->block, row, le_var(k, s->var), score);
+    l->block = back;
+    const LExpr *max = fold_row(l, &fold_max, t, lanes, lane_of, row);
+    s = ls_lanes(k, back, lanes, "l");
+    const LExpr *x = le_op2(k, LO_SUB, t, le_load(k, row, le_var(k, s->var)), max);
+    ls_store(k, &s->body, row, le_var(k, s->var), le_op1(k, LO_EXP, t, x));
+    const LExpr *sum = fold_row(l, &fold_sum, t, lanes, lane_of, row);
+    const LExpr *inv = le_var(k, ls_let(k, back, t, le_op2(k, LO_DIV, t, le_num(k, t, 1), sum), "inv"));
+    s = ls_lanes(k, back, extent, "j");
+    stored_at(l, c, le_var(k, s->var), &at);
+    ls_store(k, &s->body, c->to->buf, at, le_op2(k, LO_MUL, t, le_load(k, row, le_var(k, s->var)), inv));
+}
+
 void lower_softmax_of(Lower *l, const View *to, const LExpr *const *idx, int axis, const LExpr *extent, RowScore *score,
                       void *ctx) {
     SoftmaxCtx c = {.to = to, .axis = axis, .score = score, .ctx = ctx};
     for (int a = 0; a < to->rank; a++) c.idx[a] = idx[a];
     DType t = to->buf->dtype;
+    if (extent->kind == LE_INT && extent->i <= LANES) {
+        softmax_in_lanes(l, &c, extent);
+        return;
+    }
     c.max = fold_row(l, &fold_max, t, extent, store_score, &c);
     const LExpr *sum = fold_row(l, &fold_sum, t, extent, store_exp, &c);
     const LExpr *inv = le_op2(l->k, LO_DIV, t, le_num(l->k, t, 1), sum);

@@ -413,7 +413,7 @@ static void ask_ahead(Maker *x) {
     x->next = le_int(x->k, AHEAD * x->p.width);
 }
 
-/* As many tiles of `rows` rows as there are, then what is left in tiles of 4, 2 and 1. */
+/* As many tiles of `rows` rows as there are, then what is left in tiles of 8, 4, 2 and 1. */
 static void tiles(Maker *x, LBlock *block, uint32_t rows) {
     LoopKernel *k = x->k;
     const LExpr *whole = let(k, block, li_div(k, x->rows, le_int(k, rows)), "whole");
@@ -424,7 +424,7 @@ static void tiles(Maker *x, LBlock *block, uint32_t rows) {
     tile(x, &loop->body, let(k, &loop->body, li_mul(k, at, le_int(k, rows)), "row"), rows, 1);
     ask_ahead(x);
     uint32_t row = ls_let(k, block, DT_I64, li_mul(k, whole, le_int(k, rows)), "row");
-    for (uint32_t n = 4; n; n /= 2) {
+    for (uint32_t n = 8; n; n /= 2) {
         if (n >= rows)
             continue;
         const LExpr *left = li_sub(k, x->rows, le_var(k, row));
@@ -498,6 +498,7 @@ static LoopKernel *panel_version(Routines *r, const char *name, PanelProduct p, 
         x.part = let(k, &k->body, li_mul(k, x.depth, x.lda), "part");
     uint32_t vectors = p.width / kind->lanes, rows = p.digits > 1 ? kind->digit_rows : p.digits ? kind->dot_rows : kind->rows;
     x.vectors = vectors < kind->vectors ? vectors : kind->vectors;
+    rows *= kind->vectors / x.vectors;
     uint32_t columns = x.vectors * x.lanes;
     LBlock *block = &k->body;
     if (columns == p.width)

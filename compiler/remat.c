@@ -50,6 +50,8 @@ static int64_t node_work(const Remat *r, const Node *n) {
     const Type *a = &r->f->value[n->in[0]].type;
     if (n->op == OP_matmul)
         return bounded(dim_upper(r->m->dims, a->dim[a->rank - (node_int(n, AT_ta, 0) ? 2 : 1)]));
+    if (op_info(n->op)->klass == OC_POINTWISE)
+        return 1;
     if (n->op == OP_attention)
         return 2 * bounded(dim_upper(r->m->dims, r->f->value[n->in[1]].type.dim[1]));
     return INT64_MAX; /* never given up */
@@ -69,6 +71,17 @@ static bool is_expensive(const Remat *r, const Node *n) {
     }
 }
 
+/* Queries, keys and values: attention has them stored, and its gradient would have them stored a second time. */
+static void keep_operands(Remat *r, const Node *attention) {
+    for (uint32_t k = 0; k < 3; k++) {
+        const Node *n = value_node(r->f, attention->in[k]);
+        while (n && n->op == OP_reshape)
+            n = value_node(r->f, n->in[0]);
+        if (n && op_info(n->op)->klass == OC_POINTWISE)
+            r->expensive[n - r->f->node] = true;
+    }
+}
+
 static void examine(Remat *r) {
     const Func *f = r->f;
     for (NodeId i = 0; i < f->n_nodes; i++) {
@@ -77,6 +90,8 @@ static void examine(Remat *r) {
         r->expensive[i] = is_expensive(r, n);
         if (n->op == OP_rms_norm || n->op == OP_rms_factor)
             r->stream[n->in[0]] = true;
+        if (n->op == OP_attention)
+            keep_operands(r, n);
     }
 }
 
@@ -226,8 +241,7 @@ static uint32_t candidates(const Remat *r, Candidate *list) {
     uint32_t n = 0;
     for (NodeId i = 0; i < r->f->n_nodes; i++) {
         const Node *k = &r->f->node[i];
-        if (!r->backward[i] && r->expensive[i] && op_info(k->op)->klass == OC_CONTRACT &&
-            node_work(r, k) < INT64_MAX)
+        if (!r->backward[i] && r->expensive[i] && node_work(r, k) < INT64_MAX)
             list[n++] = (Candidate){i, node_work(r, k)};
     }
     if (n)
