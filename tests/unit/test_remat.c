@@ -75,6 +75,32 @@ static void cheap_values_are_made_again(void **state) {
     text_free(&(Text){.p = text});
 }
 
+/* Keys as attention has them stored: kept, unless there is no room. */
+static void operands_of_attention_are_kept(void **state) {
+    (void)state;
+    static const char text[] =
+        "func @train entry (%x : f32[2,8,32], %w : f32[32,32], %a : f32[32]) {\n"
+        "  %h = matmul %x, %w : f32[2,8,32]\n"
+        "  %k = mul %h, %a : f32[2,8,32]\n"
+        "  %k2 = reshape %k : f32[2,8,2,16]\n"
+        "  %k3 = reshape %k2 : f32[2,8,32]\n"
+        "  %y = attention %x, %k3, %h {heads = 2, causal = 0} : f32[2,8,32]\n"
+        "  %q = mul %y, %y : f32[2,8,32]\n"
+        "  %loss = reduce_sum %q {axes = [0, 1, 2], keep = 0} : f32[]\n"
+        "  %da = gradient %loss, %a : f32[32]\n"
+        "  return %loss \"loss\", %da \"grad.a\"\n}\n";
+    bool ok;
+    char *before = pass_run("grad cse", text, NULL, &ok), *out;
+    assert_true(ok);
+    int muls = count(before, "mul");
+    out = pass_run("grad cse remat", text, NULL, &ok);
+    assert_true(ok);
+    assert_int_equal(count(out, "mul"), muls);
+    assert_int_equal(count(out, "attention_grad"), 1);
+    free(before);
+    free(out);
+}
+
 static void a_budget_gives_up_products(void **state) {
     (void)state;
     char *text = blocks(12);
@@ -96,6 +122,7 @@ static void a_budget_gives_up_products(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cheap_values_are_made_again),
+        cmocka_unit_test(operands_of_attention_are_kept),
         cmocka_unit_test(a_budget_gives_up_products),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
