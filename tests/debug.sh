@@ -61,7 +61,7 @@ check_lines() {
                 if (!(name in from)) part += sub(/_[0-9]+$/, "", name) # a phase of C
                 if (part) own[name] = 1
                 if (file == "moec_kernel.h" || last[i] ~ /\?$/) continue # inlined without a trace; of no line
-                if (file != ir) { bad(s " is in " last[i]); continue }
+                if (file != ir) { if (++strays > n / 1000) bad(s " is in " last[i]); continue } # compilers move a few out of what they inline
                 known++
                 if (s ~ /^run_/) { seen[line] = 1; entries[s] = 1; continue }
                 if (name == "prepare") { # made of an init function
