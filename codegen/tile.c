@@ -543,6 +543,8 @@ const LRoutine *routine_new(Routines *r, LRoutine made) {
     *x = made;
     x->n_args = x->version[0]->n_args;
     x->n_params = x->version[0]->n_params;
+    for (uint32_t i = 0; i < VECTOR_KINDS; i++)
+        loop_finish(x->version[i]);
     for (uint32_t i = 0; i < x->n_args; i++)
         x->written |= (uint32_t)x->version[0]->buf.item[i]->written << i;
     vec_push(&r->item, x);

@@ -348,15 +348,16 @@ static inline void moec_quantize_int8(const float *a, int32_t *q, float *scale, 
 
 /* Rows of `depth` floats, lda apart, as numbers of three signed bytes, the highest first, each in words of its own, zeros up to whole
  * blocks: numbers of a 127 * 65536th of the largest magnitude; a scale a row. sum: for each block and byte -zero times the sum
- * of these. */
+ * of these. The scale of a row with what is
+ * not finite is no number, and so is all that is made of it. */
 static inline void moec_digits(const float *restrict a, int32_t *restrict q, float *restrict scale, int32_t *restrict sum, int64_t rows,
                                int64_t depth, int64_t lda, int64_t block, int64_t zero) {
     const int64_t blocks = (depth + block - 1) / block, wide = blocks * block;
     for (int64_t r = 0; r < rows; r++, a += lda) {
         unsigned char *restrict byte = (unsigned char *)(q + r * (3 * wide / 4));
         const uint32_t largest = moec_largest_bits(a, depth);
-        const float most = moec_bits_f32(largest), inverse = most > 1e-30f ? 8323072.0f / most : 0.0f;
         const int finite = largest < 0x7f800000u;
+        const float most = moec_bits_f32(finite ? largest : 0x7fc00000u), inverse = most > 1e-30f ? 8323072.0f / most : 0.0f;
         scale[r] = most * (1.0f / 8323072.0f);
         for (int64_t k = 0; finite && k < depth; k++) {
             const float v = a[k] * inverse;
