@@ -1,8 +1,10 @@
-/* What the LLVM backend does with a module that LLVM refuses: a bug of moec, whose module is kept for the report. */
+/* What the LLVM backend does with a module that LLVM refuses: a bug of moec, whose module is kept for the report; and where LLVM
+ * ends the process: an error like any other. */
 #include "codegen/llvm.h"
 #include "compiler/pass.h"
 #include "frontends/file.h"
 
+#include <dlfcn.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -109,8 +111,37 @@ static void refused_modules_are_kept(void **state) {
     finish(&b);
 }
 
+/* LLVM's function for what it cannot go on after, which nothing of its C interface calls as it is asked to. */
+static void the_end_of_llvm_is_an_error(void **state) {
+    (void)state;
+    void (*report)(const char *, bool);
+    *(void **)&report = dlsym(RTLD_DEFAULT, "_ZN4llvm18report_fatal_errorEPKcb");
+    int fd[2], status;
+    char said[256] = "";
+    Built b;
+    if (!llvm_version() || !report)
+        skip();
+    build(&b);
+    assert_int_equal(pipe(fd), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        Text out = {0};
+        dup2(fd[1], 2);
+        llvm_emit(b.program, &b.llvm, &out, b.d);
+        report("out of tea", true);
+        _exit(0);
+    }
+    close(fd[1]);
+    ssize_t n = read(fd[0], said, sizeof said - 1);
+    close(fd[0]);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    assert_true(n > 0 && strstr(said, "error: ") && strstr(said, "out of tea [M"));
+    finish(&b);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(sound_modules_pass),
-                                       cmocka_unit_test(refused_modules_are_kept)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(sound_modules_pass), cmocka_unit_test(refused_modules_are_kept),
+                                       cmocka_unit_test(the_end_of_llvm_is_an_error)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
