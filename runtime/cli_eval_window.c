@@ -143,7 +143,7 @@ static void repeat_input(const moec_window *w, Rows *r, int64_t row, int64_t inp
                (const char *)w->cross + (size_t)input * w->row_bytes, w->row_bytes);
         memcpy(r->mask + row * w->length, w->mask + input * w->length, (size_t)w->length * sizeof *r->mask);
     }
-    if (r->sentence)
+    if (r->sentence && w->sentence)
         memcpy(r->sentence + row * width, w->sentence + input * width, (size_t)width * sizeof *r->sentence);
 }
 
