@@ -27,6 +27,21 @@ extern char **environ;
 #define HOST_LIBC "musl"
 #endif
 
+/* Starts the compiler, which prints to ends[1] and complains to nobody. 0, or what is wrong. */
+static int start(const char *cc, const char *option, const int *ends, pid_t *pid) {
+    posix_spawn_file_actions_t actions;
+    const char *arg[] = {cc, option, NULL};
+    int e = posix_spawn_file_actions_init(&actions);
+    if (e) return e;
+    e = posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
+    if (!e) e = posix_spawn_file_actions_addclose(&actions, ends[0]);
+    if (!e) e = posix_spawn_file_actions_addclose(&actions, ends[1]);
+    if (!e) e = posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
+    if (!e) e = posix_spawnp(pid, cc, &actions, NULL, (char *const *)arg, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    return e;
+}
+
 /* The first line that the compiler prints with the option; NULL when it does not know it, or cannot be started: whoever
  * calls it in earnest will say so. */
 static const char *ask(Build *b, const char *option) {
@@ -34,16 +49,8 @@ static const char *ask(Build *b, const char *option) {
     pid_t pid;
     char text[512];
     size_t n = 0;
-    posix_spawn_file_actions_t actions;
     if (pipe(ends) != 0) return NULL;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
-    posix_spawn_file_actions_addclose(&actions, ends[0]);
-    posix_spawn_file_actions_addclose(&actions, ends[1]);
-    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
-    const char *arg[] = {b->o->cc, option, NULL};
-    int status = 1, e = posix_spawnp(&pid, arg[0], &actions, NULL, (char *const *)arg, environ);
-    posix_spawn_file_actions_destroy(&actions);
+    int status = 1, e = start(b->o->cc, option, ends, &pid);
     close(ends[1]);
     for (ssize_t k; e == 0 && (k = read(ends[0], text + n, sizeof text - n)) != 0 && n < sizeof text;) {
         if (k > 0) n += (size_t)k;
