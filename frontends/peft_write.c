@@ -385,9 +385,12 @@ static bool dir_free(const PeftExport *x, const char *out) {
     if (dir == NULL)
         return errno == ENOENT || dir_fails(x, out);
     bool empty = true;
-    for (struct dirent *f; empty && (f = readdir(dir)) != NULL;)
+    for (struct dirent *f; empty && (errno = 0, f = readdir(dir)) != NULL;)
         empty = strcmp(f->d_name, ".") == 0 || strcmp(f->d_name, "..") == 0;
+    int why = errno;
     closedir(dir);
+    if (empty && why)
+        return diag_error(x->d, DIAG_FOLDER_MAKE, out, "cannot be read: %s", strerror(why));
     return empty ||
            diag_error(x->d, DIAG_FOLDER_MAKE, out, "is a directory with files in it: name a new one");
 }

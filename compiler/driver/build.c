@@ -339,6 +339,18 @@ static int by_name(const void *a, const void *b) {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
+/* Adds the objects in the folder, by name: folders have no order. */
+static bool add_objects(Build *b, Args *args) {
+    size_t first = args->count;
+    DIR *dir = opendir(b->dir);
+    for (struct dirent *e; dir && (errno = 0, e = readdir(dir));)
+        if (ends_with(e->d_name, ".o")) vec_push(args, build_path(b, b->dir, arena_strndup(b->a, e->d_name, strlen(e->d_name))));
+    int why = errno;
+    if (dir) closedir(dir);
+    if (args->count > first) qsort(args->item + first, args->count - first, sizeof *args->item, by_name);
+    return !why || diag_error(b->d, DIAG_FILE_READ, b->dir, "cannot read the folder: %s", strerror(why));
+}
+
 /* The object and the runtime's members: all that a program needs to link the model. */
 static bool archive(Build *b, const char *result) {
     Args args = {0};
@@ -356,13 +368,7 @@ static bool archive(Build *b, const char *result) {
     vec_push(&args, build_ar(b));
     vec_push(&args, "rcsD");
     vec_push(&args, result);
-    size_t first = args.count;
-    DIR *dir = ok ? opendir(b->dir) : NULL;
-    for (struct dirent *e; dir && (e = readdir(dir));)
-        if (ends_with(e->d_name, ".o")) vec_push(&args, build_path(b, b->dir, arena_strndup(b->a, e->d_name, strlen(e->d_name))));
-    if (dir) closedir(dir);
-    if (args.count > first) qsort(args.item + first, args.count - first, sizeof *args.item, by_name); /* folders have no order */
-    ok = ok && build_tool(b, &args, hint);
+    ok = ok && add_objects(b, &args) && build_tool(b, &args, hint);
     vec_free(&args);
     return ok;
 }

@@ -346,7 +346,7 @@ bool verify_keys(Verify *v, Arena *a, const char **key, int *n) {
     DIR *dir = opendir(v->dir);
     if (!dir)
         return diag_error(v->d, DIAG_FILE_READ, v->dir, "cannot open the folder: %s", strerror(errno));
-    for (struct dirent *e; (e = readdir(dir)) && *n < MAX_CASES;) {
+    for (struct dirent *e; *n < MAX_CASES && (errno = 0, e = readdir(dir));) {
         size_t len = strlen(e->d_name);
         if (len <= sizeof tail - 1 || strcmp(e->d_name + len - (sizeof tail - 1), tail) != 0) continue;
         len -= sizeof tail - 1;
@@ -354,7 +354,10 @@ bool verify_keys(Verify *v, Arena *a, const char **key, int *n) {
         if (memchr(e->d_name, '.', len)) continue;
         key[(*n)++] = arena_strndup(a, e->d_name, len);
     }
+    int why = errno;
     closedir(dir);
+    if (why && *n < MAX_CASES)
+        return diag_error(v->d, DIAG_FILE_READ, v->dir, "cannot read the folder: %s", strerror(why));
     qsort(key, (size_t)*n, sizeof *key, by_name);
     return *n > 0 || v->o->train ||
            diag_error(v->d, DIAG_GOLDEN_FILES, v->dir,
