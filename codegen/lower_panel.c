@@ -582,7 +582,6 @@ typedef struct Columns {
     const LExpr *block, *first, *count; /* first, count: in whole panels */
     const LExpr *panels;                /* of PANEL_COLUMNS */
     int64_t most;
-    LStmt *phase; /* whose blocks are of so many columns; NULL: they are of more */
 } Columns;
 
 enum {
@@ -726,17 +725,16 @@ static void store_block(Lower *l, ValueId v, const View *to, const Columns *c, c
     l->block = &j->body;
     const LExpr *e = lower_pull(l, v, idx), *at = view_index(l, to, idx);
     ls_store(k, l->block, to->buf, at, add ? le_op2(k, LO_ADD, e->type, le_load(k, to->buf, at), e) : e);
-    if (c->phase)
-        has_columns(l, c->phase, to, c->most);
 }
 
 /* The blocks of a sink of several axes, or by panels that stay alone. */
-static Columns open_blocks(Lower *l, ValueId v, int64_t width) {
+static Columns open_blocks(Lower *l, ValueId v, const View *to, int64_t width) {
     LoopKernel *k = l->k;
     int64_t n = inner_count(l, v);
     Columns c = {.most = width, .count = le_int(k, width)};
-    c.phase = lower_blocks(l, le_int(k, (n + width - 1) / width), &c.block);
-    l->block = &c.phase->body;
+    LStmt *phase = lower_blocks(l, le_int(k, (n + width - 1) / width), &c.block);
+    has_columns(l, phase, to, width);
+    l->block = &phase->body;
     c.first = li_mul(k, c.block, c.count);
     if (lower_rank(l, v) == 2 && n % width)
         c.count = li_min(k, c.count, li_sub(k, le_int(k, n), c.first));
@@ -784,7 +782,7 @@ static bool store_streams(Lower *l, ValueId v, const View *to, bool accumulate) 
             return false;
         lanes = lanes || p->transposed;
     }
-    Columns c = several ? open_streams(l, v) : open_blocks(l, v, width);
+    Columns c = several ? open_streams(l, v) : open_blocks(l, v, to, width);
     for (uint32_t i = 0; i < n; i++) {
         s[i].tile = panel_scratch(l, lanes ? PANEL_COLUMNS : l->tile_max, stride);
         if (s[i].p.transposed) {

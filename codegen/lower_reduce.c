@@ -304,12 +304,12 @@ static void apply_row(Lower *l, SoftmaxCtx *c, const LExpr *extent, LOp op, cons
     ls_store(l->k, &s->body, c->to->buf, at, le_op2(l->k, op, x->type, x, y));
 }
 
-/* A row that fills no more than the lanes, as that of a router's logits: behind its end what adds nothing, so that nothing is done
- * element by element but in and out. */
 static const LExpr *lane_of(Lower *l, void *ctx, const LExpr *i) {
     return le_load(l->k, ctx, i);
 }
 
+/* A row that fills no more than the lanes, as that of a router's logits: behind its end what adds nothing, so that nothing is done
+ * element by element but in and out. */
 static void softmax_in_lanes(Lower *l, SoftmaxCtx *c, const LExpr *extent) {
     LoopKernel *k = l->k;
     LBlock *back = l->block;

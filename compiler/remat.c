@@ -236,7 +236,7 @@ static int cheap_first(const void *a, const void *b) {
     return x->node < y->node ? -1 : x->node > y->node;
 }
 
-/* Forward products in the order in which they are given up; their number. */
+/* Forward products, and what attention reads, in the order in which they are given up; their number. */
 static uint32_t candidates(const Remat *r, Candidate *list) {
     uint32_t n = 0;
     for (NodeId i = 0; i < r->f->n_nodes; i++) {
@@ -278,7 +278,7 @@ static void func_remat(Module *m, const Func *f, uint32_t given_up) {
     choose_kept(&r);
     tell_kept(&r);
     if (given_up)
-        remark(m, R_given_up, f, NULL, "%u products of %u are computed again, to stay under --max-memory",
+        remark(m, R_given_up, f, NULL, "%u values of %u are computed again, to stay under --max-memory",
                given_up < n ? given_up : n, n);
     rebuild(&r);
     arena_free(r.a);

@@ -348,8 +348,7 @@ static inline void moec_quantize_int8(const float *a, int32_t *q, float *scale, 
 
 /* Rows of `depth` floats, lda apart, as numbers of three signed bytes, the highest first, each in words of its own, zeros up to whole
  * blocks: numbers of a 127 * 65536th of the largest magnitude; a scale a row. sum: for each block and byte -zero times the sum
- * of these. The scale of a row with what is
- * not finite is no number, and so is all that is made of it. */
+ * of these. The scale of a row with what is not finite is no number, and so is all that is made of it. */
 static inline void moec_digits(const float *restrict a, int32_t *restrict q, float *restrict scale, int32_t *restrict sum, int64_t rows,
                                int64_t depth, int64_t lda, int64_t block, int64_t zero) {
     const int64_t blocks = (depth + block - 1) / block, wide = blocks * block;

@@ -75,7 +75,7 @@ static void cheap_values_are_made_again(void **state) {
     text_free(&(Text){.p = text});
 }
 
-/* Keys as attention has them stored: kept, unless there is no room. */
+/* Keys as attention has them stored are not made again, whatever they are reshaped by. */
 static void operands_of_attention_are_kept(void **state) {
     (void)state;
     static const char text[] =
